@@ -1,0 +1,20 @@
+"""Gatebook decides whether a deployment of an LLM service may ship."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gatebook.workbook import Workbook
+
+__all__ = ["Workbook", "__version__"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import the workbook only when a notebook asks for it: pandas and httpx cost half a second."""
+    if name == "Workbook":
+        from gatebook.workbook import Workbook
+
+        return Workbook
+    raise AttributeError(f"module 'gatebook' has no attribute {name!r}")

@@ -1,0 +1,174 @@
+"""Ask every expected case of a notebook and record what comes back; the only code that talks to the target."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
+from typing import Any
+
+from gatebook.ask.client import Lane, LoopLag
+from gatebook.errors import CannotMeasure
+from gatebook.plan.cases import Ask, Case
+from gatebook.plan.settings import Profile
+from gatebook.record.exchange import Exchange
+from gatebook.record.identity import identify
+from gatebook.record.journal import Journal
+from gatebook.record.run import Run, now
+
+PROBES = ("models", "/version", "/get_model_info", "/props", "/health")
+PROBE_DEADLINE_S = 10.0
+HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "Say hello."}], "temperature": 0}
+Progress = Callable[[Exchange], None]
+
+
+def collect(run: Run, notebook: str, progress: Progress | None = None) -> None:
+    """Ask what is not yet in the notebook's record. The target's faults are recorded, not raised.
+
+    Raises CannotMeasure when the record itself cannot be written.
+    """
+    asyncio.run(_Collector(run, notebook, progress or (lambda exchange: None)).run_all())
+
+
+class _Collector:
+    def __init__(self, run: Run, notebook: str, progress: Progress) -> None:
+        self._run, self._notebook, self._progress = run, notebook, progress
+        self._profile: Profile = run.manifest.profile
+        self._limits = self._profile.limits
+        self._lag = LoopLag()
+        self._recorded = run.exchanges(notebook) if run.record_file(notebook).exists() else []
+        self._stopped: str | None = None
+        started = time.monotonic()
+        left = self._limits.run_deadline_s - _seconds_since(run.manifest.created)
+        self._ends = started + min(self._limits.notebook_deadline_s, max(left, 0.0))
+
+    async def run_all(self) -> None:
+        with self._run.journal(self._notebook) as journal:
+            self._journal = journal
+            self._recorded = self._run.exchanges(self._notebook)
+            self._keys = {e.key for e in self._recorded}
+            todo = [case for case in self._run.expected(self._notebook) if self._missing(case)]
+            if not todo:
+                return
+            ticker = asyncio.create_task(self._lag.run())
+            try:
+                await self._ask_all(todo)
+            except* CannotMeasure as group:
+                raise group.exceptions[0] from None
+            finally:
+                ticker.cancel()
+                with suppress(asyncio.CancelledError):
+                    await ticker
+
+    async def _ask_all(self, todo: list[Case]) -> None:
+        async with Lane(self._profile.target, self._run.manifest.base_url, self._lag) as lane:
+            ready = await self._ready(lane)
+            if ready.fault != "connect":
+                for path in PROBES:
+                    await self._probe(lane, path)
+        if ready.fault is not None:
+            await self._stop(f"the server never became ready: {ready.detail}")
+            return
+        close = identify(self._recorded, self._profile.target.model).engine in ("llama.cpp", "unknown")
+        queue = list(reversed(todo))
+        async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+            for _ in range(min(self._limits.in_flight, len(todo))):
+                lane = Lane(self._profile.target, self._run.manifest.base_url, self._lag, close)
+                group.create_task(self._work(await stack.enter_async_context(lane), queue))
+
+    async def _work(self, lane: Lane, queue: list[Case]) -> None:
+        while queue and self._stopped is None:
+            case = queue.pop()
+            for ask in case.requests():
+                if f"{case.id}/{ask.name}" not in self._keys and self._stopped is None:
+                    await self._one(lane, case, ask)
+            if case.canary and f"{case.id}/canary" not in self._keys and self._stopped is None:
+                body = {**HELLO, "max_tokens": 8}
+                await self._chat(lane, "canary", f"{case.id}/canary", body, case=case.id, ask="canary")
+
+    async def _one(self, lane: Lane, case: Case, ask: Ask) -> None:
+        if self._left() <= 0:
+            await self._stop(f"the notebook's deadline of {self._limits.notebook_deadline_s:g} s (or the run's) passed before it was asked")
+            return
+        key = f"{case.id}/{ask.name}"
+        if ask.path is not None:
+            await self._record(await lane.ask(
+                kind="ask", key=key, body=None, path=ask.path, case=case.id, ask=ask.name,
+                deadline_s=self._deadline(), retries=self._limits.transport_retries,
+            ))  # fmt: skip
+            return
+        body: dict[str, Any] = {"messages": ask.messages, **ask.options}
+        if ask.stream:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        done = await self._chat(lane, "ask", key, body, case=case.id, ask=ask.name)
+        broken = done.fault in ("connect", "no_byte", "deadline", "broken") or (done.status or 0) >= 500
+        if broken and self._stopped is None and self._left() > 0:
+            await self._still_there(lane, key, done)
+
+    async def _still_there(self, lane: Lane, after: str, broken: Exchange) -> None:
+        """After a break, one plain token decides whether it is worth asking on."""
+        body = {**HELLO, "max_tokens": 1}
+        alive = await self._chat(lane, "canary", f"{after}/still-there", body, case=None, ask="still-there")
+        if alive.fault is not None:
+            await self._stop(f"the server stopped answering at {after} ({broken.detail}); a plain request then: {alive.detail}")
+
+    async def _ready(self, lane: Lane) -> Exchange:
+        """Ready means that one token was generated. Not streamed, so that a broken stream is seen for what it is."""
+        count = sum(e.kind == "ready" for e in self._recorded)
+        body = self._body(f"ready/{count}", {**HELLO, "max_tokens": 1})
+        deadline = time.monotonic() + min(self._limits.ready_deadline_s, max(self._left(), 1.0))
+        for number in range(count, count + 3):
+            ready = await lane.ask(
+                kind="ready", key=f"ready/{number}", body=body, retries=10_000, deadline_s=max(deadline - time.monotonic(), 1.0)
+            )
+            await self._record(ready)
+            if (ready.status or 0) < 500 or ready.fault != "status" or time.monotonic() >= deadline:
+                break
+        return ready
+
+    async def _probe(self, lane: Lane, path: str) -> None:
+        if f"probe/{path}" not in self._keys:
+            await self._record(await lane.ask(kind="probe", key=f"probe/{path}", body=None, path=path, deadline_s=PROBE_DEADLINE_S, retries=0))
+
+    async def _chat(self, lane: Lane, kind: Any, key: str, body: dict[str, Any], case: str | None, ask: str) -> Exchange:
+        exchange = await lane.ask(
+            kind=kind, key=key, body=self._body(key, body), case=case, ask=ask,
+            deadline_s=self._deadline(), retries=self._limits.transport_retries,
+        )  # fmt: skip
+        await self._record(exchange)
+        return exchange
+
+    def _body(self, key: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Model first, and a `user` that no other request has, so that no exact-match cache can answer."""
+        nonce = hashlib.sha256(f"{self._run.manifest.run}/{self._notebook}/{key}".encode()).hexdigest()[:16]
+        return {"model": self._profile.target.model, "user": f"gatebook-{nonce}", **body}
+
+    async def _record(self, exchange: Exchange) -> None:
+        await asyncio.to_thread(self._journal.append, exchange)
+        self._recorded.append(exchange)
+        self._keys.add(exchange.key)
+        self._progress(exchange)
+
+    async def _stop(self, why: str) -> None:
+        if self._stopped is None:
+            self._stopped = why
+            count = sum(e.kind == "stop" for e in self._recorded)
+            await self._record(Exchange(kind="stop", key=f"stop/{count}", at=now(), detail=why))
+
+    def _missing(self, case: Case) -> bool:
+        keys = [f"{case.id}/{ask.name}" for ask in case.requests()] + ([f"{case.id}/canary"] if case.canary else [])
+        return any(key not in self._keys for key in keys)
+
+    def _left(self) -> float:
+        return self._ends - time.monotonic()
+
+    def _deadline(self) -> float:
+        return max(min(self._limits.request_deadline_s, self._left()), 0.1)
+
+
+def _seconds_since(created: str) -> float:
+    from datetime import UTC, datetime
+
+    return (datetime.now(UTC) - datetime.fromisoformat(created)).total_seconds()

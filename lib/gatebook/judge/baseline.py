@@ -1,0 +1,60 @@
+"""The baseline: what a person accepted. Small, one line a case, readable in a diff."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from gatebook.errors import BadInput
+from gatebook.judge.finding import Outcome
+
+
+class AcceptedCase(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    group: str
+    outcome: Outcome
+    prompt: str
+    """Hash of what was asked; another hash is another case."""
+
+
+class Baseline(BaseModel):
+    """`params/baselines/<profile>.json`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: int = 1
+    profile: str
+    run: str
+    accepted: str
+    """UTC, ISO 8601."""
+    reason: str
+    model: str
+    revision: str | None
+    suite: str
+    fingerprint: dict[str, Any]
+    latency_ms: dict[str, float]
+    """Medians of the run, for `run --plan`: ttft, total and tpot."""
+    cases: dict[str, AcceptedCase]
+
+    def to_json(self) -> str:
+        """Stable text: sorted, one line a case."""
+        data = self.model_dump(mode="json")
+        cases = data.pop("cases")
+        head = json.dumps(data, ensure_ascii=False, indent=1, sort_keys=True)[:-2]
+        rows = ",\n".join(f"  {json.dumps(k)}: {json.dumps(v, sort_keys=True)}" for k, v in sorted(cases.items()))
+        return f'{head},\n "cases": {{\n{rows}\n }}\n}}\n'
+
+
+def read_baseline(raw: bytes | None, where: str) -> Baseline | None:
+    """Parse a baseline file; None stays None. Raises BadInput when it is damaged."""
+    if raw is None:
+        return None
+    try:
+        return Baseline.model_validate_json(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "the file"
+        raise BadInput(f"{where}: {key} is not what a baseline has ({first['msg']}); accept a run again with `gatebook accept`") from None

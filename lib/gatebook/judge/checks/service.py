@@ -1,0 +1,162 @@
+"""What the service does around the text: identity, streaming, stopping, sampling, time."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from gatebook.judge.checks.registry import Params, check
+from gatebook.judge.evidence import Evidence, Reply
+from gatebook.judge.finding import Result
+
+LAG_LIMIT_MS = 5.0
+CPU_LIMIT_SHARE = 0.5
+ANSWERS_ANY_NAME = ("llama.cpp", "sglang")
+
+
+class Stop(Params):
+    """The ask without the stop string, the one with it, and the string."""
+
+    free: str
+    stopped: str
+    stop: str
+
+
+class Range(Params):
+    min: int
+
+
+@check("model_listed", bool)
+def model_listed(evidence: Evidence, _: bool) -> Result:
+    """/v1/models lists the profile's model name."""
+    wanted, served = evidence.profile.target.model, evidence.identity.models
+    if not served:
+        return Result("not_measured", "the server lists no models at /v1/models", None, wanted)
+    if wanted in served:
+        return Result("pass", f"serves {wanted}", wanted, wanted)
+    return Result("fail", f"model {wanted!r} is not served; served: {', '.join(served)}", ", ".join(served), wanted)
+
+
+@check("engine_told", bool)
+def engine_told(evidence: Evidence, _: bool) -> Result:
+    """The engine is one we know, with its version."""
+    identity = evidence.identity
+    if identity.engine == "unknown":
+        return Result("not_measured", "none of /version, /get_model_info and /props answers as a known engine does")
+    return Result("pass", f"{identity.engine} {identity.version or 'of an untold version'}", f"{identity.engine} {identity.version or ''}".strip())
+
+
+@check("context_limit", bool)
+def context_limit(evidence: Evidence, _: bool) -> Result:
+    """The served context is at least the profile's target.context_tokens."""
+    wanted, served = evidence.profile.target.context_tokens, evidence.identity.context_tokens
+    if served is None:
+        return Result("not_measured", "the server does not tell its context limit", None, wanted, "tokens")
+    if wanted is None:
+        return Result("pass", f"{served} tokens; the profile asks for no minimum (target.context_tokens)", served, None, "tokens")
+    return Result("pass" if served >= wanted else "fail", f"{served} tokens served, {wanted} needed", served, wanted, "tokens")
+
+
+@check("wrong_model", bool)
+def wrong_model(evidence: Evidence, _: bool) -> Result:
+    """A model name that nobody serves: vLLM refuses it; llama.cpp and SGLang are known to answer all the same."""
+    reply = evidence.replies[0]
+    status, engine = reply.exchange.status, evidence.identity.engine
+    if reply.refused:
+        return Result("pass", f"refused: {reply.exchange.detail}", status, "4xx")
+    if engine == "vllm":
+        return Result("fail", f"HTTP {status} for a model that is not served; vLLM answers 404", status, 404)
+    known = " (known of this engine)" if engine in ANSWERS_ANY_NAME else ""
+    return Result("pass", f"HTTP {status}: answers any model name{known}, so the name in a reply proves nothing", status, "4xx or recorded")
+
+
+@check("prompt_tokens", bool)
+def prompt_tokens(evidence: Evidence, _: bool) -> Result:
+    """usage.prompt_tokens of fixed messages: an exact fingerprint of chat template and tokenizer.
+
+    Every ask named `with-<x>` must cost more tokens than the ask `<x>`, else part of its messages is dropped.
+    """
+    counts = {reply.ask.name: reply.answer.tokens("prompt_tokens") for reply in evidence.replies}
+    shown = ", ".join(f"{name} {count}" for name, count in counts.items())
+    for name, count in counts.items():
+        base = counts.get(name.removeprefix("with-"))
+        if name.startswith("with-") and count is not None and base is not None and count <= base:
+            return Result("fail", f"{name!r} costs {count} tokens, no more than the {base} without: a message is dropped", shown)
+    if None in counts.values():
+        return Result("fail", f"usage.prompt_tokens is missing: {shown}", shown)
+    return Result("pass", f"prompt tokens: {shown}", shown)
+
+
+@check("ttft_ms", Literal["limit"])
+def ttft_ms(evidence: Evidence, _: str) -> Result:
+    """Time to first token within limits.ttft_ms."""
+    reply = evidence.replies[0]
+    return _timed(reply, reply.exchange.timing and reply.exchange.timing.first_token_ms, evidence.profile.limits.ttft_ms, "first token")
+
+
+@check("total_ms", Literal["limit"])
+def total_ms(evidence: Evidence, _: str) -> Result:
+    """Last token within limits.total_ms."""
+    reply = evidence.replies[0]
+    return _timed(reply, reply.exchange.timing and reply.exchange.timing.last_token_ms, evidence.profile.limits.total_ms, "last token")
+
+
+def _timed(reply: Reply, measured: float | None, limit: float, what: str) -> Result:
+    if measured is None:
+        return Result("fail", f"there was no {what}", None, limit, "ms")
+    if measured <= limit:
+        return Result("pass", f"{what} after {measured:.0f} ms, limit {limit:g} ms", round(measured, 1), limit, "ms")
+    client = reply.exchange.client
+    if client and ((client.loop_lag_ms or 0) > LAG_LIMIT_MS or (client.cpu_share or 0) > CPU_LIMIT_SHARE):
+        why = f"our own client was late (loop lag {client.loop_lag_ms} ms, CPU share {client.cpu_share})"
+        return Result("not_measured", f"{what} after {measured:.0f} ms, but {why}", round(measured, 1), limit, "ms")
+    return Result("fail", f"{what} after {measured:.0f} ms, limit {limit:g} ms", round(measured, 1), limit, "ms")
+
+
+@check("stream_equals_plain", bool)
+def stream_equals_plain(evidence: Evidence, _: bool) -> Result:
+    """At temperature 0 the joined stream says what the plain reply says; asked `plain`, `streamed`, `again` (plain).
+
+    A last character that max_tokens cuts in half is left out. When even the two plain replies differ, the engine is
+    not deterministic and equality shows nothing.
+    """
+    plain, streamed, again = (_whole(evidence.reply(name)) for name in ("plain", "streamed", "again"))
+    if streamed in (plain, again):
+        return Result("pass", f"the same {len(streamed)} characters")
+    if plain != again:
+        return Result("not_measured", f"two plain replies at temperature 0 differ already: {plain[:40]!r} and {again[:40]!r}")
+    return Result("fail", f"the stream says {streamed[:60]!r}, the plain reply {plain[:60]!r}")
+
+
+def _whole(reply: Reply) -> str:
+    return reply.answer.text.rstrip("\ufffd")
+
+
+@check("stop_honoured", Stop)
+def stop_honoured(evidence: Evidence, params: Stop) -> Result:
+    """With a stop string the answer ends before it; shown on an answer that contains the string without it."""
+    free, stopped = evidence.reply(params.free).answer, evidence.reply(params.stopped).answer
+    if params.stop in stopped.text:
+        return Result("fail", f"the answer contains the stop string {params.stop!r}: {stopped.text[:60]!r}")
+    if stopped.finish_reason != "stop":
+        return Result("fail", f"finish_reason is {stopped.finish_reason!r} where the stop string {params.stop!r} ends the answer")
+    if params.stop not in free.text:
+        return Result("not_measured", f"the free answer has no {params.stop!r}, so nothing is shown: {free.text[:60]!r}")
+    return Result("pass", f"ends before {params.stop!r}: {stopped.text[:60]!r}")
+
+
+@check("distinct_answers", Range)
+def distinct_answers(evidence: Evidence, params: Range) -> Result:
+    """Requests without sampling parameters give different answers, as the model's default temperature has it."""
+    texts = {reply.answer.text for reply in evidence.replies}
+    reason = f"{len(texts)} different answers to {len(evidence.replies)} equal requests without sampling parameters"
+    return Result("pass" if len(texts) >= params.min else "fail", reason, len(texts), params.min, "answers")
+
+
+@check("distinct_ids", bool)
+def distinct_ids(evidence: Evidence, _: bool) -> Result:
+    """Equal messages asked again get a reply of their own, with an id of its own: no cache in between."""
+    ids = [sorted(reply.answer.ids) for reply in evidence.replies]
+    if not all(ids):
+        return Result("fail", "a reply has no id, so nothing shows that it is fresh", len(ids))
+    different = len({name for found in ids for name in found})
+    return Result("pass" if different >= len(ids) else "fail", f"{different} response ids for {len(ids)} requests", different, len(ids), "ids")

@@ -1,0 +1,81 @@
+"""Is it text at all? Degenerate answers, broken characters, leaked markup."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+
+from ftfy.badness import is_bad
+
+SPECIAL = re.compile(r"<\|[\w ]{2,30}\|>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>|<unk>")
+ROLE_LEAK = re.compile(r"^\s*(?:assistant|user|system)\s*\n", re.IGNORECASE)
+THINK = re.compile(r"</?think(?:ing)?>", re.IGNORECASE)
+LOOP = re.compile(r"(.{1,80}?)\1{3,}", re.DOTALL)
+
+
+def degenerate(text: str) -> str | None:
+    """Why a text is no answer, whatever was asked; None for a text that may be one.
+
+    One character over and over (NaN logits: vllm#14126), a phrase that repeats (vllm#25977), or scripts mixed letter by
+    letter (broken KV cache: llama.cpp#23693). Short answers, numbers and tables are no reason.
+    """
+    squeezed = re.sub(r"\s+", " ", text).strip()
+    if len(text) >= 40 and len(squeezed) < 0.4 * len(text):
+        return f"{len(text) - len(squeezed)} of {len(text)} characters are white space"
+    if len(squeezed) < 16:
+        return None
+    char, count = Counter(squeezed).most_common(1)[0]
+    if count > 0.6 * len(squeezed):
+        return f"{char!r} is {count} of {len(squeezed)} characters"
+    for match in LOOP.finditer(squeezed):
+        repeated = len(match[0])
+        if repeated >= 48 and len(set(match[1])) > 2 and repeated > 0.3 * len(squeezed):
+            return f"{match[1][:40]!r} is repeated {repeated // len(match[1])} times"
+    words = squeezed.split(" ")
+    tens = Counter(tuple(words[i : i + 10]) for i in range(len(words) - 9))
+    if tens and tens.most_common(1)[0][1] >= 4:
+        return f"the same ten words occur {tens.most_common(1)[0][1]} times: {' '.join(tens.most_common(1)[0][0])[:60]!r}"
+    raw = squeezed.encode()
+    if len(raw) >= 400 and len(zlib.compress(raw, 9)) < 0.15 * len(raw):
+        return f"{len(raw)} bytes compress to {len(zlib.compress(raw, 9))}: the text repeats itself"
+    return _soup(squeezed)
+
+
+def _soup(text: str) -> str | None:
+    scripts = list(_scripts(text))
+    for start in range(0, max(len(scripts) - 31, 0), 16):
+        window = scripts[start : start + 64]
+        switches = sum(a != b for a, b in zip(window, window[1:], strict=False))
+        if len(set(window)) >= 3 and switches > 0.2 * len(window):
+            return f"{len(set(window))} scripts are mixed letter by letter ({', '.join(sorted(set(window)))})"
+    return None
+
+
+def _scripts(text: str) -> Iterator[str]:
+    """Script of every letter, from its Unicode name; Chinese and the two kana count as one, since Japanese mixes them."""
+    for char in text:
+        if char.isalpha():
+            script = "LATIN" if char.isascii() else unicodedata.name(char, "?").split(" ")[0]
+            yield "CJK" if script in ("CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "IDEOGRAPHIC") else script
+
+
+def broken_characters(text: str, cut: bool) -> str | None:
+    """U+FFFD or mojibake. `cut`: the answer ended by max_tokens, where the last character may be half."""
+    body = text.rstrip("\ufffd") if cut else text
+    if "\ufffd" in body:
+        at = body.index("\ufffd")
+        return f"U+FFFD (a broken character) at position {at}: …{body[max(0, at - 12) : at + 6]!r}"
+    if is_bad(body):
+        return f"mojibake (UTF-8 read as Latin-1): {body[:40]!r}"
+    return None
+
+
+def leaked_markup(text: str) -> str | None:
+    """Special tokens, a role header or a thinking block in what the user sees."""
+    for pattern, what in ((SPECIAL, "special token"), (THINK, "thinking block"), (ROLE_LEAK, "role header of the chat template")):
+        if found := pattern.search(text):
+            return f"{what} in the answer: {found[0].strip()!r}"
+    return None

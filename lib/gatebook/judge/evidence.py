@@ -1,0 +1,51 @@
+"""A case with everything recorded about it: what the checks see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from gatebook.plan.cases import Ask, Case
+from gatebook.plan.settings import Profile
+from gatebook.record.answer import Answer, read_answer
+from gatebook.record.exchange import Exchange
+from gatebook.record.identity import Identity
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One asked request and its reply."""
+
+    ask: Ask
+    exchange: Exchange
+
+    @cached_property
+    def answer(self) -> Answer:
+        return read_answer(self.exchange)
+
+    @property
+    def refused(self) -> bool:
+        """A clean 4xx: the server understood and said no."""
+        return self.exchange.status is not None and self.exchange.status in (400, 404, 422)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All replies of a case, in the order of its asks, and what the checks may compare them with."""
+
+    case: Case
+    replies: list[Reply]
+    identity: Identity
+    profile: Profile
+
+    def reply(self, name: str) -> Reply:
+        """The reply of the ask with this name. Raises KeyError."""
+        return next(r for r in self.replies if r.ask.name == name) if name in self.names else self._no_such(name)
+
+    @property
+    def names(self) -> list[str]:
+        return [r.ask.name for r in self.replies]
+
+    def _no_such(self, name: str) -> Any:
+        raise KeyError(f"case {self.case.id!r} has no ask {name!r}; it has {', '.join(self.names)}")

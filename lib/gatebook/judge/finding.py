@@ -1,0 +1,55 @@
+"""What a check says: one outcome with what was measured, the limit and a reason a person can act on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+Outcome = Literal["pass", "fail", "error", "not_measured"]
+WORST_FIRST: tuple[Outcome, ...] = ("fail", "error", "not_measured", "pass")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one check returns; the case, group and id are added where it was called."""
+
+    outcome: Outcome
+    reason: str
+    measured: str | float | int | None = None
+    limit: str | float | int | None = None
+    unit: str = ""
+
+
+class Finding(BaseModel):
+    """The result of one check on one case."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    """`<case>.<check>`: stable from run to run."""
+    notebook: str
+    case: str
+    group: str
+    check: str
+    outcome: Outcome
+    measured: str | float | int | None = None
+    limit: str | float | int | None = None
+    unit: str = ""
+    reason: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nan_is_error(cls, data: dict[str, object]) -> dict[str, object]:
+        """A number that is none cannot have passed: NaN compares false with every limit."""
+        measured = data.get("measured")
+        if isinstance(measured, float) and not math.isfinite(measured):
+            return {**data, "outcome": "error", "measured": None, "reason": f"measured {measured}: {data.get('reason')}"}
+        return data
+
+
+def worst(outcomes: list[Outcome]) -> Outcome:
+    """The outcome of several findings together; of none it is `error`, because nothing was judged."""
+    return next((o for o in WORST_FIRST if o in outcomes), "error")

@@ -1,0 +1,174 @@
+"""From the record to findings: whose fault, the contract, then what each case expects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gatebook.judge.checks import CHECKS, parameters
+from gatebook.judge.checks.contract import violations
+from gatebook.judge.evidence import Evidence, Reply
+from gatebook.judge.finding import Finding, Outcome, Result
+from gatebook.plan.cases import Ask, Case
+from gatebook.record.answer import read_answer
+from gatebook.record.exchange import REFUSED_KEY, Exchange
+from gatebook.record.identity import Identity, identify
+from gatebook.record.run import Run
+
+
+def contract_group(group: str) -> str:
+    """The group in which the contract of a notebook's answers is judged: `health.contract` for `health.greeting`."""
+    return f"{group.split('.')[0]}.contract"
+
+
+def judge_run(run: Run) -> list[Finding]:
+    """All findings of all notebooks, a pure function of the run folder. Raises BrokenRecord."""
+    return [finding for notebook in run.notebooks for finding in judge_notebook(run, notebook)]
+
+
+def judge_notebook(run: Run, notebook: str) -> list[Finding]:
+    """One notebook's findings. What earlier notebooks recorded decides whose fault a silent server is."""
+    earlier = [e for name in run.notebooks[: run.notebooks.index(notebook)] for e in run.exchanges(name)]
+    return list(_Judge(run, notebook, earlier, run.exchanges(notebook)).findings())
+
+
+def run_identity(run: Run) -> Identity:
+    """Who answered, by the probes of the first notebook that has any."""
+    for notebook in run.notebooks:
+        exchanges = run.exchanges(notebook)
+        if any(e.kind == "probe" for e in exchanges):
+            return identify(exchanges, run.manifest.profile.target.model)
+    return Identity()
+
+
+class _Judge:
+    def __init__(self, run: Run, notebook: str, earlier: list[Exchange], exchanges: list[Exchange]) -> None:
+        self._profile, self._notebook = run.manifest.profile, notebook
+        self._cases, self._exchanges = run.expected(notebook), exchanges
+        self._by_key = {e.key: e for e in exchanges}
+        self._order = {e.key: number for number, e in enumerate(exchanges)}
+        self._good_before = any(_good(e) for e in earlier)
+        self._first_good = next((n for n, e in enumerate(exchanges) if _good(e)), None)
+        self._stops = [e.detail for e in exchanges if e.kind == "stop"]
+        self._identity = identify(exchanges, self._profile.target.model)
+        self._seen_ids: dict[str, str] = {}
+        for exchange in earlier:
+            for name in read_answer(exchange).ids if exchange.kind != "probe" else ():
+                self._seen_ids.setdefault(name, f"{exchange.key} (in an earlier notebook)")
+
+    def findings(self) -> Iterator[Finding]:
+        yield self._ready()
+        for case in self._cases:
+            yield from self._case(case)
+
+    def _ready(self) -> Finding:
+        """The one-token chat that opens every notebook."""
+        readies = [e for e in self._exchanges if e.kind == "ready"]
+        group = contract_group(self._cases[0].group) if self._cases else "contract"
+        if not readies:
+            result = Result("error", "nothing was recorded: the notebook did not reach the server")
+        elif readies[-1].fault is None:
+            took = sum(a.elapsed_ms for e in readies for a in e.attempts)
+            result = Result("pass", "a one-token chat was answered", round(took, 1), self._profile.limits.ready_deadline_s * 1000, "ms")
+        else:
+            result = Result(*self._blame(readies[-1]))
+        return self._finding(f"{self._notebook}.ready", "ready", group, "answered", result)
+
+    def _case(self, case: Case) -> Iterator[Finding]:
+        contract = contract_group(case.group)
+        missing = [ask.name for ask in case.requests() if f"{case.id}/{ask.name}" not in self._by_key]
+        if missing:
+            why = Result("not_measured", self._stops[-1]) if self._stops else Result(
+                "error", f"no record of {', '.join(missing)}: expected, but never asked or lost"
+            )  # fmt: skip
+            yield self._finding(case.id, case.id, case.group, "recorded", why)
+            return
+        replies = [Reply(ask, self._by_key[f"{case.id}/{ask.name}"]) for ask in case.requests()]
+        broken = [r for r in replies if r.exchange.fault and not (case.negative and r.refused)]
+        chats = [r for r in replies if r.ask.path is None]
+        if chats:
+            yield self._finding(case.id, case.id, contract, "contract", self._contract(case, chats, broken))
+        if broken:
+            yield self._finding(case.id, case.id, case.group, "answered", Result(*self._blame(broken[0].exchange)))
+            return
+        if chats and (said := _unfinished(chats)):
+            yield self._finding(case.id, case.id, case.group, "finished", said)
+        evidence = Evidence(case, replies, self._identity, self._profile)
+        for check, number, result in expectations(evidence):
+            yield self._finding(case.id, case.id, case.group, check if number == 1 else f"{check}-{number}", result)
+
+    def _contract(self, case: Case, chats: list[Reply], broken: list[Reply]) -> Result:
+        if broken:
+            return Result(*self._blame(broken[0].exchange))
+        said: list[str] = []
+        for reply in chats:
+            if not reply.refused:
+                label = f"{reply.ask.name}: " if len(chats) > 1 else ""
+                said += [label + text for text in violations(reply, self._profile.target.model, self._seen_ids)]
+        canary = self._by_key.get(f"{case.id}/canary")
+        if case.canary and canary is None and not self._stops:
+            return Result("error", "no record of the plain request that must follow")
+        if canary is not None and (canary.fault or not read_answer(canary).text.strip()):
+            said.append(f"the plain request after it was not answered: {canary.detail or 'empty content'}")
+        if said:
+            return Result("fail", "; ".join(said[:3]) + (f"; and {len(said) - 3} more" if len(said) > 3 else ""), len(said), 0, "violations")
+        return Result("pass", f"{len(chats)} {'reply keeps' if len(chats) == 1 else 'replies keep'} the contract", 0, 0, "violations")
+
+    def _blame(self, exchange: Exchange) -> tuple[Outcome, str]:
+        """Whose fault a request without a usable reply is (DESIGN §6)."""
+        target = self._profile.target
+        if exchange.status == 404 and self._identity.models and target.model not in self._identity.models:
+            return "fail", f"model {target.model!r} is not served; served: {', '.join(self._identity.models)}"
+        if exchange.status == 404 and not self._identity.models and "model" in exchange.detail.lower():
+            return "fail", f"model {target.model!r} is not served: {exchange.detail}"
+        if exchange.status in REFUSED_KEY:
+            where = target.api_key_env or "OPENAI_API_KEY"
+            return ("fail" if self._good_first(exchange) else "error"), f"the key was refused ({exchange.detail}); check the variable {where}"
+        detail = exchange.detail
+        if exchange.fault == "deadline" and self._identity.health == 200:
+            detail += ", though /health says 200"
+        if self._good_first(exchange):
+            return "fail", f"{detail}; the server had answered before, so this is the deployment's fault{self._companions(exchange)}"
+        return "error", f"{detail}; the server has not given one good answer in this run"
+
+    def _good_first(self, exchange: Exchange) -> bool:
+        return self._good_before or (self._first_good is not None and self._first_good < self._order[exchange.key])
+
+    def _companions(self, exchange: Exchange) -> str:
+        """The other requests that broke in the same way right after: they were in flight together."""
+        here = self._order[exchange.key]
+        others = [e.case for e in self._exchanges[here + 1 : here + 64] if e.case and e.case != exchange.case and e.fault in ("no_byte", "broken")]
+        return f" (in flight with it: {', '.join(dict.fromkeys(others[:5]))})" if others and exchange.fault in ("no_byte", "broken") else ""
+
+    def _finding(self, stem: str, case: str, group: str, check: str, result: Result) -> Finding:
+        return Finding(
+            id=f"{stem}.{check}", notebook=self._notebook, case=case, group=group, check=check, outcome=result.outcome,
+            measured=result.measured, limit=result.limit, unit=result.unit, reason=result.reason,
+        )  # fmt: skip
+
+
+def expectations(evidence: Evidence) -> Iterator[tuple[str, int, Result]]:
+    """Run the case's own checks: (name, how many times it has occurred, result)."""
+    count: dict[str, int] = {}
+    for expectation in evidence.case.expect:
+        for name, raw in expectation.items():
+            count[name] = count.get(name, 0) + 1
+            yield name, count[name], CHECKS[name][0](evidence, parameters(evidence.case, name, raw))
+
+
+def _good(exchange: Exchange) -> bool:
+    """A complete chat reply with text: the server can do it."""
+    return exchange.kind in ("ask", "canary", "ready") and exchange.method == "POST" and not exchange.fault and bool(read_answer(exchange).text)
+
+
+def _unfinished(replies: list[Reply]) -> Result | None:
+    """The finish_reason that each ask expects; None when no ask expects one."""
+    judged = [r for r in replies if _wants(r.ask) and not r.refused]
+    for reply in judged:
+        if reply.answer.finish_reason != reply.ask.finish:
+            said = f"{reply.ask.name}: finish_reason is {reply.answer.finish_reason!r}, expected {reply.ask.finish!r}"
+            return Result("fail", said, reply.answer.finish_reason, reply.ask.finish)
+    return Result("pass", f"finish_reason is {judged[0].ask.finish!r}", judged[0].ask.finish, judged[0].ask.finish) if judged else None
+
+
+def _wants(ask: Ask) -> bool:
+    return ask.finish in ("stop", "length")

@@ -1,0 +1,35 @@
+"""From a run folder to its verdict: the pure half of the story, used by the notebooks, the runner and verify alike."""
+
+from __future__ import annotations
+
+from gatebook.judge.baseline import Baseline, read_baseline
+from gatebook.judge.finding import Finding
+from gatebook.judge.findings import judge_notebook, judge_run, run_identity
+from gatebook.judge.fingerprint import fingerprint
+from gatebook.judge.policy import Judged, decide
+from gatebook.judge.verdict import Served, Verdict
+from gatebook.record.run import Run
+
+
+def judge(run: Run, notebook: str | None = None, troubles: list[str] | None = None) -> Verdict:
+    """The verdict of a run, or of one of its notebooks. Raises BrokenRecord.
+
+    A notebook alone is judged as if the compared groups of the others showed nothing (p = 1), which is the strictest
+    Holm step; the run's verdict has them all.
+    """
+    findings: list[Finding] = judge_notebook(run, notebook) if notebook else judge_run(run)
+    manifest, target, identity = run.manifest, run.manifest.profile.target, run_identity(run)
+    if notebook:
+        manifest = manifest.model_copy(update={"expected": {notebook: manifest.expected[notebook]}})
+    served = Served(
+        base_url=manifest.base_url, model=target.model, revision=target.revision,
+        engine=identity.engine, version=identity.version, context_tokens=identity.context_tokens,
+    )  # fmt: skip
+    print_of = fingerprint(run, identity, findings)
+    return decide(Judged(manifest, run.cases, findings, served, print_of, run_baseline(run), troubles or []))
+
+
+def run_baseline(run: Run) -> Baseline | None:
+    """The baseline that was copied into the run when it was planned."""
+    path = run.path / "baseline.json"
+    return read_baseline(path.read_bytes() if path.exists() else None, str(path))

@@ -1,0 +1,108 @@
+"""The verdict as data: what `verdict.json`, the pages, JUnit, the metrics and the exit code are made from."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gatebook.judge.finding import Finding
+from gatebook.judge.fingerprint import Change, Fingerprint
+from gatebook.plan.settings import PolicyName
+
+Word = Literal["PASS", "FAIL", "ERROR", "INCONCLUSIVE"]
+PRECEDENCE: tuple[Word, ...] = ("FAIL", "ERROR", "INCONCLUSIVE", "PASS")
+EXIT_CODES: dict[Word, int] = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3, "ERROR": 75}
+
+
+class Data(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Comparison(Data):
+    """A group against the baseline, case by case."""
+
+    paired: int
+    """Cases judged in both with the same prompt."""
+    baseline_passed: int
+    worse: list[str]
+    better: list[str]
+    changed: list[str]
+    """Cases whose prompt is another one now, or which the baseline does not know; not paired."""
+    p_value: float
+    """One-sided exact McNemar."""
+    family: int
+    """Groups that Holm's correction is taken over."""
+    visible_drop: int | None
+    """The fewest newly failing cases that would have blocked; None when no number could."""
+    possible_drop: float | None = None
+    """proven_no_worse: upper 95 % bound of the drop."""
+
+    def __str__(self) -> str:
+        seen = (
+            f"could have seen a drop of {self.visible_drop} of {self.paired} cases ({self.visible_drop / self.paired:.0%})"
+            if self.visible_drop
+            else "could not have seen any drop"
+        )
+        return f"{len(self.worse)} worse, {len(self.better)} better of {self.paired} paired (p = {self.p_value:.3g}); {seen}"
+
+
+class GroupVerdict(Data):
+    group: str
+    policy: PolicyName
+    passed: int
+    failed: int
+    error: int
+    not_measured: int
+    word: Word
+    reason: str
+    comparison: Comparison | None = None
+
+    @property
+    def cases(self) -> int:
+        return self.passed + self.failed + self.error + self.not_measured
+
+
+class Served(Data):
+    """What was judged; it stands first in every verdict."""
+
+    base_url: str
+    model: str
+    revision: str | None
+    engine: str
+    version: str | None
+    context_tokens: int | None
+
+
+class Excuse(Data):
+    id: str
+    reason: str
+
+
+class Verdict(Data):
+    """The judgement of one run. Schema: docs/schema/verdict.schema.json."""
+
+    schema_version: int = 1
+    run: str
+    profile: str
+    suite: str
+    partial: bool
+    """A run narrowed by --only: it enters neither baseline nor history."""
+    served: Served
+    verdict: Word
+    exit_code: int
+    reason: str
+    """One line: the first reason."""
+    reasons: list[str]
+    """Everything that is not green, worst first."""
+    groups: list[GroupVerdict]
+    findings: list[Finding]
+    excused: list[Excuse] = Field(default_factory=list)
+    baseline: str | None = None
+    """The run that was accepted."""
+    needs_baseline: bool = False
+    """INCONCLUSIVE for want of a baseline and for nothing else."""
+    fingerprint: Fingerprint
+    changes: list[Change] = Field(default_factory=list)
+    troubles: list[str] = Field(default_factory=list)
+    """What went wrong on our side: a notebook that did not run to its end, a record that is broken."""

@@ -1,0 +1,178 @@
+"""Cases: what is asked and what is expected, read from params/cases/*.yaml."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from gatebook.errors import BadInput
+from gatebook.plan.settings import Suite
+from gatebook.plan.strict import Strict, build, read_yaml
+
+Finish = Literal["stop", "length", "any"]
+Name = re.compile(r"[a-z0-9][a-z0-9.\-]*")
+
+
+class Ask(Strict):
+    """One request of a case. What it leaves out comes from the case."""
+
+    name: str
+    path: str | None = None
+    """GET this path instead of a chat completion, relative to the base URL (`models`) or to the host (`/version`)."""
+    messages: list[dict[str, Any]] | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Merged over the case's options; a null takes the option out."""
+    stream: bool | None = None
+    finish: Finish | None = None
+
+
+class Case(Strict):
+    """One prompt or conversation with request options and expectations."""
+
+    id: str
+    notebook: str
+    group: str
+    suites: list[Suite] = Field(default_factory=list)
+    """Where it runs; every case runs in `full`."""
+    why: str
+    messages: list[dict[str, Any]] = Field(default_factory=list)
+    options: dict[str, Any] = Field(default_factory=dict)
+    stream: bool = True
+    asks: list[Ask] = Field(default_factory=list)
+    """Several requests of one case; without them it is asked once."""
+    finish: Finish = "stop"
+    """The finish_reason of a good answer."""
+    negative: bool = False
+    """The server may refuse with a clean 4xx; that is then a result."""
+    canary: bool = False
+    """A plain request must still be answered afterwards."""
+    expect: list[dict[str, Any]] = Field(default_factory=list)
+    good: list[str] = Field(default_factory=list)
+    bad: list[str] = Field(default_factory=list)
+
+    @field_validator("id")
+    @classmethod
+    def _kebab(cls, value: str) -> str:
+        if not Name.fullmatch(value):
+            raise ValueError("an id is lower-case letters, digits, '-' and '.', because it names files and JUnit cases")
+        return value
+
+    @field_validator("why")
+    @classmethod
+    def _says_why(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("say in one sentence why this case exists")
+        return value
+
+    @field_validator("expect")
+    @classmethod
+    def _one_check_each(cls, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if any(len(item) != 1 for item in value):
+            raise ValueError("every item of expect is one check: `- name: parameters`")
+        return value
+
+    def requests(self) -> list[Ask]:
+        """The case's requests with everything filled in, in the order in which they are asked."""
+        return [
+            Ask(
+                name=ask.name,
+                path=ask.path,
+                messages=ask.messages if ask.messages is not None else self.messages,
+                options={k: v for k, v in {**self.options, **ask.options}.items() if v is not None},
+                stream=self.stream if ask.stream is None else ask.stream,
+                finish=ask.finish or self.finish,
+            )
+            for ask in (self.asks or [Ask(name="ask")])
+        ]
+
+    @property
+    def prompt_hash(self) -> str:
+        """What was asked, in 12 hex digits: a case whose prompt changed is not compared with its old result."""
+        asked = [ask.model_dump(exclude={"finish"}) for ask in self.requests()]
+        return hashlib.sha256(json.dumps(asked, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:12]
+
+
+def load_cases(folder: Path) -> list[Case]:
+    """Read every case file of a folder. Raises BadInput on the first mistake."""
+    files = sorted(folder.glob("*.yaml"))
+    if not files:
+        raise BadInput(f"{folder}: no case files (*.yaml); add one or name the right folder")
+    cases = [case for file in files for case in read_case_file(file)]
+    twice = [name for name, count in Counter(case.id for case in cases).items() if count > 1]
+    if twice:
+        raise BadInput(f"{folder}: key 'id' has value {twice[0]!r} more than once; give every case its own id")
+    return cases
+
+
+def read_case_file(path: Path) -> list[Case]:
+    """Read one file; a case with `each` becomes one case a row."""
+    data = read_yaml(path)
+    if not isinstance(data, list) or not data:
+        raise BadInput(f"{path}: holds no cases; a case file is a list of cases (- id: ...)")
+    found = []
+    for number, entry in enumerate(data, 1):
+        if not isinstance(entry, dict):
+            raise BadInput(f"{path}: item {number} is {entry!r}; a case is a mapping with id, notebook, group, why ...")
+        where = f"{path}, case {entry.get('id', f'number {number}')!r}"
+        found += [build(Case, row, where) for row in _rows(entry, where)]
+    return found
+
+
+def _rows(entry: dict[str, Any], where: str) -> Iterable[dict[str, Any]]:
+    template = {key: value for key, value in entry.items() if key != "each"}
+    if "each" not in entry:
+        yield template
+        return
+    if not isinstance(entry["each"], list) or not entry["each"]:
+        raise BadInput(f"{where}: key 'each' is empty; it is a list of rows, one case a row")
+    for row in entry["each"]:
+        if not isinstance(row, dict):
+            raise BadInput(f"{where}: key 'each' has row {row!r}; a row is a mapping of names to values")
+        filled = _fill(template, row, where)
+        yield {**filled, **({"suites": row["suites"]} if "suites" in row else {})}
+
+
+def _fill(value: Any, row: dict[str, Any], where: str) -> Any:
+    if isinstance(value, dict):
+        return {_fill(k, row, where): _fill(v, row, where) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_fill(v, row, where) for v in value]
+    if not isinstance(value, str):
+        return value
+
+    def look_up(match: re.Match[str]) -> Any:
+        if match[1] not in row:
+            raise BadInput(f"{where}: '{{{{{match[1]}}}}}' names no column of `each` (row {row.get('key', row)!r}); add it")
+        return row[match[1]]
+
+    if whole := re.fullmatch(r"\{\{(\w+)\}\}", value):
+        return look_up(whole)
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: str(look_up(match)), value)
+
+
+def select(cases: list[Case], suite: Suite, only: list[str] | None) -> list[Case]:
+    """The expected cases of a run, by notebook and then in file order. Raises BadInput when nothing is left.
+
+    `only` holds beginnings of notebook names (`02`), group names or case ids.
+    """
+    chosen = [case for case in cases if suite == "full" or suite in case.suites]
+    for pattern in only or []:
+        if not any(_matches(case, pattern) for case in chosen):
+            names = sorted({case.notebook for case in chosen})
+            raise BadInput(f"--only {pattern!r} matches no case of suite {suite!r}; notebooks here: {', '.join(names)}")
+    if only:
+        chosen = [case for case in chosen if any(_matches(case, pattern) for pattern in only)]
+    if not chosen:
+        raise BadInput(f"suite {suite!r} selects no case; choose another with --suite")
+    return sorted(chosen, key=lambda case: case.notebook)
+
+
+def _matches(case: Case, pattern: str) -> bool:
+    return bool(pattern) and (case.notebook.startswith(pattern) or pattern in (case.group, case.id))

@@ -1,0 +1,37 @@
+"""Where things are: the project root, and the folders in it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from gatebook.errors import BadInput
+
+
+def root() -> Path:
+    """The project: GATEBOOK_ROOT, else the nearest folder upward with notebooks/ and params/, else the editable install."""
+    named = os.environ.get("GATEBOOK_ROOT")
+    if named:
+        return Path(named).resolve()
+    here = Path.cwd()
+    for folder in (here, *here.parents, *Path(__file__).resolve().parents):
+        if (folder / "notebooks").is_dir() and (folder / "params" / "cases").is_dir():
+            return folder
+    raise BadInput(f"{here}: no folder with notebooks/ and params/cases/ here or above; run inside the project or set GATEBOOK_ROOT")
+
+
+def cases_dir() -> Path:
+    return root() / "params" / "cases"
+
+
+def baseline_file(name: str) -> Path:
+    return root() / "params" / "baselines" / f"{name}.json"
+
+
+def notebook_file(name: str) -> Path:
+    """Raises BadInput when a case names a notebook that does not exist."""
+    path = root() / "notebooks" / f"{name}.ipynb"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.ipynb")))
+        raise BadInput(f"{path}: no such notebook; a case's `notebook` is one of: {known}")
+    return path

@@ -1,0 +1,187 @@
+"""A profile: the target, its limits and the policy of every group. Secrets only from the environment."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from gatebook.errors import BadInput
+from gatebook.plan.strict import Strict, build, read_yaml
+
+PolicyName = Literal["must", "no_worse", "proven_no_worse", "watch"]
+Suite = Literal["demo", "smoke", "integration", "scenario", "full"]
+SUITES: tuple[Suite, ...] = ("demo", "smoke", "integration", "scenario", "full")
+
+_SECRET_VALUE = re.compile(
+    r"^(sk-|hf_|glpat-|ghp_|xox[bp]-|AKIA|ey[JK][\w-]+\.[\w-]+\.)[\w.\-]{6,}|^(Bearer|Basic)\s+\S{6,}|://[^/\s@]+:[^/\s@]+@"
+)
+_SECRET_KEY = re.compile(r"(^|[_-])(api[_-]?key|apikey|token|secret|password|passwd|authorization)$", re.IGNORECASE)
+
+
+class Target(Strict):
+    """The deployment under test."""
+
+    server: Literal["embedded", "external"] = "external"
+    base_url: str | None = None
+    """Up to and with /v1. `--base-url` wins, then this, then OPENAI_BASE_URL."""
+    model: str
+    """The served model name, as /v1/models lists it."""
+    revision: str | None = None
+    """What is deployed there: an image digest, a commit of the weights."""
+    api_key_env: str | None = None
+    """Name of the environment variable with the key, never the key."""
+    headers: dict[str, str] = Field(default_factory=dict)
+    """Extra request headers (gateways). A value `env:NAME` is read from the environment."""
+    ca_bundle: str | None = None
+    """PEM file of a private certificate authority."""
+    metrics_url: str | None = None
+    """Prometheus endpoint, when a gateway hides the server's own /metrics."""
+    context_tokens: int | None = Field(default=None, ge=1)
+    """The context that clients rely on; a server that says less fails."""
+    baseline: str | None = None
+    """Name of the accepted baseline in params/baselines/; default: the profile's file name."""
+    default_suite: Suite = "full"
+    """The suite of `gatebook run` without --suite."""
+
+    @field_validator("base_url", "metrics_url")
+    @classmethod
+    def _url(cls, value: str | None) -> str | None:
+        if value is not None and (urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).hostname):
+            raise ValueError("must be a URL such as http://gpu-box:8000/v1")
+        return value.rstrip("/") if value else value
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _variable(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+            raise ValueError("must be the NAME of an environment variable, not the key itself")
+        return value
+
+
+class Limits(Strict):
+    """What a run may cost and what an answer may take."""
+
+    in_flight: int = Field(default=4, ge=1, le=256)
+    """Requests in flight at a time."""
+    request_deadline_s: float = Field(default=60, gt=0)
+    """One request with all its transport retries."""
+    ready_deadline_s: float = Field(default=60, gt=0)
+    """Until the server has answered its first one-token chat."""
+    notebook_deadline_s: float = Field(default=900, gt=0)
+    run_deadline_s: float = Field(default=3600, gt=0)
+    transport_retries: int = Field(default=2, ge=0, le=10)
+    """Further attempts after connect errors, 429, 502, 503, 504 or a close before any byte."""
+    ttft_ms: float = Field(default=500, gt=0)
+    """Time to first token of a short greeting."""
+    total_ms: float = Field(default=800, gt=0)
+    """Whole answer to a short greeting."""
+
+
+class Group(Strict):
+    """How a group of cases is judged."""
+
+    policy: PolicyName
+    margin: float | None = Field(default=None, gt=0, lt=1)
+    """proven_no_worse: the largest drop of the pass rate that may remain possible."""
+
+    @model_validator(mode="after")
+    def _margin_belongs(self) -> Group:
+        if (self.policy == "proven_no_worse") != (self.margin is not None):
+            raise ValueError("proven_no_worse needs a margin, such as 0.05, and no other policy takes one")
+        return self
+
+
+class Profile(Strict):
+    """One YAML in params/."""
+
+    target: Target
+    limits: Limits = Field(default_factory=Limits)
+    groups: dict[str, Group]
+    excused: dict[str, str] = Field(default_factory=dict)
+    """Group or case id -> why it may be not_measured here."""
+    name: str = "unnamed"
+
+    @field_validator("groups", mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {k: {"policy": v} if isinstance(v, str) else v for k, v in value.items()} if isinstance(value, dict) else value
+
+    @field_validator("excused")
+    @classmethod
+    def _reasons(cls, value: dict[str, str]) -> dict[str, str]:
+        for key, reason in value.items():
+            if not reason.strip():
+                raise ValueError(f"{key!r} is excused without a reason; say why it cannot be measured")
+        return value
+
+    @property
+    def baseline_name(self) -> str:
+        return self.target.baseline or self.name
+
+    def policy(self, group: str) -> Group:
+        """The group's policy. Raises BadInput for a group that the profile does not name."""
+        if group not in self.groups:
+            raise BadInput(f"profile {self.name!r}: group {group!r} has no policy; add it under `groups`")
+        return self.groups[group]
+
+
+def load_profile(path: Path) -> Profile:
+    """Read `params/<name>.yaml`. Raises BadInput with file, key, value and what to do."""
+    return profile_from(read_yaml(path), str(path), path.stem)
+
+
+def profile_from(data: Any, where: str, name: str) -> Profile:
+    """Validate what a profile file, or a notebook's parameters, say."""
+    if not isinstance(data, dict):
+        raise BadInput(f"{where}: a profile is a mapping with target, limits, groups and excused; this is {type(data).__name__}")
+    refuse_secrets(data, where)
+    return build(Profile, {"name": name, **data}, where)
+
+
+def refuse_secrets(data: Any, where: str, path: str = "") -> None:
+    """Raise BadInput where a value looks like a key. The message never repeats the value."""
+    items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    for key, value in items:
+        here = f"{path}.{key}" if path else str(key)
+        if isinstance(value, str) and not value.startswith("env:") and value:
+            if _SECRET_VALUE.search(value) or _SECRET_KEY.search(str(key)):
+                raise BadInput(
+                    f"{where}: key {here!r} holds what looks like a secret; put it in an environment variable and "
+                    "name that variable in target.api_key_env (headers: `env:NAME`)"
+                )
+        refuse_secrets(value, where, here)
+
+
+def with_target(profile: Profile, **changes: str | None) -> Profile:
+    """The profile with target fields replaced by what the command line says; None leaves a field."""
+    kept = {key: value for key, value in changes.items() if value is not None}
+    if kept.get("base_url"):
+        kept["server"] = "external"
+    refuse_secrets(kept, "command line")
+    target = build(Target, {**profile.target.model_dump(), **kept}, "command line")
+    return profile.model_copy(update={"target": target})
+
+
+def api_key(target: Target) -> str | None:
+    """The key from the variable that the profile names, else OPENAI_API_KEY. Raises BadInput when it is not set."""
+    if target.api_key_env:
+        if not (key := os.environ.get(target.api_key_env)):
+            raise BadInput(f"environment variable {target.api_key_env} (target.api_key_env) is not set; export the key in it")
+        return key
+    return os.environ.get("OPENAI_API_KEY") or None if target.server == "external" else None
+
+
+def extra_headers(target: Target) -> dict[str, str]:
+    """The profile's headers with `env:NAME` values filled in. Raises BadInput when one is not set."""
+    found = {}
+    for name, value in target.headers.items():
+        variable = value.removeprefix("env:")
+        if variable != value and variable not in os.environ:
+            raise BadInput(f"environment variable {variable} (target.headers.{name}) is not set; export it")
+        found[name] = os.environ[variable] if variable != value else value
+    return found

@@ -1,0 +1,96 @@
+"""Strict reading of YAML and models: every mistake becomes one line with file, key, value and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from gatebook.errors import BadInput
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    """A frozen model that refuses keys it does not know and values of another type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, but a key written twice is an error and not a silent overwrite."""
+
+
+def _mapping(loader: _UniqueKeys, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    seen: set[str] = set()
+    for key_node, _ in node.value:
+        if key_node.value in seen and key_node.tag != "tag:yaml.org,2002:merge":
+            raise yaml.constructor.ConstructorError(
+                None, None, f"key {key_node.value!r} is written twice", key_node.start_mark
+            )
+        seen.add(key_node.value)
+    loader.flatten_mapping(node)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+
+_UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def read_yaml(path: Path) -> Any:
+    """Parse one YAML file. Raises BadInput when it is missing or unreadable."""
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506 (a SafeLoader)
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file; check the path") from None
+    except IsADirectoryError:
+        raise BadInput(f"{path}: is a folder; name a YAML file in it") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: cannot be read ({error}); it must be a UTF-8 YAML file") from None
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f", line {where.line + 1}" if where else ""
+        raise BadInput(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}; fix this line") from None
+
+
+def build(model: type[M], data: Any, where: str) -> M:
+    """Validate `data`; `where` names the file (and case) in the message. Raises BadInput."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise BadInput(f"{where}: {_first(error, model)}") from None
+
+
+def _first(error: ValidationError, model: type[BaseModel]) -> str:
+    """One line for the first mistake; the others are only counted, so that the line stays readable."""
+    first, more = error.errors()[0], len(error.errors()) - 1
+    parts = [str(part) for part in first["loc"] if not str(part).startswith(("function-", "literal["))]
+    key, value, kind = ".".join(parts), first.get("input"), first["type"]
+    tail = f" (and {more} more)" if more else ""
+    if kind == "extra_forbidden":
+        return f"unknown key {key!r} (value {_short(value)}); {_suggest(parts, model)}{tail}"
+    if kind == "missing":
+        return f"key {key!r} is missing; add it{tail}"
+    return f"key {key!r} has value {_short(value)}: {first['msg'].removeprefix('Value error, ')}{tail}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _suggest(parts: list[str], model: type[BaseModel]) -> str:
+    known = _known_keys(parts[:-1], model)
+    near = difflib.get_close_matches(parts[-1], known, 1)
+    return f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+
+
+def _known_keys(path: list[str], model: type[BaseModel]) -> list[str]:
+    for name in path:
+        field = model.model_fields.get(name)
+        inner = field.annotation if field else None
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            model = inner
+    return sorted(model.model_fields)

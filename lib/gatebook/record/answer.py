@@ -1,0 +1,120 @@
+"""What a chat reply says, read from the recorded bytes: both envelopes, streamed or not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from gatebook.record.exchange import Exchange
+
+
+@dataclass
+class Answer:
+    """One assistant reply. Fields that the server left out are None."""
+
+    content: str | None = None
+    reasoning: str = ""
+    tool_calls: int = 0
+    finish_reasons: list[str] = field(default_factory=list)
+    usage: dict[str, Any] | None = None
+    ids: set[str] = field(default_factory=set)
+    created: int | None = None
+    model: str | None = None
+    choices: int = 0
+    """Chunks (or replies) that carried a choice."""
+    done: bool = False
+    """[DONE] was seen; true for a reply that is not streamed."""
+    error: str | None = None
+    """The server's own error message, from a body or from inside a stream."""
+    malformed: str | None = None
+    """The first piece that is not the JSON it should be."""
+
+    @property
+    def text(self) -> str:
+        return self.content or ""
+
+    @property
+    def finish_reason(self) -> str | None:
+        return self.finish_reasons[-1] if self.finish_reasons else None
+
+    def tokens(self, name: str) -> int | None:
+        """`prompt_tokens`, `completion_tokens` or `total_tokens` from usage, when it is a whole number."""
+        value = (self.usage or {}).get(name)
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def read_answer(exchange: Exchange) -> Answer:
+    """Parse the recorded reply; never raises on what a server may send."""
+    answer = Answer()
+    if exchange.events is not None:
+        for _, data in exchange.events:
+            if data.strip() == "[DONE]":
+                answer.done = True
+            else:
+                _add(answer, data, "delta")
+    elif exchange.text is not None:
+        _add(answer, exchange.text, "message")
+        answer.done = True
+    return answer
+
+
+def is_token(data: str) -> bool:
+    """Whether an event carries generated text: content, reasoning or tool calls. A role alone is not a token."""
+    answer = Answer()
+    _add(answer, data, "delta")
+    return bool(answer.content or answer.reasoning or answer.tool_calls)
+
+
+def error_message(body: str | None) -> str:
+    """The message of an error body: `{"error": {...}}`, `{"error": "..."}`, flat `{"message": ...}` or `{"detail": ...}`."""
+    parsed = parse(body or "")
+    if not isinstance(parsed, dict):
+        return " ".join((body or "").split())[:200]
+    inner = parsed.get("error", parsed)
+    if isinstance(inner, dict):
+        inner = inner.get("message") or inner.get("detail") or inner
+    return " ".join(str(inner).split())[:200]
+
+
+@lru_cache(maxsize=4096)
+def parse(text: str) -> Any:
+    """The JSON value of a text, or None. Callers must not change what they get."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _add(answer: Answer, data: str, part: str) -> None:
+    piece = parse(data)
+    if not isinstance(piece, dict):
+        answer.malformed = answer.malformed or (data[:120] or "an empty body")
+        return
+    if piece.get("error") or piece.get("object") == "error":
+        answer.error = answer.error or error_message(data)
+    if isinstance(piece.get("id"), str):
+        answer.ids.add(piece["id"])
+    answer.created = piece["created"] if isinstance(piece.get("created"), int) else answer.created
+    answer.model = piece["model"] if isinstance(piece.get("model"), str) else answer.model
+    answer.usage = piece["usage"] if isinstance(piece.get("usage"), dict) else answer.usage
+    choices = piece.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        return
+    answer.choices += 1
+    choice = choices[0]
+    if choice.get("finish_reason"):
+        answer.finish_reasons.append(str(choice["finish_reason"]))
+    message = choice.get(part)
+    if not isinstance(message, dict):
+        return
+    if isinstance(message.get("content"), str):
+        answer.content = (answer.content or "") + message["content"]
+    elif message.get("content") is not None:
+        answer.malformed = answer.malformed or f"content is {type(message['content']).__name__}, not text"
+    for name in ("reasoning_content", "reasoning"):
+        if isinstance(message.get(name), str):
+            answer.reasoning += message[name]
+            break
+    answer.tool_calls += len(message.get("tool_calls") or [])

@@ -1,0 +1,80 @@
+"""One exchange: a request, everything that came back, and when."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Kind = Literal["ready", "probe", "ask", "canary", "stop"]
+FaultKind = Literal["connect", "no_byte", "deadline", "broken", "status"]
+
+BUSY = frozenset({429, 502, 503, 504})
+REFUSED_KEY = frozenset({401, 403})
+
+
+class Recorded(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Attempt(Recorded):
+    """One try on the wire."""
+
+    at: str
+    """UTC, ISO 8601."""
+    elapsed_ms: float
+    status: int | None = None
+    fault: FaultKind | None = None
+    detail: str = ""
+
+
+class Timing(Recorded):
+    """Milliseconds since the request of the last attempt was sent; missing is null, never 0."""
+
+    queued_ms: float
+    """From schedule to the first attempt: our own waiting."""
+    headers_ms: float | None = None
+    first_chunk_ms: float | None = None
+    first_token_ms: float | None = None
+    """First chunk with content, reasoning or tool calls: TTFT."""
+    last_token_ms: float | None = None
+    end_ms: float | None = None
+    from_schedule_ms: float | None = None
+
+
+class Client(Recorded):
+    """What makes a latency sample valid."""
+
+    in_flight: int
+    cpu_share: float | None = None
+    """CPU seconds of this process per wall second while the request was open."""
+    loop_lag_ms: float | None = None
+    """Largest delay of our event loop while the request was open."""
+
+
+class Exchange(Recorded):
+    """The unit of the record."""
+
+    kind: Kind
+    key: str
+    """Unique in a notebook's record: `<case>/<ask>`."""
+    case: str | None = None
+    ask: str = ""
+    at: str
+    method: str = "POST"
+    path: str = ""
+    body: dict[str, Any] | None = None
+    """The request as sent."""
+    attempts: list[Attempt] = Field(default_factory=list)
+    status: int | None = None
+    headers: dict[str, str] = Field(default_factory=dict)
+    events: list[tuple[float, str]] | None = None
+    """A streamed reply: arrival in ms and the data of every server-sent event."""
+    text: str | None = None
+    """A reply that was not streamed, or not a stream."""
+    invalid_utf8: bool = False
+    fault: FaultKind | None = None
+    """Why there is no complete reply. A status other than 200 is `status`."""
+    detail: str = ""
+    timing: Timing | None = None
+    client: Client | None = None

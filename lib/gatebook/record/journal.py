@@ -1,0 +1,105 @@
+"""The append-only record of one notebook: JSON lines, locked, each chained to the one before."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from gatebook.errors import BrokenRecord, CannotMeasure
+from gatebook.record.exchange import Exchange
+
+SCHEMA = 1
+
+
+def _digest(prev: str, exchange: dict[str, Any]) -> str:
+    return hashlib.sha256((prev + json.dumps(exchange, sort_keys=True, ensure_ascii=False)).encode()).hexdigest()
+
+
+class Journal:
+    """Writes one record file; a single writer at a time.
+
+    `anchor` is the hash that the first line continues (the hash of cases.json), so that a record
+    belongs to the cases it was asked for. Opening a file whose last line was cut by a crash sets the torn bytes
+    aside in `<file>.torn` and goes on after the last whole line.
+    """
+
+    def __init__(self, path: Path, anchor: str) -> None:
+        self._lock = threading.Lock()
+        self._file = path.open("ab+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.close()
+            raise CannotMeasure(f"{path}: another process is writing this record; wait for it or start a new run") from None
+        _set_torn_line_aside(path, self._file.fileno())
+        self._prev, self._seq = anchor, 0
+        for line in _lines(path, anchor):
+            self._prev, self._seq = line["hash"], self._seq + 1
+
+    def append(self, exchange: Exchange) -> None:
+        """Put one exchange on disk before returning. Raises CannotMeasure when the disk does not take it."""
+        body = exchange.model_dump(exclude_none=True, mode="json")
+        with self._lock:
+            digest = _digest(self._prev, body)
+            line = {"v": SCHEMA, "seq": self._seq, "prev": self._prev, "exchange": body, "hash": digest}
+            try:
+                self._file.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+                self._file.flush()
+                os.fdatasync(self._file.fileno())
+            except OSError as error:
+                raise CannotMeasure(f"{self._file.name}: cannot write the record ({error.strerror}); free space and resume") from None
+            self._prev, self._seq = digest, self._seq + 1
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        try:
+            self._file.close()
+        except OSError:  # the failed write is already on its way up
+            pass
+
+
+def _set_torn_line_aside(path: Path, descriptor: int) -> None:
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        with path.with_name(path.name + ".torn").open("ab") as torn:
+            torn.write(data[whole:] + b"\n")
+        os.ftruncate(descriptor, whole)
+
+
+def _lines(path: Path, anchor: str) -> Iterator[dict[str, Any]]:
+    prev = anchor
+    raw = path.read_bytes().split(b"\n")
+    if raw.pop() != b"":
+        raise BrokenRecord(f"{path}: its last line is cut off; `gatebook run --resume` recovers it")
+    for number, text in enumerate(raw):
+        try:
+            line = json.loads(text)
+            intact = line["seq"] == number and line["prev"] == prev and line["hash"] == _digest(prev, line["exchange"])
+        except (ValueError, KeyError, TypeError):
+            intact = False
+        if not intact:
+            raise BrokenRecord(f"{path}, line {number + 1}: the record was edited or damaged; its hash does not fit")
+        if line["v"] != SCHEMA:
+            raise BrokenRecord(f"{path}, line {number + 1}: schema {line['v']}, this Gatebook reads {SCHEMA}")
+        prev = line["hash"]
+        yield line
+
+
+def read_journal(path: Path, anchor: str) -> list[Exchange]:
+    """All exchanges of a record, the chain checked. Raises BrokenRecord; a missing file is an empty list."""
+    if not path.exists():
+        return []
+    try:
+        return [Exchange.model_validate(line["exchange"]) for line in _lines(path, anchor)]
+    except ValueError as error:
+        raise BrokenRecord(f"{path}: an exchange does not have its fields: {error}") from None

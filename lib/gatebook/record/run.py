@@ -1,0 +1,157 @@
+"""The run folder: the evidence bundle. What is written is never written over."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from gatebook.errors import BadInput, BrokenRecord
+from gatebook.plan.cases import Case
+from gatebook.plan.settings import Profile, Suite
+from gatebook.record.exchange import Exchange
+from gatebook.record.journal import Journal, read_journal
+
+SUMS = "SHA256SUMS"
+
+
+class Manifest(BaseModel):
+    """Who asks what of which model with which code; written before anything is asked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: int = 1
+    run: str
+    created: str
+    """UTC, ISO 8601."""
+    profile: Profile
+    base_url: str
+    suite: Suite
+    only: list[str] = []
+    expected: dict[str, list[str]]
+    """Notebook -> case ids, in the order in which they are asked."""
+    versions: dict[str, str] = {}
+    machine: dict[str, Any] = {}
+    commit: str | None = None
+    judged_from: str | None = None
+    """The run whose answers these are, when `gatebook judge` made this one."""
+
+    @property
+    def partial(self) -> bool:
+        return bool(self.only)
+
+
+class Run:
+    """One folder in outputs/."""
+
+    def __init__(self, path: Path) -> None:
+        """Open an existing run. Raises BadInput when it is none, BrokenRecord when its plan is damaged."""
+        self.path = path
+        if not (path / "manifest.json").is_file():
+            raise BadInput(f"{path}: not a run folder (no manifest.json); name one like outputs/2026-11-22T21-04-31Z-smollm2-7f3a")
+        try:
+            self.manifest = Manifest.model_validate_json((path / "manifest.json").read_bytes())
+            cases = [Case.model_validate(case) for case in json.loads((path / "cases.json").read_bytes())]
+        except (ValidationError, ValueError, OSError) as error:
+            raise BrokenRecord(f"{path}: manifest.json or cases.json cannot be read: {str(error).splitlines()[0]}") from None
+        self.cases: dict[str, Case] = {case.id: case for case in cases}
+        missing = [i for ids in self.manifest.expected.values() for i in ids if i not in self.cases]
+        if missing:
+            raise BrokenRecord(f"{path}/cases.json: expected case {missing[0]!r} is not in it")
+        self.anchor = hashlib.sha256((path / "cases.json").read_bytes()).hexdigest()
+
+    @classmethod
+    def create(cls, path: Path, manifest: Manifest, cases: list[Case], baseline: bytes | None) -> Run:
+        """Write a new folder with the plan in it. Raises BadInput when it exists."""
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            raise BadInput(f"{path}: exists already; a recorded run is never overwritten, choose another --out") from None
+        except OSError as error:
+            raise BadInput(f"{path}: cannot be made ({error.strerror}); choose another --out") from None
+        write_new(path / "cases.json", json.dumps([c.model_dump(mode="json") for c in cases], ensure_ascii=False, indent=1))
+        if baseline is not None:
+            write_new(path / "baseline.json", baseline.decode())
+        write_new(path / "manifest.json", manifest.model_dump_json(indent=1))
+        return cls(path)
+
+    @property
+    def notebooks(self) -> list[str]:
+        return list(self.manifest.expected)
+
+    def expected(self, notebook: str) -> list[Case]:
+        return [self.cases[i] for i in self.manifest.expected.get(notebook, [])]
+
+    def journal(self, notebook: str) -> Journal:
+        return Journal(self.record_file(notebook), self.anchor)
+
+    def record_file(self, notebook: str) -> Path:
+        return self.path / f"{notebook}.exchanges.jsonl"
+
+    def exchanges(self, notebook: str) -> list[Exchange]:
+        return read_journal(self.record_file(notebook), self.anchor)
+
+    def seal(self) -> None:
+        """Write SHA256SUMS over every file (`sha256sum -c SHA256SUMS` checks it too)."""
+        (self.path / SUMS).write_text("".join(f"{_sha256(p)}  {p.relative_to(self.path).as_posix()}\n" for p in self._files()))
+
+    @property
+    def sealed(self) -> bool:
+        return (self.path / SUMS).is_file()
+
+    def unseal(self) -> None:
+        """Before a resumed run goes on: reports are made again from the record, the record itself stays."""
+        (self.path / SUMS).unlink(missing_ok=True)
+
+    def damage(self) -> list[str]:
+        """What SHA256SUMS says is changed, missing or added; empty when the bundle is intact."""
+        if not self.sealed:
+            return [f"{SUMS} is missing: the run did not finish, or someone took it away"]
+        said = dict(reversed(line.split("  ", 1)) for line in (self.path / SUMS).read_text().splitlines() if "  " in line)
+        have = {p.relative_to(self.path).as_posix(): p for p in self._files()}
+        found = [f"{name} is missing" for name in sorted(said.keys() - have.keys())]
+        found += [f"{name} was added" for name in sorted(have.keys() - said.keys())]
+        return found + [f"{n} was changed" for n in sorted(said.keys() & have.keys()) if _sha256(have[n]) != said[n]]
+
+    def _files(self) -> list[Path]:
+        return sorted(p for p in self.path.rglob("*") if p.is_file() and p.name != SUMS and not _scratch(p.relative_to(self.path)))
+
+    def copy_to_latest(self) -> Path:
+        """Copy the bundle to `latest/` beside it, for CI, which wants fixed names."""
+        latest, fresh = self.path.parent / "latest", self.path.parent / f".latest-{secrets.token_hex(4)}"
+        shutil.copytree(self.path, fresh)
+        shutil.rmtree(latest, ignore_errors=True)
+        fresh.rename(latest)
+        return latest
+
+
+def _scratch(path: Path) -> bool:
+    return any(part in (".ipynb_checkpoints", "__pycache__", ".pytest_cache") for part in path.parts)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def write_new(path: Path, text: str) -> None:
+    """Write a file that must not exist yet."""
+    with path.open("x", encoding="utf-8") as file:
+        file.write(text)
+
+
+def now() -> str:
+    """UTC with milliseconds, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def new_name(profile: str) -> str:
+    """2026-11-22T21-04-31Z-smollm2-7f3a: sortable, unique, and safe in a URL."""
+    slug = re.sub(r"[^a-z0-9.]+", "-", profile.lower()).strip("-") or "profile"
+    return f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%SZ}-{slug}-{secrets.token_hex(2)}"
