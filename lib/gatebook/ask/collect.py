@@ -6,7 +6,10 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from gatebook.ask.client import Lane, LoopLag
@@ -29,7 +32,14 @@ def collect(run: Run, notebook: str, progress: Progress | None = None) -> None:
 
     Raises CannotMeasure when the record itself cannot be written.
     """
-    asyncio.run(_Collector(run, notebook, progress or (lambda exchange: None)).run_all())
+    collector = _Collector(run, notebook, progress or (lambda exchange: None))
+    with ThreadPoolExecutor(1) as pool:  # a notebook's own thread has a running event loop
+        done = pool.submit(asyncio.run, collector.run_all())
+        try:
+            done.result()
+        except KeyboardInterrupt:
+            collector.cancel()
+            raise
 
 
 class _Collector:
@@ -38,13 +48,20 @@ class _Collector:
         self._profile: Profile = run.manifest.profile
         self._limits = self._profile.limits
         self._lag = LoopLag()
-        self._recorded = run.exchanges(notebook) if run.record_file(notebook).exists() else []
+        self._recorded: list[Exchange] = []
         self._stopped: str | None = None
+        self._cancel: Callable[[], object] | None = None
         started = time.monotonic()
         left = self._limits.run_deadline_s - _seconds_since(run.manifest.created)
         self._ends = started + min(self._limits.notebook_deadline_s, max(left, 0.0))
 
+    def cancel(self) -> None:
+        """Stop asking, from another thread."""
+        if self._cancel is not None:
+            self._cancel()
+
     async def run_all(self) -> None:
+        self._cancel = partial(asyncio.get_running_loop().call_soon_threadsafe, self._task().cancel)
         with self._run.journal(self._notebook) as journal:
             self._journal = journal
             self._recorded = self._run.exchanges(self._notebook)
@@ -61,6 +78,12 @@ class _Collector:
                 ticker.cancel()
                 with suppress(asyncio.CancelledError):
                     await ticker
+
+    @staticmethod
+    def _task() -> asyncio.Task[Any]:
+        task = asyncio.current_task()
+        assert task is not None
+        return task
 
     async def _ask_all(self, todo: list[Case]) -> None:
         async with Lane(self._profile.target, self._run.manifest.base_url, self._lag) as lane:
@@ -169,6 +192,4 @@ class _Collector:
 
 
 def _seconds_since(created: str) -> float:
-    from datetime import UTC, datetime
-
     return (datetime.now(UTC) - datetime.fromisoformat(created)).total_seconds()

@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 
+from gatebook.ask.client import normal_base_url
 from gatebook.ask.embedded import MODEL, model_file
-from gatebook.errors import ServerFailed
+from gatebook.errors import BadInput, ServerFailed
+from gatebook.plan.settings import Target
 
 READY_S = 60.0
 STOP_S = 5.0
+
+Start = Callable[[Path], AbstractContextManager[str]]
+
+
+def endpoint(target: Target, resumed: str | None) -> tuple[str, Start | None]:
+    """(base URL, what starts the server or None when it runs already).
+
+    The URL comes from the target, then OPENAI_BASE_URL; an embedded server gets a free port, or the one that a
+    resumed run had. Raises BadInput when nothing names a URL.
+    """
+    if target.server == "embedded" and target.base_url is None:
+        port = urlsplit(resumed).port if resumed else _free_port()
+        return f"http://127.0.0.1:{port}/v1", partial(embedded_server, port=port)
+    url = resumed or target.base_url or os.environ.get("OPENAI_BASE_URL")
+    if not url:
+        raise BadInput("target.base_url is missing: name the server with --base-url, in the profile, or in OPENAI_BASE_URL")
+    return normal_base_url(url), None
 
 
 @contextmanager

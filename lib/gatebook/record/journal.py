@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,7 @@ from gatebook.errors import BrokenRecord, CannotMeasure
 from gatebook.record.exchange import Exchange
 
 SCHEMA = 1
+LOCK_WAIT_S = 5.0
 
 
 def _digest(prev: str, exchange: dict[str, Any]) -> str:
@@ -33,11 +35,9 @@ class Journal:
     def __init__(self, path: Path, anchor: str) -> None:
         self._lock = threading.Lock()
         self._file = path.open("ab+")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _locked(self._file.fileno()):
             self._file.close()
-            raise CannotMeasure(f"{path}: another process is writing this record; wait for it or start a new run") from None
+            raise CannotMeasure(f"{path}: another process is writing this record; wait for it or start a new run")
         _set_torn_line_aside(path, self._file.fileno())
         self._prev, self._seq = anchor, 0
         for line in _lines(path, anchor):
@@ -65,6 +65,17 @@ class Journal:
             self._file.close()
         except OSError:  # the failed write is already on its way up
             pass
+
+
+def _locked(descriptor: int) -> bool:
+    """Wait a little: the kernel of a killed run needs a moment to notice that its parent is gone."""
+    for _ in range(int(LOCK_WAIT_S * 10)):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError:
+            time.sleep(0.1)
+    return False
 
 
 def _set_torn_line_aside(path: Path, descriptor: int) -> None:

@@ -98,6 +98,12 @@ class Run:
     def exchanges(self, notebook: str) -> list[Exchange]:
         return read_journal(self.record_file(notebook), self.anchor)
 
+    def without_records(self) -> Run:
+        """The same plan with no exchanges: what is left to judge when a record is broken."""
+        bare = Run(self.path)
+        bare.exchanges = lambda notebook: []  # type: ignore[method-assign]
+        return bare
+
     def seal(self) -> None:
         """Write SHA256SUMS over every file (`sha256sum -c SHA256SUMS` checks it too)."""
         (self.path / SUMS).write_text("".join(f"{_sha256(p)}  {p.relative_to(self.path).as_posix()}\n" for p in self._files()))

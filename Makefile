@@ -1,0 +1,60 @@
+# make            the targets
+PYTHON ?= python3
+BIN := .venv/bin
+RUN ?= outputs/latest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo run test check lab verify serve bench format schema pins example clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/.ready: requirements.txt requirements-nodeps.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Gatebook needs Python 3.11 or newer; name one: make PYTHON=python3.12 ..." if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-nodeps.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+setup: $(BIN)/.ready  ## the environment in .venv, from the pinned lists
+
+demo: setup  ## set-up, then gate the embedded model: a verdict here and a page in outputs/latest/
+	$(BIN)/gatebook run --profile params/smollm2.yaml
+
+run: setup  ## gate a server: make run PROFILE=params/qwen3-4b.yaml URL=http://gpu-box:8000/v1
+	$(BIN)/gatebook run --profile $(PROFILE) $(if $(URL),--base-url $(URL))
+
+verify: setup  ## check a run without any server: make verify RUN=outputs/...
+	$(BIN)/gatebook verify $(RUN)
+
+test: setup  ## set-up and the whole suite
+	$(BIN)/python -m pytest
+
+check: setup  ## lint, format, types, the walls between the rooms
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+lab: setup  ## JupyterLab on the notebooks, with the embedded model unless GATEBOOK_PROFILE says otherwise
+	GATEBOOK_PROFILE=$${GATEBOOK_PROFILE:-params/smollm2.yaml} $(BIN)/jupyter lab --notebook-dir=.
+
+serve: setup  ## the embedded model on loopback until Ctrl-C
+	$(BIN)/gatebook serve
+
+bench: setup  ## the harness against the bare server, as ratios (docs/benchmarks.md)
+	$(BIN)/python -m benchmarks all
+
+format: setup  ## format and fix what can be fixed
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+schema: setup  ## write docs/schema/verdict.schema.json from the model
+	$(BIN)/python -c "import json; from gatebook.judge.verdict import Verdict; print(json.dumps(Verdict.model_json_schema(), indent=1, sort_keys=True))" > docs/schema/verdict.schema.json
+
+pins: setup  ## write requirements.txt anew from requirements.in
+	$(BIN)/python -m piptools compile --quiet --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header --output-file requirements.txt requirements.in
+
+clean:  ## the environment and caches; recorded runs stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build lib/*.egg-info

@@ -1,0 +1,29 @@
+"""One entry: `python -m benchmarks {accuracy,overhead,demo,embedded}`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from benchmarks import accuracy, demo, embedded, overhead
+from benchmarks.report import print_table, write_json
+
+COMMANDS = {"accuracy": accuracy, "overhead": overhead, "demo": demo, "embedded": embedded}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Gatebook measured: one table each.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, module in COMMANDS.items():
+        command = commands.add_parser(name, help=(module.__doc__ or "").splitlines()[0])
+        command.add_argument("--out", type=Path, help="write the table as JSON too")
+        module.arguments(command)
+    args = parser.parse_args()
+    rows = COMMANDS[args.command].run(args)
+    print_table(rows)
+    if args.out:
+        write_json(args.out, args.command, rows)
+
+
+if __name__ == "__main__":
+    main()

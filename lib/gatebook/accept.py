@@ -1,0 +1,98 @@
+"""Accepting a run: what a person takes as the measure of later ones."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from statistics import median
+
+from gatebook.errors import BadInput, BrokenRecord
+from gatebook.judge import stats
+from gatebook.judge.baseline import AcceptedCase, Baseline, read_baseline
+from gatebook.judge.finding import worst
+from gatebook.judge.judging import judge
+from gatebook.judge.policy import COMPARED
+from gatebook.judge.verdict import Verdict
+from gatebook.plan import project
+from gatebook.record.run import Run, now
+from gatebook.tell.tables import latency_table
+
+
+def accept(path: Path, reason: str, group: str | None) -> str:
+    """Write `params/baselines/<profile>.json` and say what changed in it.
+
+    Takes a complete PASS, or an INCONCLUSIVE whose only reason is the missing baseline. With `group`, an existing
+    baseline takes over that group's cases only. Raises BadInput, BrokenRecord.
+    """
+    if not reason.strip():
+        raise BadInput("--reason is empty; say why this run may be the measure of later ones")
+    run = Run(path.resolve())
+    if damage := run.damage():
+        raise BrokenRecord(f"{path}: {damage[0]}; only an intact run is accepted")
+    verdict = judge(run, troubles=Verdict.model_validate_json((run.path / "verdict.json").read_bytes()).troubles)
+    if verdict.partial:
+        raise BadInput(f"{path}: is PARTIAL (--only {','.join(run.manifest.only)}); accept a complete run")
+    if group is None and verdict.verdict != "PASS" and not verdict.needs_baseline:
+        raise BadInput(f"{path}: is {verdict.verdict} ({verdict.reason}); only a PASS, or a first run that lacks nothing but a baseline, is accepted")
+    file = project.baseline_file(run.manifest.profile.baseline_name)
+    old = read_baseline(file.read_bytes() if file.is_file() else None, str(file))
+    new = _baseline(run, verdict, reason)
+    if group is not None:
+        new = _one_group(new, old, verdict, group, file)
+    _refuse_blind(new, verdict)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(new.to_json(), encoding="utf-8")
+    return f"{file}: {len(new.cases)} cases of {run.manifest.run} accepted{_difference(old, new)}; commit it ({_git_hint(file)})"
+
+
+def _baseline(run: Run, verdict: Verdict, reason: str) -> Baseline:
+    target = run.manifest.profile.target
+    cases = {}
+    for case in (run.cases[i] for ids in run.manifest.expected.values() for i in ids):
+        outcome = worst([f.outcome for f in verdict.findings if f.case == case.id and f.group == case.group])
+        cases[case.id] = AcceptedCase(group=case.group, outcome=outcome, prompt=case.prompt_hash)
+    return Baseline(
+        profile=run.manifest.profile.name, run=run.manifest.run, accepted=now(), reason=reason.strip(), model=target.model,
+        revision=target.revision, suite=run.manifest.suite, fingerprint=verdict.fingerprint, latency_ms=_latencies(run), cases=cases,
+    )  # fmt: skip
+
+
+def _latencies(run: Run) -> dict[str, float]:
+    """Medians over all streamed answers, in ms."""
+    tables = [latency_table(run.exchanges(notebook)) for notebook in run.notebooks]
+    columns = {"ttft": "ttft_ms", "tpot": "tpot_ms", "total": "total_ms"}
+    values = {name: [v for t in tables for v in t[column].dropna()] for name, column in columns.items()}
+    return {name: round(float(median(found)), 2) for name, found in values.items() if found}
+
+
+def _one_group(new: Baseline, old: Baseline | None, verdict: Verdict, group: str, file: Path) -> Baseline:
+    if old is None:
+        raise BadInput(f"{file}: there is no baseline yet; accept the whole run first, without --group")
+    judged = next((g for g in verdict.groups if g.group == group), None)
+    if judged is None:
+        raise BadInput(f"--group has value {group!r}: the run has no such group; it has {', '.join(g.group for g in verdict.groups)}")
+    if judged.error or verdict.verdict == "ERROR":
+        raise BadInput(f"--group {group}: {verdict.verdict} ({verdict.reason}); what could not be measured is not accepted")
+    kept = {i: case for i, case in old.cases.items() if case.group != group}
+    taken = {i: case for i, case in new.cases.items() if case.group == group}
+    return old.model_copy(update={"cases": kept | taken, "accepted": new.accepted, "reason": f"{group}: {new.reason} (before: {old.reason})"})
+
+
+def _refuse_blind(new: Baseline, verdict: Verdict) -> None:
+    for g in (g for g in verdict.groups if g.policy in COMPARED and g.comparison):
+        passed = sum(c.outcome == "pass" for c in new.cases.values() if c.group == g.group)
+        if g.comparison and stats.smallest_visible_drop(passed, g.comparison.family) is None:
+            raise BadInput(f"group {g.group!r}: only {passed} cases pass, so it could never be shown worse; set it to watch or must in the profile")
+
+
+def _difference(old: Baseline | None, new: Baseline) -> str:
+    if old is None:
+        return " as the first baseline"
+    turned = [i for i in new.cases if i in old.cases and new.cases[i].outcome != old.cases[i].outcome]
+    added, gone = len(new.cases.keys() - old.cases.keys()), len(old.cases.keys() - new.cases.keys())
+    return f" ({len(turned)} outcomes changed, {added} cases new, {gone} gone since {old.run})"
+
+
+def _git_hint(file: Path) -> str:
+    inside = subprocess.run(["git", "-C", str(file.parent), "rev-parse"], capture_output=True).returncode == 0
+    return "`git diff` shows it" if inside else "it is the measure of later runs"

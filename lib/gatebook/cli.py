@@ -1,0 +1,196 @@
+"""The commands, thin: read arguments, call one function, print, exit."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gatebook.errors import BadInput, GatebookError
+
+app = typer.Typer(
+    help="""Decide whether a deployment of an LLM service may ship: ask it, judge its answers, keep the evidence.
+
+    Exit codes: 0 PASS · 1 FAIL · 2 bad input, nothing was asked · 3 INCONCLUSIVE · 75 ERROR, could not measure (retry).""",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+ProfileOption = Annotated[Path, typer.Option("--profile", help="Profile: a YAML in params/.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder in outputs/.")]
+
+
+@app.command()
+def run(
+    profile: Annotated[Path | None, typer.Option(help="Profile: a YAML in params/, such as params/smollm2.yaml.")] = None,
+    base_url: Annotated[str | None, typer.Option(help="The server, such as http://gpu-box:8000/v1; wins over the profile.")] = None,
+    model: Annotated[str | None, typer.Option(help="Served model name; wins over the profile.")] = None,
+    revision: Annotated[str | None, typer.Option(help="What is deployed, such as an image digest.")] = None,
+    suite: Annotated[str | None, typer.Option(help="demo, smoke, integration, scenario or full; default: the profile's.")] = None,
+    only: Annotated[str | None, typer.Option(help="Only these notebooks, groups or cases, comma-separated: the run is PARTIAL.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where run folders go; default: outputs/.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with this run instead; asks only what is not recorded.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Print cases, tokens and minutes; ask nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON (docs/schema/verdict.schema.json).")] = False,
+) -> None:
+    """Ask a deployment every case of a suite and give one verdict."""
+    from gatebook import runner
+
+    if resume is not None:
+        if any((profile, base_url, model, revision, suite, only, out, plan)):
+            raise BadInput("--resume takes no other option but --json: the run folder says what was asked of whom")
+        _tell(*runner.resume(resume, watch=not as_json), as_json)
+    from gatebook.plan.settings import load_profile, with_target
+
+    if profile is None:
+        raise BadInput("--profile is missing; for the embedded model: gatebook run --profile params/smollm2.yaml")
+    chosen = with_target(load_profile(profile), base_url=base_url, model=model, revision=revision)
+    name, narrowed = _suite(suite or chosen.target.default_suite), _list(only)
+    if plan:
+        from gatebook.opening import accepted, planned
+        from gatebook.tell.estimate import estimate
+
+        print(estimate(chosen, name, planned(chosen, name, narrowed), accepted(chosen)[0]))
+        raise SystemExit(0)
+    _tell(*runner.run_profile(chosen, name, narrowed, out, watch=not as_json), as_json)
+
+
+@app.command()
+def verify(
+    path: RunArgument,
+    reproduced: Annotated[bool, typer.Option("--reproduced", help="Exit 0 for a red run too, if all of it is reproduced.")] = False,
+) -> None:
+    """Check a run folder without any server: checksums, records, cells, verdict, nbval replay."""
+    from gatebook.verify import verify as check
+
+    found = check(path)
+    for what, wrong in found.steps:
+        print(f"{'ok   ' if wrong is None else 'WRONG'} {what}{'' if wrong is None else ': ' + wrong}")
+    if not found.reproduced or found.verdict is None:
+        print(f"NOT REPRODUCED: {found.run}: this bundle is not the evidence of the verdict that it states")
+        raise SystemExit(75)
+    print(f"reproduced, {found.verdict.verdict}{' PARTIAL' if found.verdict.partial else ''}: {found.run}: {found.verdict.reason}")
+    raise SystemExit(0 if reproduced else found.verdict.exit_code)
+
+
+@app.command()
+def judge(
+    path: RunArgument,
+    profile: ProfileOption,
+    out: Annotated[Path, typer.Option(help="The new run folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
+) -> None:
+    """Judge recorded answers by the rules of another profile; nothing is asked."""
+    from gatebook import runner
+    from gatebook.plan.settings import load_profile
+
+    _tell(*runner.judge_again(path, load_profile(profile), out), as_json)
+
+
+@app.command()
+def accept(
+    path: RunArgument,
+    reason: Annotated[str, typer.Option(help="Why this run may be the measure of later ones.")],
+    group: Annotated[str | None, typer.Option(help="Take over this group only.")] = None,
+) -> None:
+    """Make a run the baseline of its profile (params/baselines/<profile>.json)."""
+    from gatebook.accept import accept as take
+
+    print(take(path, reason, group))
+
+
+@app.command()
+def serve(
+    port: Annotated[int | None, typer.Option(help="Default: a free one.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the model.")] = 1,
+    log: Annotated[Path, typer.Option(help="The server's log, appended to.")] = Path("outputs/server.log"),
+) -> None:
+    """Serve the embedded SmolLM2-135M-Instruct on loopback until Ctrl-C."""
+    import signal
+
+    from gatebook.ask.server import embedded_server
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with embedded_server(log, port, threads) as base_url:
+            print(f"serving smollm2-135m-instruct at {base_url} (log: {log}); Ctrl-C stops it", flush=True)
+            signal.pause()
+    except KeyboardInterrupt:
+        print("stopped")
+
+
+@app.command()
+def init(
+    base_url: Annotated[str, typer.Option(help="The server to write a profile for.")],
+    name: Annotated[str | None, typer.Option(help="Name of the profile; default: from the model.")] = None,
+    model: Annotated[str | None, typer.Option(help="Which model, when the server lists several.")] = None,
+    api_key_env: Annotated[str | None, typer.Option(help="NAME of the environment variable with the key.")] = None,
+) -> None:
+    """Probe a server and write a profile for it in params/."""
+    from gatebook.introduce import introduce
+
+    print(introduce(base_url, name, model, api_key_env))
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is missing on this machine."""
+    from gatebook.doctor import examine
+
+    findings = examine()
+    for ok, what, todo in findings:
+        print(f"{'ok     ' if ok else 'MISSING'} {what}{'' if ok else ': ' + todo}")
+    raise SystemExit(0 if all(ok for ok, _, _ in findings) else 75)
+
+
+def _tell(run: Any, verdict: Any, as_json: bool) -> None:
+    from gatebook.tell.terminal import show
+
+    if as_json:
+        print(verdict.model_dump_json(indent=1))
+    else:
+        show(verdict, run.path)
+    raise SystemExit(verdict.exit_code)
+
+
+def _suite(name: str) -> Any:
+    from gatebook.plan.settings import SUITES
+
+    if name not in SUITES:
+        raise BadInput(f"--suite has value {name!r}: must be one of {', '.join(SUITES)}")
+    return name
+
+
+def _list(text: str | None) -> list[str] | None:
+    if text is None:
+        return None
+    found = [part.strip() for part in text.split(",")]
+    if not all(found):
+        raise BadInput(f"--only has value {text!r}: must be names separated by commas, such as 01,02")
+    return found
+
+
+def main() -> None:
+    """The `gatebook` command. Every error of ours is one line on stderr and its exit code."""
+    try:
+        app(standalone_mode=False)
+    except GatebookError as error:
+        print(f"gatebook: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except (typer.Abort, KeyboardInterrupt):
+        print("gatebook: interrupted", file=sys.stderr)
+        raise SystemExit(75) from None
+    except Exception as error:
+        if hasattr(error, "format_message"):  # click's usage errors
+            print(f"gatebook: {error.format_message()}; see gatebook --help", file=sys.stderr)
+            raise SystemExit(2) from None
+        print(f"gatebook: this is our own fault: {type(error).__name__}: {error}", file=sys.stderr)
+        raise
+
+
+if __name__ == "__main__":
+    main()

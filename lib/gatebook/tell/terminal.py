@@ -1,0 +1,98 @@
+"""In a terminal: progress while a run asks, then a table a person can read, and a last line with the verdict."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from gatebook.errors import GatebookError
+from gatebook.judge.findings import judge_notebook
+from gatebook.judge.verdict import Verdict, Word
+from gatebook.record.run import Run
+
+STYLE: dict[Word, str] = {"PASS": "bold green", "FAIL": "bold red", "ERROR": "bold yellow", "INCONCLUSIVE": "bold magenta"}
+EVERY_S = 1.0
+
+
+class Watcher:
+    """Reads the growing record in the background and shows cases done, failing and the time left; one line a notebook
+    where there is no terminal."""
+
+    def __init__(self, run: Run, watch: bool) -> None:
+        self._run, self._watch = run, watch
+        self._console = Console(stderr=True)
+        self._notebook, self._since, self._done_before = "", time.monotonic(), 0
+        self._stop = threading.Event()
+        self._live = Live(console=self._console, transient=True, auto_refresh=False)
+        self._thread = threading.Thread(target=self._loop, daemon=True)
+
+    def __enter__(self) -> Watcher:
+        if self._watch and self._console.is_terminal:
+            self._live.start()
+            self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+            self._live.stop()
+
+    def now(self, notebook: str) -> None:
+        """Another notebook begins."""
+        self._notebook, self._since = notebook, time.monotonic()
+        if self._watch and not self._console.is_terminal:
+            count = len(self._run.expected(notebook))
+            print(f"{notebook}{f': {count} cases' if count else ''}", file=sys.stderr, flush=True)
+
+    def _loop(self) -> None:
+        while not self._stop.wait(EVERY_S):
+            self._live.update(self._line(), refresh=True)
+
+    def _line(self) -> Text:
+        cases = self._run.expected(self._notebook)
+        if not cases:
+            return Text(f"  {self._notebook}: judging")
+        try:
+            findings = judge_notebook(self._run, self._notebook)
+        except GatebookError:  # a line is being written
+            return Text(f"  {self._notebook}")
+        lost = {f.case for f in findings if f.check == "recorded"}
+        done = [case for case in cases if case.id not in lost]
+        failing = len({f.case for f in findings if f.outcome in ("fail", "error")} - lost - {f"{self._notebook}.ready"})
+        spent = time.monotonic() - self._since
+        left = f", about {spent / len(done) * (len(cases) - len(done)):.0f} s left" if done else ""
+        return Text(f"  {self._notebook}: {len(done)} of {len(cases)} cases, {failing} failing{left}")
+
+
+def show(verdict: Verdict, path: Path) -> None:
+    """The table of groups, why it is not green, what to do next, and the last line."""
+    console = Console(soft_wrap=True, highlight=False)
+    served = verdict.served
+    console.print(f"{served.base_url}  [bold]{escape(served.model)}[/]  revision {escape(served.revision or 'none named')}  ({served.engine} {served.version or ''})")
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("group", "policy", "pass", "decision", "because"):
+        table.add_column(name, overflow="fold", no_wrap=name not in ("because",))
+    for g in verdict.groups:
+        table.add_row(g.group, g.policy, f"{g.passed}/{g.cases}", Text(g.word, STYLE[g.word]), Text(g.reason if len(g.reason) < 240 else g.reason[:237] + "..."))
+    Console(highlight=False, width=None if console.is_terminal else 160).print(table)
+    for excuse in verdict.excused:
+        console.print(Text(f"excused: {excuse.id}: {excuse.reason}"))
+    for change in verdict.changes:
+        console.print(Text(f"changed since the baseline: {change}"))
+    for reason in verdict.reasons[1:6]:
+        console.print(Text(f"also: {reason}"))
+    if verdict.needs_baseline:
+        console.print(f'next: gatebook accept {path} --reason "first run of this deployment"')
+    partial = " PARTIAL" if verdict.partial else ""
+    line = Text(f"{verdict.verdict}{partial}", STYLE[verdict.verdict])
+    console.print(line.append(f"  {verdict.reason}  {path / 'index.html'}", "default not bold"))

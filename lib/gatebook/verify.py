@@ -1,0 +1,132 @@
+"""Check a bundle without any server: checksums, chains, every cell executed, the verdict computed again, nbval replay."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gatebook.errors import BrokenRecord
+from gatebook.judge.judging import judge
+from gatebook.judge.verdict import Verdict
+from gatebook.record.executed import unfinished
+from gatebook.record.run import Run
+from gatebook.workbook import OVERALL
+
+REPLAY_S = 600
+HIDDEN = ("OPENAI_", "GATEBOOK_", "PYTEST_")
+
+
+@dataclass
+class Verification:
+    """What was re-computed, in order, and what did not fit."""
+
+    run: str
+    verdict: Verdict | None = None
+    steps: list[tuple[str, str | None]] = field(default_factory=list)
+    """(what was checked, what is wrong or None)."""
+
+    @property
+    def reproduced(self) -> bool:
+        return all(wrong is None for _, wrong in self.steps)
+
+
+def verify(path: Path) -> Verification:
+    """Re-judge a bundle from its own files. Raises BadInput when `path` is no run folder."""
+    try:
+        run = Run(path.resolve())
+    except BrokenRecord as error:
+        return Verification(path.name, steps=[("plan", str(error))])
+    found = Verification(run.manifest.run)
+    checks: list[tuple[str, Callable[[], str | None]]] = [
+        ("checksums: every file is what SHA256SUMS says, none missing, none added", lambda: "; ".join(run.damage()[:5]) or None),
+        ("records: every line continues the hash chain that starts at cases.json", lambda: _chains(run)),
+        ("notebooks: every code cell of every notebook ran, the gate last", lambda: _executed(run)),
+        ("verdicts: computed again from the record, equal to the files", lambda: _same_verdicts(run, found)),
+        ("nbval: every checked cell gives the recorded output in a fresh kernel, with no server", lambda: _replay(run, found)),
+    ]
+    for what, check in checks:
+        found.steps.append((what, check()))
+    return found
+
+
+def _chains(run: Run) -> str | None:
+    try:
+        return next((f"{nb}: no record" for nb in run.notebooks if not run.record_file(nb).exists()), None) or _read_all(run)
+    except BrokenRecord as error:
+        return str(error)
+
+
+def _read_all(run: Run) -> None:
+    for notebook in run.notebooks:
+        run.exchanges(notebook)
+
+
+def _executed(run: Run) -> str | None:
+    said = [unfinished(run.path / f"{notebook}.ipynb") for notebook in (*run.notebooks, OVERALL)]
+    return "; ".join(text for text in said if text) or None
+
+
+def _same_verdicts(run: Run, found: Verification) -> str | None:
+    try:
+        recorded = Verdict.model_validate_json((run.path / "verdict.json").read_bytes())
+        found.verdict = judge(run, troubles=recorded.troubles)
+        if found.verdict != recorded:
+            return f"verdict.json says {recorded.verdict} ({recorded.reason}), the record says {found.verdict.verdict} ({found.verdict.reason})"
+        for notebook in run.notebooks:
+            alone = Verdict.model_validate_json((run.path / f"{notebook}.verdict.json").read_bytes())
+            if judge(run, notebook, alone.troubles) != alone:
+                return f"{notebook}.verdict.json is not what its record says"
+    except FileNotFoundError as error:
+        return f"{Path(str(error.filename)).name} is missing"
+    except (ValueError, BrokenRecord) as error:
+        return f"a verdict cannot be computed: {str(error).splitlines()[0]}"
+    return None
+
+
+def _replay(run: Run, found: Verification) -> str | None:
+    """Run nbval on a copy; the gate of a notebook that is not green must fail and everything else must not."""
+    names = [f"{notebook}.ipynb" for notebook in (*run.notebooks, OVERALL)]
+    if missing := [name for name in names if not (run.path / name).exists()]:
+        return f"{missing[0]} is missing"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(HIDDEN)}
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "run"
+        shutil.copytree(run.path, copy)
+        command = [
+            sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", folder,
+            "-q", "--junitxml", f"{folder}/nbval.xml", *names,
+        ]  # fmt: skip
+        try:
+            done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=REPLAY_S)
+        except subprocess.TimeoutExpired:
+            return f"the replay took longer than {REPLAY_S} s"
+        report = Path(folder) / "nbval.xml"
+        if done.returncode not in (0, 1) or not report.exists():
+            return f"nbval could not replay (status {done.returncode}): {' '.join(done.stdout.split()[-30:])}"
+        return _unexpected(ET.parse(report).getroot(), run)
+
+
+def _unexpected(report: ET.Element, run: Run) -> str | None:
+    """The first cell that failed without being a gate, or a gate that did not do what the record says."""
+    cases = list(report.iter("testcase"))
+    if not cases:
+        return "nbval replayed no cell"
+    for notebook in (*run.notebooks, OVERALL):
+        cells = [c for c in cases if f"{notebook}.ipynb" in str(c.get("classname")) or f"{notebook}.ipynb" in str(c.get("name"))]
+        if not cells:
+            return f"{notebook}: nbval replayed no cell"
+        failed = [c for c in cells if c.find("failure") is not None or c.find("error") is not None]
+        red = judge(run, None if notebook == OVERALL else notebook, []).verdict != "PASS"
+        others = [c for c in failed if c is not cells[-1]]
+        if others:
+            return f"{notebook}: {others[0].get('name')} gives another output than recorded"
+        if red != bool(failed):
+            return f"{notebook}: the gate {'let a red notebook pass' if red else 'raised in a green notebook'}"
+    return None

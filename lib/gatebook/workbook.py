@@ -1,0 +1,142 @@
+"""What a notebook sees: one small class over the five rooms."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from gatebook.errors import BadInput, NotGreen
+from gatebook.judge.judging import judge
+from gatebook.judge.verdict import Verdict
+from gatebook.opening import open_run
+from gatebook.plan import project
+from gatebook.plan.settings import Profile, load_profile, profile_from
+from gatebook.record.run import Run
+from gatebook.tell import plots, tables
+from gatebook.tell.examples import Examples
+
+OVERALL = "90_verdict"
+
+
+class Workbook:
+    """The cells of one notebook, in order: settings, collect, evidence, a picture, examples, verdict, gate.
+
+    Where `run_dir` holds a manifest the notebook reads nothing else. Otherwise it opens a run of its own under
+    outputs/, with the profile from its parameters or from GATEBOOK_PROFILE; a recorded run is never written over.
+    Raises BadInput when neither names a target.
+    """
+
+    def __init__(self, notebook: str, run_dir: str = "", **parameters: dict[str, Any]) -> None:
+        pd.set_option("display.max_colwidth", None, "display.max_rows", None, "display.width", 200)
+        self._notebook = notebook
+        self._planned = bool(run_dir) and (Path(run_dir) / "manifest.json").is_file()
+        if self._planned:
+            self.run = Run(Path(run_dir))
+        elif notebook == OVERALL:
+            self.run = Run(Path(run_dir) if run_dir else _newest())
+        else:
+            self.run = self._open(_profile(parameters), Path(run_dir) if run_dir else None)
+            print(f"a run of its own: {self.run.path.name}")
+
+    def _open(self, profile: Profile, folder: Path | None) -> Run:
+        from gatebook.ask.server import endpoint
+
+        base_url, start = endpoint(profile.target, None)
+        run = open_run(profile, base_url, profile.target.default_suite, [self._notebook], folder)
+        if start:
+            kept = ExitStack()  # for as long as the kernel lives, so that a person can go on asking
+            atexit.register(kept.close)
+            kept.enter_context(start(run.path / "server.log"))
+        return run
+
+    def settings(self) -> pd.DataFrame:
+        """The effective settings."""
+        return tables.settings_table(self.run, self._notebook)
+
+    def collect(self) -> None:
+        """Ask the server what is not yet recorded. The only thing in a notebook that touches it."""
+        if self.run.manifest.judged_from:
+            print(f"judged again from {self.run.manifest.judged_from}: nothing is asked")
+            return
+        from tqdm import tqdm
+
+        from gatebook.ask.collect import collect
+
+        total = sum(len(c.requests()) + c.canary for c in self.run.expected(self._notebook))
+        with tqdm(total=total, unit="request", disable=self._planned) as bar:
+            collect(self.run, self._notebook, lambda exchange: bar.update(exchange.kind in ("ask", "canary")) and None)
+        self.__dict__.pop("_verdict", None)
+        print(f"{len(self.run.exchanges(self._notebook))} exchanges are in {self.run.record_file(self._notebook).name}")
+
+    @cached_property
+    def _verdict(self) -> Verdict:
+        return judge(self.run, None if self._notebook == OVERALL else self._notebook)
+
+    def evidence(self) -> pd.DataFrame:
+        """One row a case: outcome, measured, limit, reason."""
+        if self._notebook == OVERALL:
+            return self.groups()
+        return tables.evidence_table(self.run, self._notebook, self._verdict.findings)
+
+    def groups(self) -> pd.DataFrame:
+        """One row a group: its policy, its cases by outcome, what was decided and why."""
+        return tables.groups_table(self._verdict)
+
+    def ladder(self) -> pd.DataFrame:
+        """Structured output, rung by rung."""
+        return tables.ladder_table(self.run, self._notebook, self._verdict.findings)
+
+    def keywords(self) -> pd.DataFrame:
+        """Each JSON Schema keyword: enforced, refused or ignored by this server."""
+        return tables.keyword_table(self._verdict.findings)
+
+    def latencies(self) -> pd.DataFrame:
+        """One row a streamed answer, in ms."""
+        return tables.latency_table(self.run.exchanges(self._notebook))
+
+    def plot_latencies(self) -> Any:
+        return plots.latency_plot(self.latencies(), self.run.manifest.profile.limits.ttft_ms)
+
+    def plot_ladder(self) -> Any:
+        return plots.ladder_plot(self.ladder())
+
+    def plot_groups(self) -> Any:
+        return plots.groups_plot(self.groups())
+
+    def examples(self) -> Examples:
+        """The failing cases in full."""
+        return Examples(self.run, self._notebook, self._verdict.findings)
+
+    def verdict(self) -> str:
+        """Every check, every group and the verdict, as sorted plain text."""
+        return tables.verdict_text(self._verdict)
+
+    def gate(self) -> None:
+        """Raises NotGreen unless the verdict is PASS, so that a bare papermill exits 1."""
+        if self._verdict.verdict != "PASS":
+            raise NotGreen(f"{self._verdict.verdict}: {self._verdict.reason}")
+
+
+def _profile(parameters: dict[str, dict[str, Any]]) -> Profile:
+    given = {key: value for key, value in parameters.items() if value}
+    if given:
+        target = given.get("target", {})
+        name = target.get("baseline") or target.get("model") or "notebook"
+        return profile_from(given, "the notebook's parameters", str(name))
+    if not (named := os.environ.get("GATEBOOK_PROFILE")):
+        raise BadInput("no target is named: run with `papermill -f params/smollm2.yaml`, or set GATEBOOK_PROFILE (`make lab` does)")
+    path = Path(named)
+    return load_profile(path if path.is_absolute() or path.exists() else project.root() / path)
+
+
+def _newest() -> Path:
+    runs = sorted(p.parent for p in (project.root() / "outputs").glob("20*/manifest.json"))
+    if not runs:
+        raise BadInput("outputs/ holds no run yet; make one with `gatebook run --profile params/smollm2.yaml`")
+    return runs[-1]

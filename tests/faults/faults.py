@@ -1,0 +1,744 @@
+"""Faults of LLM servers as they look on the wire: one function a fault, all in FAULTS.
+
+A fault is called once for each request that it strikes, before anything goes upstream. It may change the request
+(`call.body`), answer in place of the server (`call.reply`), change the answer (`call.transforms`) or the connection.
+
+An answer is a sequence of events: the SSE events of a stream, or the one JSON body of a plain answer. A transform takes
+that sequence and yields another, so nothing waits for the end of a stream, and faults compose in the order of their list.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import random
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any
+
+Json = dict[str, Any]
+FOREVER = math.inf
+JSON_EVENT = re.compile(rb"((?:.*\n)?data: ?|\s*)(\{.*\})(\s*)", re.DOTALL)
+
+
+class Abort(Exception):
+    """The server breaks the connection here."""
+
+
+def dump(document: Json) -> bytes:
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+@dataclass
+class Event:
+    """One SSE event, or the whole body of a plain answer; `document` is None when it is not a JSON object."""
+
+    raw: bytes
+    document: Json | None = None
+    head: bytes = b""
+    tail: bytes = b""
+    promised_bytes: int | None = None
+    """Content-Length of a plain answer, where it is not the length of this event."""
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Event:
+        match = JSON_EVENT.fullmatch(raw)
+        try:
+            return cls(raw, json.loads(match[2]), match[1], match[3]) if match else cls(raw)
+        except ValueError:
+            return cls(raw)
+
+    def encode(self) -> bytes:
+        return self.raw if self.document is None else self.head + dump(self.document) + self.tail
+
+    def choices(self) -> Iterator[tuple[Json, Json]]:
+        """(choice, its delta or message)."""
+        for choice in (self.document or {}).get("choices") or []:
+            yield choice, choice.get("delta") or choice.get("message") or {}
+
+    def has_content(self) -> bool:
+        return any(part.get("content") for _, part in self.choices())
+
+    def finishes(self) -> bool:
+        return any(choice.get("finish_reason") for choice, _ in self.choices())
+
+
+Events = AsyncIterator[Event]
+Transform = Callable[[Events], Events]
+Rewriter = Callable[[str, bool], str]
+"""(next piece of the content, is it the last) -> what is said instead. The last piece may be empty."""
+
+
+@dataclass
+class Reply:
+    status: int
+    body: bytes
+    headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
+
+
+@dataclass
+class Call:
+    """One request on its way through the proxy."""
+
+    path: str
+    text: str
+    body: Json
+    streaming: bool
+    reply: Reply | None = None
+    transforms: list[Transform] = field(default_factory=list)
+    delay_s: float = 0.0
+    slice_bytes: int | None = None
+    closes_silently: bool = False
+    kills_server: bool = False
+
+    def contains(self, needle: str) -> bool:
+        return needle in self.text or needle in json.dumps(self.body, ensure_ascii=False)
+
+    def refuse(self, status: int, kind: str, message: str, **headers: str) -> None:
+        """Answers with the error envelope of newer vLLM."""
+        error = {"message": message, "type": kind, "param": None, "code": status}
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        self.reply = Reply(status, dump({"error": error}), {"Content-Type": "application/json"} | named)
+
+    def edit(self, change: Callable[[Json], None]) -> None:
+        """Changes each JSON document of the answer in place."""
+
+        async def transform(events: Events) -> Events:
+            async for event in events:
+                if event.document is not None:
+                    change(event.document)
+                yield event
+
+        self.transforms.append(transform)
+
+    def edit_parts(self, change: Callable[[Json], None]) -> None:
+        """Changes each delta (or the message) that bears content."""
+
+        async def transform(events: Events) -> Events:
+            async for event in events:
+                for _, part in event.choices():
+                    if part.get("content"):
+                        change(part)
+                yield event
+
+        self.transforms.append(transform)
+
+    def rewrite(self, make: Callable[[], Rewriter]) -> None:
+        """Replaces the content, with one rewriter a choice; what is left over is sent before the finish chunk."""
+
+        async def transform(events: Events) -> Events:
+            rewriters: dict[int, Rewriter] = {}
+            async for event in events:
+                silenced = False
+                for choice, part in event.choices():
+                    old, last = part.get("content") or "", "message" in choice or bool(choice.get("finish_reason"))
+                    if part.get("tool_calls") or choice.get("finish_reason") == "tool_calls" or not (old or last):
+                        continue
+                    index = choice.get("index", 0)
+                    new = rewriters.setdefault(index, make())(old, last)
+                    if old or "message" in choice:
+                        part["content"] = new
+                        silenced = not new and not last
+                    else:
+                        for extra in _content_events(event, index, new):
+                            yield extra
+                if not silenced:
+                    yield event
+
+        self.transforms.append(transform)
+
+
+def _content_events(finish: Event, index: int, text: str, chars: int = 8) -> Iterator[Event]:
+    """Content chunks like the server's own, built from its finish chunk."""
+    for start in range(0, len(text), chars):
+        document = {name: deepcopy(value) for name, value in (finish.document or {}).items()
+                    if name not in ("usage", "timings")}
+        document["choices"] = [{"index": index, "delta": {"content": text[start : start + chars]}, "finish_reason": None}]
+        yield Event(b"", document, finish.head, finish.tail)
+
+
+@dataclass
+class Context:
+    """What a fault knows of itself: its argument, its seeded dice, and a memory that lasts as long as the proxy."""
+
+    arg: Any
+    rng: random.Random
+    memory: dict[str, Any] = field(default_factory=dict)
+
+
+FaultFunction = Callable[[Call, Context], None]
+FAULTS: dict[str, FaultFunction] = {}
+STREAMS_ONLY: set[str] = set()
+
+
+def fault(function: FaultFunction) -> FaultFunction:
+    FAULTS[function.__name__] = function
+    return function
+
+
+def stream_fault(function: FaultFunction) -> FaultFunction:
+    """Registers a fault that a plain answer cannot have."""
+    STREAMS_ONLY.add(function.__name__)
+    return fault(function)
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+
+@fault
+def unauthorized(call: Call, context: Context) -> None:
+    """401: the key is refused."""
+    call.refuse(401, "AuthenticationError", "Incorrect API key provided.", WWW_Authenticate="Bearer")
+
+
+@fault
+def no_model(call: Call, context: Context) -> None:
+    """404 in vLLM's newer envelope; /v1/models lists nothing."""
+    if call.path.endswith("/models"):
+        call.edit(lambda document: document.update({name: [] for name in ("data", "models") if name in document}))
+        return
+    error = {"message": f"The model `{call.body.get('model')}` does not exist.", "type": "NotFoundError"}
+    call.reply = Reply(404, dump({"error": error | {"param": "model", "code": 404}}))
+
+
+@fault
+def bad_request(call: Call, context: Context) -> None:
+    """400 in vLLM's older flat envelope: the tokenizer has no chat template."""
+    message = ("As of transformers v4.44, default chat template is no longer allowed, so you must provide a chat "
+               "template if the tokenizer does not define one.")
+    call.reply = Reply(400, dump({"object": "error", "message": message, "type": "BadRequestError", "param": None,
+                                  "code": 400}))
+
+
+@fault
+def busy(call: Call, context: Context) -> None:
+    """429 with Retry-After: 1."""
+    call.refuse(429, "RateLimitError", "Too many requests.", Retry_After="1")
+
+
+@fault
+def unavailable(call: Call, context: Context) -> None:
+    """503: the server is loading or overloaded."""
+    call.refuse(503, "ServiceUnavailableError", "Service unavailable.")
+
+
+@fault
+def server_error(call: Call, context: Context) -> None:
+    """500: the engine has crashed behind the HTTP server."""
+    call.refuse(500, "InternalServerError", "EngineCore encountered an issue.")
+
+
+@fault
+def html(call: Call, context: Context) -> None:
+    """200 with an HTML page: a gateway answers in place of the server."""
+    page = b"<!DOCTYPE html><html><head><title>Welcome</title></head><body><h1>It works!</h1></body></html>\n"
+    call.reply = Reply(200, page, {"Content-Type": "text/html; charset=utf-8"})
+
+
+# --- connection -------------------------------------------------------------------------------------------------------
+
+
+@fault
+def hang(call: Call, context: Context) -> None:
+    """The request is accepted and never answered, not even with headers."""
+    call.delay_s = FOREVER
+
+
+@fault
+def stall(call: Call, context: Context) -> None:
+    """Headers and the role chunk arrive, then nothing (plain: headers only)."""
+
+    async def transform(events: Events) -> Events:
+        async for event in events:
+            if not call.streaming:
+                yield Event(b"", promised_bytes=len(event.encode()))
+            if event.has_content() or event.finishes():
+                await asyncio.sleep(FOREVER)
+            yield event
+
+    call.transforms.append(transform)
+
+
+@fault
+def cut(call: Call, context: Context) -> None:
+    """The connection breaks after 3 content chunks (plain: after half of the body)."""
+
+    async def transform(events: Events) -> Events:
+        contents = 0
+        async for event in events:
+            if not call.streaming:
+                whole = event.encode()
+                yield Event(whole[: len(whole) // 2], promised_bytes=len(whole))
+                raise Abort
+            contents += event.has_content()
+            if contents > 3 or event.finishes():
+                raise Abort
+            yield event
+
+    call.transforms.append(transform)
+
+
+@fault
+def slow(call: Call, context: Context) -> None:
+    """The first byte comes `arg` seconds late (1)."""
+    call.delay_s += float(context.arg or 1)
+
+
+@stream_fault
+def slow_tokens(call: Call, context: Context) -> None:
+    """`arg` seconds (0.1) pass before each event."""
+
+    async def transform(events: Events) -> Events:
+        async for event in events:
+            await asyncio.sleep(float(context.arg or 0.1))
+            yield event
+
+    call.transforms.append(transform)
+
+
+@fault
+def die(call: Call, context: Context) -> None:
+    """From this request on every connection, GETs too, is broken: a dead server."""
+    call.kills_server = True
+
+
+@fault
+def die_on(call: Call, context: Context) -> None:
+    """The request that contains `arg` kills the server for good."""
+    call.kills_server = call.kills_server or call.contains(str(context.arg))
+
+
+@fault
+def truncated_unicode(call: Call, context: Context) -> None:
+    """The same bytes in slices of 3, so that characters break: not a fault, a client must read it."""
+    call.slice_bytes = 3
+
+
+@fault
+def disconnect_idle(call: Call, context: Context) -> None:
+    """The connection is closed after the answer though the headers promise to keep it."""
+    call.closes_silently = True
+
+
+# --- the end of a stream ----------------------------------------------------------------------------------------------
+
+
+@stream_fault
+def no_end(call: Call, context: Context) -> None:
+    """The stream ends cleanly without finish_reason, usage and [DONE]."""
+
+    async def transform(events: Events) -> Events:
+        async for event in events:
+            if not event.finishes():
+                yield event
+                continue
+            for choice, _ in event.choices():
+                choice["finish_reason"] = None
+            if event.has_content():  # vLLM puts the last token and the finish reason into one chunk
+                yield event
+            return
+
+    call.transforms.append(transform)
+
+
+@stream_fault
+def no_done(call: Call, context: Context) -> None:
+    """Only [DONE] is missing."""
+
+    async def transform(events: Events) -> Events:
+        async for event in events:
+            if event.raw.strip() != b"data: [DONE]":
+                yield event
+
+    call.transforms.append(transform)
+
+
+@stream_fault
+def error_event(call: Call, context: Context) -> None:
+    """An error event after 3 content chunks ends the stream."""
+
+    async def transform(events: Events) -> Events:
+        contents = 0
+        async for event in events:
+            contents += event.has_content()
+            if contents > 3 or event.finishes():
+                error = {"message": "EngineCore encountered an issue.", "type": "InternalServerError", "code": 500}
+                yield Event(b"", {"error": error}, event.head, event.tail)
+                return
+            yield event
+
+    call.transforms.append(transform)
+
+
+@stream_fault
+def dup(call: Call, context: Context) -> None:
+    """Each content delta is sent twice."""
+
+    async def transform(events: Events) -> Events:
+        async for event in events:
+            yield event
+            if event.has_content() and not event.finishes():
+                yield deepcopy(event)
+
+    call.transforms.append(transform)
+
+
+# --- envelope ---------------------------------------------------------------------------------------------------------
+
+
+@fault
+def no_choices(call: Call, context: Context) -> None:
+    """The answer has no choices."""
+    call.edit(lambda document: document.pop("choices", None))
+
+
+@fault
+def bad_json(call: Call, context: Context) -> None:
+    """The JSON of the body, or of each event, breaks off."""
+
+    async def transform(events: Events) -> Events:
+        async for event in events:
+            if event.document is None:
+                yield event
+                continue
+            text = dump(event.document)
+            yield Event(event.head + text[: len(text) * 2 // 3] + event.tail)
+
+    call.transforms.append(transform)
+
+
+@fault
+def finish(call: Call, context: Context) -> None:
+    """finish_reason is always stop."""
+
+    def change(document: Json) -> None:
+        for choice in document.get("choices") or []:
+            if choice.get("finish_reason"):
+                choice["finish_reason"] = "stop"
+
+    call.edit(change)
+
+
+@fault
+def finish_missing(call: Call, context: Context) -> None:
+    """finish_reason stays null, all else is complete."""
+
+    def change(document: Json) -> None:
+        for choice in document.get("choices") or []:
+            choice["finish_reason"] = None
+
+    call.edit(change)
+
+
+def _edit_usage(call: Call, change: Callable[[Json], None]) -> None:
+    def change_document(document: Json) -> None:
+        if document.get("usage"):
+            change(document["usage"])
+
+    call.edit(change_document)
+
+
+@fault
+def usage_zero(call: Call, context: Context) -> None:
+    """usage counts nothing."""
+    _edit_usage(call, lambda usage: usage.update(prompt_tokens=0, completion_tokens=0, total_tokens=0))
+
+
+@fault
+def usage_missing(call: Call, context: Context) -> None:
+    """No usage, though it was asked for."""
+
+    async def transform(events: Events) -> Events:
+        async for event in events:
+            if event.document is not None and event.document.pop("usage", None) and not event.document.get("choices"):
+                continue
+            yield event
+
+    call.transforms.append(transform)
+
+
+@fault
+def usage_wrong(call: Call, context: Context) -> None:
+    """completion_tokens is 1000 too many and the total does not add up."""
+    _edit_usage(call, lambda usage: usage.update(completion_tokens=usage.get("completion_tokens", 0) + 1000))
+
+
+@fault
+def swap_model(call: Call, context: Context) -> None:
+    """The answer names another model: `arg` (another-model)."""
+    call.edit(lambda document: document.update(model=context.arg or "another-model"))
+
+
+@fault
+def reuse_id(call: Call, context: Context) -> None:
+    """All answers have one id."""
+    call.edit(lambda document: document.update(id="chatcmpl-reused"))
+
+
+@fault
+def stale(call: Call, context: Context) -> None:
+    """All answers have one id and were created six hours ago."""
+    created = context.memory.setdefault("created", int(time.time()) - 6 * 3600)
+    call.edit(lambda document: document.update(id="chatcmpl-stale", created=created))
+
+
+@fault
+def cache(call: Call, context: Context) -> None:
+    """The first answer to the same messages is replayed byte for byte; `arg` any: to every request of its kind."""
+    question = "any" if context.arg == "any" else json.dumps(call.body.get("messages"), sort_keys=True)
+    key = f"{call.streaming} {question}"
+    if key in context.memory:
+        call.reply = context.memory[key]
+        call.transforms.clear()  # the faults before this one are in the stored bytes
+        return
+
+    async def store(events: Events) -> Events:
+        seen = []
+        async for event in events:
+            seen.append(event.encode())
+            yield event
+        content_type = "text/event-stream" if call.streaming else "application/json"
+        context.memory.setdefault(key, Reply(200, b"".join(seen), {"Content-Type": content_type}))
+
+    call.transforms.append(store)
+
+
+# --- content ----------------------------------------------------------------------------------------------------------
+
+SENTENCE = "I am happy to help you with that. "
+SCRIPTS = ("the ing tion 的 是 在 ных ста την και の ます 한다 에서 ال في है में }); </div> \\u ▁▁ ::= __init__ 龘 ẹ̀ ğ ß "
+           "0x7f ,, .. ?! [[ 俺 ʻ ქართ ಕನ್ನಡ ไทย").split(" ")
+
+
+def _recite(text: str, at_least: int = 0, keep: int = 0) -> Rewriter:
+    """Says an endless text, for as long as the answer is and `at_least` characters, after the first `keep` of its own."""
+    said = kept = 0
+
+    def rewriter(piece: str, last: bool) -> str:
+        nonlocal said, kept
+        own = piece[: keep - kept]
+        kept += len(own)
+        start, said = said, said + len(piece) - len(own)
+        if last:
+            said = max(said, at_least)
+        return own + (text * (said // len(text) + 1))[start:said]
+
+    return rewriter
+
+
+def _instead(call: Call, text: str) -> None:
+    """Says exactly `text`, spread over the chunks of the answer."""
+
+    def make() -> Rewriter:
+        rest = text
+
+        def rewriter(piece: str, last: bool) -> str:
+            nonlocal rest
+            size = len(rest) if last else len(piece)
+            now, rest = rest[:size], rest[size:]
+            return now
+
+        return rewriter
+
+    call.rewrite(make)
+
+
+def _once(call: Call, change: Callable[[str], str]) -> None:
+    """Changes the first piece of the content."""
+
+    def make() -> Rewriter:
+        done = False
+
+        def rewriter(piece: str, last: bool) -> str:
+            nonlocal done
+            first, done = not done, True
+            return change(piece) if first else piece
+
+        return rewriter
+
+    call.rewrite(make)
+
+
+@fault
+def empty(call: Call, context: Context) -> None:
+    """Content is empty: 1 completion token, finish_reason stop."""
+    _instead(call, "")
+    finish(call, context)
+    _edit_usage(call, lambda usage: usage.update(completion_tokens=1, total_tokens=usage.get("prompt_tokens", 0) + 1))
+
+
+@fault
+def null(call: Call, context: Context) -> None:
+    """Content is null."""
+    call.edit_parts(lambda part: part.update(content=None))
+
+
+@fault
+def blank(call: Call, context: Context) -> None:
+    """Content is spaces and newlines."""
+    call.rewrite(lambda: _recite(" \n\n", at_least=1))
+
+
+@fault
+def garbage(call: Call, context: Context) -> None:
+    """Content is !!!!!!!! (NaN logits), 32 characters at least."""
+    call.rewrite(lambda: _recite("!", at_least=32))
+
+
+@fault
+def soup(call: Call, context: Context) -> None:
+    """After its first 40 characters the answer is token soup in mixed scripts, 160 characters at least."""
+    text = "".join(context.rng.choice(SCRIPTS) for _ in range(3000))
+    call.rewrite(lambda: _recite(text, at_least=160, keep=40))
+
+
+@fault
+def loop(call: Call, context: Context) -> None:
+    """One sentence over and over, 12 times at least."""
+    call.rewrite(lambda: _recite(SENTENCE, at_least=12 * len(SENTENCE)))
+
+
+@fault
+def fffd(call: Call, context: Context) -> None:
+    """A U+FFFD stands inside the content."""
+    _once(call, lambda piece: piece[: len(piece) // 2] + "\ufffd" + piece[len(piece) // 2 :])
+
+
+@fault
+def mojibake(call: Call, context: Context) -> None:
+    """UTF-8 decoded as latin-1; to an ASCII answer a garbled greeting is appended."""
+
+    def make() -> Rewriter:
+        garbled = False
+
+        def rewriter(piece: str, last: bool) -> str:
+            nonlocal garbled
+            garbled = garbled or not piece.isascii()
+            return (piece + ("你好" if last and not garbled else "")).encode().decode("latin-1")
+
+        return rewriter
+
+    call.rewrite(make)
+
+
+@fault
+def special(call: Call, context: Context) -> None:
+    """The answer runs over its end into special tokens and a next turn."""
+    turns = "<|im_end|>\n<|im_start|>user\nThank you!<|im_end|>\n<|im_start|>assistant\n"
+    call.rewrite(lambda: lambda piece, last: piece + turns * last)
+
+
+@fault
+def think(call: Call, context: Context) -> None:
+    """Thinking leaks into the content."""
+    _once(call, lambda piece: "<think>\nThe user wants an answer. I should be brief.\n</think>\n\n" + piece)
+
+
+@fault
+def reasoning(call: Call, context: Context) -> None:
+    """The whole answer is in the reasoning field, `arg` (reasoning_content), and content is null."""
+
+    def change(part: Json) -> None:
+        part[context.arg or "reasoning_content"] = part["content"]
+        if "role" in part:
+            part["content"] = None
+        else:
+            del part["content"]
+
+    call.edit_parts(change)
+
+
+@fault
+def english(call: Call, context: Context) -> None:
+    """Whatever is asked, one English sentence is the answer."""
+    _instead(call, "Thank you for your message, I will be glad to help you with this question as soon as I can.")
+
+
+@fault
+def echo(call: Call, context: Context) -> None:
+    """The answer is the last user message."""
+    _instead(call, _text(_last_user_message(call.body)))
+
+
+@fault
+def valid_json_wrong(call: Call, context: Context) -> None:
+    """Valid JSON that means nothing."""
+    _instead(call, '{"type": "其他", "summary": "x"}')
+
+
+# --- the request on its way upstream ----------------------------------------------------------------------------------
+
+
+def _last_user_message(body: Json) -> Json:
+    return next((m for m in reversed(body.get("messages") or []) if m.get("role") == "user"), {})
+
+
+def _text(message: Json) -> str:
+    content = message.get("content") or ""
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+
+
+def _without(schema: Any, keyword: str) -> Any:
+    """The schema without one keyword; a property of that name stays."""
+    if isinstance(schema, list):
+        return [_without(item, keyword) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    rest = {}
+    for name, value in schema.items():
+        if name in ("properties", "patternProperties", "$defs", "definitions") and isinstance(value, dict):
+            rest[name] = {key: _without(item, keyword) for key, item in value.items()}
+        else:
+            rest[name] = value if name in ("enum", "const", "default") else _without(value, keyword)
+    rest.pop(keyword, None)
+    return rest
+
+
+@fault
+def strip_format(call: Call, context: Context) -> None:
+    """response_format is ignored."""
+    call.body.pop("response_format", None)
+
+
+@fault
+def strip_keyword(call: Call, context: Context) -> None:
+    """The JSON Schema keyword `arg` is ignored."""
+    outer = (call.body.get("response_format") or {}).get("json_schema")
+    if isinstance(outer, dict) and "schema" in outer:
+        outer["schema"] = _without(outer["schema"], str(context.arg))
+
+
+@fault
+def ignore_max_tokens(call: Call, context: Context) -> None:
+    """The client's limit is ignored: the server's is 200."""
+    call.body.pop("max_completion_tokens", None)
+    call.body["max_tokens"] = 200
+
+
+@fault
+def ignore_stop(call: Call, context: Context) -> None:
+    """Stop strings are ignored."""
+    call.body.pop("stop", None)
+
+
+@fault
+def drop_system(call: Call, context: Context) -> None:
+    """The template drops system messages."""
+    call.body["messages"] = [m for m in call.body.get("messages") or [] if m.get("role") not in ("system", "developer")]
+
+
+@fault
+def truncate(call: Call, context: Context) -> None:
+    """Only the last 200 characters of the last user message are read."""
+    if message := _last_user_message(call.body):
+        message["content"] = _text(message)[-200:]
+
+
+@fault
+def force_temp(call: Call, context: Context) -> None:
+    """The server samples at temperature `arg` (2.0)."""
+    call.body["temperature"] = 2.0 if context.arg is None else float(context.arg)

@@ -1,0 +1,309 @@
+"""A reverse proxy that stands before a healthy OpenAI-compatible server and makes faults on the wire.
+
+    with FaultProxy("http://127.0.0.1:8111", ["hang"]) as proxy:
+        ask(proxy.base_url)
+
+    python -m tests.faults.proxy --upstream http://127.0.0.1:8111 --fault garbage,rate=0.3,after=5,only=streams
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import random
+import re
+import signal
+import threading
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass, fields
+from types import TracebackType
+from typing import Any, Literal, NamedTuple
+
+import aiohttp
+from aiohttp import web
+from yarl import URL
+
+from tests.faults.faults import FAULTS, STREAMS_ONLY, Abort, Call, Context, Event, Events, dump
+
+BLANK_LINE = re.compile(rb"\r?\n\r?\n")
+# Hop-by-hop headers, and those that the proxy sets itself.
+NOT_FORWARDED = {"connection", "keep-alive", "transfer-encoding", "content-length", "host", "accept-encoding", "te",
+                 "trailer", "upgrade", "expect"}
+LISTS_MODELS = "/v1/models"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """When a fault strikes. `after` and `until` count the requests that fit path, only and match: [after, until)."""
+
+    name: str
+    rate: float = 1.0
+    after: int = 0
+    until: int | None = None
+    path: str = "/chat/completions"
+    only: Literal["all", "streams", "plain"] = "all"
+    match: str = ""
+    arg: Any = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.name not in FAULTS:
+            raise ValueError(f"no fault {self.name!r}; there are: {', '.join(sorted(FAULTS))}")
+        if self.only not in ("all", "streams", "plain"):
+            raise ValueError(f"only={self.only!r}: all, streams or plain")
+
+    @classmethod
+    def parse(cls, text: str) -> Fault:
+        """`garbage,rate=0.3,after=5,only=streams`."""
+        name, *pairs = text.split(",")
+        options = dict(pair.split("=", 1) for pair in pairs)
+        unknown = options.keys() - {field.name for field in fields(cls)}
+        if unknown:
+            raise ValueError(f"{text!r}: no option {', '.join(sorted(unknown))}")
+        kinds = {"rate": float, "after": int, "until": int, "seed": int}
+        return cls(name, **{key: kinds.get(key, str)(value) for key, value in options.items()})
+
+
+class _Armed:
+    """A fault in a running proxy: how many requests it has seen, its dice and its memory."""
+
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+        self.seen = 0
+        self.dice = random.Random(fault.seed)
+        self.context = Context(fault.arg, random.Random(fault.seed))
+
+    def strikes(self, call: Call) -> bool:
+        fault = self.fault
+        if fault.name == "no_model" and call.path.endswith(LISTS_MODELS):
+            return self._open(self.seen)
+        if fault.path not in call.path or not call.contains(fault.match):
+            return False
+        if fault.only == ("plain" if call.streaming else "streams"):
+            return False
+        if fault.name in STREAMS_ONLY and not call.streaming:
+            return False
+        self.seen += 1
+        return self._open(self.seen - 1) and self.dice.random() < fault.rate
+
+    def _open(self, number: int) -> bool:
+        return self.fault.after <= number < (math.inf if self.fault.until is None else self.fault.until)
+
+
+class Request(NamedTuple):
+    method: str
+    path: str
+    body: Any
+    """Parsed JSON as the client sent it, None when it was not JSON."""
+
+
+class FaultProxy:
+    """Runs in a thread of its own, on a free port of the loopback interface, until the block is left."""
+
+    def __init__(self, upstream: str, faults: Iterable[str | Fault] = (), port: int = 0) -> None:
+        self.upstream = upstream.rstrip("/").removesuffix("/v1")
+        self.port = port
+        self.requests: list[Request] = []
+        self.faulted = 0
+        self._armed = [_Armed(Fault(fault) if isinstance(fault, str) else fault) for fault in faults]
+        self._dead = False
+        self._ready = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="fault-proxy", daemon=True)
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def __enter__(self) -> FaultProxy:
+        self._thread.start()
+        self._ready.wait()
+        if self._failure is not None:
+            raise self._failure
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:
+            self._failure = error
+        finally:
+            self._ready.set()
+
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        # A connection a request: llama.cpp closes after each stream without saying so.
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, force_close=True), timeout=aiohttp.ClientTimeout(total=None),
+            auto_decompress=False, read_bufsize=2**20, skip_auto_headers=["User-Agent", "Accept", "Content-Type"],
+        )
+        # A client that leaves cancels its request upstream too, as in front of a real server.
+        self._server = web.Server(self._handle, handler_cancellation=True, access_log=None)
+        runner = web.ServerRunner(self._server, shutdown_timeout=0.1)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", self.port).start()
+            self.port = runner.addresses[0][1]
+            self._ready.set()
+            await self._stop.wait()
+        finally:
+            await runner.cleanup()
+            await self._session.close()
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            raw = await request.content.read()
+            call = _read_call(request.path, raw)
+            self.requests.append(Request(request.method, request.path, _read_json(raw)))
+            for armed in (striking := [armed for armed in self._armed if armed.strikes(call)]):
+                FAULTS[armed.fault.name](call, armed.context)
+            if call.kills_server:
+                self._die()
+            self.faulted += bool(striking) or self._dead
+            if self._dead:
+                raise Abort
+            await asyncio.sleep(call.delay_s)
+            return await self._answer(request, raw, call)
+        except Abort:
+            if request.transport is not None:
+                request.transport.abort()
+            return web.Response()  # nobody is left to read it
+
+    async def _answer(self, request: web.BaseRequest, raw: bytes, call: Call) -> web.StreamResponse:
+        if call.reply is not None:
+            return await _send(request, call, call.reply.status, call.reply.headers, _one(call.reply.body))
+        headers = _forwarded(request.headers) | {"Accept-Encoding": "identity"}
+        data = raw if call.body == (_read_json(raw) or {}) else dump(call.body)
+        url = URL(self.upstream + request.path_qs, encoded=True)
+        try:
+            async with self._session.request(request.method, url, data=data or None, headers=headers,
+                                             allow_redirects=False) as upstream:
+                sent = _forwarded(upstream.headers)
+                length = upstream.headers.get("Content-Length")
+                return await _send(request, call, upstream.status, sent, upstream.content.iter_any(), length)
+        except aiohttp.ClientError as error:
+            raise Abort from error
+
+    def _die(self) -> None:
+        self._dead = True
+        for connection in self._server.connections:
+            if connection.transport is not None:
+                connection.transport.abort()
+
+
+def _read_json(raw: bytes) -> Any:
+    try:
+        return json.loads(raw)
+    except ValueError:
+        return None
+
+
+def _read_call(path: str, raw: bytes) -> Call:
+    body = _read_json(raw)
+    body = body if isinstance(body, dict) else {}
+    return Call(path, raw.decode(errors="replace"), body, streaming=body.get("stream") is True)
+
+
+def _forwarded(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name.lower() not in NOT_FORWARDED}
+
+
+async def _one(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
+async def _events(chunks: AsyncIterator[bytes]) -> Events:
+    """SSE events, each with the blank line that ends it, as soon as it is complete."""
+    buffer = b""
+    async for chunk in chunks:
+        buffer += chunk
+        while end := BLANK_LINE.search(buffer):
+            yield Event.parse(buffer[: end.end()])
+            buffer = buffer[end.end() :]
+    if buffer:
+        yield Event(buffer)
+
+
+async def _whole(chunks: AsyncIterator[bytes]) -> Events:
+    yield Event.parse(b"".join([chunk async for chunk in chunks]))
+
+
+async def _encoded(events: Events) -> AsyncIterator[bytes]:
+    async for event in events:
+        yield event.encode()
+
+
+async def _encoded_whole(first: Event, events: Events) -> AsyncIterator[bytes]:
+    """A plain answer is its first event; going on to the end lets a transform cut, stall or store."""
+    yield first.encode()
+    async for _ in events:
+        pass
+
+
+async def _send(
+    request: web.BaseRequest, call: Call, status: int, headers: Mapping[str, str], chunks: AsyncIterator[bytes],
+    length: str | int | None = None,
+) -> web.StreamResponse:
+    """Passes an answer on: untouched, or through the transforms when it is a 200 with JSON in it."""
+    kind = headers.get("Content-Type", "")
+    if status == 200 and call.transforms and "json" in kind or "event-stream" in kind:
+        events = _events(chunks) if "event-stream" in kind else _whole(chunks)
+        for transform in call.transforms:
+            events = transform(events)
+        if "event-stream" in kind:
+            chunks, length = _encoded(events), None
+        else:
+            first = await anext(events)
+            length = len(first.encode()) if first.promised_bytes is None else first.promised_bytes
+            chunks = _encoded_whole(first, events)
+    response = web.StreamResponse(status=status, headers=headers)
+    if length is None:
+        response.enable_chunked_encoding()
+    else:
+        response.content_length = int(length)
+    await response.prepare(request)
+    async for chunk in chunks:
+        for piece in _sliced(chunk, call.slice_bytes):
+            await response.write(piece)
+            if call.slice_bytes:
+                await asyncio.sleep(0)  # lets the slice leave as a packet of its own
+    await response.write_eof()
+    if call.closes_silently and request.transport is not None:
+        request.transport.close()
+    return response
+
+
+def _sliced(chunk: bytes, size: int | None) -> Iterable[bytes]:
+    return [chunk] if size is None else [chunk[at : at + size] for at in range(0, len(chunk), size)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.proxy", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("faults", nargs="*", type=Fault.parse, metavar="NAME", help="like --fault")
+    parser.add_argument("--fault", action="append", default=[], type=Fault.parse, metavar="NAME,KEY=VALUE,...")
+    parser.add_argument("--upstream", help="URL of the healthy server")
+    parser.add_argument("--port", type=int, default=0, help="0: a free one")
+    parser.add_argument("--list", action="store_true", help="print the faults")
+    options = parser.parse_args()
+    if options.list:
+        for name, function in FAULTS.items():
+            print(f"{name:18} {function.__doc__}")
+        return
+    if options.upstream is None:
+        parser.error("--upstream is required")
+    # Blocked before the thread starts, so that the signal waits for sigwait here.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    with FaultProxy(options.upstream, [*options.faults, *options.fault], options.port) as proxy:
+        print(proxy.base_url, flush=True)
+        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+
+
+if __name__ == "__main__":
+    main()
