@@ -33,7 +33,9 @@ def accept(path: Path, reason: str, group: str | None) -> str:
     if verdict.partial:
         raise BadInput(f"{path}: is PARTIAL (--only {','.join(run.manifest.only)}); accept a complete run")
     if group is None and verdict.verdict != "PASS" and not verdict.needs_baseline:
-        raise BadInput(f"{path}: is {verdict.verdict} ({verdict.reason}); only a PASS, or a first run that lacks nothing but a baseline, is accepted")
+        raise BadInput(
+            f"{path}: is {verdict.verdict} ({verdict.reason}); only a PASS, or a first run that lacks nothing but a baseline, is accepted"
+        )
     file = project.baseline_file(run.manifest.profile.baseline_name)
     old = read_baseline(file.read_bytes() if file.is_file() else None, str(file))
     new = _baseline(run, verdict, reason)
@@ -70,19 +72,31 @@ def _one_group(new: Baseline, old: Baseline | None, verdict: Verdict, group: str
         raise BadInput(f"{file}: there is no baseline yet; accept the whole run first, without --group")
     judged = next((g for g in verdict.groups if g.group == group), None)
     if judged is None:
-        raise BadInput(f"--group has value {group!r}: the run has no such group; it has {', '.join(g.group for g in verdict.groups)}")
+        raise BadInput(
+            f"--group has value {group!r}: the run has no such group; it has {', '.join(g.group for g in verdict.groups)}"
+        )
     if judged.error or verdict.verdict == "ERROR":
-        raise BadInput(f"--group {group}: {verdict.verdict} ({verdict.reason}); what could not be measured is not accepted")
+        raise BadInput(
+            f"--group {group}: {verdict.verdict} ({verdict.reason}); what could not be measured is not accepted"
+        )
     kept = {i: case for i, case in old.cases.items() if case.group != group}
     taken = {i: case for i, case in new.cases.items() if case.group == group}
-    return old.model_copy(update={"cases": kept | taken, "accepted": new.accepted, "reason": f"{group}: {new.reason} (before: {old.reason})"})
+    return old.model_copy(
+        update={
+            "cases": kept | taken,
+            "accepted": new.accepted,
+            "reason": f"{group}: {new.reason} (before: {old.reason})",
+        }
+    )
 
 
 def _refuse_blind(new: Baseline, verdict: Verdict) -> None:
     for g in (g for g in verdict.groups if g.policy in COMPARED and g.comparison):
         passed = sum(c.outcome == "pass" for c in new.cases.values() if c.group == g.group)
         if g.comparison and stats.smallest_visible_drop(passed, g.comparison.family) is None:
-            raise BadInput(f"group {g.group!r}: only {passed} cases pass, so it could never be shown worse; set it to watch or must in the profile")
+            raise BadInput(
+                f"group {g.group!r}: only {passed} cases pass, so it could never be shown worse; set it to watch or must in the profile"
+            )
 
 
 def _difference(old: Baseline | None, new: Baseline) -> str:

@@ -25,16 +25,28 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder i
 
 @app.command()
 def run(
-    profile: Annotated[Path | None, typer.Option(help="Profile: a YAML in params/, such as params/smollm2.yaml.")] = None,
-    base_url: Annotated[str | None, typer.Option(help="The server, such as http://gpu-box:8000/v1; wins over the profile.")] = None,
+    profile: Annotated[
+        Path | None, typer.Option(help="Profile: a YAML in params/, such as params/smollm2.yaml.")
+    ] = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="The server, such as http://gpu-box:8000/v1; wins over the profile.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Served model name; wins over the profile.")] = None,
     revision: Annotated[str | None, typer.Option(help="What is deployed, such as an image digest.")] = None,
-    suite: Annotated[str | None, typer.Option(help="demo, smoke, integration, scenario or full; default: the profile's.")] = None,
-    only: Annotated[str | None, typer.Option(help="Only these notebooks, groups or cases, comma-separated: the run is PARTIAL.")] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="demo, smoke, integration, scenario or full; default: the profile's.")
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option(help="Only these notebooks, groups or cases, comma-separated: the run is PARTIAL.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Where run folders go; default: outputs/.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with this run instead; asks only what is not recorded.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with this run instead; asks only what is not recorded.")
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print cases, tokens and minutes; ask nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON (docs/schema/verdict.schema.json).")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the verdict as JSON (docs/schema/verdict.schema.json).")
+    ] = False,
 ) -> None:
     """Ask a deployment every case of a suite and give one verdict."""
     from gatebook import runner
@@ -61,7 +73,9 @@ def run(
 @app.command()
 def verify(
     path: RunArgument,
-    reproduced: Annotated[bool, typer.Option("--reproduced", help="Exit 0 for a red run too, if all of it is reproduced.")] = False,
+    reproduced: Annotated[
+        bool, typer.Option("--reproduced", help="Exit 0 for a red run too, if all of it is reproduced.")
+    ] = False,
 ) -> None:
     """Check a run folder without any server: checksums, records, cells, verdict, nbval replay."""
     from gatebook.verify import verify as check
@@ -72,7 +86,9 @@ def verify(
     if not found.reproduced or found.verdict is None:
         print(f"NOT REPRODUCED: {found.run}: this bundle is not the evidence of the verdict that it states")
         raise SystemExit(75)
-    print(f"reproduced, {found.verdict.verdict}{' PARTIAL' if found.verdict.partial else ''}: {found.run}: {found.verdict.reason}")
+    print(
+        f"reproduced, {found.verdict.verdict}{' PARTIAL' if found.verdict.partial else ''}: {found.run}: {found.verdict.reason}"
+    )
     raise SystemExit(0 if reproduced else found.verdict.exit_code)
 
 

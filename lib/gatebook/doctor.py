@@ -28,12 +28,21 @@ def examine() -> list[tuple[bool, str, str]]:
 def _pins(root: Path) -> list[str]:
     """The pinned direct requirements (requirements.in names them, requirements.txt pins them)."""
     direct = {_name(line) for line in _lines(root / "requirements.in")}
-    return [line for file in ("requirements.txt", "requirements-nodeps.txt") for line in _lines(root / file) if file != "requirements.txt" or _name(line) in direct]
+    return [
+        line
+        for file in ("requirements.txt", "requirements-nodeps.txt")
+        for line in _lines(root / file)
+        if file != "requirements.txt" or _name(line) in direct
+    ]
 
 
 def _lines(file: Path) -> list[str]:
     text = file.read_text() if file.is_file() else ""
-    return [line.split("#")[0].strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith(("#", "-"))]
+    return [
+        line.split("#")[0].strip()
+        for line in text.splitlines()
+        if line.strip() and not line.lstrip().startswith(("#", "-"))
+    ]
 
 
 def _name(line: str) -> str:
@@ -66,7 +75,11 @@ def _kernel() -> tuple[bool, str, str]:
     except NoSuchKernel:
         return False, "Jupyter kernel python3", "run `make setup`"
     same = not Path(command).is_absolute() or Path(command).resolve() == Path(sys.executable).resolve()
-    return same, "Jupyter kernel python3", f"it starts {command}, not this environment; remove that kernelspec (`jupyter kernelspec list`)"
+    return (
+        same,
+        "Jupyter kernel python3",
+        f"it starts {command}, not this environment; remove that kernelspec (`jupyter kernelspec list`)",
+    )
 
 
 def _port() -> tuple[bool, str, str]:

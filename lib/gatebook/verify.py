@@ -45,11 +45,17 @@ def verify(path: Path) -> Verification:
         return Verification(path.name, steps=[("plan", str(error))])
     found = Verification(run.manifest.run)
     checks: list[tuple[str, Callable[[], str | None]]] = [
-        ("checksums: every file is what SHA256SUMS says, none missing, none added", lambda: "; ".join(run.damage()[:5]) or None),
+        (
+            "checksums: every file is what SHA256SUMS says, none missing, none added",
+            lambda: "; ".join(run.damage()[:5]) or None,
+        ),
         ("records: every line continues the hash chain that starts at cases.json", lambda: _chains(run)),
         ("notebooks: every code cell of every notebook ran, the gate last", lambda: _executed(run)),
         ("verdicts: computed again from the record, equal to the files", lambda: _same_verdicts(run, found)),
-        ("nbval: every checked cell gives the recorded output in a fresh kernel, with no server", lambda: _replay(run, found)),
+        (
+            "nbval: every checked cell gives the recorded output in a fresh kernel, with no server",
+            lambda: _replay(run, found),
+        ),
     ]
     for what, check in checks:
         found.steps.append((what, check()))
@@ -57,15 +63,14 @@ def verify(path: Path) -> Verification:
 
 
 def _chains(run: Run) -> str | None:
-    try:
-        return next((f"{nb}: no record" for nb in run.notebooks if not run.record_file(nb).exists()), None) or _read_all(run)
-    except BrokenRecord as error:
-        return str(error)
-
-
-def _read_all(run: Run) -> None:
     for notebook in run.notebooks:
-        run.exchanges(notebook)
+        if not run.record_file(notebook).exists():
+            return f"{notebook}: no record"
+        try:
+            run.exchanges(notebook)
+        except BrokenRecord as error:
+            return str(error)
+    return None
 
 
 def _executed(run: Run) -> str | None:
@@ -119,7 +124,11 @@ def _unexpected(report: ET.Element, run: Run) -> str | None:
     if not cases:
         return "nbval replayed no cell"
     for notebook in (*run.notebooks, OVERALL):
-        cells = [c for c in cases if f"{notebook}.ipynb" in str(c.get("classname")) or f"{notebook}.ipynb" in str(c.get("name"))]
+        cells = [
+            c
+            for c in cases
+            if f"{notebook}.ipynb" in str(c.get("classname")) or f"{notebook}.ipynb" in str(c.get("name"))
+        ]
         if not cells:
             return f"{notebook}: nbval replayed no cell"
         failed = [c for c in cells if c.find("failure") is not None or c.find("error") is not None]

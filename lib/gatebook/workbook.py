@@ -17,6 +17,7 @@ from gatebook.judge.verdict import Verdict
 from gatebook.opening import open_run
 from gatebook.plan import project
 from gatebook.plan.settings import Profile, load_profile, profile_from
+from gatebook.record.exchange import Exchange
 from gatebook.record.run import Run
 from gatebook.tell import plots, tables
 from gatebook.tell.examples import Examples
@@ -70,7 +71,11 @@ class Workbook:
 
         total = sum(len(c.requests()) + c.canary for c in self.run.expected(self._notebook))
         with tqdm(total=total, unit="request", disable=self._planned) as bar:
-            collect(self.run, self._notebook, lambda exchange: bar.update(exchange.kind in ("ask", "canary")) and None)
+
+            def progress(exchange: Exchange) -> None:
+                bar.update(int(exchange.kind == "ask" or exchange.key.endswith("/canary")))
+
+            collect(self.run, self._notebook, progress)
         self.__dict__.pop("_verdict", None)
         print(f"{len(self.run.exchanges(self._notebook))} exchanges are in {self.run.record_file(self._notebook).name}")
 
@@ -130,7 +135,9 @@ def _profile(parameters: dict[str, dict[str, Any]]) -> Profile:
         name = target.get("baseline") or target.get("model") or "notebook"
         return profile_from(given, "the notebook's parameters", str(name))
     if not (named := os.environ.get("GATEBOOK_PROFILE")):
-        raise BadInput("no target is named: run with `papermill -f params/smollm2.yaml`, or set GATEBOOK_PROFILE (`make lab` does)")
+        raise BadInput(
+            "no target is named: run with `papermill -f params/smollm2.yaml`, or set GATEBOOK_PROFILE (`make lab` does)"
+        )
     path = Path(named)
     return load_profile(path if path.is_absolute() or path.exists() else project.root() / path)
 

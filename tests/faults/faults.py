@@ -1,164 +1,26 @@
 """Faults of LLM servers as they look on the wire: one function a fault, all in FAULTS.
 
-A fault is called once for each request that it strikes, before anything goes upstream. It may change the request
-(`call.body`), answer in place of the server (`call.reply`), change the answer (`call.transforms`) or the connection.
-
-An answer is a sequence of events: the SSE events of a stream, or the one JSON body of a plain answer. A transform takes
-that sequence and yields another, so nothing waits for the end of a stream, and faults compose in the order of their list.
+A `@fault` is called once for each request that it strikes, before anything goes upstream: it changes the request
+(`call.body`), answers in place of the server (`call.reply`), or says what is to be changed in the answer. A
+`@answer_fault` is a generator over the events of the answer (see call.py). Faults compose in the order of their list.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import math
 import random
-import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
-Json = dict[str, Any]
+from tests.faults.call import Abort, Call, Event, Events, Json, Reply, Rewriter, dump
+
 FOREVER = math.inf
-JSON_EVENT = re.compile(rb"((?:.*\n)?data: ?|\s*)(\{.*\})(\s*)", re.DOTALL)
-
-
-class Abort(Exception):
-    """The server breaks the connection here."""
-
-
-def dump(document: Json) -> bytes:
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-@dataclass
-class Event:
-    """One SSE event, or the whole body of a plain answer; `document` is None when it is not a JSON object."""
-
-    raw: bytes
-    document: Json | None = None
-    head: bytes = b""
-    tail: bytes = b""
-    promised_bytes: int | None = None
-    """Content-Length of a plain answer, where it is not the length of this event."""
-
-    @classmethod
-    def parse(cls, raw: bytes) -> Event:
-        match = JSON_EVENT.fullmatch(raw)
-        try:
-            return cls(raw, json.loads(match[2]), match[1], match[3]) if match else cls(raw)
-        except ValueError:
-            return cls(raw)
-
-    def encode(self) -> bytes:
-        return self.raw if self.document is None else self.head + dump(self.document) + self.tail
-
-    def choices(self) -> Iterator[tuple[Json, Json]]:
-        """(choice, its delta or message)."""
-        for choice in (self.document or {}).get("choices") or []:
-            yield choice, choice.get("delta") or choice.get("message") or {}
-
-    def has_content(self) -> bool:
-        return any(part.get("content") for _, part in self.choices())
-
-    def finishes(self) -> bool:
-        return any(choice.get("finish_reason") for choice, _ in self.choices())
-
-
-Events = AsyncIterator[Event]
-Transform = Callable[[Events], Events]
-Rewriter = Callable[[str, bool], str]
-"""(next piece of the content, is it the last) -> what is said instead. The last piece may be empty."""
-
-
-@dataclass
-class Reply:
-    status: int
-    body: bytes
-    headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
-
-
-@dataclass
-class Call:
-    """One request on its way through the proxy."""
-
-    path: str
-    text: str
-    body: Json
-    streaming: bool
-    reply: Reply | None = None
-    transforms: list[Transform] = field(default_factory=list)
-    delay_s: float = 0.0
-    slice_bytes: int | None = None
-    closes_silently: bool = False
-    kills_server: bool = False
-
-    def contains(self, needle: str) -> bool:
-        return needle in self.text or needle in json.dumps(self.body, ensure_ascii=False)
-
-    def refuse(self, status: int, kind: str, message: str, **headers: str) -> None:
-        """Answers with the error envelope of newer vLLM."""
-        error = {"message": message, "type": kind, "param": None, "code": status}
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        self.reply = Reply(status, dump({"error": error}), {"Content-Type": "application/json"} | named)
-
-    def edit(self, change: Callable[[Json], None]) -> None:
-        """Changes each JSON document of the answer in place."""
-
-        async def transform(events: Events) -> Events:
-            async for event in events:
-                if event.document is not None:
-                    change(event.document)
-                yield event
-
-        self.transforms.append(transform)
-
-    def edit_parts(self, change: Callable[[Json], None]) -> None:
-        """Changes each delta (or the message) that bears content."""
-
-        async def transform(events: Events) -> Events:
-            async for event in events:
-                for _, part in event.choices():
-                    if part.get("content"):
-                        change(part)
-                yield event
-
-        self.transforms.append(transform)
-
-    def rewrite(self, make: Callable[[], Rewriter]) -> None:
-        """Replaces the content, with one rewriter a choice; what is left over is sent before the finish chunk."""
-
-        async def transform(events: Events) -> Events:
-            rewriters: dict[int, Rewriter] = {}
-            async for event in events:
-                silenced = False
-                for choice, part in event.choices():
-                    old, last = part.get("content") or "", "message" in choice or bool(choice.get("finish_reason"))
-                    if part.get("tool_calls") or choice.get("finish_reason") == "tool_calls" or not (old or last):
-                        continue
-                    index = choice.get("index", 0)
-                    new = rewriters.setdefault(index, make())(old, last)
-                    if old or "message" in choice:
-                        part["content"] = new
-                        silenced = not new and not last
-                    else:
-                        for extra in _content_events(event, index, new):
-                            yield extra
-                if not silenced:
-                    yield event
-
-        self.transforms.append(transform)
-
-
-def _content_events(finish: Event, index: int, text: str, chars: int = 8) -> Iterator[Event]:
-    """Content chunks like the server's own, built from its finish chunk."""
-    for start in range(0, len(text), chars):
-        document = {name: deepcopy(value) for name, value in (finish.document or {}).items()
-                    if name not in ("usage", "timings")}
-        document["choices"] = [{"index": index, "delta": {"content": text[start : start + chars]}, "finish_reason": None}]
-        yield Event(b"", document, finish.head, finish.tail)
 
 
 @dataclass
@@ -171,6 +33,7 @@ class Context:
 
 
 FaultFunction = Callable[[Call, Context], None]
+AnswerFunction = Callable[[Events, Call, Context], Events]
 FAULTS: dict[str, FaultFunction] = {}
 STREAMS_ONLY: set[str] = set()
 
@@ -180,17 +43,26 @@ def fault(function: FaultFunction) -> FaultFunction:
     return function
 
 
-def stream_fault(function: FaultFunction) -> FaultFunction:
-    """Registers a fault that a plain answer cannot have."""
+def answer_fault(function: AnswerFunction) -> AnswerFunction:
+    @functools.wraps(function)
+    def add(call: Call, context: Context) -> None:
+        call.transforms.append(lambda events: function(events, call, context))
+
+    FAULTS[function.__name__] = add
+    return function
+
+
+def stream_fault(function: AnswerFunction) -> AnswerFunction:
+    """An answer fault that a plain answer cannot have."""
     STREAMS_ONLY.add(function.__name__)
-    return fault(function)
+    return answer_fault(function)
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 
-@fault
-def unauthorized(call: Call, context: Context) -> None:
+@answer_fault
+async def unauthorized(events: Events, call: Call, context: Context) -> Events:
     """401: the key is refused."""
     call.refuse(401, "AuthenticationError", "Incorrect API key provided.", WWW_Authenticate="Bearer")
 
@@ -208,10 +80,13 @@ def no_model(call: Call, context: Context) -> None:
 @fault
 def bad_request(call: Call, context: Context) -> None:
     """400 in vLLM's older flat envelope: the tokenizer has no chat template."""
-    message = ("As of transformers v4.44, default chat template is no longer allowed, so you must provide a chat "
-               "template if the tokenizer does not define one.")
-    call.reply = Reply(400, dump({"object": "error", "message": message, "type": "BadRequestError", "param": None,
-                                  "code": 400}))
+    message = (
+        "As of transformers v4.44, default chat template is no longer allowed, so you must provide a chat "
+        "template if the tokenizer does not define one."
+    )
+    call.reply = Reply(
+        400, dump({"object": "error", "message": message, "type": "BadRequestError", "param": None, "code": 400})
+    )
 
 
 @fault
@@ -251,39 +126,31 @@ def hang(call: Call, context: Context) -> None:
 @fault
 def stall(call: Call, context: Context) -> None:
     """Headers and the role chunk arrive, then nothing (plain: headers only)."""
-
-    async def transform(events: Events) -> Events:
-        async for event in events:
-            if not call.streaming:
-                yield Event(b"", promised_bytes=len(event.encode()))
-            if event.has_content() or event.finishes():
-                await asyncio.sleep(FOREVER)
-            yield event
-
-    call.transforms.append(transform)
+    async for event in events:
+        if not call.streaming:
+            yield Event(b"", promised_bytes=len(event.encode()))
+        if not call.streaming or event.has_content() or event.finishes():
+            await asyncio.sleep(FOREVER)
+        yield event
 
 
-@fault
-def cut(call: Call, context: Context) -> None:
+@answer_fault
+async def cut(events: Events, call: Call, context: Context) -> Events:
     """The connection breaks after 3 content chunks (plain: after half of the body)."""
-
-    async def transform(events: Events) -> Events:
-        contents = 0
-        async for event in events:
-            if not call.streaming:
-                whole = event.encode()
-                yield Event(whole[: len(whole) // 2], promised_bytes=len(whole))
-                raise Abort
-            contents += event.has_content()
-            if contents > 3 or event.finishes():
-                raise Abort
-            yield event
-
-    call.transforms.append(transform)
+    contents = 0
+    async for event in events:
+        if not call.streaming:
+            whole = event.encode()
+            yield Event(whole[: len(whole) // 2], promised_bytes=len(whole))
+            raise Abort
+        contents += event.has_content()
+        if contents > 3 or event.finishes():
+            raise Abort
+        yield event
 
 
-@fault
-def slow(call: Call, context: Context) -> None:
+@answer_fault
+async def slow(events: Events, call: Call, context: Context) -> Events:
     """The first byte comes `arg` seconds late (1)."""
     call.delay_s += float(context.arg or 1)
 
@@ -291,17 +158,13 @@ def slow(call: Call, context: Context) -> None:
 @stream_fault
 def slow_tokens(call: Call, context: Context) -> None:
     """`arg` seconds (0.1) pass before each event."""
-
-    async def transform(events: Events) -> Events:
-        async for event in events:
-            await asyncio.sleep(float(context.arg or 0.1))
-            yield event
-
-    call.transforms.append(transform)
+    async for event in events:
+        await asyncio.sleep(float(context.arg or 0.1))
+        yield event
 
 
-@fault
-def die(call: Call, context: Context) -> None:
+@answer_fault
+async def die(events: Events, call: Call, context: Context) -> Events:
     """From this request on every connection, GETs too, is broken: a dead server."""
     call.kills_server = True
 
@@ -330,68 +193,52 @@ def disconnect_idle(call: Call, context: Context) -> None:
 @stream_fault
 def no_end(call: Call, context: Context) -> None:
     """The stream ends cleanly without finish_reason, usage and [DONE]."""
-
-    async def transform(events: Events) -> Events:
-        async for event in events:
-            if not event.finishes():
-                yield event
-                continue
-            for choice, _ in event.choices():
-                choice["finish_reason"] = None
-            if event.has_content():  # vLLM puts the last token and the finish reason into one chunk
-                yield event
-            return
-
-    call.transforms.append(transform)
+    async for event in events:
+        if not event.finishes():
+            yield event
+            continue
+        for choice, _ in event.choices():
+            choice["finish_reason"] = None
+        if event.has_content():  # vLLM puts the last token and the finish reason into one chunk
+            yield event
+        return
 
 
 @stream_fault
-def no_done(call: Call, context: Context) -> None:
+async def no_done(events: Events, call: Call, context: Context) -> Events:
     """Only [DONE] is missing."""
-
-    async def transform(events: Events) -> Events:
-        async for event in events:
-            if event.raw.strip() != b"data: [DONE]":
-                yield event
-
-    call.transforms.append(transform)
+    async for event in events:
+        if event.raw.strip() != b"data: [DONE]":
+            yield event
 
 
 @stream_fault
-def error_event(call: Call, context: Context) -> None:
+async def error_event(events: Events, call: Call, context: Context) -> Events:
     """An error event after 3 content chunks ends the stream."""
-
-    async def transform(events: Events) -> Events:
-        contents = 0
-        async for event in events:
-            contents += event.has_content()
-            if contents > 3 or event.finishes():
-                error = {"message": "EngineCore encountered an issue.", "type": "InternalServerError", "code": 500}
-                yield Event(b"", {"error": error}, event.head, event.tail)
-                return
-            yield event
-
-    call.transforms.append(transform)
+    contents = 0
+    async for event in events:
+        contents += event.has_content()
+        if contents > 3 or event.finishes():
+            error = {"message": "EngineCore encountered an issue.", "type": "InternalServerError", "code": 500}
+            yield Event(b"", {"error": error}, event.head, event.tail)
+            return
+        yield event
 
 
 @stream_fault
-def dup(call: Call, context: Context) -> None:
+async def dup(events: Events, call: Call, context: Context) -> Events:
     """Each content delta is sent twice."""
-
-    async def transform(events: Events) -> Events:
-        async for event in events:
-            yield event
-            if event.has_content() and not event.finishes():
-                yield deepcopy(event)
-
-    call.transforms.append(transform)
+    async for event in events:
+        yield event
+        if event.has_content() and not event.finishes():
+            yield deepcopy(event)
 
 
 # --- envelope ---------------------------------------------------------------------------------------------------------
 
 
-@fault
-def no_choices(call: Call, context: Context) -> None:
+@answer_fault
+async def no_choices(events: Events, call: Call, context: Context) -> Events:
     """The answer has no choices."""
     call.edit(lambda document: document.pop("choices", None))
 
@@ -399,20 +246,16 @@ def no_choices(call: Call, context: Context) -> None:
 @fault
 def bad_json(call: Call, context: Context) -> None:
     """The JSON of the body, or of each event, breaks off."""
-
-    async def transform(events: Events) -> Events:
-        async for event in events:
-            if event.document is None:
-                yield event
-                continue
-            text = dump(event.document)
-            yield Event(event.head + text[: len(text) * 2 // 3] + event.tail)
-
-    call.transforms.append(transform)
+    async for event in events:
+        if event.document is None:
+            yield event
+            continue
+        text = dump(event.document)
+        yield Event(event.head + text[: len(text) * 2 // 3] + event.tail)
 
 
-@fault
-def finish(call: Call, context: Context) -> None:
+@answer_fault
+async def finish(events: Events, call: Call, context: Context) -> Events:
     """finish_reason is always stop."""
 
     def change(document: Json) -> None:
@@ -451,14 +294,10 @@ def usage_zero(call: Call, context: Context) -> None:
 @fault
 def usage_missing(call: Call, context: Context) -> None:
     """No usage, though it was asked for."""
-
-    async def transform(events: Events) -> Events:
-        async for event in events:
-            if event.document is not None and event.document.pop("usage", None) and not event.document.get("choices"):
-                continue
-            yield event
-
-    call.transforms.append(transform)
+    async for event in events:
+        if event.document is not None and event.document.pop("usage", None) and not event.document.get("choices"):
+            continue
+        yield event
 
 
 @fault
@@ -510,8 +349,46 @@ def cache(call: Call, context: Context) -> None:
 # --- content ----------------------------------------------------------------------------------------------------------
 
 SENTENCE = "I am happy to help you with that. "
-SCRIPTS = ("the ing tion 的 是 在 ных ста την και の ます 한다 에서 ال في है में }); </div> \\u ▁▁ ::= __init__ 龘 ẹ̀ ğ ß "
-           "0x7f ,, .. ?! [[ 俺 ʻ ქართ ಕನ್ನಡ ไทย").split(" ")
+SCRIPTS = [
+    "the",
+    "ing",
+    "tion",
+    "的",
+    "是",
+    "在",
+    "ных",
+    "ста",
+    "την",
+    "και",
+    "の",
+    "ます",
+    "한다",
+    "에서",
+    "ال",
+    "في",
+    "है",
+    "में",
+    "});",
+    "</div>",
+    "\\u",
+    "▁▁",
+    "::=",
+    "__init__",
+    "龘",
+    "ẹ̀",
+    "ğ",
+    "ß",
+    "0x7f",
+    ",,",
+    "..",
+    "?!",
+    "[[",
+    "俺",
+    "ʻ",
+    "ქართ",
+    "ಕನ್ನಡ",
+    "ไทย",
+]
 
 
 def _recite(text: str, at_least: int = 0, keep: int = 0) -> Rewriter:

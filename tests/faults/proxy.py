@@ -1,15 +1,16 @@
 """A reverse proxy that stands before a healthy OpenAI-compatible server and makes faults on the wire.
 
-    with FaultProxy("http://127.0.0.1:8111", ["hang"]) as proxy:
-        ask(proxy.base_url)
+with FaultProxy("http://127.0.0.1:8111", ["hang"]) as proxy:
+    ask(proxy.base_url)
 
-    python -m tests.faults.proxy --upstream http://127.0.0.1:8111 --fault garbage,rate=0.3,after=5,only=streams
+python -m tests.faults.proxy --upstream http://127.0.0.1:8111 --fault garbage,rate=0.3,after=5,only=streams
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import json
 import math
 import random
@@ -17,6 +18,7 @@ import re
 import signal
 import threading
 from collections.abc import AsyncIterator, Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, fields
 from types import TracebackType
 from typing import Any, Literal, NamedTuple
@@ -25,12 +27,23 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from tests.faults.faults import FAULTS, STREAMS_ONLY, Abort, Call, Context, Event, Events, dump
+from tests.faults.call import Abort, Call, Event, Events, dump
+from tests.faults.faults import FAULTS, STREAMS_ONLY, Context
 
 BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 # Hop-by-hop headers, and those that the proxy sets itself.
-NOT_FORWARDED = {"connection", "keep-alive", "transfer-encoding", "content-length", "host", "accept-encoding", "te",
-                 "trailer", "upgrade", "expect"}
+NOT_FORWARDED = {
+    "connection",
+    "keep-alive",
+    "transfer-encoding",
+    "content-length",
+    "host",
+    "accept-encoding",
+    "te",
+    "trailer",
+    "upgrade",
+    "expect",
+}
 LISTS_MODELS = "/v1/models"
 
 
@@ -124,7 +137,9 @@ class FaultProxy:
             raise self._failure
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
 
@@ -140,8 +155,11 @@ class FaultProxy:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         # A connection a request: llama.cpp closes after each stream without saying so.
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, force_close=True), timeout=aiohttp.ClientTimeout(total=None),
-            auto_decompress=False, read_bufsize=2**20, skip_auto_headers=["User-Agent", "Accept", "Content-Type"],
+            connector=aiohttp.TCPConnector(limit=0, force_close=True),
+            timeout=aiohttp.ClientTimeout(total=None),
+            auto_decompress=False,
+            read_bufsize=2**20,
+            skip_auto_headers=["User-Agent", "Accept", "Content-Type"],
         )
         # A client that leaves cancels its request upstream too, as in front of a real server.
         self._server = web.Server(self._handle, handler_cancellation=True, access_log=None)
@@ -159,8 +177,9 @@ class FaultProxy:
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
             raw = await request.content.read()
-            call = _read_call(request.path, raw)
-            self.requests.append(Request(request.method, request.path, _read_json(raw)))
+            body = _read_json(raw)
+            self.requests.append(Request(request.method, request.path, body))
+            call = Call(request.path, raw.decode(errors="replace"), deepcopy(body) if isinstance(body, dict) else {})
             for armed in (striking := [armed for armed in self._armed if armed.strikes(call)]):
                 FAULTS[armed.fault.name](call, armed.context)
             if call.kills_server:
@@ -169,21 +188,22 @@ class FaultProxy:
             if self._dead:
                 raise Abort
             await asyncio.sleep(call.delay_s)
-            return await self._answer(request, raw, call)
+            changed = isinstance(body, dict) and call.body != body
+            return await self._answer(request, call, dump(call.body) if changed else raw)
         except Abort:
             if request.transport is not None:
                 request.transport.abort()
             return web.Response()  # nobody is left to read it
 
-    async def _answer(self, request: web.BaseRequest, raw: bytes, call: Call) -> web.StreamResponse:
+    async def _answer(self, request: web.BaseRequest, call: Call, data: bytes) -> web.StreamResponse:
         if call.reply is not None:
             return await _send(request, call, call.reply.status, call.reply.headers, _one(call.reply.body))
         headers = _forwarded(request.headers) | {"Accept-Encoding": "identity"}
-        data = raw if call.body == (_read_json(raw) or {}) else dump(call.body)
         url = URL(self.upstream + request.path_qs, encoded=True)
         try:
-            async with self._session.request(request.method, url, data=data or None, headers=headers,
-                                             allow_redirects=False) as upstream:
+            async with self._session.request(
+                request.method, url, data=io.BytesIO(data) if data else None, headers=headers, allow_redirects=False
+            ) as upstream:
                 sent = _forwarded(upstream.headers)
                 length = upstream.headers.get("Content-Length")
                 return await _send(request, call, upstream.status, sent, upstream.content.iter_any(), length)
@@ -202,12 +222,6 @@ def _read_json(raw: bytes) -> Any:
         return json.loads(raw)
     except ValueError:
         return None
-
-
-def _read_call(path: str, raw: bytes) -> Call:
-    body = _read_json(raw)
-    body = body if isinstance(body, dict) else {}
-    return Call(path, raw.decode(errors="replace"), body, streaming=body.get("stream") is True)
 
 
 def _forwarded(headers: Mapping[str, str]) -> dict[str, str]:
@@ -247,16 +261,21 @@ async def _encoded_whole(first: Event, events: Events) -> AsyncIterator[bytes]:
 
 
 async def _send(
-    request: web.BaseRequest, call: Call, status: int, headers: Mapping[str, str], chunks: AsyncIterator[bytes],
+    request: web.BaseRequest,
+    call: Call,
+    status: int,
+    headers: Mapping[str, str],
+    chunks: AsyncIterator[bytes],
     length: str | int | None = None,
 ) -> web.StreamResponse:
     """Passes an answer on: untouched, or through the transforms when it is a 200 with JSON in it."""
     kind = headers.get("Content-Type", "")
-    if status == 200 and call.transforms and "json" in kind or "event-stream" in kind:
-        events = _events(chunks) if "event-stream" in kind else _whole(chunks)
+    is_stream = "event-stream" in kind
+    if status == 200 and call.transforms and (is_stream or "json" in kind):
+        events = _events(chunks) if is_stream else _whole(chunks)
         for transform in call.transforms:
             events = transform(events)
-        if "event-stream" in kind:
+        if is_stream:
             chunks, length = _encoded(events), None
         else:
             first = await anext(events)
@@ -284,8 +303,9 @@ def _sliced(chunk: bytes, size: int | None) -> Iterable[bytes]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.proxy", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faults.proxy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("faults", nargs="*", type=Fault.parse, metavar="NAME", help="like --fault")
     parser.add_argument("--fault", action="append", default=[], type=Fault.parse, metavar="NAME,KEY=VALUE,...")
     parser.add_argument("--upstream", help="URL of the healthy server")

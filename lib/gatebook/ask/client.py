@@ -73,7 +73,9 @@ class Lane:
     def __init__(self, target: Target, base_url: str, lag: LoopLag, close: bool = True) -> None:
         key = api_key(target)
         extra = extra_headers(target)
-        self._secrets = [value for value in (key, *(v for k, v in extra.items() if target.headers[k].startswith("env:"))) if value]
+        self._secrets = [
+            value for value in (key, *(v for k, v in extra.items() if target.headers[k].startswith("env:"))) if value
+        ]
         self._base_url, self._lag = base_url.rstrip("/"), lag
         self._headers = {
             "Content-Type": "application/json",
@@ -92,7 +94,9 @@ class Lane:
     async def __aenter__(self) -> Lane:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
         await self._client.aclose()
 
     async def ask(

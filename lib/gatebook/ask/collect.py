@@ -18,7 +18,6 @@ from gatebook.plan.cases import Ask, Case
 from gatebook.plan.settings import Profile
 from gatebook.record.exchange import Exchange
 from gatebook.record.identity import identify
-from gatebook.record.journal import Journal
 from gatebook.record.run import Run, now
 
 PROBES = ("models", "/version", "/get_model_info", "/props", "/health")
@@ -113,7 +112,9 @@ class _Collector:
 
     async def _one(self, lane: Lane, case: Case, ask: Ask) -> None:
         if self._left() <= 0:
-            await self._stop(f"the notebook's deadline of {self._limits.notebook_deadline_s:g} s (or the run's) passed before it was asked")
+            await self._stop(
+                f"the notebook's deadline of {self._limits.notebook_deadline_s:g} s (or the run's) passed before it was asked"
+            )
             return
         key = f"{case.id}/{ask.name}"
         if ask.path is not None:
@@ -135,7 +136,9 @@ class _Collector:
         body = {**HELLO, "max_tokens": 1}
         alive = await self._chat(lane, "canary", f"{after}/still-there", body, case=None, ask="still-there")
         if alive.fault is not None:
-            await self._stop(f"the server stopped answering at {after} ({broken.detail}); a plain request then: {alive.detail}")
+            await self._stop(
+                f"the server stopped answering at {after} ({broken.detail}); a plain request then: {alive.detail}"
+            )
 
     async def _ready(self, lane: Lane) -> Exchange:
         """Ready means that one token was generated. Not streamed, so that a broken stream is seen for what it is."""
@@ -144,7 +147,11 @@ class _Collector:
         deadline = time.monotonic() + min(self._limits.ready_deadline_s, max(self._left(), 1.0))
         for number in range(count, count + 3):
             ready = await lane.ask(
-                kind="ready", key=f"ready/{number}", body=body, retries=10_000, deadline_s=max(deadline - time.monotonic(), 1.0)
+                kind="ready",
+                key=f"ready/{number}",
+                body=body,
+                retries=10_000,
+                deadline_s=max(deadline - time.monotonic(), 1.0),
             )
             await self._record(ready)
             if (ready.status or 0) < 500 or ready.fault != "status" or time.monotonic() >= deadline:
@@ -153,9 +160,15 @@ class _Collector:
 
     async def _probe(self, lane: Lane, path: str) -> None:
         if f"probe/{path}" not in self._keys:
-            await self._record(await lane.ask(kind="probe", key=f"probe/{path}", body=None, path=path, deadline_s=PROBE_DEADLINE_S, retries=0))
+            await self._record(
+                await lane.ask(
+                    kind="probe", key=f"probe/{path}", body=None, path=path, deadline_s=PROBE_DEADLINE_S, retries=0
+                )
+            )
 
-    async def _chat(self, lane: Lane, kind: Any, key: str, body: dict[str, Any], case: str | None, ask: str) -> Exchange:
+    async def _chat(
+        self, lane: Lane, kind: Any, key: str, body: dict[str, Any], case: str | None, ask: str
+    ) -> Exchange:
         exchange = await lane.ask(
             kind=kind, key=key, body=self._body(key, body), case=case, ask=ask,
             deadline_s=self._deadline(), retries=self._limits.transport_retries,

@@ -37,7 +37,9 @@ def endpoint(target: Target, resumed: str | None) -> tuple[str, Start | None]:
         return f"http://127.0.0.1:{port}/v1", partial(embedded_server, port=port)
     url = resumed or target.base_url or os.environ.get("OPENAI_BASE_URL")
     if not url:
-        raise BadInput("target.base_url is missing: name the server with --base-url, in the profile, or in OPENAI_BASE_URL")
+        raise BadInput(
+            "target.base_url is missing: name the server with --base-url, in the profile, or in OPENAI_BASE_URL"
+        )
     return normal_base_url(url), None
 
 
@@ -67,7 +69,12 @@ def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
         if process.poll() is not None:
             raise ServerFailed(f"the embedded server ended with status {process.returncode}: {_tail(log)}")
         try:
-            if httpx.post(f"http://127.0.0.1:{port}/v1/chat/completions", json=body, timeout=10, trust_env=False).status_code == 200:
+            if (
+                httpx.post(
+                    f"http://127.0.0.1:{port}/v1/chat/completions", json=body, timeout=10, trust_env=False
+                ).status_code
+                == 200
+            ):
                 return
         except httpx.TransportError:
             pass

@@ -57,4 +57,6 @@ def read_baseline(raw: bytes | None, where: str) -> Baseline | None:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "the file"
-        raise BadInput(f"{where}: {key} is not what a baseline has ({first['msg']}); accept a run again with `gatebook accept`") from None
+        raise BadInput(
+            f"{where}: {key} is not what a baseline has ({first['msg']}); accept a run again with `gatebook accept`"
+        ) from None

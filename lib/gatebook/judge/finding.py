@@ -46,7 +46,12 @@ class Finding(BaseModel):
         """A number that is none cannot have passed: NaN compares false with every limit."""
         measured = data.get("measured")
         if isinstance(measured, float) and not math.isfinite(measured):
-            return {**data, "outcome": "error", "measured": None, "reason": f"measured {measured}: {data.get('reason')}"}
+            return {
+                **data,
+                "outcome": "error",
+                "measured": None,
+                "reason": f"measured {measured}: {data.get('reason')}",
+            }
         return data
 
 

@@ -68,7 +68,13 @@ class _Judge:
             result = Result("error", "nothing was recorded: the notebook did not reach the server")
         elif readies[-1].fault is None:
             took = sum(a.elapsed_ms for e in readies for a in e.attempts)
-            result = Result("pass", "a one-token chat was answered", round(took, 1), self._profile.limits.ready_deadline_s * 1000, "ms")
+            result = Result(
+                "pass",
+                "a one-token chat was answered",
+                round(took, 1),
+                self._profile.limits.ready_deadline_s * 1000,
+                "ms",
+            )
         else:
             result = Result(*self._blame(readies[-1]))
         return self._finding(f"{self._notebook}.ready", "ready", group, "answered", result)
@@ -110,8 +116,20 @@ class _Judge:
         if canary is not None and (canary.fault or not read_answer(canary).text.strip()):
             said.append(f"the plain request after it was not answered: {canary.detail or 'empty content'}")
         if said:
-            return Result("fail", "; ".join(said[:3]) + (f"; and {len(said) - 3} more" if len(said) > 3 else ""), len(said), 0, "violations")
-        return Result("pass", f"{len(chats)} {'reply keeps' if len(chats) == 1 else 'replies keep'} the contract", 0, 0, "violations")
+            return Result(
+                "fail",
+                "; ".join(said[:3]) + (f"; and {len(said) - 3} more" if len(said) > 3 else ""),
+                len(said),
+                0,
+                "violations",
+            )
+        return Result(
+            "pass",
+            f"{len(chats)} {'reply keeps' if len(chats) == 1 else 'replies keep'} the contract",
+            0,
+            0,
+            "violations",
+        )
 
     def _blame(self, exchange: Exchange) -> tuple[Outcome, str]:
         """Whose fault a request without a usable reply is (DESIGN §6)."""
@@ -122,12 +140,17 @@ class _Judge:
             return "fail", f"model {target.model!r} is not served: {exchange.detail}"
         if exchange.status in REFUSED_KEY:
             where = target.api_key_env or "OPENAI_API_KEY"
-            return ("fail" if self._good_first(exchange) else "error"), f"the key was refused ({exchange.detail}); check the variable {where}"
+            return (
+                "fail" if self._good_first(exchange) else "error"
+            ), f"the key was refused ({exchange.detail}); check the variable {where}"
         detail = exchange.detail
         if exchange.fault == "deadline" and self._identity.health == 200:
             detail += ", though /health says 200"
         if self._good_first(exchange):
-            return "fail", f"{detail}; the server had answered before, so this is the deployment's fault{self._companions(exchange)}"
+            return (
+                "fail",
+                f"{detail}; the server had answered before, so this is the deployment's fault{self._companions(exchange)}",
+            )
         return "error", f"{detail}; the server has not given one good answer in this run"
 
     def _good_first(self, exchange: Exchange) -> bool:
@@ -136,8 +159,16 @@ class _Judge:
     def _companions(self, exchange: Exchange) -> str:
         """The other requests that broke in the same way right after: they were in flight together."""
         here = self._order[exchange.key]
-        others = [e.case for e in self._exchanges[here + 1 : here + 64] if e.case and e.case != exchange.case and e.fault in ("no_byte", "broken")]
-        return f" (in flight with it: {', '.join(dict.fromkeys(others[:5]))})" if others and exchange.fault in ("no_byte", "broken") else ""
+        others = [
+            e.case
+            for e in self._exchanges[here + 1 : here + 64]
+            if e.case and e.case != exchange.case and e.fault in ("no_byte", "broken")
+        ]
+        return (
+            f" (in flight with it: {', '.join(dict.fromkeys(others[:5]))})"
+            if others and exchange.fault in ("no_byte", "broken")
+            else ""
+        )
 
     def _finding(self, stem: str, case: str, group: str, check: str, result: Result) -> Finding:
         return Finding(
@@ -157,7 +188,12 @@ def expectations(evidence: Evidence) -> Iterator[tuple[str, int, Result]]:
 
 def _good(exchange: Exchange) -> bool:
     """A complete chat reply with text: the server can do it."""
-    return exchange.kind in ("ask", "canary", "ready") and exchange.method == "POST" and not exchange.fault and bool(read_answer(exchange).text)
+    return (
+        exchange.kind in ("ask", "canary", "ready")
+        and exchange.method == "POST"
+        and not exchange.fault
+        and bool(read_answer(exchange).text)
+    )
 
 
 def _unfinished(replies: list[Reply]) -> Result | None:
@@ -167,7 +203,11 @@ def _unfinished(replies: list[Reply]) -> Result | None:
         if reply.answer.finish_reason != reply.ask.finish:
             said = f"{reply.ask.name}: finish_reason is {reply.answer.finish_reason!r}, expected {reply.ask.finish!r}"
             return Result("fail", said, reply.answer.finish_reason, reply.ask.finish)
-    return Result("pass", f"finish_reason is {judged[0].ask.finish!r}", judged[0].ask.finish, judged[0].ask.finish) if judged else None
+    return (
+        Result("pass", f"finish_reason is {judged[0].ask.finish!r}", judged[0].ask.finish, judged[0].ask.finish)
+        if judged
+        else None
+    )
 
 
 def _wants(ask: Ask) -> bool:

@@ -40,7 +40,11 @@ class Change(BaseModel):
 
 def fingerprint(run: Run, identity: Identity, findings: list[Finding]) -> Fingerprint:
     """Flat name -> value. What the server does not tell is left out, not empty."""
-    values: Fingerprint = {"engine": identity.engine, "version": identity.version, "context_tokens": identity.context_tokens}
+    values: Fingerprint = {
+        "engine": identity.engine,
+        "version": identity.version,
+        "context_tokens": identity.context_tokens,
+    }
     values |= {f"metadata.{k}": v for k, v in sorted(identity.metadata.items()) if isinstance(v, str | int | float)}
     values |= {f"sampling.{k}": _rounded(v) for k, v in sorted(identity.sampling.items())}
     for notebook in run.notebooks:

@@ -41,12 +41,19 @@ def decide(judged: Judged) -> Verdict:
     moved = changes(judged.baseline.fingerprint, judged.fingerprint) if judged.baseline else []
     if judged.baseline and judged.baseline.revision == profile.target.revision:
         revision = profile.target.revision or "none named"
-        said += [("FAIL", f"{change}, under the same revision ({revision}); a new one is told with --revision") for change in moved]
+        said += [
+            ("FAIL", f"{change}, under the same revision ({revision}); a new one is told with --revision")
+            for change in moved
+        ]
     groups = _groups(judged, outcomes)
     said += [(g.word, f"{g.group}: {g.reason}") for g in groups if g.word != "PASS"]
     said.sort(key=lambda item: PRECEDENCE.index(item[0]))
     word: Word = said[0][0] if said else "PASS"
-    wants_baseline = [g for g in groups if g.word == "INCONCLUSIVE" and g.policy in COMPARED and judged.baseline is None and not g.not_measured]
+    wants_baseline = [
+        g
+        for g in groups
+        if g.word == "INCONCLUSIVE" and g.policy in COMPARED and judged.baseline is None and not g.not_measured
+    ]
     counts = f"{sum(map(len, judged.manifest.expected.values()))} cases asked, recorded and judged"
     return Verdict(
         run=judged.manifest.run, profile=profile.name, suite=judged.manifest.suite, partial=judged.manifest.partial,
@@ -92,27 +99,46 @@ def _missing(judged: Judged) -> list[tuple[Word, str]]:
 
 
 def _groups(judged: Judged, outcomes: dict[str, dict[str, Outcome]]) -> list[GroupVerdict]:
-    profile, planned = judged.manifest.profile, {judged.cases[i].group for ids in judged.manifest.expected.values() for i in ids}
+    profile, planned = (
+        judged.manifest.profile,
+        {judged.cases[i].group for ids in judged.manifest.expected.values() for i in ids},
+    )
     family = sum(profile.groups[g].policy in COMPARED for g in planned if g in profile.groups)
-    compared = {g: _compare(judged, g, cases, family) for g, cases in outcomes.items() if profile.policy(g).policy in COMPARED}
+    compared = {
+        g: _compare(judged, g, cases, family) for g, cases in outcomes.items() if profile.policy(g).policy in COMPARED
+    }
     rejected = dict(zip(compared, stats.holm([c.p_value for c in compared.values()], family), strict=True))
     return [_group(judged, g, cases, compared.get(g), rejected.get(g, False)) for g, cases in outcomes.items()]
 
 
-def _group(judged: Judged, group: str, cases: dict[str, Outcome], comparison: Comparison | None, rejected: bool) -> GroupVerdict:
+def _group(
+    judged: Judged, group: str, cases: dict[str, Outcome], comparison: Comparison | None, rejected: bool
+) -> GroupVerdict:
     policy = judged.manifest.profile.policy(group)
     excused = _excused(judged.manifest.profile, group, cases)
     found = {o: [c for c, outcome in cases.items() if outcome == o] for o in ("pass", "fail", "error", "not_measured")}
-    word, reason = _word(judged, policy, {**found, "not_measured": [c for c in found["not_measured"] if c not in excused]}, comparison, rejected)
+    word, reason = _word(
+        judged,
+        policy,
+        {**found, "not_measured": [c for c in found["not_measured"] if c not in excused]},
+        comparison,
+        rejected,
+    )
     if word == "PASS" and not found["pass"] and policy.policy != "watch":
-        word, reason = ("PASS", "excused") if set(cases) == set(excused) else ("INCONCLUSIVE", "no case of the group could be judged")
+        word, reason = (
+            ("PASS", "excused")
+            if set(cases) == set(excused)
+            else ("INCONCLUSIVE", "no case of the group could be judged")
+        )
     return GroupVerdict(
         group=group, policy=policy.policy, passed=len(found["pass"]), failed=len(found["fail"]), error=len(found["error"]),
         not_measured=len(found["not_measured"]), word=word, reason=reason, comparison=comparison,
     )  # fmt: skip
 
 
-def _word(judged: Judged, policy: Group, found: dict[str, list[str]], comparison: Comparison | None, rejected: bool) -> tuple[Word, str]:
+def _word(
+    judged: Judged, policy: Group, found: dict[str, list[str]], comparison: Comparison | None, rejected: bool
+) -> tuple[Word, str]:
     total = sum(map(len, found.values()))
     if policy.policy == "watch":
         return "PASS", f"{len(found['pass'])} of {total} pass; watched, never blocks"
@@ -123,22 +149,41 @@ def _word(judged: Judged, policy: Group, found: dict[str, list[str]], comparison
     if found["error"]:
         return "ERROR", f"{len(found['error'])} of {total} could not be measured: {_named(judged, found['error'])}"
     if found["not_measured"]:
-        return "INCONCLUSIVE", f"{len(found['not_measured'])} of {total} not measured: {_named(judged, found['not_measured'])}"
+        return (
+            "INCONCLUSIVE",
+            f"{len(found['not_measured'])} of {total} not measured: {_named(judged, found['not_measured'])}",
+        )
     if comparison is None:
         return "PASS", f"all {total} pass"
     if judged.baseline is None:
-        return "INCONCLUSIVE", f"no baseline to compare with ({len(found['pass'])} of {total} pass); accept this run as the baseline"
+        return (
+            "INCONCLUSIVE",
+            f"no baseline to compare with ({len(found['pass'])} of {total} pass); accept this run as the baseline",
+        )
     if stats.smallest_visible_drop(comparison.baseline_passed, comparison.family) is None:
-        return "INCONCLUSIVE", f"only {comparison.baseline_passed} of {comparison.paired} paired cases passed in the baseline: too few to show a drop"
+        return (
+            "INCONCLUSIVE",
+            f"only {comparison.baseline_passed} of {comparison.paired} paired cases passed in the baseline: too few to show a drop",
+        )
     if policy.margin is not None and (comparison.possible_drop or 0) >= policy.margin:
-        return "INCONCLUSIVE", f"a drop of up to {comparison.possible_drop:.1%} is possible, the margin is {policy.margin:.1%}; more cases are needed"
+        return (
+            "INCONCLUSIVE",
+            f"a drop of up to {comparison.possible_drop:.1%} is possible, the margin is {policy.margin:.1%}; more cases are needed",
+        )
     return "PASS", f"not shown worse: {comparison}"
 
 
 def _compare(judged: Judged, group: str, outcomes: dict[str, Outcome], family: int) -> Comparison:
     old = judged.baseline.cases if judged.baseline else {}
     judged_now = [c for c, outcome in outcomes.items() if outcome in ("pass", "fail")]
-    same = [c for c in judged_now if c in old and c in judged.cases and old[c].prompt == judged.cases[c].prompt_hash and old[c].outcome in ("pass", "fail")]
+    same = [
+        c
+        for c in judged_now
+        if c in old
+        and c in judged.cases
+        and old[c].prompt == judged.cases[c].prompt_hash
+        and old[c].outcome in ("pass", "fail")
+    ]
     worse = [c for c in same if old[c].outcome == "pass" and outcomes[c] == "fail"]
     better = [c for c in same if old[c].outcome == "fail" and outcomes[c] == "pass"]
     passed = sum(old[c].outcome == "pass" for c in same)
@@ -161,7 +206,11 @@ def _named(judged: Judged, cases: list[str]) -> str:
 
 def _excused(profile: Profile, group: str, cases: dict[str, Outcome]) -> list[str]:
     """Cases of a group that were not measured and that the profile excuses, by the case's name or the group's."""
-    return [c for c, outcome in cases.items() if outcome == "not_measured" and (c in profile.excused or group in profile.excused)]
+    return [
+        c
+        for c, outcome in cases.items()
+        if outcome == "not_measured" and (c in profile.excused or group in profile.excused)
+    ]
 
 
 def _excuses(profile: Profile, outcomes: dict[str, dict[str, Outcome]]) -> list[Excuse]:

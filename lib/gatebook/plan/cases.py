@@ -149,7 +149,9 @@ def _fill(value: Any, row: dict[str, Any], where: str) -> Any:
 
     def look_up(match: re.Match[str]) -> Any:
         if match[1] not in row:
-            raise BadInput(f"{where}: '{{{{{match[1]}}}}}' names no column of `each` (row {row.get('key', row)!r}); add it")
+            raise BadInput(
+                f"{where}: '{{{{{match[1]}}}}}' names no column of `each` (row {row.get('key', row)!r}); add it"
+            )
         return row[match[1]]
 
     if whole := re.fullmatch(r"\{\{(\w+)\}\}", value):

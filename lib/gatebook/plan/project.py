@@ -17,7 +17,9 @@ def root() -> Path:
     for folder in (here, *here.parents, *Path(__file__).resolve().parents):
         if (folder / "notebooks").is_dir() and (folder / "params" / "cases").is_dir():
             return folder
-    raise BadInput(f"{here}: no folder with notebooks/ and params/cases/ here or above; run inside the project or set GATEBOOK_ROOT")
+    raise BadInput(
+        f"{here}: no folder with notebooks/ and params/cases/ here or above; run inside the project or set GATEBOOK_ROOT"
+    )
 
 
 def cases_dir() -> Path:

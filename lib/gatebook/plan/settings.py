@@ -109,7 +109,11 @@ class Profile(Strict):
     @field_validator("groups", mode="before")
     @classmethod
     def _short_form(cls, value: Any) -> Any:
-        return {k: {"policy": v} if isinstance(v, str) else v for k, v in value.items()} if isinstance(value, dict) else value
+        return (
+            {k: {"policy": v} if isinstance(v, str) else v for k, v in value.items()}
+            if isinstance(value, dict)
+            else value
+        )
 
     @field_validator("excused")
     @classmethod
@@ -138,7 +142,9 @@ def load_profile(path: Path) -> Profile:
 def profile_from(data: Any, where: str, name: str) -> Profile:
     """Validate what a profile file, or a notebook's parameters, say."""
     if not isinstance(data, dict):
-        raise BadInput(f"{where}: a profile is a mapping with target, limits, groups and excused; this is {type(data).__name__}")
+        raise BadInput(
+            f"{where}: a profile is a mapping with target, limits, groups and excused; this is {type(data).__name__}"
+        )
     refuse_secrets(data, where)
     return build(Profile, {"name": name, **data}, where)
 
@@ -148,13 +154,18 @@ def refuse_secrets(data: Any, where: str, path: str = "") -> None:
     items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
     for key, value in items:
         here = f"{path}.{key}" if path else str(key)
-        if isinstance(value, str) and not value.startswith("env:") and value:
-            if _SECRET_VALUE.search(value) or _SECRET_KEY.search(str(key)):
-                raise BadInput(
-                    f"{where}: key {here!r} holds what looks like a secret; put it in an environment variable and "
-                    "name that variable in target.api_key_env (headers: `env:NAME`)"
-                )
+        if _is_secret(str(key), value):
+            raise BadInput(
+                f"{where}: key {here!r} holds what looks like a secret; put it in an environment variable and "
+                "name that variable in target.api_key_env (headers: `env:NAME`)"
+            )
         refuse_secrets(value, where, here)
+
+
+def _is_secret(key: str, value: Any) -> bool:
+    if not isinstance(value, str) or not value or value.startswith("env:"):
+        return False
+    return bool(_SECRET_VALUE.search(value) or _SECRET_KEY.search(key))
 
 
 def with_target(profile: Profile, **changes: str | None) -> Profile:
@@ -171,7 +182,9 @@ def api_key(target: Target) -> str | None:
     """The key from the variable that the profile names, else OPENAI_API_KEY. Raises BadInput when it is not set."""
     if target.api_key_env:
         if not (key := os.environ.get(target.api_key_env)):
-            raise BadInput(f"environment variable {target.api_key_env} (target.api_key_env) is not set; export the key in it")
+            raise BadInput(
+                f"environment variable {target.api_key_env} (target.api_key_env) is not set; export the key in it"
+            )
         return key
     return os.environ.get("OPENAI_API_KEY") or None if target.server == "external" else None
 

@@ -16,7 +16,11 @@ def unfinished(path: Path) -> str | None:
     """
     name = path.stem
     try:
-        cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code" and "".join(c["source"]).strip()]
+        cells = [
+            c
+            for c in json.loads(path.read_text())["cells"]
+            if c["cell_type"] == "code" and "".join(c["source"]).strip()
+        ]
     except FileNotFoundError:
         return f"{name}: there is no executed notebook"
     except (ValueError, KeyError, TypeError):

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from gatebook.record.answer import parse
 from gatebook.record.exchange import Exchange
 
+SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "max_tokens", "ignore_eos")
 EngineName = Literal["vllm", "sglang", "llama.cpp", "unknown"]
 
 
@@ -49,7 +50,7 @@ def identify(exchanges: list[Exchange], model: str) -> Identity:
     elif "version" in version:
         engine = "vllm"
     told = _dict(_dict(props.get("default_generation_settings")).get("params"))
-    sampling = {k: told[k] for k in ("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "max_tokens", "ignore_eos") if k in told}
+    sampling: dict[str, Any] = {name: told[name] for name in SAMPLING if name in told}
     health = [e.status for e in exchanges if e.kind == "probe" and e.path == "/health"]
     context = card.get("max_model_len") or meta.get("n_ctx")
     return Identity(

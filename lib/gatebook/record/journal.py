@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -54,17 +55,17 @@ class Journal:
                 self._file.flush()
                 os.fdatasync(self._file.fileno())
             except OSError as error:
-                raise CannotMeasure(f"{self._file.name}: cannot write the record ({error.strerror}); free space and resume") from None
+                raise CannotMeasure(
+                    f"{self._file.name}: cannot write the record ({error.strerror}); free space and resume"
+                ) from None
             self._prev, self._seq = digest, self._seq + 1
 
     def __enter__(self) -> Journal:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        try:
+        with suppress(OSError):  # the failed write is already on its way up
             self._file.close()
-        except OSError:  # the failed write is already on its way up
-            pass
 
 
 def _locked(descriptor: int) -> bool:

@@ -55,12 +55,16 @@ class Run:
         """Open an existing run. Raises BadInput when it is none, BrokenRecord when its plan is damaged."""
         self.path = path
         if not (path / "manifest.json").is_file():
-            raise BadInput(f"{path}: not a run folder (no manifest.json); name one like outputs/2026-11-22T21-04-31Z-smollm2-7f3a")
+            raise BadInput(
+                f"{path}: not a run folder (no manifest.json); name one like outputs/2026-11-22T21-04-31Z-smollm2-7f3a"
+            )
         try:
             self.manifest = Manifest.model_validate_json((path / "manifest.json").read_bytes())
             cases = [Case.model_validate(case) for case in json.loads((path / "cases.json").read_bytes())]
         except (ValidationError, ValueError, OSError) as error:
-            raise BrokenRecord(f"{path}: manifest.json or cases.json cannot be read: {str(error).splitlines()[0]}") from None
+            raise BrokenRecord(
+                f"{path}: manifest.json or cases.json cannot be read: {str(error).splitlines()[0]}"
+            ) from None
         self.cases: dict[str, Case] = {case.id: case for case in cases}
         missing = [i for ids in self.manifest.expected.values() for i in ids if i not in self.cases]
         if missing:
@@ -73,10 +77,14 @@ class Run:
         try:
             path.mkdir(parents=True)
         except FileExistsError:
-            raise BadInput(f"{path}: exists already; a recorded run is never overwritten, choose another --out") from None
+            raise BadInput(
+                f"{path}: exists already; a recorded run is never overwritten, choose another --out"
+            ) from None
         except OSError as error:
             raise BadInput(f"{path}: cannot be made ({error.strerror}); choose another --out") from None
-        write_new(path / "cases.json", json.dumps([c.model_dump(mode="json") for c in cases], ensure_ascii=False, indent=1))
+        write_new(
+            path / "cases.json", json.dumps([c.model_dump(mode="json") for c in cases], ensure_ascii=False, indent=1)
+        )
         if baseline is not None:
             write_new(path / "baseline.json", baseline.decode())
         write_new(path / "manifest.json", manifest.model_dump_json(indent=1))
@@ -106,7 +114,9 @@ class Run:
 
     def seal(self) -> None:
         """Write SHA256SUMS over every file (`sha256sum -c SHA256SUMS` checks it too)."""
-        (self.path / SUMS).write_text("".join(f"{_sha256(p)}  {p.relative_to(self.path).as_posix()}\n" for p in self._files()))
+        (self.path / SUMS).write_text(
+            "".join(f"{_sha256(p)}  {p.relative_to(self.path).as_posix()}\n" for p in self._files())
+        )
 
     @property
     def sealed(self) -> bool:
@@ -120,14 +130,17 @@ class Run:
         """What SHA256SUMS says is changed, missing or added; empty when the bundle is intact."""
         if not self.sealed:
             return [f"{SUMS} is missing: the run did not finish, or someone took it away"]
-        said = dict(reversed(line.split("  ", 1)) for line in (self.path / SUMS).read_text().splitlines() if "  " in line)
+        lines = [line.split("  ", 1) for line in (self.path / SUMS).read_text().splitlines() if "  " in line]
+        said = {name: digest for digest, name in lines}
         have = {p.relative_to(self.path).as_posix(): p for p in self._files()}
         found = [f"{name} is missing" for name in sorted(said.keys() - have.keys())]
         found += [f"{name} was added" for name in sorted(have.keys() - said.keys())]
         return found + [f"{n} was changed" for n in sorted(said.keys() & have.keys()) if _sha256(have[n]) != said[n]]
 
     def _files(self) -> list[Path]:
-        return sorted(p for p in self.path.rglob("*") if p.is_file() and p.name != SUMS and not _scratch(p.relative_to(self.path)))
+        return sorted(
+            p for p in self.path.rglob("*") if p.is_file() and p.name != SUMS and not _scratch(p.relative_to(self.path))
+        )
 
     def copy_to_latest(self) -> Path:
         """Copy the bundle to `latest/` beside it, for CI, which wants fixed names."""

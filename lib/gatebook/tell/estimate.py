@@ -35,11 +35,22 @@ def estimate(profile: Profile, suite: Suite, cases: list[Case], baseline: Baseli
             seconds += (speed["ttft"] + cap * SHARE_OF_CAP * speed["tpot"]) / 1000
         row[1] += case.canary
     lines = [f"{'notebook':<28}{'cases':>7}{'requests':>10}{'prompt tokens':>15}{'answer tokens':>15}"]
-    lines += [f"{name:<28}{row[0]:>7.0f}{row[1]:>10.0f}{row[2]:>15,.0f}{row[3]:>15,.0f}" for name, row in sorted(rows.items())]
+    lines += [
+        f"{name:<28}{row[0]:>7.0f}{row[1]:>10.0f}{row[2]:>15,.0f}{row[3]:>15,.0f}" for name, row in sorted(rows.items())
+    ]
     total = [sum(row[i] for row in rows.values()) for i in range(4)]
     lines.append(f"{'total':<28}{total[0]:>7.0f}{total[1]:>10.0f}{total[2]:>15,.0f}{total[3]:>15,.0f}")
     minutes = (seconds / profile.limits.in_flight + NOTEBOOK_S * (len(rows) + 1)) / 60
-    basis = f"latencies of the baseline {baseline.run}" if baseline else f"an assumed {speed['tpot']:g} ms a token (no baseline yet)"
-    lines += ["", f"suite {suite} of {profile.name}: about {minutes:.1f} minutes with {profile.limits.in_flight} in flight, from {basis}"]
-    lines.append(f"it ends after {profile.limits.run_deadline_s / 60:g} minutes in any case; answer tokens are caps; nothing was asked")
+    basis = (
+        f"latencies of the baseline {baseline.run}"
+        if baseline
+        else f"an assumed {speed['tpot']:g} ms a token (no baseline yet)"
+    )
+    lines += [
+        "",
+        f"suite {suite} of {profile.name}: about {minutes:.1f} minutes with {profile.limits.in_flight} in flight, from {basis}",
+    ]
+    lines.append(
+        f"it ends after {profile.limits.run_deadline_s / 60:g} minutes in any case; answer tokens are caps; nothing was asked"
+    )
     return "\n".join(lines)

@@ -23,7 +23,8 @@ class Examples:
         self._more = max(len(ids) - most, 0)
         exchanges = run.exchanges(notebook)
         self._items = [
-            (run.cases[i], [f for f in red if f.case == i], [e for e in exchanges if e.case == i and e.kind == "ask"]) for i in ids[:most]
+            (run.cases[i], [f for f in red if f.case == i], [e for e in exchanges if e.case == i and e.kind == "ask"])
+            for i in ids[:most]
         ]
 
     def __repr__(self) -> str:
@@ -68,5 +69,10 @@ def _turns(exchange: Exchange) -> list[tuple[str, str]]:
 def _text(value: Any) -> str:
     """The text, shortened, with control and direction-changing characters made visible."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    text = "".join(c if c == "\n" or (c.isprintable() and c not in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069") else ascii(c)[1:-1] for c in text)
+    text = "".join(
+        c
+        if c == "\n" or (c.isprintable() and c not in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+        else ascii(c)[1:-1]
+        for c in text
+    )
     return text if len(text) <= LONGEST else f"{text[:LONGEST]} … ({len(text) - LONGEST} more characters in the record)"

@@ -25,7 +25,13 @@ def latency_plot(table: pd.DataFrame, ttft_limit_ms: float) -> Any:
     axes = _axes(len(shown))
     axes.barh(shown.index, shown["total_ms"], color="#c7d2e0", label="last token")
     axes.barh(shown.index, shown["ttft_ms"], color="#1f5fa8", label="first token")
-    axes.axvline(ttft_limit_ms, color="#b3261e", linestyle="--", linewidth=1, label=f"limit of a greeting's first token, {ttft_limit_ms:g} ms")
+    axes.axvline(
+        ttft_limit_ms,
+        color="#b3261e",
+        linestyle="--",
+        linewidth=1,
+        label=f"limit of a greeting's first token, {ttft_limit_ms:g} ms",
+    )
     axes.set_xlabel("ms since the request was sent")
     axes.legend(frameon=False, fontsize=8)
     return axes.figure
@@ -41,7 +47,9 @@ def ladder_plot(table: pd.DataFrame) -> Any:
     axes.set_yticks(range(len(shares)), shares.index)
     for y, group in enumerate(shares.index):
         for x, rung in enumerate(rungs):
-            axes.text(x, y, f"{table.loc[group, rung]}/{table.loc[group, 'cases']}", ha="center", va="center", color="#111827")
+            axes.text(
+                x, y, f"{table.loc[group, rung]}/{table.loc[group, 'cases']}", ha="center", va="center", color="#111827"
+            )
     axes.figure.colorbar(image, ax=axes, label="share of cases")
     return axes.figure
 

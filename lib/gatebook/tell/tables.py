@@ -45,7 +45,10 @@ def evidence_table(run: Run, notebook: str, findings: list[Finding]) -> pd.DataF
     for case in run.expected(notebook):
         own = [f for f in findings if f.case == case.id]
         outcome = worst([f.outcome for f in own])
-        told = next((f for f in own if f.outcome == outcome and (outcome != "pass" or f.check != "contract")), own[0] if own else None)
+        told = next(
+            (f for f in own if f.outcome == outcome and (outcome != "pass" or f.check != "contract")),
+            own[0] if own else None,
+        )
         rows.append({
             "case": case.id, "group": case.group, "outcome": outcome,
             "measured": _shown(told.measured, told.unit) if told else "", "limit": _shown(told.limit, told.unit) if told else "",
@@ -76,7 +79,9 @@ def _rungs(findings: list[Finding]) -> int:
 
 def keyword_table(findings: list[Finding]) -> pd.DataFrame:
     """JSON Schema keyword -> enforced, refused or silently ignored by this server, with the proof."""
-    rows = [(f.case.removeprefix("keyword-"), f.measured or f.outcome, f.reason) for f in findings if f.check == "keyword"]
+    rows = [
+        (f.case.removeprefix("keyword-"), f.measured or f.outcome, f.reason) for f in findings if f.check == "keyword"
+    ]
     return pd.DataFrame(rows, columns=["keyword", "state", "shown by"]).set_index("keyword")
 
 
@@ -87,10 +92,16 @@ def latency_table(exchanges: list[Exchange]) -> pd.DataFrame:
         if exchange.kind != "ask" or exchange.fault or exchange.timing is None or exchange.events is None:
             continue
         timing, tokens = exchange.timing, read_answer(exchange).tokens("completion_tokens")
-        spread = None if timing.first_token_ms is None or timing.last_token_ms is None else timing.last_token_ms - timing.first_token_ms
+        spread = (
+            None
+            if timing.first_token_ms is None or timing.last_token_ms is None
+            else timing.last_token_ms - timing.first_token_ms
+        )
         tpot = None if spread is None or not tokens or tokens < 2 else spread / (tokens - 1)
         rows.append((exchange.key, timing.first_token_ms, tpot, timing.last_token_ms, tokens))
-    return pd.DataFrame(rows, columns=["request", "ttft_ms", "tpot_ms", "total_ms", "completion_tokens"]).set_index("request")
+    return pd.DataFrame(rows, columns=["request", "ttft_ms", "tpot_ms", "total_ms", "completion_tokens"]).set_index(
+        "request"
+    )
 
 
 def verdict_text(verdict: Verdict) -> str:
@@ -106,7 +117,10 @@ def verdict_text(verdict: Verdict) -> str:
         f"{f.outcome:<13}{f.id:<52} {_shown(f.measured, f.unit)} {'(limit ' + _shown(f.limit, f.unit) + ')' if f.limit is not None else ''}".rstrip()
         for f in sorted(verdict.findings, key=lambda f: f.id)
     ]
-    lines += ["", *(f"{g.word:<13}{g.group:<30} {g.policy:<16} {g.passed}/{g.cases}  {g.reason}" for g in verdict.groups)]
+    lines += [
+        "",
+        *(f"{g.word:<13}{g.group:<30} {g.policy:<16} {g.passed}/{g.cases}  {g.reason}" for g in verdict.groups),
+    ]
     lines += [f"excused      {e.id}: {e.reason}" for e in verdict.excused]
     lines += [f"changed      {change}" for change in verdict.changes]
     lines += ["", *(f"because      {reason}" for reason in verdict.reasons), f"VERDICT      {verdict.verdict}"]

@@ -19,7 +19,12 @@ from gatebook.judge.findings import judge_notebook
 from gatebook.judge.verdict import Verdict, Word
 from gatebook.record.run import Run
 
-STYLE: dict[Word, str] = {"PASS": "bold green", "FAIL": "bold red", "ERROR": "bold yellow", "INCONCLUSIVE": "bold magenta"}
+STYLE: dict[Word, str] = {
+    "PASS": "bold green",
+    "FAIL": "bold red",
+    "ERROR": "bold yellow",
+    "INCONCLUSIVE": "bold magenta",
+}
 EVERY_S = 1.0
 
 
@@ -78,12 +83,20 @@ def show(verdict: Verdict, path: Path) -> None:
     """The table of groups, why it is not green, what to do next, and the last line."""
     console = Console(soft_wrap=True, highlight=False)
     served = verdict.served
-    console.print(f"{served.base_url}  [bold]{escape(served.model)}[/]  revision {escape(served.revision or 'none named')}  ({served.engine} {served.version or ''})")
+    console.print(
+        f"{served.base_url}  [bold]{escape(served.model)}[/]  revision {escape(served.revision or 'none named')}  ({served.engine} {served.version or ''})"
+    )
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("group", "policy", "pass", "decision", "because"):
         table.add_column(name, overflow="fold", no_wrap=name not in ("because",))
     for g in verdict.groups:
-        table.add_row(g.group, g.policy, f"{g.passed}/{g.cases}", Text(g.word, STYLE[g.word]), Text(g.reason if len(g.reason) < 240 else g.reason[:237] + "..."))
+        table.add_row(
+            g.group,
+            g.policy,
+            f"{g.passed}/{g.cases}",
+            Text(g.word, STYLE[g.word]),
+            Text(g.reason if len(g.reason) < 240 else g.reason[:237] + "..."),
+        )
     Console(highlight=False, width=None if console.is_terminal else 160).print(table)
     for excuse in verdict.excused:
         console.print(Text(f"excused: {excuse.id}: {excuse.reason}"))

@@ -22,7 +22,13 @@ def length_chars(evidence: Evidence, params: Length) -> Result:
     def judge(text: str) -> Result:
         size = len(text.strip())
         ok = params.min <= size <= params.max
-        return Result("pass" if ok else "fail", f"{size} characters, {params.min} to {params.max} expected", size, f"{params.min}..{params.max}", "chars")
+        return Result(
+            "pass" if ok else "fail",
+            f"{size} characters, {params.min} to {params.max} expected",
+            size,
+            f"{params.min}..{params.max}",
+            "chars",
+        )
 
     return each_text(evidence, judge)
 
@@ -45,7 +51,9 @@ def contains_all(evidence: Evidence, words: list[str]) -> Result:
 
     def judge(text: str) -> Result:
         missing = [word for word in words if word not in text]
-        reason = f"{len(missing)} of {len(words)} missing: {', '.join(missing)}" if missing else f"all {len(words)} there"
+        reason = (
+            f"{len(missing)} of {len(words)} missing: {', '.join(missing)}" if missing else f"all {len(words)} there"
+        )
         return Result("fail" if missing else "pass", reason, len(words) - len(missing), len(words), "words")
 
     return each_text(evidence, judge)
@@ -57,7 +65,13 @@ def contains_none(evidence: Evidence, words: list[str]) -> Result:
 
     def judge(text: str) -> Result:
         found = [word for word in words if word in text]
-        return Result("fail" if found else "pass", f"has {', '.join(found)}" if found else "has none of them", len(found), 0, "words")
+        return Result(
+            "fail" if found else "pass",
+            f"has {', '.join(found)}" if found else "has none of them",
+            len(found),
+            0,
+            "words",
+        )
 
     return each_text(evidence, judge)
 
@@ -68,7 +82,9 @@ def regex(evidence: Evidence, pattern: str) -> Result:
 
     def judge(text: str) -> Result:
         found = re.search(pattern, text)
-        return Result("pass" if found else "fail", f"/{pattern}/ {'found' if found else 'not found'}", bool(found), True)
+        return Result(
+            "pass" if found else "fail", f"/{pattern}/ {'found' if found else 'not found'}", bool(found), True
+        )
 
     return each_text(evidence, judge)
 

@@ -55,7 +55,13 @@ def _content(answer: Answer) -> Iterator[str]:
         if answer.reasoning.strip():
             yield f"content is empty and the answer is in the reasoning field: {answer.reasoning[:60]!r}"
         else:
-            yield "content is null" if answer.content is None else "content is empty" if not answer.content else "content is blank"
+            yield (
+                "content is null"
+                if answer.content is None
+                else "content is empty"
+                if not answer.content
+                else "content is blank"
+            )
     if said := broken_characters(answer.text, answer.finish_reason == "length"):
         yield said
     if said := leaked_markup(answer.text):
@@ -68,7 +74,11 @@ def _cut_before_first_character(answer: Answer) -> bool:
 
 def _finish(exchange: Exchange, answer: Answer) -> Iterator[str]:
     if len(answer.finish_reasons) != 1:
-        yield "no finish_reason" if not answer.finish_reasons else f"{len(answer.finish_reasons)} finish_reasons in one reply"
+        yield (
+            "no finish_reason"
+            if not answer.finish_reasons
+            else f"{len(answer.finish_reasons)} finish_reasons in one reply"
+        )
         return
     reason, limit, used = answer.finish_reason, max_tokens(exchange), answer.tokens("completion_tokens")
     if reason not in FINISH_REASONS:

@@ -41,7 +41,9 @@ def parameters(case: Case, name: str, raw: Any) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         inner = ".".join(str(part) for part in first["loc"])
-        raise BadInput(f"{where}{'.' + inner if inner else ''}: has value {first.get('input')!r}: {first['msg']}; correct it") from None
+        raise BadInput(
+            f"{where}{'.' + inner if inner else ''}: has value {first.get('input')!r}: {first['msg']}; correct it"
+        ) from None
 
 
 def validate(case: Case) -> None:

@@ -7,6 +7,7 @@ from typing import Literal
 from gatebook.judge.checks.registry import Params, check
 from gatebook.judge.evidence import Evidence, Reply
 from gatebook.judge.finding import Result
+from gatebook.record.exchange import Timing
 
 LAG_LIMIT_MS = 5.0
 CPU_LIMIT_SHARE = 0.5
@@ -42,7 +43,11 @@ def engine_told(evidence: Evidence, _: bool) -> Result:
     identity = evidence.identity
     if identity.engine == "unknown":
         return Result("not_measured", "none of /version, /get_model_info and /props answers as a known engine does")
-    return Result("pass", f"{identity.engine} {identity.version or 'of an untold version'}", f"{identity.engine} {identity.version or ''}".strip())
+    return Result(
+        "pass",
+        f"{identity.engine} {identity.version or 'of an untold version'}",
+        f"{identity.engine} {identity.version or ''}".strip(),
+    )
 
 
 @check("context_limit", bool)
@@ -52,8 +57,12 @@ def context_limit(evidence: Evidence, _: bool) -> Result:
     if served is None:
         return Result("not_measured", "the server does not tell its context limit", None, wanted, "tokens")
     if wanted is None:
-        return Result("pass", f"{served} tokens; the profile asks for no minimum (target.context_tokens)", served, None, "tokens")
-    return Result("pass" if served >= wanted else "fail", f"{served} tokens served, {wanted} needed", served, wanted, "tokens")
+        return Result(
+            "pass", f"{served} tokens; the profile asks for no minimum (target.context_tokens)", served, None, "tokens"
+        )
+    return Result(
+        "pass" if served >= wanted else "fail", f"{served} tokens served, {wanted} needed", served, wanted, "tokens"
+    )
 
 
 @check("wrong_model", bool)
@@ -66,7 +75,12 @@ def wrong_model(evidence: Evidence, _: bool) -> Result:
     if engine == "vllm":
         return Result("fail", f"HTTP {status} for a model that is not served; vLLM answers 404", status, 404)
     known = " (known of this engine)" if engine in ANSWERS_ANY_NAME else ""
-    return Result("pass", f"HTTP {status}: answers any model name{known}, so the name in a reply proves nothing", status, "4xx or recorded")
+    return Result(
+        "pass",
+        f"HTTP {status}: answers any model name{known}, so the name in a reply proves nothing",
+        status,
+        "4xx or recorded",
+    )
 
 
 @check("prompt_tokens", bool)
@@ -80,7 +94,9 @@ def prompt_tokens(evidence: Evidence, _: bool) -> Result:
     for name, count in counts.items():
         base = counts.get(name.removeprefix("with-"))
         if name.startswith("with-") and count is not None and base is not None and count <= base:
-            return Result("fail", f"{name!r} costs {count} tokens, no more than the {base} without: a message is dropped", shown)
+            return Result(
+                "fail", f"{name!r} costs {count} tokens, no more than the {base} without: a message is dropped", shown
+            )
     if None in counts.values():
         return Result("fail", f"usage.prompt_tokens is missing: {shown}", shown)
     return Result("pass", f"prompt tokens: {shown}", shown)
@@ -90,14 +106,28 @@ def prompt_tokens(evidence: Evidence, _: bool) -> Result:
 def ttft_ms(evidence: Evidence, _: str) -> Result:
     """Time to first token within limits.ttft_ms."""
     reply = evidence.replies[0]
-    return _timed(reply, reply.exchange.timing and reply.exchange.timing.first_token_ms, evidence.profile.limits.ttft_ms, "first token")
+    return _timed(
+        reply,
+        _timing(reply).first_token_ms,
+        evidence.profile.limits.ttft_ms,
+        "first token",
+    )
 
 
 @check("total_ms", Literal["limit"])
 def total_ms(evidence: Evidence, _: str) -> Result:
     """Last token within limits.total_ms."""
     reply = evidence.replies[0]
-    return _timed(reply, reply.exchange.timing and reply.exchange.timing.last_token_ms, evidence.profile.limits.total_ms, "last token")
+    return _timed(
+        reply,
+        _timing(reply).last_token_ms,
+        evidence.profile.limits.total_ms,
+        "last token",
+    )
+
+
+def _timing(reply: Reply) -> Timing:
+    return reply.exchange.timing or Timing(queued_ms=0)
 
 
 def _timed(reply: Reply, measured: float | None, limit: float, what: str) -> Result:
@@ -123,7 +153,9 @@ def stream_equals_plain(evidence: Evidence, _: bool) -> Result:
     if streamed in (plain, again):
         return Result("pass", f"the same {len(streamed)} characters")
     if plain != again:
-        return Result("not_measured", f"two plain replies at temperature 0 differ already: {plain[:40]!r} and {again[:40]!r}")
+        return Result(
+            "not_measured", f"two plain replies at temperature 0 differ already: {plain[:40]!r} and {again[:40]!r}"
+        )
     return Result("fail", f"the stream says {streamed[:60]!r}, the plain reply {plain[:60]!r}")
 
 
@@ -138,9 +170,13 @@ def stop_honoured(evidence: Evidence, params: Stop) -> Result:
     if params.stop in stopped.text:
         return Result("fail", f"the answer contains the stop string {params.stop!r}: {stopped.text[:60]!r}")
     if stopped.finish_reason != "stop":
-        return Result("fail", f"finish_reason is {stopped.finish_reason!r} where the stop string {params.stop!r} ends the answer")
+        return Result(
+            "fail", f"finish_reason is {stopped.finish_reason!r} where the stop string {params.stop!r} ends the answer"
+        )
     if params.stop not in free.text:
-        return Result("not_measured", f"the free answer has no {params.stop!r}, so nothing is shown: {free.text[:60]!r}")
+        return Result(
+            "not_measured", f"the free answer has no {params.stop!r}, so nothing is shown: {free.text[:60]!r}"
+        )
     return Result("pass", f"ends before {params.stop!r}: {stopped.text[:60]!r}")
 
 
@@ -159,4 +195,10 @@ def distinct_ids(evidence: Evidence, _: bool) -> Result:
     if not all(ids):
         return Result("fail", "a reply has no id, so nothing shows that it is fresh", len(ids))
     different = len({name for found in ids for name in found})
-    return Result("pass" if different >= len(ids) else "fail", f"{different} response ids for {len(ids)} requests", different, len(ids), "ids")
+    return Result(
+        "pass" if different >= len(ids) else "fail",
+        f"{different} response ids for {len(ids)} requests",
+        different,
+        len(ids),
+        "ids",
+    )

@@ -60,7 +60,9 @@ def json_value(evidence: Evidence, value: Value) -> Result:
         if not found:
             return Result("fail", f"nothing at {value.path}", None, value.path)
         limit, said = _wrong(found[0], value)
-        return Result("fail" if said else "pass", said or f"{value.path} is {_short(found[0])}", _short(found[0]), limit)
+        return Result(
+            "fail" if said else "pass", said or f"{value.path} is {_short(found[0])}", _short(found[0]), limit
+        )
 
     return each_text(evidence, judge)
 
@@ -75,9 +77,15 @@ def keyword(evidence: Evidence, name: str) -> Result:
     for wanted in ("ignored", "refused", "unfinished"):
         for reply, state, said in states:
             if state == wanted:
-                words = {"ignored": "silently ignored", "refused": "refused", "unfinished": "the answer was cut, so nothing is shown"}
+                words = {
+                    "ignored": "silently ignored",
+                    "refused": "refused",
+                    "unfinished": "the answer was cut, so nothing is shown",
+                }
                 return Result("fail", f"{name} {words[state]} ({reply.ask.name}): {said}", state, "enforced")
-    return Result("pass", f"{name} enforced against {len(states)} prompts that ask for its violation", "enforced", "enforced")
+    return Result(
+        "pass", f"{name} enforced against {len(states)} prompts that ask for its violation", "enforced", "enforced"
+    )
 
 
 def _keyword_state(reply: Reply) -> tuple[KeywordState, str]:

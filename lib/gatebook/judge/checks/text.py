@@ -37,7 +37,9 @@ def degenerate(text: str) -> str | None:
     words = squeezed.split(" ")
     tens = Counter(tuple(words[i : i + 10]) for i in range(len(words) - 9))
     if tens and tens.most_common(1)[0][1] >= 4:
-        return f"the same ten words occur {tens.most_common(1)[0][1]} times: {' '.join(tens.most_common(1)[0][0])[:60]!r}"
+        return (
+            f"the same ten words occur {tens.most_common(1)[0][1]} times: {' '.join(tens.most_common(1)[0][0])[:60]!r}"
+        )
     raw = squeezed.encode()
     if len(raw) >= 400 and len(zlib.compress(raw, 9)) < 0.15 * len(raw):
         return f"{len(raw)} bytes compress to {len(zlib.compress(raw, 9))}: the text repeats itself"
@@ -75,7 +77,11 @@ def broken_characters(text: str, cut: bool) -> str | None:
 
 def leaked_markup(text: str) -> str | None:
     """Special tokens, a role header or a thinking block in what the user sees."""
-    for pattern, what in ((SPECIAL, "special token"), (THINK, "thinking block"), (ROLE_LEAK, "role header of the chat template")):
+    for pattern, what in (
+        (SPECIAL, "special token"),
+        (THINK, "thinking block"),
+        (ROLE_LEAK, "role header of the chat template"),
+    ):
         if found := pattern.search(text):
             return f"{what} in the answer: {found[0].strip()!r}"
     return None
