@@ -22,6 +22,7 @@ from benchmarks.bare import Request, ask_all
 from benchmarks.processes import ROOT
 from benchmarks.report import Row
 
+GATEBOOK = str(Path(sys.executable).with_name("gatebook"))
 RUN_GOAL_RATIO, RUN_GOAL_S, VERIFY_GOAL_S, IMPORT_GOAL_S = 1.15, 240.0, 20.0, 0.5
 
 
@@ -35,11 +36,11 @@ def run(args: argparse.Namespace) -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         for number in range(args.rounds):
             out = Path(name) / str(number)
-            ran.append(_wall_s("-m", "gatebook", "run", "--profile", args.profile, "--out", str(out)))
+            ran.append(_wall_s(GATEBOOK, "run", "--profile", args.profile, "--out", str(out)))
             folder = next(p.parent for p in out.glob("20*/manifest.json"))
-            verified.append(_wall_s("-m", "gatebook", "verify", str(folder), "--reproduced"))
+            verified.append(_wall_s(GATEBOOK, "verify", str(folder), "--reproduced"))
             bare.append(_replay(Run(folder), Path(name) / f"server-{number}.log"))
-    imported = [_wall_s("-c", "import gatebook") for _ in range(5)]
+    imported = [_wall_s(sys.executable, "-c", "import gatebook") for _ in range(5)]
     return [
         Row("gatebook run, beside its bare requests", median(ran), "s", base=median(bare), goal=RUN_GOAL_RATIO),
         Row("gatebook run", median(ran), "s", goal=RUN_GOAL_S),
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> list[Row]:
 
 def _wall_s(*arguments: str) -> float:
     started = time.perf_counter()
-    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
     wall_s = time.perf_counter() - started
     said = (done.stdout + done.stderr).strip().splitlines()
     print(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -201,11 +202,12 @@ def main() -> None:
         print("gatebook: interrupted", file=sys.stderr)
         raise SystemExit(75) from None
     except Exception as error:
-        if hasattr(error, "format_message"):  # click's usage errors
-            print(f"gatebook: {error.format_message()}; see gatebook --help", file=sys.stderr)
+        if said := getattr(error, "format_message", None):  # a usage error; typer keeps its classes to itself
+            print(said() if "Usage:" in said() else f"gatebook: {said()}; see gatebook --help", file=sys.stderr)
             raise SystemExit(2) from None
-        print(f"gatebook: this is our own fault: {type(error).__name__}: {error}", file=sys.stderr)
-        raise
+        traceback.print_exc()  # our own crash says nothing about the deployment
+        print(f"gatebook: our own fault, please report it: {type(error).__name__}: {error}", file=sys.stderr)
+        raise SystemExit(75) from None
 
 
 if __name__ == "__main__":

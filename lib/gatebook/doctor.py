@@ -21,7 +21,8 @@ def examine() -> list[tuple[bool, str, str]]:
         root = project.root()
     except GatebookError as error:
         return [*found, (False, "project folder", str(error))]
-    found += [_package(line) for line in _pins(root)]
+    packages = [_package(line) for line in _pins(root)]
+    found += [p for p in packages if not p[0]] or [(True, f"{len(packages)} packages as pinned", "")]
     return [*found, _model(), _kernel(), _port(), _writable(root / "outputs"), _space(root)]
 
 

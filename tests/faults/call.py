@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
-from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -149,11 +148,8 @@ class Call:
 
 def _content_events(finish: Event, index: int, text: str, chars: int = 8) -> Iterator[Event]:
     """Content chunks like the server's own, built from its finish chunk."""
+    shared = {name: value for name, value in (finish.document or {}).items() if name not in ("usage", "timings")}
     for start in range(0, len(text), chars):
-        document = {
-            name: deepcopy(value) for name, value in (finish.document or {}).items() if name not in ("usage", "timings")
-        }
-        document["choices"] = [
-            {"index": index, "delta": {"content": text[start : start + chars]}, "finish_reason": None}
-        ]
-        yield Event(b"", document, finish.head, finish.tail)
+        delta = {"content": text[start : start + chars]}
+        choice = {"index": index, "delta": delta, "finish_reason": None}
+        yield Event(b"", shared | {"choices": [choice]}, finish.head, finish.tail)

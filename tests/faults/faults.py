@@ -36,6 +36,7 @@ FaultFunction = Callable[[Call, Context], None]
 AnswerFunction = Callable[[Events, Call, Context], Events]
 FAULTS: dict[str, FaultFunction] = {}
 STREAMS_ONLY: set[str] = set()
+NEEDS_ARG = {"die_on", "strip_keyword"}
 
 
 def fault(function: FaultFunction) -> FaultFunction:
@@ -58,11 +59,11 @@ def stream_fault(function: AnswerFunction) -> AnswerFunction:
     return answer_fault(function)
 
 
-# --- refusals ---------------------------------------------------------------------------------------------------------
+# --- refusals ------------------------------------------------------------------------------------------------
 
 
-@answer_fault
-async def unauthorized(events: Events, call: Call, context: Context) -> Events:
+@fault
+def unauthorized(call: Call, context: Context) -> None:
     """401: the key is refused."""
     call.refuse(401, "AuthenticationError", "Incorrect API key provided.", WWW_Authenticate="Bearer")
 
@@ -114,7 +115,7 @@ def html(call: Call, context: Context) -> None:
     call.reply = Reply(200, page, {"Content-Type": "text/html; charset=utf-8"})
 
 
-# --- connection -------------------------------------------------------------------------------------------------------
+# --- connection ----------------------------------------------------------------------------------------------
 
 
 @fault
@@ -123,8 +124,8 @@ def hang(call: Call, context: Context) -> None:
     call.delay_s = FOREVER
 
 
-@fault
-def stall(call: Call, context: Context) -> None:
+@answer_fault
+async def stall(events: Events, call: Call, context: Context) -> Events:
     """Headers and the role chunk arrive, then nothing (plain: headers only)."""
     async for event in events:
         if not call.streaming:
@@ -149,22 +150,22 @@ async def cut(events: Events, call: Call, context: Context) -> Events:
         yield event
 
 
-@answer_fault
-async def slow(events: Events, call: Call, context: Context) -> Events:
+@fault
+def slow(call: Call, context: Context) -> None:
     """The first byte comes `arg` seconds late (1)."""
     call.delay_s += float(context.arg or 1)
 
 
 @stream_fault
-def slow_tokens(call: Call, context: Context) -> None:
+async def slow_tokens(events: Events, call: Call, context: Context) -> Events:
     """`arg` seconds (0.1) pass before each event."""
     async for event in events:
         await asyncio.sleep(float(context.arg or 0.1))
         yield event
 
 
-@answer_fault
-async def die(events: Events, call: Call, context: Context) -> Events:
+@fault
+def die(call: Call, context: Context) -> None:
     """From this request on every connection, GETs too, is broken: a dead server."""
     call.kills_server = True
 
@@ -172,7 +173,7 @@ async def die(events: Events, call: Call, context: Context) -> Events:
 @fault
 def die_on(call: Call, context: Context) -> None:
     """The request that contains `arg` kills the server for good."""
-    call.kills_server = call.kills_server or call.contains(str(context.arg))
+    call.kills_server = True
 
 
 @fault
@@ -187,11 +188,11 @@ def disconnect_idle(call: Call, context: Context) -> None:
     call.closes_silently = True
 
 
-# --- the end of a stream ----------------------------------------------------------------------------------------------
+# --- the end of a stream -------------------------------------------------------------------------------------
 
 
 @stream_fault
-def no_end(call: Call, context: Context) -> None:
+async def no_end(events: Events, call: Call, context: Context) -> Events:
     """The stream ends cleanly without finish_reason, usage and [DONE]."""
     async for event in events:
         if not event.finishes():
@@ -234,17 +235,17 @@ async def dup(events: Events, call: Call, context: Context) -> Events:
             yield deepcopy(event)
 
 
-# --- envelope ---------------------------------------------------------------------------------------------------------
+# --- envelope ------------------------------------------------------------------------------------------------
 
 
-@answer_fault
-async def no_choices(events: Events, call: Call, context: Context) -> Events:
+@fault
+def no_choices(call: Call, context: Context) -> None:
     """The answer has no choices."""
     call.edit(lambda document: document.pop("choices", None))
 
 
-@fault
-def bad_json(call: Call, context: Context) -> None:
+@answer_fault
+async def bad_json(events: Events, call: Call, context: Context) -> Events:
     """The JSON of the body, or of each event, breaks off."""
     async for event in events:
         if event.document is None:
@@ -254,8 +255,8 @@ def bad_json(call: Call, context: Context) -> None:
         yield Event(event.head + text[: len(text) * 2 // 3] + event.tail)
 
 
-@answer_fault
-async def finish(events: Events, call: Call, context: Context) -> Events:
+@fault
+def finish(call: Call, context: Context) -> None:
     """finish_reason is always stop."""
 
     def change(document: Json) -> None:
@@ -291,19 +292,19 @@ def usage_zero(call: Call, context: Context) -> None:
     _edit_usage(call, lambda usage: usage.update(prompt_tokens=0, completion_tokens=0, total_tokens=0))
 
 
-@fault
-def usage_missing(call: Call, context: Context) -> None:
+@answer_fault
+async def usage_missing(events: Events, call: Call, context: Context) -> Events:
     """No usage, though it was asked for."""
     async for event in events:
-        if event.document is not None and event.document.pop("usage", None) and not event.document.get("choices"):
-            continue
-        yield event
+        had_usage = event.document is not None and event.document.pop("usage", None)
+        if not (call.streaming and had_usage and not list(event.choices())):
+            yield event
 
 
 @fault
 def usage_wrong(call: Call, context: Context) -> None:
     """completion_tokens is 1000 too many and the total does not add up."""
-    _edit_usage(call, lambda usage: usage.update(completion_tokens=usage.get("completion_tokens", 0) + 1000))
+    _edit_usage(call, lambda usage: usage.update(completion_tokens=usage["completion_tokens"] + 1000))
 
 
 @fault
@@ -327,7 +328,7 @@ def stale(call: Call, context: Context) -> None:
 
 @fault
 def cache(call: Call, context: Context) -> None:
-    """The first answer to the same messages is replayed byte for byte; `arg` any: to every request of its kind."""
+    """The first answer to the same messages is replayed byte for byte; `arg` any: to all messages."""
     question = "any" if context.arg == "any" else json.dumps(call.body.get("messages"), sort_keys=True)
     key = f"{call.streaming} {question}"
     if key in context.memory:
@@ -346,53 +347,17 @@ def cache(call: Call, context: Context) -> None:
     call.transforms.append(store)
 
 
-# --- content ----------------------------------------------------------------------------------------------------------
+# --- content -------------------------------------------------------------------------------------------------
 
 SENTENCE = "I am happy to help you with that. "
-SCRIPTS = [
-    "the",
-    "ing",
-    "tion",
-    "的",
-    "是",
-    "在",
-    "ных",
-    "ста",
-    "την",
-    "και",
-    "の",
-    "ます",
-    "한다",
-    "에서",
-    "ال",
-    "في",
-    "है",
-    "में",
-    "});",
-    "</div>",
-    "\\u",
-    "▁▁",
-    "::=",
-    "__init__",
-    "龘",
-    "ẹ̀",
-    "ğ",
-    "ß",
-    "0x7f",
-    ",,",
-    "..",
-    "?!",
-    "[[",
-    "俺",
-    "ʻ",
-    "ქართ",
-    "ಕನ್ನಡ",
-    "ไทย",
-]
+SCRIPTS = (
+    "the ing tion 的 是 在 ных ста την και の ます 한다 에서 ال في है में ქართ ಕನ್ನಡ ไทย 龘 俺 ẹ̀ ğ ß ʻ "
+    "}); </div> \\u ▁▁ ::= __init__ 0x7f ,, .. ?! [["
+)
 
 
 def _recite(text: str, at_least: int = 0, keep: int = 0) -> Rewriter:
-    """Says an endless text, for as long as the answer is and `at_least` characters, after the first `keep` of its own."""
+    """Keeps the first `keep` characters, then recites to the end of the answer, `at_least` characters long."""
     said = kept = 0
 
     def rewriter(piece: str, last: bool) -> str:
@@ -445,7 +410,7 @@ def empty(call: Call, context: Context) -> None:
     """Content is empty: 1 completion token, finish_reason stop."""
     _instead(call, "")
     finish(call, context)
-    _edit_usage(call, lambda usage: usage.update(completion_tokens=1, total_tokens=usage.get("prompt_tokens", 0) + 1))
+    _edit_usage(call, lambda usage: usage.update(completion_tokens=1, total_tokens=usage["prompt_tokens"] + 1))
 
 
 @fault
@@ -469,7 +434,7 @@ def garbage(call: Call, context: Context) -> None:
 @fault
 def soup(call: Call, context: Context) -> None:
     """After its first 40 characters the answer is token soup in mixed scripts, 160 characters at least."""
-    text = "".join(context.rng.choice(SCRIPTS) for _ in range(3000))
+    text = "".join(context.rng.choices(SCRIPTS.split(), k=3000))
     call.rewrite(lambda: _recite(text, at_least=160, keep=40))
 
 
@@ -547,11 +512,11 @@ def valid_json_wrong(call: Call, context: Context) -> None:
     _instead(call, '{"type": "其他", "summary": "x"}')
 
 
-# --- the request on its way upstream ----------------------------------------------------------------------------------
+# --- the request on its way upstream -------------------------------------------------------------------------
 
 
 def _last_user_message(body: Json) -> Json:
-    return next((m for m in reversed(body.get("messages") or []) if m.get("role") == "user"), {})
+    return next((message for message in reversed(body.get("messages") or []) if message.get("role") == "user"), {})
 
 
 def _text(message: Json) -> str:
@@ -605,7 +570,8 @@ def ignore_stop(call: Call, context: Context) -> None:
 @fault
 def drop_system(call: Call, context: Context) -> None:
     """The template drops system messages."""
-    call.body["messages"] = [m for m in call.body.get("messages") or [] if m.get("role") not in ("system", "developer")]
+    messages = call.body.get("messages") or []
+    call.body["messages"] = [message for message in messages if message.get("role") not in ("system", "developer")]
 
 
 @fault

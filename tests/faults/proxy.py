@@ -28,7 +28,7 @@ from aiohttp import web
 from yarl import URL
 
 from tests.faults.call import Abort, Call, Event, Events, dump
-from tests.faults.faults import FAULTS, STREAMS_ONLY, Context
+from tests.faults.faults import FAULTS, NEEDS_ARG, STREAMS_ONLY, Context
 
 BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 # Hop-by-hop headers, and those that the proxy sets itself.
@@ -66,6 +66,13 @@ class Fault:
             raise ValueError(f"no fault {self.name!r}; there are: {', '.join(sorted(FAULTS))}")
         if self.only not in ("all", "streams", "plain"):
             raise ValueError(f"only={self.only!r}: all, streams or plain")
+        if self.name in NEEDS_ARG and not self.arg:
+            raise ValueError(f"{self.name} needs an arg")
+
+    @property
+    def needles(self) -> list[str]:
+        """What a request must contain."""
+        return [self.match, self.arg] if self.name == "die_on" else [self.match]
 
     @classmethod
     def parse(cls, text: str) -> Fault:
@@ -92,7 +99,7 @@ class _Armed:
         fault = self.fault
         if fault.name == "no_model" and call.path.endswith(LISTS_MODELS):
             return self._open(self.seen)
-        if fault.path not in call.path or not call.contains(fault.match):
+        if fault.path not in call.path or not all(map(call.contains, fault.needles)):
             return False
         if fault.only == ("plain" if call.streaming else "streams"):
             return False

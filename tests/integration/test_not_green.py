@@ -1,0 +1,219 @@
+"""Nothing but PASS is green: every way to fail, against the real command, a real server and real faults on the wire."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Project
+from tests.faults.proxy import Fault, FaultProxy
+
+
+def test_a_healthy_server_is_green(project: Project, server: str) -> None:
+    done = project.run(server)
+    assert done.code == 0, done
+    assert done.verdict["verdict"] == "PASS"
+    assert done.out.splitlines()[-1].startswith("PASS")
+
+
+def test_slicing_the_stream_between_bytes_is_no_fault(project: Project, server: str) -> None:
+    with FaultProxy(server.removesuffix("/v1"), ["truncated_unicode"]) as proxy:
+        assert project.run(proxy.base_url).code == 0
+
+
+FAULTS = [
+    # fault, exit code, what the reasons must name
+    (Fault("unauthorized"), 75, "key was refused"),
+    (Fault("no_model"), 1, "is not served"),
+    (Fault("busy"), 75, "HTTP 429"),
+    (Fault("unavailable"), 75, "HTTP 503"),
+    (Fault("hang"), 75, "no complete reply within"),
+    (Fault("hang", after=4), 1, "no complete reply within"),
+    (Fault("stall", only="streams"), 1, "no complete reply within"),
+    (Fault("cut", only="streams"), 1, "broke off in the middle"),
+    (Fault("no_end", only="streams"), 1, "without [DONE]"),
+    (Fault("no_done", only="streams"), 1, "without [DONE]"),
+    (Fault("finish_missing"), 1, "no finish_reason"),
+    (Fault("error_event", only="streams"), 1, "carries an error"),
+    (Fault("empty"), 1, "content is empty"),
+    (Fault("null"), 1, "content is null"),
+    (Fault("blank"), 1, "content is blank"),
+    (Fault("no_choices"), 1, "no choices"),
+    (Fault("bad_json"), 1, "not valid JSON"),
+    (Fault("html"), 1, "not valid JSON"),
+    (Fault("garbage"), 1, "'!' is"),
+    (Fault("loop"), 1, "repeated"),
+    (Fault("soup"), 1, "scripts are mixed"),
+    (Fault("mojibake"), 1, "mojibake"),
+    (Fault("fffd"), 1, "U+FFFD"),
+    (Fault("special"), 1, "special token"),
+    (Fault("think"), 1, "thinking block"),
+    (Fault("reasoning"), 1, "reasoning field"),
+    (Fault("strip_format"), 1, "structured.enforced"),
+    (Fault("drop_system"), 1, "a message is dropped"),
+    (Fault("usage_zero"), 1, "usage counts no tokens"),
+    (Fault("finish"), 1, "finish_reason is 'stop', expected 'length'"),
+    (Fault("cache"), 1, "cache"),
+    (Fault("stale"), 1, "answered from a cache"),
+    (Fault("swap_model"), 1, "answered by model"),
+    (Fault("dup", only="streams"), 1, "the stream says"),
+    (Fault("server_error", after=4), 1, "HTTP 500"),
+    (Fault("die", after=4), 1, "the server had answered before"),
+]
+
+
+@pytest.mark.parametrize(("fault", "code", "reason"), FAULTS, ids=lambda v: f"{v.name}-{v.after}" if isinstance(v, Fault) else "")
+def test_a_fault_on_the_wire_is_not_green_and_is_named(project: Project, server: str, fault: Fault, code: int, reason: str) -> None:
+    with FaultProxy(server.removesuffix("/v1"), [fault]) as proxy:
+        done = project.run(proxy.base_url)
+    assert proxy.faulted > 0, "the fault was never made"
+    assert done.code == code, done
+    assert reason in done.reasons, done.reasons
+
+
+def test_a_server_that_is_down_is_an_error(project: Project) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        done = project.run(f"http://127.0.0.1:{closed.getsockname()[1]}/v1")
+    assert done.code == 75, done
+    assert "cannot connect" in done.reasons
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("raise SystemExit(0)", "SystemExit"),
+        ("import os\nos._exit(0)", "kernel died"),
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "kernel died"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("pass  # nothing is asked", "never asked or lost"),
+    ],
+    ids=["system-exit-0", "exit", "killed", "crash", "asks-nothing"],
+)
+def test_a_notebook_that_does_not_do_its_work_is_an_error(project: Project, server: str, source: str, reason: str) -> None:
+    path = project.root / "notebooks" / "01_health.ipynb"
+    notebook = json.loads(path.read_text())
+    cell = next(c for c in notebook["cells"] if "collect" in c["metadata"].get("tags", []))
+    cell["source"] = source
+    path.write_text(json.dumps(notebook))
+    done = project.run(server)
+    assert done.code == 75, done
+    assert reason in done.reasons
+
+
+def test_an_interrupted_run_leaves_its_evidence_and_goes_on(project: Project, server: str) -> None:
+    with FaultProxy(server.removesuffix("/v1"), [Fault("slow", arg=1.0)]) as proxy:
+        process = _start(project, proxy.base_url)
+        _wait_for(project, lines=9)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 75
+        run = next(p.parent for p in (project.root / "outputs").glob("20*/manifest.json"))
+        assert json.loads((run / "verdict.json").read_text())["verdict"] in ("ERROR", "FAIL")
+        assert project.gatebook("run", "--resume", run).code == 0
+
+
+def test_a_killed_run_resumes_without_asking_twice(project: Project, server: str) -> None:
+    with FaultProxy(server.removesuffix("/v1"), [Fault("slow", arg=0.3)]) as proxy:
+        process = _start(project, proxy.base_url)
+        record = _wait_for(project, lines=10)
+        process.kill()
+        process.wait()
+        before = record.read_text().splitlines()
+        done = project.gatebook("run", "--resume", record.parent)
+        users = [body["user"] for method, path, body in proxy.requests if method == "POST" and body and not body["user"].startswith("x")]
+    assert done.code == 0, done
+    after = record.read_text().splitlines()
+    assert after[: len(before) - 1] == before[:-1], "what was recorded is still there"
+    recorded = {json.loads(line)["exchange"]["body"]["user"] for line in before if json.loads(line)["exchange"].get("body")}
+    assert all(users.count(user) == 1 for user in recorded), "a recorded request was asked again"
+    fresh = project.run(server)
+    assert _outcomes(done.verdict if done.run == record.parent else json.loads((record.parent / "verdict.json").read_text())) == _outcomes(fresh.verdict)
+
+
+def test_a_torn_last_line_is_recovered(project: Project, server: str) -> None:
+    done = project.run(server)
+    record = done.run / "02_structured_output.exchanges.jsonl"
+    (done.run / "SHA256SUMS").unlink()
+    lines = record.read_bytes().splitlines(keepends=True)
+    record.write_bytes(b"".join(lines[:-1]) + lines[-1][:40])
+    assert project.gatebook("run", "--resume", done.run).code == 0
+    assert len(record.read_bytes().splitlines()) >= len(lines)
+    assert lines[-1][:40] in record.with_name(record.name + ".torn").read_bytes()
+
+
+def test_an_edited_record_is_noticed_on_resume(project: Project, server: str) -> None:
+    done = project.run(server)
+    record = done.run / "01_health.exchanges.jsonl"
+    (done.run / "SHA256SUMS").unlink()
+    record.write_text(record.read_text().replace('"status":200', '"status":201', 1).replace('"status": 200', '"status": 201', 1))
+    again = project.gatebook("run", "--resume", done.run)
+    assert again.code == 75, again
+    assert "edited or damaged" in again.reasons
+
+
+def test_a_full_disk_is_an_error(project: Project, server: str) -> None:
+    """RLIMIT_FSIZE stands for the full disk: the write of the record fails in the same place."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+
+    done = subprocess.run(
+        project.command("run", "--profile", project.profile, "--base-url", server),
+        cwd=project.root, env=project.environment, preexec_fn=limit, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 75, done.stdout + done.stderr
+    assert "cannot write" in done.stdout + done.stderr
+
+
+def test_expected_cases_without_a_record_are_an_error(project: Project, server: str) -> None:
+    done = project.run(server)
+    record = done.run / "02_structured_output.exchanges.jsonl"
+    record.write_bytes(b"")
+    project.gatebook("judge", done.run, "--profile", project.profile, "--out", project.root / "outputs" / "again")
+    checked = project.gatebook("verify", done.run)
+    assert checked.code == 75
+    assert "02_structured_output.exchanges.jsonl was changed" in checked.out
+
+
+@pytest.mark.parametrize("cases", [[], None], ids=["empty-list", "empty-file"])
+def test_a_case_file_without_cases_is_bad_input(project: Project, server: str, cases: list[dict[str, str]] | None) -> None:
+    (project.root / "params" / "cases" / "small.yaml").write_text("" if cases is None else "[]")
+    done = project.run(server)
+    assert done.code == 2, done
+    assert "holds no cases" in done.err
+
+
+@pytest.mark.parametrize("arguments", [("--only", "typo"), ("--suite", "scenario"), ("--only", "01,nothing")])
+def test_a_selection_that_matches_nothing_is_bad_input(project: Project, server: str, arguments: tuple[str, ...]) -> None:
+    done = project.run(server, *arguments)
+    assert done.code == 2, done
+    assert not (project.root / "outputs").exists(), "nothing was made"
+
+
+def _start(project: Project, base_url: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        project.command("run", "--profile", project.profile, "--base-url", base_url),
+        cwd=project.root, env=project.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def _wait_for(project: Project, lines: int) -> Path:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        for record in (project.root / "outputs").glob("20*/01_health.exchanges.jsonl"):
+            if record.read_bytes().count(b"\n") >= lines:
+                return record
+        time.sleep(0.05)
+    raise AssertionError(f"no {lines} exchanges after 90 s: {os.listdir(project.root)}")
+
+
+def _outcomes(verdict: dict) -> dict[str, str]:
+    return {f["id"]: f["outcome"] for f in verdict["findings"]}
