@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import yaml
-
 from gatebook.ask.server import embedded_server
 from gatebook.plan.cases import load_cases
 
@@ -53,7 +52,9 @@ class Done:
 
     @property
     def reasons(self) -> str:
-        return "\n".join([self.verdict["reason"], *self.verdict["reasons"], *(f["reason"] for f in self.verdict["findings"])])
+        return "\n".join(
+            [self.verdict["reason"], *self.verdict["reasons"], *(f["reason"] for f in self.verdict["findings"])]
+        )
 
     def __str__(self) -> str:
         return f"exit {self.code}\n{self.out}\n{self.err}"

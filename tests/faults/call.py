@@ -82,6 +82,7 @@ class Call:
     transforms: list[Transform] = field(default_factory=list)
     delay_s: float = 0.0
     slice_bytes: int | None = None
+    authorization: str = ""
     closes_silently: bool = False
     kills_server: bool = False
 

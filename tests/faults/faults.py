@@ -69,6 +69,12 @@ def unauthorized(call: Call, context: Context) -> None:
 
 
 @fault
+def leak_key(call: Call, context: Context) -> None:
+    """401, and the message repeats the key."""
+    call.refuse(401, "invalid_request_error", f"Incorrect API key provided: {call.authorization}")
+
+
+@fault
 def no_model(call: Call, context: Context) -> None:
     """404 in vLLM's newer envelope; /v1/models lists nothing."""
     if call.path.endswith("/models"):
@@ -446,7 +452,7 @@ def loop(call: Call, context: Context) -> None:
 
 @fault
 def fffd(call: Call, context: Context) -> None:
-    """A U+FFFD stands inside the content."""
+    """A U+FFFD stands in the content, never as its last character."""
     _once(call, lambda piece: piece[: len(piece) // 2] + "\ufffd" + piece[len(piece) // 2 :])
 
 

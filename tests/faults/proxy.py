@@ -126,6 +126,7 @@ class FaultProxy:
         self.upstream = upstream.rstrip("/").removesuffix("/v1")
         self.port = port
         self.requests: list[Request] = []
+        self.authorizations: set[str] = set()
         self.faulted = 0
         self._armed = [_Armed(Fault(fault) if isinstance(fault, str) else fault) for fault in faults]
         self._dead = False
@@ -187,6 +188,8 @@ class FaultProxy:
             body = _read_json(raw)
             self.requests.append(Request(request.method, request.path, body))
             call = Call(request.path, raw.decode(errors="replace"), deepcopy(body) if isinstance(body, dict) else {})
+            call.authorization = request.headers.get("Authorization", "")
+            self.authorizations.add(call.authorization)
             for armed in (striking := [armed for armed in self._armed if armed.strikes(call)]):
                 FAULTS[armed.fault.name](call, armed.context)
             if call.kills_server:

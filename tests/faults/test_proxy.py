@@ -176,13 +176,20 @@ class Answer:
                     self.finishes.append(choice["finish_reason"])
 
 
-def ask(base_url: str, stream: bool = False, question: str | None = None, **more: Any) -> Answer:
+def get(url: str) -> httpx.Response:
+    return httpx.get(url, trust_env=False, verify=False)
+
+
+def ask(base_url: str, stream: bool = False, question: str | None = None, timeout_s: float = 30, **more: Any) -> Answer:
     body = BODY | {"stream": stream} | more
     if question is not None:
         body["messages"] = [{"role": "user", "content": question}]
     answer, started = Answer(), time.monotonic()
     try:
-        with httpx.stream("POST", f"{base_url}/chat/completions", json=body, timeout=0.5, trust_env=False) as response:
+        with (
+            httpx.Client(timeout=timeout_s, trust_env=False, verify=False) as client,
+            client.stream("POST", f"{base_url}/chat/completions", json=body) as response,
+        ):
             answer.status, answer.headers = response.status_code, response.headers
             for chunk in response.iter_raw():
                 answer.raw += chunk
@@ -213,13 +220,14 @@ def complete(answer: Answer) -> bool:
     return answer.error is None and answer.finishes == ["length"] and bool(answer.usage)
 
 
-def system_upstream(answer: Answer) -> list[str]:
+def roles_upstream(answer: Answer) -> list[str]:
     return [message["role"] for message in answer.upstream[-1]["messages"]]
 
 
 ARGS = {"strip_keyword": "maxLength", "die_on": "fox", "force_temp": 1.5, "slow": 0.3, "slow_tokens": 0.02}
 SYMPTOMS: dict[str, Callable[[Answer, Answer], bool]] = {
     "unauthorized": lambda a, b: a.status == b.status == 401 and error(a)["code"] == 401,
+    "leak_key": lambda a, b: a.status == 401 and error(a)["message"].startswith("Incorrect API key provided: "),
     "no_model": lambda a, b: a.status == 404 and error(a)["message"] == "The model `healthy` does not exist.",
     "bad_request": lambda a, b: a.status == 400 and "chat template" in a.documents[0]["message"],
     "busy": lambda a, b: a.status == 429 and a.headers["retry-after"] == "1",
@@ -273,10 +281,8 @@ SYMPTOMS: dict[str, Callable[[Answer, Answer], bool]] = {
     ),
     "ignore_max_tokens": lambda a, b: complete(a) and a.upstream[-1]["max_tokens"] == 200,
     "ignore_stop": lambda a, b: complete(a) and "stop" not in a.upstream[-1],
-    "drop_system": lambda a, b: complete(a) and system_upstream(a) == ["user"],
-    "truncate": lambda a, b: (
-        len(a.upstream[-1]["messages"][-1]["content"]) == 200 and system_upstream(a)[0] == "system"
-    ),
+    "drop_system": lambda a, b: complete(a) and roles_upstream(a) == ["user"],
+    "truncate": lambda a, b: len(a.upstream[-1]["messages"][-1]["content"]) == 200 and roles_upstream(a)[0] == "system",
     "force_temp": lambda a, b: complete(a) and a.upstream[-1]["temperature"] == 1.5,
 }
 
@@ -287,8 +293,9 @@ def test_each_fault_shows_its_symptom(upstream: Upstream, name: str, stream: boo
     upstream.bodies.clear()
     with FaultProxy(upstream.url, [Fault(name, arg=ARGS.get(name))]) as proxy:
         answers = []
-        for _ in range(1 if name in ("hang", "stall") else 2):
-            answers.append(ask(proxy.base_url, stream))
+        silent = name in ("hang", "stall")
+        for _ in range(1 if silent else 2):
+            answers.append(ask(proxy.base_url, stream, timeout_s=1 if silent else 30))
             answers[-1].upstream = list(upstream.bodies)
     if name in STREAMS_ONLY and not stream:
         assert complete(answers[0]) and answers[0].content == TEXT
@@ -302,8 +309,8 @@ def test_each_fault_shows_its_symptom(upstream: Upstream, name: str, stream: boo
 @pytest.mark.parametrize("name", FAULTS)
 def test_gets_stay_healthy(upstream: Upstream, name: str) -> None:
     with FaultProxy(upstream.url, [Fault(name, arg=ARGS.get(name))]) as proxy:
-        health = httpx.get(proxy.base_url.removesuffix("/v1") + "/health", trust_env=False)
-        models = httpx.get(proxy.base_url + "/models", trust_env=False).json()
+        health = get(proxy.base_url.removesuffix("/v1") + "/health")
+        models = get(proxy.base_url + "/models").json()
     assert health.status_code == 200
     assert models["data"] == ([] if name == "no_model" else [{"id": "healthy"}])
     assert proxy.faulted == (name == "no_model")
@@ -317,8 +324,8 @@ def test_every_fault_says_what_it_does() -> None:
 @pytest.mark.parametrize("path", ["/health", "/v1/models", "/version?a=%20b", "/props", "/nothing"])
 def test_gets_pass_unchanged(upstream: Upstream, path: str) -> None:
     with FaultProxy(upstream.url + "/v1", []) as proxy:
-        direct = httpx.get(upstream.url + path, trust_env=False)
-        passed = httpx.get(proxy.base_url.removesuffix("/v1") + path, trust_env=False)
+        direct = get(upstream.url + path)
+        passed = get(proxy.base_url.removesuffix("/v1") + path)
     assert (passed.status_code, passed.content, passed.headers) == (direct.status_code, direct.content, direct.headers)
 
 
@@ -341,7 +348,7 @@ def test_mojibake_of_chinese(upstream: Upstream, stream: bool) -> None:
 def test_streams_are_not_held_back_and_leaving_cancels_upstream(upstream: Upstream) -> None:
     faults: list[str | Fault] = ["think", "cache", "dup", "stale"]
     body = BODY | {"stream": True, "messages": [{"role": "user", "content": "wait"}]}
-    with FaultProxy(upstream.url, faults) as proxy, httpx.Client(trust_env=False) as client:
+    with FaultProxy(upstream.url, faults) as proxy, httpx.Client(trust_env=False, verify=False) as client:
         upstream.go_on.clear()
         with client.stream("POST", proxy.base_url + "/chat/completions", json=body) as response:
             seen = ""
@@ -403,7 +410,10 @@ def test_faults_compose_in_order(upstream: Upstream, stream: bool) -> None:
 
 
 def test_a_server_that_dies_later(upstream: Upstream) -> None:
-    with FaultProxy(upstream.url, [Fault("die", after=1)]) as proxy, httpx.Client(trust_env=False) as client:
+    with (
+        FaultProxy(upstream.url, [Fault("die", after=1)]) as proxy,
+        httpx.Client(trust_env=False, verify=False) as client,
+    ):
         assert ask(proxy.base_url).content == TEXT
         assert client.get(proxy.base_url + "/models").status_code == 200
         assert broken_off(ask(proxy.base_url))

@@ -70,8 +70,12 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("fault", "code", "reason"), FAULTS, ids=lambda v: f"{v.name}-{v.after}" if isinstance(v, Fault) else "")
-def test_a_fault_on_the_wire_is_not_green_and_is_named(project: Project, server: str, fault: Fault, code: int, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("fault", "code", "reason"), FAULTS, ids=lambda v: f"{v.name}-{v.after}" if isinstance(v, Fault) else ""
+)
+def test_a_fault_on_the_wire_is_not_green_and_is_named(
+    project: Project, server: str, fault: Fault, code: int, reason: str
+) -> None:
     with FaultProxy(server.removesuffix("/v1"), [fault]) as proxy:
         done = project.run(proxy.base_url)
     assert proxy.faulted > 0, "the fault was never made"
@@ -98,7 +102,9 @@ def test_a_server_that_is_down_is_an_error(project: Project) -> None:
     ],
     ids=["system-exit-0", "exit", "killed", "crash", "asks-nothing"],
 )
-def test_a_notebook_that_does_not_do_its_work_is_an_error(project: Project, server: str, source: str, reason: str) -> None:
+def test_a_notebook_that_does_not_do_its_work_is_an_error(
+    project: Project, server: str, source: str, reason: str
+) -> None:
     path = project.root / "notebooks" / "01_health.ipynb"
     notebook = json.loads(path.read_text())
     cell = next(c for c in notebook["cells"] if "collect" in c["metadata"].get("tags", []))
@@ -128,14 +134,22 @@ def test_a_killed_run_resumes_without_asking_twice(project: Project, server: str
         process.wait()
         before = record.read_text().splitlines()
         done = project.gatebook("run", "--resume", record.parent)
-        users = [body["user"] for method, path, body in proxy.requests if method == "POST" and body and not body["user"].startswith("x")]
+        users = [
+            body["user"]
+            for method, path, body in proxy.requests
+            if method == "POST" and body and not body["user"].startswith("x")
+        ]
     assert done.code == 0, done
     after = record.read_text().splitlines()
     assert after[: len(before) - 1] == before[:-1], "what was recorded is still there"
-    recorded = {json.loads(line)["exchange"]["body"]["user"] for line in before if json.loads(line)["exchange"].get("body")}
+    recorded = {
+        json.loads(line)["exchange"]["body"]["user"] for line in before if json.loads(line)["exchange"].get("body")
+    }
     assert all(users.count(user) == 1 for user in recorded), "a recorded request was asked again"
     fresh = project.run(server)
-    assert _outcomes(done.verdict if done.run == record.parent else json.loads((record.parent / "verdict.json").read_text())) == _outcomes(fresh.verdict)
+    assert _outcomes(
+        done.verdict if done.run == record.parent else json.loads((record.parent / "verdict.json").read_text())
+    ) == _outcomes(fresh.verdict)
 
 
 def test_a_torn_last_line_is_recovered(project: Project, server: str) -> None:
@@ -153,7 +167,9 @@ def test_an_edited_record_is_noticed_on_resume(project: Project, server: str) ->
     done = project.run(server)
     record = done.run / "01_health.exchanges.jsonl"
     (done.run / "SHA256SUMS").unlink()
-    record.write_text(record.read_text().replace('"status":200', '"status":201', 1).replace('"status": 200', '"status": 201', 1))
+    record.write_text(
+        record.read_text().replace('"status":200', '"status":201', 1).replace('"status": 200', '"status": 201', 1)
+    )
     again = project.gatebook("run", "--resume", done.run)
     assert again.code == 75, again
     assert "edited or damaged" in again.reasons
@@ -184,7 +200,9 @@ def test_expected_cases_without_a_record_are_an_error(project: Project, server: 
 
 
 @pytest.mark.parametrize("cases", [[], None], ids=["empty-list", "empty-file"])
-def test_a_case_file_without_cases_is_bad_input(project: Project, server: str, cases: list[dict[str, str]] | None) -> None:
+def test_a_case_file_without_cases_is_bad_input(
+    project: Project, server: str, cases: list[dict[str, str]] | None
+) -> None:
     (project.root / "params" / "cases" / "small.yaml").write_text("" if cases is None else "[]")
     done = project.run(server)
     assert done.code == 2, done
@@ -192,7 +210,9 @@ def test_a_case_file_without_cases_is_bad_input(project: Project, server: str, c
 
 
 @pytest.mark.parametrize("arguments", [("--only", "typo"), ("--suite", "scenario"), ("--only", "01,nothing")])
-def test_a_selection_that_matches_nothing_is_bad_input(project: Project, server: str, arguments: tuple[str, ...]) -> None:
+def test_a_selection_that_matches_nothing_is_bad_input(
+    project: Project, server: str, arguments: tuple[str, ...]
+) -> None:
     done = project.run(server, *arguments)
     assert done.code == 2, done
     assert not (project.root / "outputs").exists(), "nothing was made"

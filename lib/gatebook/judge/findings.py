@@ -178,12 +178,19 @@ class _Judge:
 
 
 def expectations(evidence: Evidence) -> Iterator[tuple[str, int, Result]]:
-    """Run the case's own checks: (name, how many times it has occurred, result)."""
+    """Run the case's own checks: (name, how many times it has occurred, result).
+
+    A rung of the ladder that was missed hides those above it: of an answer that is no JSON, only that is said.
+    """
     count: dict[str, int] = {}
-    for expectation in evidence.case.expect:
-        for name, raw in expectation.items():
-            count[name] = count.get(name, 0) + 1
-            yield name, count[name], CHECKS[name][0](evidence, parameters(evidence.case, name, raw))
+    fallen = False
+    for name, raw in (item for expectation in evidence.case.expect for item in expectation.items()):
+        if fallen and name.startswith("json_"):
+            continue
+        count[name] = count.get(name, 0) + 1
+        result = CHECKS[name][0](evidence, parameters(evidence.case, name, raw))
+        fallen = fallen or (name.startswith("json_") and result.outcome != "pass")
+        yield name, count[name], result
 
 
 def _good(exchange: Exchange) -> bool:

@@ -1,10 +1,6 @@
-"""The statistics of a verdict, thin over scipy and statsmodels."""
+"""The statistics of a verdict, thin over scipy and statsmodels; each import waits until it is needed, since they cost a second."""
 
 from __future__ import annotations
-
-from scipy.stats import beta, binomtest
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.proportion import proportion_confint
 
 ALPHA = 0.05
 
@@ -14,14 +10,20 @@ def mcnemar_worse(worse: int, better: int) -> float:
 
     1.0 without discordant pairs. Source: McNemar 1947, exact form.
     """
+    from scipy.stats import binomtest
+
     pairs = worse + better
     return float(binomtest(worse, pairs, 0.5, alternative="greater").pvalue) if pairs else 1.0
 
 
 def holm(p_values: list[float], family: int) -> list[bool]:
     """Which hypotheses Holm's step-down rejects at ALPHA in a family of `family` tests; those not given count as p = 1."""
+    if not p_values:
+        return []
+    from statsmodels.stats.multitest import multipletests
+
     padded = p_values + [1.0] * max(family - len(p_values), 0)
-    return [bool(r) for r in multipletests(padded, ALPHA, method="holm")[0][: len(p_values)]] if padded else []
+    return [bool(r) for r in multipletests(padded, ALPHA, method="holm")[0][: len(p_values)]]
 
 
 def smallest_visible_drop(pairs: int, family: int) -> int | None:
@@ -37,6 +39,8 @@ def largest_possible_drop(worse: int, pairs: int) -> float:
 
     Improvements are not set against it, so the bound is on the safe side.
     """
+    from scipy.stats import beta
+
     return 1.0 if worse >= pairs else float(beta.ppf(1 - ALPHA, worse + 1, pairs - worse))
 
 
@@ -44,5 +48,7 @@ def wilson(passed: int, n: int) -> tuple[float, float]:
     """Two-sided 95 % Wilson interval of a rate. Raises ValueError for n = 0."""
     if n < 1:
         raise ValueError("a rate of no cases has no interval")
+    from statsmodels.stats.proportion import proportion_confint
+
     low, high = proportion_confint(passed, n, ALPHA, method="wilson")
     return float(low), float(high)

@@ -81,6 +81,7 @@ class Watcher:
 
 def show(verdict: Verdict, path: Path) -> None:
     """The table of groups, why it is not green, what to do next, and the last line."""
+    path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     console = Console(soft_wrap=True, highlight=False)
     served = verdict.served
     console.print(

@@ -6,10 +6,6 @@ import json
 import re
 from typing import Any, Literal
 
-from jsonpath_ng import parse as jsonpath
-from jsonschema import Draft202012Validator, FormatChecker
-from jsonschema.exceptions import best_match
-
 from gatebook.judge.checks.registry import Params, check, each_text
 from gatebook.judge.evidence import Evidence, Reply
 from gatebook.judge.finding import Result
@@ -51,6 +47,7 @@ def json_schema(evidence: Evidence, schema: Any) -> Result:
 @check("json_value", Value)
 def json_value(evidence: Evidence, value: Value) -> Result:
     """What stands at a path of the answer means the right thing."""
+    from jsonpath_ng import parse as jsonpath
 
     def judge(text: str) -> Result:
         parsed, unusable = _parsed(text)
@@ -115,6 +112,9 @@ def _invalid(text: str, schema: Any) -> str:
     parsed, unusable = _parsed(text)
     if unusable:
         return unusable.reason
+    from jsonschema import Draft202012Validator, FormatChecker
+    from jsonschema.exceptions import best_match
+
     error = best_match(Draft202012Validator(schema, format_checker=FormatChecker()).iter_errors(parsed))
     return f"{error.json_path}: {error.message[:160]}" if error else ""
 

@@ -1,0 +1,113 @@
+"""Where each case stands in a verdict: whether it blocks, and why or why not. Pages and JUnit tell the same."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Literal
+
+from gatebook.errors import BrokenRecord
+from gatebook.judge.finding import Finding, Outcome, worst
+from gatebook.judge.verdict import GroupVerdict, Verdict
+from gatebook.plan.cases import Case
+from gatebook.record.exchange import Exchange
+from gatebook.record.run import Run
+
+Standing = Literal["fails", "unmeasured", "tolerated", "excused", "passes"]
+WORST_FIRST: tuple[Standing, ...] = ("fails", "unmeasured", "tolerated", "excused", "passes")
+BLOCKING: tuple[Standing, ...] = ("fails", "unmeasured")
+
+
+@dataclass(frozen=True)
+class CaseStanding:
+    """One case, or the one-token chat that opens a notebook (`<notebook>.ready`)."""
+
+    id: str
+    notebook: str
+    case: Case | None
+    """None for the opening chat."""
+    group: str
+    findings: list[Finding]
+    exchanges: list[Exchange]
+    outcome: Outcome
+    standing: Standing
+    note: str
+    """Why it does or does not block."""
+
+    @property
+    def blocks(self) -> bool:
+        return self.standing in BLOCKING
+
+    @property
+    def red(self) -> list[Finding]:
+        return [f for f in self.findings if f.outcome != "pass"]
+
+    @property
+    def reason(self) -> str:
+        """What is not green, else what the case itself (rather than the contract) showed."""
+        told = [f.reason for f in self.red] or [f.reason for f in self.findings if f.check != "contract"][:1]
+        return "; ".join(dict.fromkeys(told)) or "expected, but nothing was judged"
+
+
+def standings(run: Run, verdict: Verdict, notebook: str) -> list[CaseStanding]:
+    """The opening chat and every expected case of a notebook, in the order in which they were asked."""
+    findings: dict[str, list[Finding]] = defaultdict(list)
+    for finding in verdict.findings:
+        if finding.notebook == notebook:
+            findings[finding.case].append(finding)
+    asked: dict[str | None, list[Exchange]] = defaultdict(list)
+    for exchange in recorded(run, notebook):
+        asked["ready" if exchange.kind == "ready" else exchange.case].append(exchange)
+    cases: list[tuple[str, Case | None]] = [("ready", None)] if "ready" in findings else []
+    cases += [(case.id, case) for case in run.expected(notebook)]
+    return [_stands(verdict, notebook, name, case, findings[name], asked[name]) for name, case in cases]
+
+
+def recorded(run: Run, notebook: str) -> list[Exchange]:
+    """The exchanges of a notebook; none when its record is broken, which the verdict says already."""
+    try:
+        return run.exchanges(notebook)
+    except BrokenRecord:
+        return []
+
+
+def _stands(
+    verdict: Verdict, notebook: str, name: str, case: Case | None, findings: list[Finding], exchanges: list[Exchange]
+) -> CaseStanding:
+    groups = {group.group: group for group in verdict.groups}
+    by_group: dict[str, list[Outcome]] = defaultdict(list)
+    for finding in findings:
+        by_group[finding.group].append(finding.outcome)
+    said = [_in_group(verdict, groups[g], name, worst(found)) for g, found in by_group.items() if g in groups]
+    standing, note = min(said or [("unmeasured", "blocks: it was not judged")], key=lambda s: WORST_FIRST.index(s[0]))
+    return CaseStanding(
+        id=name if case else f"{notebook}.{name}", notebook=notebook, case=case,
+        group=case.group if case else findings[0].group, findings=findings, exchanges=exchanges,
+        outcome=worst([f.outcome for f in findings]), standing=standing, note=note,
+    )  # fmt: skip
+
+
+def _in_group(verdict: Verdict, group: GroupVerdict, case: str, outcome: Outcome) -> tuple[Standing, str]:
+    if outcome == "pass":
+        return "passes", ""
+    if group.policy == "watch":
+        return "tolerated", f"does not block: {group.group} is only watched"
+    if outcome == "not_measured" and (excuse := next((e for e in verdict.excused if e.id == case), None)):
+        return "excused", f"does not block: excused by the profile, {excuse.reason}"
+    if outcome != "fail":
+        return "unmeasured", f"blocks: {group.group} cannot be judged without it"
+    if group.policy == "must":
+        return "fails", f"blocks: every case of {group.group} must pass"
+    compared = group.comparison
+    if compared is None or verdict.baseline is None:
+        return (
+            "tolerated",
+            f"does not block by itself: {group.group} is compared with a baseline, and there is none yet",
+        )
+    if case in compared.changed:
+        return "tolerated", "does not block by itself: the baseline has no result of this prompt"
+    if case not in compared.worse:
+        return "tolerated", "does not block: it failed in the baseline too"
+    if group.word == "FAIL":
+        return "fails", f"blocks: it passed in the baseline, and {group.group} is shown worse"
+    return "tolerated", f"does not block by itself: it passed in the baseline, but {group.group} is not shown worse"

@@ -1,0 +1,273 @@
+"""The ways that people take: gate a server of one's own, accept, compare, verify, judge again, explore."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+from gatebook.plan.cases import load_cases
+
+from tests.conftest import ROOT, SMALL, Project
+from tests.faults.proxy import Fault, FaultProxy
+
+
+@pytest.fixture
+def compared(project: Project) -> Project:
+    """With a group of twelve cases that is compared with the baseline."""
+    cases = {case.id: case for case in load_cases(ROOT / "params" / "cases")}
+    keywords = [case for case in cases.values() if case.group == "structured.keywords"]
+    chosen = [*(cases[i] for i in SMALL), *keywords]
+    project.write_cases(
+        [{**case.model_dump(mode="json", exclude_defaults=True), "suites": ["smoke"]} for case in chosen]
+    )
+    return project
+
+
+def test_from_init_to_the_second_run(compared: Project, server: str) -> None:
+    shutil.copy(ROOT / "params" / "qwen3-4b.yaml", compared.root / "params")
+    made = compared.gatebook("init", "--base-url", server, "--name", "mine")
+    assert made.code == 0, made
+    assert made.out.splitlines()[-1].startswith("next: gatebook run --profile")
+    profile = compared.root / "params" / "mine.yaml"
+    again = compared.gatebook("init", "--base-url", server, "--name", "mine")
+    assert again.code == 2
+    assert "exists already" in again.err
+
+    first = compared.gatebook("run", "--profile", profile, "--suite", "smoke")
+    assert first.code == 3, first
+    assert f"gatebook accept {first.run.relative_to(compared.root)}" in first.out
+    taken = compared.gatebook("accept", first.run, "--reason", "first run")
+    assert taken.code == 0, taken
+    baseline = json.loads((compared.root / "params" / "baselines" / "mine.json").read_text())
+    assert set(baseline["cases"]) == {case.id for case in load_cases(compared.root / "params" / "cases")}
+
+    second = compared.gatebook("run", "--profile", profile, "--suite", "smoke", "--json")
+    assert second.code == 0, second
+    verdict = json.loads(second.out)
+    assert verdict["baseline"] == first.run.name
+    assert "could have seen a drop of" in next(
+        g["reason"] for g in verdict["groups"] if g["group"] == "structured.keywords"
+    )
+
+    with FaultProxy(server.removesuffix("/v1"), [Fault("strip_keyword", arg="maxLength")]) as proxy:
+        weakened = compared.gatebook("run", "--profile", profile, "--suite", "smoke", "--base-url", proxy.base_url)
+    assert weakened.code == 1, weakened
+    assert "constraint enforcement changed: keyword.keyword-max-length was enforced, is ignored" in weakened.reasons
+    assert compared.gatebook("accept", weakened.run, "--reason", "no").code == 2
+
+    with FaultProxy(server.removesuffix("/v1"), ["strip_format"]) as proxy:
+        worse = compared.gatebook(
+            "run", "--profile", profile, "--suite", "smoke", "--base-url", proxy.base_url, "--revision", "new"
+        )
+    assert worse.code == 1, worse
+    assert "shown worse than the baseline" in worse.reasons
+
+
+def test_verify_anywhere_and_not_after_one_changed_byte(project: Project, server: str, tmp_path: Path) -> None:
+    done = project.run(server)
+    moved = tmp_path / "elsewhere" / "bundle"
+    shutil.copytree(done.run, moved)
+    intact = _verify(moved)
+    assert intact.returncode == 0, intact.stdout
+    assert intact.stdout.splitlines()[-1].startswith("reproduced, PASS")
+    for name in sorted(
+        p.name for p in moved.iterdir() if p.suffix in (".json", ".jsonl", ".ipynb", ".html", ".xml", ".txt")
+    ):
+        broken = tmp_path / "broken"
+        shutil.copytree(moved, broken)
+        data = bytearray((broken / name).read_bytes())
+        data[len(data) // 2] ^= 1
+        (broken / name).write_bytes(data)
+        assert "WRONG" in _steps_without_replay(broken), name
+        shutil.rmtree(broken)
+
+
+def test_verify_sees_a_verdict_edited_with_fitting_checksums(project: Project, server: str) -> None:
+    with FaultProxy(server.removesuffix("/v1"), ["empty"]) as proxy:
+        red = project.run(proxy.base_url)
+    reproduced = project.gatebook("verify", red.run)
+    assert reproduced.code == 1, reproduced
+    assert "reproduced, FAIL" in reproduced.out
+    assert project.gatebook("verify", red.run, "--reproduced").code == 0
+    for name in ("verdict.json", "01_health.verdict.json"):
+        file = red.run / name
+        file.write_text(
+            file.read_text()
+            .replace('"verdict": "FAIL"', '"verdict": "PASS"')
+            .replace('"exit_code": 1', '"exit_code": 0')
+        )
+    _reseal(red.run)
+    forged = project.gatebook("verify", red.run)
+    assert forged.code == 75, forged
+    assert "verdict.json says PASS" in forged.out
+
+
+def test_verify_sees_an_unexecuted_cell_with_fitting_checksums(project: Project, server: str) -> None:
+    done = project.run(server)
+    file = done.run / "01_health.ipynb"
+    notebook = json.loads(file.read_text())
+    cell = next(c for c in notebook["cells"] if "nbval-check-output" in c["metadata"].get("tags", []))
+    cell["execution_count"], cell["outputs"] = None, []
+    file.write_text(json.dumps(notebook))
+    _reseal(done.run)
+    checked = project.gatebook("verify", done.run)
+    assert checked.code == 75, checked
+    assert "did not run" in checked.out
+
+
+def test_verify_sees_an_edited_output_with_fitting_checksums(project: Project, server: str) -> None:
+    done = project.run(server)
+    file = done.run / "90_verdict.ipynb"
+    file.write_text(file.read_text().replace("VERDICT      PASS", "VERDICT      PASS (signed)"))
+    _reseal(done.run)
+    checked = project.gatebook("verify", done.run)
+    assert checked.code == 75, checked
+    assert "gives another output than recorded" in checked.out
+
+
+def test_judge_by_other_rules_asks_nothing(project: Project, server: str) -> None:
+    done = project.run(server)
+    stricter = project.root / "params" / "stricter.yaml"
+    data = yaml.safe_load(project.profile.read_text())
+    data["target"]["context_tokens"] = 10**6
+    cases = project.root / "params" / "cases" / "small.yaml"
+    cases.unlink()  # what was asked stands in the run; nothing else is read
+    data["groups"]["health.service"] = "watch"
+    stricter.write_text(yaml.safe_dump(data))
+    again = project.gatebook("judge", done.run, "--profile", stricter, "--out", project.root / "outputs" / "judged")
+    verdict = json.loads((project.root / "outputs" / "judged" / "verdict.json").read_text())
+    assert again.code == verdict["exit_code"] == 0, again
+    assert {g["group"]: g["policy"] for g in verdict["groups"]}["health.service"] == "watch"
+    twice = project.gatebook("judge", done.run, "--profile", stricter, "--out", project.root / "outputs" / "judged")
+    assert twice.code == 2
+    assert "exists already" in twice.err
+    assert project.gatebook("verify", project.root / "outputs" / "judged").code == 0
+
+
+def test_the_key_reaches_the_server_and_nothing_else(project: Project, server: str) -> None:
+    key = "sk-very-secret-0123456789"
+    project.edit_profile(target={"api_key_env": "MY_KEY"})
+    missing = project.run(server)
+    assert missing.code == 2
+    assert "MY_KEY" in missing.err
+    with FaultProxy(server.removesuffix("/v1"), [Fault("leak_key", after=3)]) as proxy:
+        done = project.run(proxy.base_url, "--only", "01", env={"MY_KEY": key})
+    assert proxy.authorizations == {f"Bearer {key}"}
+    for file in done.run.rglob("*"):
+        assert key not in file.read_text(errors="replace"), file
+    assert key not in done.out + done.err
+    assert "[redacted]" in (done.run / "01_health.exchanges.jsonl").read_text()
+
+
+def test_papermill_alone_runs_a_notebook_and_exits_1_when_it_is_red(project: Project, server: str) -> None:
+    profile = project.root / "params" / "mine.yaml"
+    data = yaml.safe_load(project.profile.read_text())
+    data["target"] |= {"server": "external", "base_url": server}
+    profile.write_text(yaml.safe_dump(data, allow_unicode=True))
+    green = _papermill(project, profile)
+    assert green.returncode == 0, green.stderr
+    run = next((project.root / "outputs").glob("20*"))
+    assert (run / "01_health.exchanges.jsonl").exists(), "a run of its own was recorded"
+    with FaultProxy(server.removesuffix("/v1"), ["empty"]) as proxy:
+        data["target"]["base_url"] = proxy.base_url
+        profile.write_text(yaml.safe_dump(data, allow_unicode=True))
+        red = _papermill(project, profile)
+    assert red.returncode == 1, red.stderr
+    assert "content is empty" in red.stderr
+    assert len(list((project.root / "outputs").glob("20*"))) == 2, "the first run was not written over"
+
+
+def test_a_notebook_without_a_target_says_what_to_do(project: Project) -> None:
+    done = _papermill(project, None)
+    assert done.returncode == 1
+    assert "GATEBOOK_PROFILE" in done.stderr
+
+
+def test_jupyterlab_serves_the_notebooks(project: Project) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", "--port=0", "--ServerApp.token=t", f"--notebook-dir={project.root}"],
+        env=project.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    ) as lab:  # fmt: skip
+        try:
+            assert lab.stderr is not None
+            url = next(word for line in lab.stderr for word in line.split() if word.startswith("http://127.0.0.1:"))
+            base = url.split("/lab")[0]
+            with httpx.Client(trust_env=False, timeout=30) as client:
+                assert client.get(f"{base}/api/contents/notebooks/01_health.ipynb?token=t&content=0").status_code == 200
+                assert client.get(f"{base}/lab?token=t", follow_redirects=True).status_code == 200
+        finally:
+            lab.terminate()
+            lab.stderr.close() if lab.stderr else None
+
+
+def test_the_embedded_server_ends_with_its_parent(project: Project, tmp_path: Path) -> None:
+    for how in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        with subprocess.Popen(
+            project.command("serve", "--log", str(tmp_path / "log")),
+            stdout=subprocess.PIPE,
+            env=project.environment,
+            text=True,
+        ) as serve:
+            assert serve.stdout is not None
+            url = serve.stdout.readline().split(" at ")[1].split()[0]
+            assert httpx.get(f"{url}/models", trust_env=False).status_code == 200
+            serve.send_signal(how)
+            serve.wait(20)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            try:
+                httpx.get(f"{url}/models", trust_env=False, timeout=2)
+                time.sleep(0.1)
+            except httpx.TransportError:
+                break
+        else:
+            raise AssertionError(f"the server outlived its parent after {how.name}")
+
+
+def test_plan_asks_nothing(project: Project) -> None:
+    done = project.gatebook("run", "--profile", project.profile, "--base-url", "http://127.0.0.1:9/v1", "--plan")
+    assert done.code == 0, done
+    assert "minutes" in done.out
+    assert not (project.root / "outputs").exists()
+
+
+def _verify(run: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "gatebook.cli", "verify", str(run)], cwd=run.parent, capture_output=True, text=True
+    )
+
+
+def _steps_without_replay(run: Path) -> str:
+    """The steps of verify before the replay, which costs seconds and is not needed to see a changed byte."""
+    from gatebook.errors import BrokenRecord
+    from gatebook.record.run import Run
+
+    try:
+        return "WRONG" if Run(run).damage() else "ok"
+    except BrokenRecord:
+        return "WRONG"
+
+
+def _reseal(run: Path) -> None:
+    from gatebook.record.run import Run
+
+    Run(run).seal()
+
+
+def _papermill(project: Project, profile: Path | None) -> subprocess.CompletedProcess[str]:
+    arguments = ["notebooks/01_health.ipynb", "out.ipynb", "-k", "python3", *(["-f", str(profile)] if profile else [])]
+    return subprocess.run(
+        [sys.executable, "-m", "papermill", *arguments],
+        cwd=project.root,
+        env=project.environment,
+        capture_output=True,
+        text=True,
+    )
