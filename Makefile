@@ -29,7 +29,7 @@ verify: setup  ## check a run without any server: make verify RUN=outputs/...
 	$(BIN)/gatebook verify $(RUN)
 
 test: setup  ## set-up and the whole suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: setup  ## lint, format, types, the walls between the rooms
 	$(BIN)/ruff check .

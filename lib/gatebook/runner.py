@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import warnings
 from collections.abc import Iterator
@@ -71,6 +72,7 @@ def judge_again(path: Path, profile: Profile, out: Path) -> tuple[Run, Verdict]:
 def _run(run: Run, start: Any, watch: bool) -> tuple[Run, Verdict]:
     """Execute every notebook, judge, report, seal. Whatever breaks on our side ends in a verdict that says so."""
     troubles: list[str] = []
+    shutil.rmtree(run.path.parent / "latest", ignore_errors=True)  # an older green must not stand for this run
     with _interruptible(), Watcher(run, watch) as watcher:
         try:
             with ExitStack() as server:
@@ -111,7 +113,9 @@ def _execute(run: Run, notebook: str) -> list[str]:
         return [f"{notebook}: its kernel died"]
     except CellTimeoutError as error:
         return [f"{notebook}: a cell hung: {str(error).splitlines()[0]}"]
-    except (PapermillException, OSError) as error:
+    except OSError as error:
+        return [f"{notebook}: cannot write ({error.strerror}); free space and resume"]
+    except PapermillException as error:
         said = unfinished(made)
         return [said or f"{notebook}: {error}"] if said or not made.exists() else []
     return [said] if (said := unfinished(made)) else []

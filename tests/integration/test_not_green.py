@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import signal
 import socket
@@ -12,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.conftest import Project
 from tests.faults.proxy import Fault, FaultProxy
@@ -76,8 +76,9 @@ FAULTS = [
 def test_a_fault_on_the_wire_is_not_green_and_is_named(
     project: Project, server: str, fault: Fault, code: int, reason: str
 ) -> None:
+    only = "02" if fault.name == "strip_format" else "01"
     with FaultProxy(server.removesuffix("/v1"), [fault]) as proxy:
-        done = project.run(proxy.base_url)
+        done = project.run(proxy.base_url, "--only", only)
     assert proxy.faulted > 0, "the fault was never made"
     assert done.code == code, done
     assert reason in done.reasons, done.reasons
@@ -89,6 +90,14 @@ def test_a_server_that_is_down_is_an_error(project: Project) -> None:
         done = project.run(f"http://127.0.0.1:{closed.getsockname()[1]}/v1")
     assert done.code == 75, done
     assert "cannot connect" in done.reasons
+
+
+def test_watching_everything_does_not_make_a_dead_server_green(project: Project, server: str) -> None:
+    groups = dict.fromkeys(yaml.safe_load(project.profile.read_text())["groups"], "watch")
+    project.edit_profile(groups=groups)
+    assert project.run("http://127.0.0.1:9/v1").code == 75
+    with FaultProxy(server.removesuffix("/v1"), [Fault("die", after=4)]) as proxy:
+        assert project.run(proxy.base_url).code not in (0, 2)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +241,7 @@ def _wait_for(project: Project, lines: int) -> Path:
             if record.read_bytes().count(b"\n") >= lines:
                 return record
         time.sleep(0.05)
-    raise AssertionError(f"no {lines} exchanges after 90 s: {os.listdir(project.root)}")
+    raise AssertionError(f"no {lines} exchanges after 90 s: {project.root}")
 
 
 def _outcomes(verdict: dict) -> dict[str, str]:

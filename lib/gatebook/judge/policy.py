@@ -37,7 +37,7 @@ def decide(judged: Judged) -> Verdict:
     profile = judged.manifest.profile
     outcomes = _outcomes(judged.findings)
     said: list[tuple[Word, str]] = [("ERROR", text) for text in judged.troubles]
-    said += _missing(judged)
+    said += _missing(judged) + _unasked(judged)
     moved = changes(judged.baseline.fingerprint, judged.fingerprint) if judged.baseline else []
     if judged.baseline and judged.baseline.revision == profile.target.revision:
         revision = profile.target.revision or "none named"
@@ -96,6 +96,18 @@ def _missing(judged: Judged) -> list[tuple[Word, str]]:
     if not any(judged.manifest.expected.values()):
         return [("ERROR", "no case was expected, so nothing was judged")]
     return [("ERROR", f"{len(lost)} expected cases were not judged: {', '.join(lost[:5])}")] if lost else []
+
+
+def _unasked(judged: Judged) -> list[tuple[Word, str]]:
+    """What no policy may look away from, not even `watch`: a server that was not ready, a case without an answer or a record."""
+    words: dict[Outcome, Word] = {"fail": "FAIL", "error": "ERROR", "not_measured": "INCONCLUSIVE"}
+    excused = judged.manifest.profile.excused
+    return [
+        (words[f.outcome], f"{f.case}: {f.reason}")
+        for f in judged.findings
+        if judged.manifest.profile.policy(f.group).policy == "watch" and f.case not in excused and f.group not in excused
+        and (f.outcome == "error" or (f.outcome != "pass" and f.check in ("ready", "recorded")))
+    ]  # fmt: skip
 
 
 def _groups(judged: Judged, outcomes: dict[str, dict[str, Outcome]]) -> list[GroupVerdict]:
