@@ -43,6 +43,7 @@ def test_from_init_to_the_second_run(compared: Project, server: str) -> None:
 
     first = compared.gatebook("run", "--profile", profile, "--suite", "smoke")
     assert first.code == 3, first
+    accepted = first.run
     assert f"gatebook accept {first.run.relative_to(compared.root)}" in first.out
     taken = compared.gatebook("accept", first.run, "--reason", "first run")
     assert taken.code == 0, taken
@@ -52,7 +53,7 @@ def test_from_init_to_the_second_run(compared: Project, server: str) -> None:
     second = compared.gatebook("run", "--profile", profile, "--suite", "smoke", "--json")
     assert second.code == 0, second
     verdict = json.loads(second.out)
-    assert verdict["baseline"] == first.run.name
+    assert verdict["baseline"] == accepted.name
     assert "could have seen a drop of" in next(
         g["reason"] for g in verdict["groups"] if g["group"] == "structured.keywords"
     )

@@ -7,9 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from gatebook.judge.baseline import Baseline
 from gatebook.judge.checks import CHECKS, parameters
 from gatebook.judge.evidence import Evidence, Reply
 from gatebook.judge.finding import Finding, Outcome, Result
+from gatebook.judge.policy import Judged, decide
+from gatebook.judge.verdict import Served, Verdict
 from gatebook.plan.cases import Ask, Case
 from gatebook.plan.settings import Profile
 from gatebook.record.exchange import Attempt, Exchange, Timing
@@ -130,3 +133,26 @@ def ready(fault: str | None = None, **changes: Any) -> Exchange:
 def probe(path: str, body: Any, status: int = 200) -> Exchange:
     base = exchange(key=f"probe/{path}", text=json.dumps(body), status=status).model_dump()
     return Exchange.model_validate({**base, "kind": "probe", "case": None, "method": "GET", "path": path})
+
+
+def baseline(outcomes: dict[str, Outcome], cases: list[Case], **fields: Any) -> Baseline:
+    """What was accepted: outcomes by case id, with the prompts that `cases` have."""
+    known = {one.id: one for one in cases}
+    accepted = {i: {"group": known[i].group, "outcome": o, "prompt": known[i].prompt_hash} for i, o in outcomes.items()}
+    base = {"profile": "p", "run": "r0", "accepted": "2026-01-01", "reason": "first", "model": MODEL, "revision": None}
+    more = {"suite": "full", "fingerprint": {}, "latency_ms": {}, "cases": accepted}
+    return Baseline.model_validate({**base, **more, **fields})
+
+
+def verdict_of(
+    findings: list[Finding],
+    cases: list[Case],
+    by: Profile,
+    accepted: Baseline | None = None,
+    troubles: list[str] | None = None,
+    fingerprint: dict[str, Any] | None = None,
+) -> Verdict:
+    """The policy's decision on these findings, for a run that expected `cases`."""
+    served = Served(base_url="http://x/v1", model=MODEL, revision=None, engine="vllm", version=None, context_tokens=None)
+    known = {one.id: one for one in cases}
+    return decide(Judged(manifest(cases, by), known, findings, served, fingerprint or {}, accepted, troubles or []))

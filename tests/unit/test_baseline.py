@@ -1,0 +1,61 @@
+"""The baseline file: small, stable, one line a case, and damage is named."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatebook.errors import BadInput
+from gatebook.judge.baseline import read_baseline
+from gatebook.judge.finding import WORST_FIRST
+from tests.unit.replies import baseline, case
+
+CASES = [case(f"c{n}") for n in range(3)]
+
+
+@given(
+    st.dictionaries(st.sampled_from(["c0", "c1", "c2"]), st.sampled_from(WORST_FIRST)),
+    st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=8), st.integers() | st.text(st.characters(codec="utf-8"), max_size=8) | st.booleans()),
+    st.text(st.characters(codec="utf-8")),
+)  # fmt: skip
+def test_what_is_written_comes_back_and_is_stable(outcomes: dict, fingerprint: dict, reason: str) -> None:
+    made = baseline(outcomes, CASES, fingerprint=fingerprint, reason=reason)
+    text = made.to_json()
+    again = read_baseline(text.encode(), "b.json")
+    assert again == made and again.to_json() == text
+
+
+def test_a_case_is_a_line_so_that_a_diff_shows_what_changed() -> None:
+    before = baseline({"c0": "pass", "c1": "pass", "c2": "fail"}, CASES).to_json().splitlines()
+    after = baseline({"c0": "pass", "c1": "fail", "c2": "fail"}, CASES).to_json().splitlines()
+    changed = [(a, b) for a, b in zip(before, after, strict=True) if a != b]
+    assert len(changed) == 1 and '"c1"' in changed[0][0]
+
+
+def test_no_file_is_no_baseline() -> None:
+    assert read_baseline(None, "b.json") is None
+
+
+WHOLE = json.loads(baseline({"c0": "pass"}, CASES).to_json())
+
+
+@pytest.mark.parametrize(
+    ("raw", "key"),
+    [
+        (b"", "the file"),
+        (b"{", "the file"),
+        (b"\xff\xfe", "the file"),
+        (b"[]", "the file"),
+        (json.dumps({k: v for k, v in WHOLE.items() if k != "model"}).encode(), "model"),
+        (json.dumps({**WHOLE, "extra": 1}).encode(), "extra"),
+        (json.dumps({**WHOLE, "cases": {"c0": {**WHOLE["cases"]["c0"], "outcome": "passed"}}}).encode(), "cases.c0.outcome"),
+    ],
+)
+def test_a_damaged_baseline_names_file_and_key(raw: bytes, key: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        read_baseline(raw, "params/baselines/p.json")
+    message = str(caught.value)
+    assert message.startswith(f"params/baselines/p.json: {key} ") and "gatebook accept" in message and "\n" not in message

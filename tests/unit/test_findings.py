@@ -1,0 +1,206 @@
+"""From the record to findings: whose fault a missing answer is, and that nothing expected goes unsaid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gatebook.judge.finding import Finding, worst
+from gatebook.judge.findings import judge_notebook
+from gatebook.judge.judging import judge
+from gatebook.plan.cases import Case
+from gatebook.record.exchange import Exchange
+from gatebook.record.run import Run
+from tests.unit.replies import baseline, case, chat_body, exchange, plain, probe, profile, ready, record, run_folder
+
+
+def said(tmp_path: Path, cases: list[Case], *recorded: Exchange) -> dict[str, Finding]:
+    """Finding id -> finding, of the notebook 01_x with this record."""
+    run = run_folder(tmp_path / "r", cases, profile({"g.h": "must"}))
+    record(run, "01_x", *recorded)
+    return {found.id: found for found in judge_notebook(run, "01_x")}
+
+
+def answered(name: str, text: str = "Hello there, you.", **changes: Any) -> Exchange:
+    return plain(chat_body(text, id=f"id-{name}"), key=name if "/" in name else f"{name}/ask", **changes)
+
+
+def broken(name: str, fault: str = "no_byte", **changes: Any) -> Exchange:
+    return exchange(name if "/" in name else f"{name}/ask", fault=fault, detail=changes.pop("detail", f"{fault} happened"), **{"status": None, **changes})
+
+
+GREETING = case("a", expect=[{"length_chars": {"min": 1}}, {"contains_any": ["Hello"]}, {"contains_any": ["Bye"]}])
+
+
+def test_an_answered_case_is_judged_check_by_check(tmp_path: Path) -> None:
+    found = said(tmp_path, [GREETING], ready(), answered("a"))
+    assert {i: f.outcome for i, f in found.items()} == {
+        "01_x.ready.answered": "pass",
+        "a.contract": "pass",
+        "a.finished": "pass",
+        "a.length_chars": "pass",
+        "a.contains_any": "pass",
+        "a.contains_any-2": "fail",
+    }
+    assert (found["a.contract"].group, found["a.length_chars"].group, found["01_x.ready.answered"].group) == ("g.contract", "g.h", "g.contract")
+
+
+def test_an_empty_record_is_an_error_of_every_case(tmp_path: Path) -> None:
+    found = said(tmp_path, [GREETING, case("b")])
+    assert {i: f.outcome for i, f in found.items()} == {"01_x.ready.answered": "error", "a.recorded": "error", "b.recorded": "error"}
+    assert "nothing was recorded" in found["01_x.ready.answered"].reason
+
+
+def test_a_case_that_was_half_asked_is_not_judged(tmp_path: Path) -> None:
+    two = case("a", asks=[{"name": "x"}, {"name": "y"}])
+    found = said(tmp_path, [two], ready(), answered("a/x"))
+    assert (found["a.recorded"].outcome, found["a.recorded"].reason) == ("error", "no record of y: expected, but never asked or lost")
+    assert not [i for i in found if i.startswith("a.") and i != "a.recorded"]
+
+
+def test_what_was_not_asked_because_we_stopped_says_why(tmp_path: Path) -> None:
+    stop = Exchange(kind="stop", key="stop/0", at="2026-03-01T12:00:00+00:00", detail="the server stopped answering at a/ask")
+    found = said(tmp_path, [case("a"), case("b")], ready(), answered("a"), stop)
+    assert (found["b.recorded"].outcome, found["b.recorded"].reason) == ("not_measured", "the server stopped answering at a/ask")
+
+
+LISTED = probe("models", {"data": [{"id": "other-model"}]})
+BLAME: dict[str, tuple[list[Exchange], Exchange, str, str]] = {
+    "down from the start": ([ready("connect", text=None)], broken("a", "connect"), "error", "has not given one good answer in this run"),
+    "dies after a good answer": ([ready()], broken("a", "no_byte"), "fail", "the server had answered before, so this is the deployment's fault"),
+    "hangs after a good answer": ([ready()], broken("a", "deadline"), "fail", "the deployment's fault"),
+    "cut in the stream": ([ready()], broken("a", "broken", status=200), "fail", "the deployment's fault"),
+    "500 after a good answer": ([ready()], broken("a", "status", status=500), "fail", "the deployment's fault"),
+    "503 for ever": ([ready("status", status=503, text="{}")], broken("a", "status", status=503), "error", "has not given one good answer"),
+    "valid request refused": ([ready()], broken("a", "status", status=400), "fail", "the deployment's fault"),
+    "an empty answer is no good one": ([ready(text='{"choices": [{"message": {"content": ""}}]}')], broken("a", "deadline"), "error", "has not given one good answer"),
+    "401": ([ready("status", status=401, text="{}")], broken("a", "status", status=401), "error", "the key was refused (status happened); check the variable OPENAI_API_KEY"),
+    "403": ([ready("status", status=403, text="{}")], broken("a", "status", status=403), "error", "the key was refused"),
+    "401 in mid-run": ([ready()], broken("a", "status", status=401), "fail", "the key was refused"),
+    "404 and another model listed": ([ready("status", status=404, text="{}"), LISTED], broken("a", "status", status=404), "fail", "model 'm1' is not served; served: other-model"),
+    "404 that names the model": ([ready("status", status=404, text="{}")], broken("a", "status", status=404, detail="The model `m1` does not exist."), "fail", "model 'm1' is not served"),
+    "404 of a wrong path": ([ready("status", status=404, text="{}")], broken("a", "status", status=404, detail="Not Found"), "error", "has not given one good answer"),
+    "hangs though /health says 200": ([ready("deadline", status=None, text=None), probe("/health", {})], broken("a", "deadline"), "error", "though /health says 200"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("before", "fault", "outcome", "reason"), BLAME.values(), ids=BLAME.keys())
+def test_whose_fault(tmp_path: Path, before: list[Exchange], fault: Exchange, outcome: str, reason: str) -> None:
+    found = said(tmp_path, [case("a")], *before, fault)
+    assert (found["a.answered"].outcome, found["a.contract"].outcome) == (outcome, outcome)
+    assert reason in found["a.answered"].reason
+
+
+def test_a_good_answer_in_an_earlier_notebook_counts(tmp_path: Path) -> None:
+    run = run_folder(tmp_path / "r", [case("a"), case("b", notebook="02_y")], profile({"g.h": "must"}))
+    record(run, "01_x", ready(), answered("a"))
+    record(run, "02_y", ready("connect", status=None, text=None), broken("b", "connect"))
+    assert {f.id: f.outcome for f in judge_notebook(run, "02_y")} == {"02_y.ready.answered": "fail", "b.answered": "fail", "b.contract": "fail"}
+
+
+def test_a_good_answer_later_does_not_count_backwards(tmp_path: Path) -> None:
+    found = said(tmp_path, [case("a"), case("b")], broken("a", "connect"), answered("b"))
+    assert found["a.answered"].outcome == "error"
+
+
+def test_the_requests_that_broke_together_are_named(tmp_path: Path) -> None:
+    found = said(tmp_path, [case("a"), case("b"), case("c")], ready(), broken("a"), broken("b"), answered("c"))
+    assert "(in flight with it: b)" in found["a.answered"].reason
+
+
+def test_the_last_ready_decides(tmp_path: Path) -> None:
+    found = said(tmp_path, [case("a")], ready("status", status=503, text="{}"), ready(key="ready/1"), answered("a"))
+    assert found["01_x.ready.answered"].outcome == "pass"
+
+
+REFUSED = {"fault": "status", "status": 400, "text": '{"error": {"message": "no such schema"}}', "detail": "no such schema"}
+
+
+@pytest.mark.parametrize(
+    ("after", "outcome", "reason"),
+    [
+        (plain(chat_body("Hi", id="c"), key="a/canary", kind="canary"), "pass", "keeps the contract"),
+        (plain(chat_body(" ", id="c"), key="a/canary", kind="canary"), "fail", "the plain request after it was not answered: empty content"),
+        (broken("a/canary", "no_byte", kind="canary"), "fail", "the plain request after it was not answered: no_byte happened"),
+        (None, "error", "no record of the plain request that must follow"),
+    ],
+)
+def test_a_negative_case_may_be_refused_but_must_leave_the_server_alive(
+    tmp_path: Path, after: Exchange | None, outcome: str, reason: str
+) -> None:
+    negative = case("a", negative=True, canary=True)
+    found = said(tmp_path, [negative], ready(), exchange("a/ask", **REFUSED), *([after] if after else []))
+    assert (found["a.contract"].outcome, "a.answered" in found) == (outcome, False)
+    assert reason in found["a.contract"].reason
+
+
+def test_a_server_error_is_no_clean_refusal(tmp_path: Path) -> None:
+    found = said(tmp_path, [case("a", negative=True)], ready(), broken("a", "status", status=500))
+    assert found["a.answered"].outcome == "fail"
+
+
+@pytest.mark.parametrize(
+    ("finish", "came", "outcome"), [("stop", "stop", "pass"), ("stop", "length", "fail"), ("length", "length", "pass"), ("length", "stop", "fail"), ("any", "length", None)]
+)
+def test_the_finish_reason_that_a_case_expects(tmp_path: Path, finish: str, came: str, outcome: str | None) -> None:
+    body = chat_body()
+    body["choices"][0]["finish_reason"] = came
+    found = said(tmp_path, [case("a", finish=finish)], ready(), plain(body, key="a/ask", sent={"max_tokens": 5}))
+    assert (found["a.finished"].outcome if "a.finished" in found else None) == outcome
+
+
+def test_an_answer_given_twice_is_a_cache(tmp_path: Path) -> None:
+    found = said(tmp_path, [case("a"), case("b")], ready(), answered("a"), plain(chat_body(id="id-a"), key="b/ask"))
+    assert found["a.contract"].outcome == "pass"
+    assert "answered from a cache: response id 'id-a' was already given to a/ask" in found["b.contract"].reason
+
+
+def test_a_reply_that_no_reader_expects_is_judged_and_not_a_crash(tmp_path: Path) -> None:
+    """Half a character, a date of a thousand digits, numbers where text belongs: the server's fault, said as a finding."""
+    bodies = [
+        '{"id": "x\\ud83d", "model": "m\\ud83d", "choices": [{"message": {"content": "ab\\ud83d cd"}, "finish_reason": "stop\\ud83d"}], "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}}',
+        '{"id": "y", "created": 1%s, "choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}]}' % ("0" * 400),
+        '{"choices": [{"message": {"content": 5, "tool_calls": 5}, "finish_reason": {"a": 1}}], "usage": {"prompt_tokens": []}}',
+        '{"error": {"message": "half \\ud83d"}}',
+    ]
+    cases = [case(f"c{n}", expect=[{"regex": "zz"}, {"not_degenerate": True}, {"json_value": {"path": "$.a"}}]) for n in range(len(bodies))]
+    run = run_folder(tmp_path / "r", cases, profile({"g.h": "must"}))
+    record(run, "01_x", ready(), *(plain(body, key=f"c{n}/ask") for n, body in enumerate(bodies)))
+    verdict = judge(run)
+    assert verdict.verdict == "FAIL" and len(verdict.model_dump_json().encode()) > 0
+    assert [worst([f.outcome for f in verdict.findings if f.id == f"c{n}.contract"]) for n in range(len(bodies))] == ["fail"] * len(bodies)
+
+
+def two_notebooks(tmp_path: Path, worse_a: int, worse_b: int, size: int = 8, passed: int | None = None) -> Run:
+    """Two notebooks with a compared group each; the first `worse` of their cases fail now and passed in the baseline."""
+    cases = [case(f"{n}-{i}", notebook=book, group=f"{n}.x", expect=[{"contains_any": ["Hello"]}], finish="any") for n, book in (("a", "01_x"), ("b", "02_y")) for i in range(size)]  # fmt: skip
+    outcomes = {one.id: "pass" if passed is None or int(one.id[2:]) < passed else "fail" for one in cases}
+    kept = baseline(outcomes, cases, revision="r0").to_json().encode()  # type: ignore[arg-type]
+    by = profile({"a.x": "no_worse", "b.x": "no_worse", "a.contract": "must", "b.contract": "must"}, revision="r1")
+    run = run_folder(tmp_path / "r", cases, by, kept)
+    for n, book, worse in (("a", "01_x", worse_a), ("b", "02_y", worse_b)):
+        texts = {f"{n}-{i}": "Sorry, no." if i < worse else "Hello there, you." for i in range(size)}
+        record(run, book, ready(), *(answered(name, text) for name, text in texts.items()))
+    return run
+
+
+@pytest.mark.parametrize("worse_a", range(9))
+def test_a_notebook_alone_does_not_fail_where_the_run_passes(tmp_path: Path, worse_a: int) -> None:
+    """The other notebooks' compared groups count as p = 1: the gate of one notebook is never red in a green run."""
+    run = two_notebooks(tmp_path, worse_a, 0)
+    assert judge(run, "01_x").verdict == judge(run).verdict == ("FAIL" if worse_a >= 6 else "PASS")
+    assert judge(run, "02_y").verdict == "PASS"
+
+
+@pytest.mark.parametrize("passed", [4, 5, 6])
+def test_a_notebook_alone_is_as_blind_as_the_run(tmp_path: Path, passed: int) -> None:
+    """5 passed cases can show a drop in a family of one and not in one of two."""
+    run = two_notebooks(tmp_path, 0, 0, passed=passed)
+    assert judge(run, "01_x").verdict == judge(run).verdict == ("PASS" if passed == 6 else "INCONCLUSIVE")
+
+
+def test_judging_is_a_function_of_the_folder(tmp_path: Path) -> None:
+    run = two_notebooks(tmp_path, 3, 2)
+    assert judge(run) == judge(Run(run.path)) and judge(run, "01_x") == judge(Run(run.path), "01_x")

@@ -1,0 +1,68 @@
+"""What is served, in values; and the name of what moved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gatebook.judge.findings import run_identity
+from gatebook.judge.fingerprint import changes, fingerprint
+from gatebook.record.identity import Identity
+from tests.unit.replies import USAGE, case, chat_body, finding, plain, probe, profile, record, run_folder
+
+
+@pytest.mark.parametrize(
+    ("name", "was", "now", "part"),
+    [
+        ("engine", "vllm", "sglang", "engine"),
+        ("version", "0.10", "0.11", "engine version"),
+        ("context_tokens", 8192, 2048, "context limit"),
+        ("metadata.n_params", 134, 268, "weights or precision"),
+        ("metadata.ftype", "Q4_1", "Q8_0", "weights or precision"),
+        ("sampling.temperature", 0.8, 2.0, "sampling defaults"),
+        ("tokens.token-counts.hello", 37, 12, "chat template or tokenizer"),
+        ("keyword.keyword-enum", "enforced", "ignored", "constraint enforcement"),
+        ("keyword.keyword-enum", "enforced", "refused", "constraint enforcement"),
+    ],
+)
+def test_what_moved_has_a_name(name: str, was: Any, now: Any, part: str) -> None:
+    [change] = changes({name: was, "same": 1}, {name: now, "same": 1})
+    assert (change.part, str(change)) == (part, f"{part} changed: {name} was {was}, is {now}")
+
+
+@pytest.mark.parametrize(("was", "now"), [("ignored", "enforced"), ("refused", "enforced"), ("ignored", "refused"), ("unfinished", "ignored")])
+def test_a_keyword_that_was_not_enforced_cannot_be_lost(was: str, now: str) -> None:
+    assert changes({"keyword.k": was}, {"keyword.k": now}) == []
+
+
+def test_what_only_one_side_tells_is_no_change() -> None:
+    assert changes({"version": "1", "engine": "vllm"}, {"engine": "vllm", "context_tokens": 1}) == []
+
+
+def test_the_values_of_a_run(tmp_path: Path) -> None:
+    counted = case("count", expect=[{"prompt_tokens": True}], asks=[{"name": "a"}, {"name": "b"}])
+    run = run_folder(tmp_path / "r", [counted, case("other")], profile())
+    other = {**USAGE, "prompt_tokens": 99}
+    refused = plain("{}", key="count/b", status=400)
+    record(run, "01_x", plain(chat_body(), key="count/a"), refused, plain(chat_body(usage=other), key="other/ask"))
+    identity = Identity("llama.cpp", "b1", ("m1",), 8192, {"temperature": 0.800000011920929, "top_k": 40}, {"n_params": 5, "list": [1]})
+    keyword = finding("k", "fail", check="keyword", measured="ignored")
+    assert fingerprint(run, identity, [keyword, finding("count")]) == {
+        "engine": "llama.cpp", "version": "b1", "context_tokens": 8192, "metadata.n_params": 5,
+        "sampling.temperature": 0.8, "sampling.top_k": 40, "tokens.count.a": 7, "keyword.k": "ignored",
+    }  # fmt: skip
+
+
+def test_what_the_server_does_not_tell_is_left_out(tmp_path: Path) -> None:
+    run = run_folder(tmp_path / "r", [case("a")], profile())
+    assert fingerprint(run, Identity(), []) == {"engine": "unknown"}
+
+
+def test_the_identity_of_a_run_is_that_of_the_first_notebook_that_asked(tmp_path: Path) -> None:
+    run = run_folder(tmp_path / "r", [case("a"), case("b", notebook="02_y"), case("c", notebook="03_z")], profile())
+    assert run_identity(run) == Identity()
+    record(run, "02_y", probe("/version", {"version": "2"}))
+    record(run, "03_z", probe("/version", {"version": "3"}))
+    assert (run_identity(run).engine, run_identity(run).version) == ("vllm", "2")
