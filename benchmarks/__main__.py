@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from benchmarks import accuracy, demo, embedded, overhead
-from benchmarks.report import print_table, write_json
+from benchmarks.report import machine, print_table, write_json
 
 COMMANDS = {"accuracy": accuracy, "overhead": overhead, "demo": demo, "embedded": embedded}
 
@@ -19,10 +19,11 @@ def main() -> None:
         command.add_argument("--out", type=Path, help="write the table as JSON too")
         module.arguments(command)
     args = parser.parse_args()
+    before = machine()
     rows = COMMANDS[args.command].run(args)
-    print_table(rows)
+    print_table(before, rows)
     if args.out:
-        write_json(args.out, args.command, rows)
+        write_json(args.out, args.command, before, rows)
 
 
 if __name__ == "__main__":

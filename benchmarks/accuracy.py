@@ -30,6 +30,9 @@ LOSS_LANES = 8
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--requests", type=int, default=20, help="measured requests a variant and concurrency")
     parser.add_argument("--loss-requests", type=int, default=120, help="requests on the server that hangs up")
+    parser.add_argument(
+        "--stagger-ms", type=float, default=0, help="start each lane this much after the one before; 0 is lockstep"
+    )
 
 
 def run(args: argparse.Namespace) -> list[Row]:
@@ -39,7 +42,9 @@ def run(args: argparse.Namespace) -> list[Row]:
             rows = []
             for variant, close in CLOSE.items():
                 for in_flight in (1, 2):
-                    asked = asyncio.run(ask(base_url, variant, in_flight, args.requests, close=close))
+                    asked = asyncio.run(
+                        ask(base_url, variant, in_flight, args.requests, close=close, stagger_ms=args.stagger_ms)
+                    )
                     rows += _errors(f"{variant}, {in_flight} in flight", asked, read_log(log))
             for close in (False, True):
                 asked = asyncio.run(ask(base_url, "hang-up", LOSS_LANES, args.loss_requests, close=close))
@@ -47,12 +52,18 @@ def run(args: argparse.Namespace) -> list[Row]:
     return rows
 
 
-async def ask(base_url: str, variant: str, in_flight: int, requests: int, *, close: bool) -> list[Exchange]:
-    """Ask through lanes as the collector does, after two warm-up requests a lane."""
+async def ask(
+    base_url: str, variant: str, in_flight: int, requests: int, *, close: bool, stagger_ms: float = 0
+) -> list[Exchange]:
+    """Ask through lanes as the collector does, after two warm-up requests a lane.
+
+    Without a stagger all lanes end and begin requests at the same moment, and wait for each other in our one thread.
+    """
     lag, target, done = LoopLag(), Target(base_url=base_url, model=variant), []
     users = [f"{variant}/{in_flight}/{close}/{number}" for number in range(requests)]
 
-    async def work(lane: Lane, users: list[str]) -> None:
+    async def work(lane: Lane, users: list[str], delay_ms: float = 0) -> None:
+        await asyncio.sleep(delay_ms / 1000)
         while users:
             user = users.pop()
             body = {
@@ -69,7 +80,7 @@ async def ask(base_url: str, variant: str, in_flight: int, requests: int, *, clo
         lanes = [await stack.enter_async_context(Lane(target, base_url, lag, close)) for _ in range(in_flight)]
         await asyncio.gather(*(work(lane, [f"{variant}/warm-up"] * 2) for lane in lanes))
         done.clear()
-        await asyncio.gather(*(work(lane, users) for lane in lanes))
+        await asyncio.gather(*(work(lane, users, number * stagger_ms) for number, lane in enumerate(lanes)))
     ticker.cancel()
     return done
 

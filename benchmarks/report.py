@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 HEAD = ("measured", "value", "worst", "beside", "ratio", "goal", "met")
+Machine = dict[str, str | int | float]
 
 
 @dataclass(frozen=True)
@@ -78,13 +79,14 @@ def table(rows: Sequence[Row]) -> str:
     )
 
 
-def print_table(rows: Sequence[Row]) -> None:
-    m = machine()
-    print(f"\n{m['date']}, {m['cores']} cores, Python {m['python']}, load average {m['load']}\n\n{table(rows)}")
+def print_table(before: Machine, rows: Sequence[Row]) -> None:
+    print(
+        f"\n{before['date']}, {before['cores']} cores, Python {before['python']}, load average {before['load']}\n\n{table(rows)}"
+    )
 
 
-def machine() -> dict[str, str | int | float]:
-    """What the numbers depend on."""
+def machine() -> Machine:
+    """What the numbers depend on; asked before a benchmark adds to the load itself."""
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "cores": len(os.sched_getaffinity(0)),
@@ -94,6 +96,6 @@ def machine() -> dict[str, str | int | float]:
     }
 
 
-def write_json(path: Path, command: str, rows: Sequence[Row]) -> None:
+def write_json(path: Path, command: str, before: Machine, rows: Sequence[Row]) -> None:
     found = [asdict(row) | {"ratio": row.ratio, "met": row.met} for row in rows]
-    path.write_text(json.dumps({"command": command, **machine(), "rows": found}, ensure_ascii=False, indent=1) + "\n")
+    path.write_text(json.dumps({"command": command, **before, "rows": found}, ensure_ascii=False, indent=1) + "\n")

@@ -113,7 +113,7 @@ def _excused(target: Target, identity: Identity) -> dict[str, str]:
     found = {}
     for case in load_cases(project.cases_dir()):
         for check in (name for expectation in case.expect for name in expectation if name in IDENTITY_CHECKS):
-            result = CHECKS[check][0](Evidence(case, [], identity, profile), True)
+            result = CHECKS[check].run(Evidence(case, [], identity, profile), True)
             if result.outcome == "not_measured":
                 found[case.id] = result.reason.replace(": ", ", ")
     return found

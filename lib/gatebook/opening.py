@@ -19,6 +19,8 @@ from gatebook.plan.cases import Case, load_cases, select
 from gatebook.plan.settings import Profile, Suite, api_key, extra_headers
 from gatebook.record.run import Manifest, Run, new_name, now
 
+OVERALL = "90_verdict"
+"""The notebook that judges the others; it always runs."""
 PACKAGES = (
     "gatebook",
     "httpx",
@@ -41,6 +43,10 @@ def planned(profile: Profile, suite: Suite, only: list[str] | None) -> list[Case
     for case in cases:
         validate(case)
         project.notebook_file(case.notebook)
+        if case.notebook == OVERALL:
+            raise BadInput(
+                f"{case.source}, case {case.id!r}, key 'notebook': {OVERALL!r} asks nothing; name another notebook"
+            )
     chosen = select(cases, suite, only)
     check_plan(profile, chosen, {contract_group(case.group) for case in chosen})
     for name in profile.excused:

@@ -17,13 +17,12 @@ from gatebook.judge.findings import contract_group
 from gatebook.judge.judging import judge
 from gatebook.judge.policy import check_plan
 from gatebook.judge.verdict import Verdict
-from gatebook.opening import accepted, open_run
+from gatebook.opening import OVERALL, accepted, open_run
 from gatebook.plan import project
 from gatebook.plan.settings import Profile, Suite
 from gatebook.record.executed import unfinished
 from gatebook.record.run import Manifest, Run
 from gatebook.tell.terminal import Watcher
-from gatebook.workbook import OVERALL
 
 SPARE_S = 120
 """What a cell may take beyond the notebook's deadline before the kernel counts as hung."""

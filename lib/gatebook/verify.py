@@ -15,9 +15,9 @@ from pathlib import Path
 from gatebook.errors import BrokenRecord
 from gatebook.judge.judging import judge
 from gatebook.judge.verdict import Verdict
+from gatebook.opening import OVERALL
 from gatebook.record.executed import unfinished
 from gatebook.record.run import Run
-from gatebook.workbook import OVERALL
 
 REPLAY_S = 600
 HIDDEN = ("OPENAI_", "GATEBOOK_", "PYTEST_")

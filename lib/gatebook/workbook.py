@@ -14,15 +14,13 @@ import pandas as pd
 from gatebook.errors import BadInput, NotGreen
 from gatebook.judge.judging import judge
 from gatebook.judge.verdict import Verdict
-from gatebook.opening import open_run
+from gatebook.opening import OVERALL, open_run
 from gatebook.plan import project
 from gatebook.plan.settings import Profile, load_profile, profile_from
 from gatebook.record.exchange import Exchange
 from gatebook.record.run import Run
 from gatebook.tell import plots, tables
 from gatebook.tell.examples import Examples
-
-OVERALL = "90_verdict"
 
 
 class Workbook:

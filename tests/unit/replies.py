@@ -11,7 +11,7 @@ from gatebook.judge.baseline import Baseline
 from gatebook.judge.checks import CHECKS, parameters
 from gatebook.judge.evidence import Evidence, Reply
 from gatebook.judge.finding import Finding, Outcome, Result
-from gatebook.judge.policy import Judged, decide
+from gatebook.judge.policy import Judged, compared_groups, decide
 from gatebook.judge.verdict import Served, Verdict
 from gatebook.plan.cases import Ask, Case
 from gatebook.plan.settings import Profile
@@ -92,12 +92,12 @@ def evidence(
     asks = asks or [Ask(name=name) for name in "abcdef"[: len(replies)]]
     made = [plain(chat_body(reply)) if isinstance(reply, str) else reply for reply in replies]
     pairs = [Reply(ask, reply) for ask, reply in zip(asks, made, strict=True)]
-    return Evidence(case(), pairs, identity or Identity(), judged_by or profile())
+    return Evidence(case(asks=asks), pairs, identity or Identity(), judged_by or profile())
 
 
 def judged(check: str, raw: Any, seen: Evidence) -> Result:
     """What a check says, with its parameters as a case file has them."""
-    return CHECKS[check][0](seen, parameters(seen.case, check, raw))
+    return CHECKS[check].run(seen, parameters(seen.case, check, raw))
 
 
 def finding(case: str = "case", outcome: Outcome = "pass", group: str = "g.h", **fields: Any) -> Finding:
@@ -153,6 +153,19 @@ def verdict_of(
     fingerprint: dict[str, Any] | None = None,
 ) -> Verdict:
     """The policy's decision on these findings, for a run that expected `cases`."""
-    served = Served(base_url="http://x/v1", model=MODEL, revision=None, engine="vllm", version=None, context_tokens=None)
+    served = Served(
+        base_url="http://x/v1", model=MODEL, revision=None, engine="vllm", version=None, context_tokens=None
+    )
     known = {one.id: one for one in cases}
-    return decide(Judged(manifest(cases, by), known, findings, served, fingerprint or {}, accepted, troubles or []))
+    return decide(
+        Judged(
+            manifest(cases, by),
+            known,
+            findings,
+            served,
+            fingerprint or {},
+            accepted,
+            troubles or [],
+            compared_groups(by, (c.group for c in cases)),
+        )
+    )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from gatebook.errors import BadInput
 from gatebook.judge.baseline import read_baseline
 from gatebook.judge.finding import WORST_FIRST
+from hypothesis import given
+from hypothesis import strategies as st
+
 from tests.unit.replies import baseline, case
 
 CASES = [case(f"c{n}") for n in range(3)]
@@ -51,11 +51,16 @@ WHOLE = json.loads(baseline({"c0": "pass"}, CASES).to_json())
         (b"[]", "the file"),
         (json.dumps({k: v for k, v in WHOLE.items() if k != "model"}).encode(), "model"),
         (json.dumps({**WHOLE, "extra": 1}).encode(), "extra"),
-        (json.dumps({**WHOLE, "cases": {"c0": {**WHOLE["cases"]["c0"], "outcome": "passed"}}}).encode(), "cases.c0.outcome"),
+        (
+            json.dumps({**WHOLE, "cases": {"c0": {**WHOLE["cases"]["c0"], "outcome": "passed"}}}).encode(),
+            "cases.c0.outcome",
+        ),
     ],
 )
 def test_a_damaged_baseline_names_file_and_key(raw: bytes, key: str) -> None:
     with pytest.raises(BadInput) as caught:
         read_baseline(raw, "params/baselines/p.json")
     message = str(caught.value)
-    assert message.startswith(f"params/baselines/p.json: {key} ") and "gatebook accept" in message and "\n" not in message
+    assert (
+        message.startswith(f"params/baselines/p.json: {key} ") and "gatebook accept" in message and "\n" not in message
+    )

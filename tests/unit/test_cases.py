@@ -176,6 +176,8 @@ POOL = [
         ("full", None, ["a1", "a2", "a3", "b1", "b2"]),
         ("full", [], ["a1", "a2", "a3", "b1", "b2"]),
         ("smoke", None, ["a1", "a2", "b1"]),
+        ("integration", None, ["a1", "a2", "b1"]),
+        ("scenario", None, ["a1", "a2", "b1"]),
         ("demo", None, ["a1"]),
         ("full", ["02"], ["b1", "b2"]),
         ("smoke", ["02"], ["b1"]),
@@ -198,13 +200,17 @@ def test_suite_and_only_select(suite: Any, only: list[str] | None, chosen: list[
         ("full", [""], "--only ''"),
         ("full", ["g"], "--only 'g'"),
         ("full", ["a"], "--only 'a'"),
-        ("scenario", None, "suite 'scenario' selects no case"),
     ],
 )
 def test_a_selection_that_matches_nothing_is_refused(suite: Any, only: list[str] | None, said: str) -> None:
     with pytest.raises(BadInput) as caught:
         select(POOL, suite, only)
     assert said in str(caught.value)
+
+
+def test_a_suite_without_cases_is_refused() -> None:
+    with pytest.raises(BadInput, match="suite 'demo' selects no case; choose another with --suite"):
+        select(POOL[1:], "demo", None)
 
 
 @given(st.lists(st.sampled_from(["01", "02", "g.h", "g.i", "s.j", "a1", "a2", "a3", "b1", "b2"]), min_size=1))

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from gatebook.judge.finding import Finding, worst
 from gatebook.judge.findings import judge_notebook
 from gatebook.judge.judging import judge
 from gatebook.plan.cases import Case
 from gatebook.record.exchange import Exchange
 from gatebook.record.run import Run
+
 from tests.unit.replies import baseline, case, chat_body, exchange, plain, probe, profile, ready, record, run_folder
 
 
@@ -28,7 +28,12 @@ def answered(name: str, text: str = "Hello there, you.", **changes: Any) -> Exch
 
 
 def broken(name: str, fault: str = "no_byte", **changes: Any) -> Exchange:
-    return exchange(name if "/" in name else f"{name}/ask", fault=fault, detail=changes.pop("detail", f"{fault} happened"), **{"status": None, **changes})
+    return exchange(
+        name if "/" in name else f"{name}/ask",
+        fault=fault,
+        detail=changes.pop("detail", f"{fault} happened"),
+        **{"status": None, **changes},
+    )
 
 
 GREETING = case("a", expect=[{"length_chars": {"min": 1}}, {"contains_any": ["Hello"]}, {"contains_any": ["Bye"]}])
@@ -37,33 +42,49 @@ GREETING = case("a", expect=[{"length_chars": {"min": 1}}, {"contains_any": ["He
 def test_an_answered_case_is_judged_check_by_check(tmp_path: Path) -> None:
     found = said(tmp_path, [GREETING], ready(), answered("a"))
     assert {i: f.outcome for i, f in found.items()} == {
-        "01_x.ready.answered": "pass",
+        "01_x.ready": "pass",
         "a.contract": "pass",
         "a.finished": "pass",
         "a.length_chars": "pass",
         "a.contains_any": "pass",
         "a.contains_any-2": "fail",
     }
-    assert (found["a.contract"].group, found["a.length_chars"].group, found["01_x.ready.answered"].group) == ("g.contract", "g.h", "g.contract")
+    assert (found["a.contract"].group, found["a.length_chars"].group, found["01_x.ready"].group) == (
+        "g.contract",
+        "g.h",
+        "g.contract",
+    )
 
 
 def test_an_empty_record_is_an_error_of_every_case(tmp_path: Path) -> None:
     found = said(tmp_path, [GREETING, case("b")])
-    assert {i: f.outcome for i, f in found.items()} == {"01_x.ready.answered": "error", "a.recorded": "error", "b.recorded": "error"}
-    assert "nothing was recorded" in found["01_x.ready.answered"].reason
+    assert {i: f.outcome for i, f in found.items()} == {
+        "01_x.ready": "error",
+        "a.recorded": "error",
+        "b.recorded": "error",
+    }
+    assert "nothing was recorded" in found["01_x.ready"].reason
 
 
 def test_a_case_that_was_half_asked_is_not_judged(tmp_path: Path) -> None:
     two = case("a", asks=[{"name": "x"}, {"name": "y"}])
     found = said(tmp_path, [two], ready(), answered("a/x"))
-    assert (found["a.recorded"].outcome, found["a.recorded"].reason) == ("error", "no record of y: expected, but never asked or lost")
+    assert (found["a.recorded"].outcome, found["a.recorded"].reason) == (
+        "error",
+        "no record of y: expected, but never asked or lost",
+    )
     assert not [i for i in found if i.startswith("a.") and i != "a.recorded"]
 
 
 def test_what_was_not_asked_because_we_stopped_says_why(tmp_path: Path) -> None:
-    stop = Exchange(kind="stop", key="stop/0", at="2026-03-01T12:00:00+00:00", detail="the server stopped answering at a/ask")
+    stop = Exchange(
+        kind="stop", key="stop/0", at="2026-03-01T12:00:00+00:00", detail="the server stopped answering at a/ask"
+    )
     found = said(tmp_path, [case("a"), case("b")], ready(), answered("a"), stop)
-    assert (found["b.recorded"].outcome, found["b.recorded"].reason) == ("not_measured", "the server stopped answering at a/ask")
+    assert (found["b.recorded"].outcome, found["b.recorded"].reason) == (
+        "not_measured",
+        "the server stopped answering at a/ask",
+    )
 
 
 LISTED = probe("models", {"data": [{"id": "other-model"}]})
@@ -97,7 +118,11 @@ def test_a_good_answer_in_an_earlier_notebook_counts(tmp_path: Path) -> None:
     run = run_folder(tmp_path / "r", [case("a"), case("b", notebook="02_y")], profile({"g.h": "must"}))
     record(run, "01_x", ready(), answered("a"))
     record(run, "02_y", ready("connect", status=None, text=None), broken("b", "connect"))
-    assert {f.id: f.outcome for f in judge_notebook(run, "02_y")} == {"02_y.ready.answered": "fail", "b.answered": "fail", "b.contract": "fail"}
+    assert {f.id: f.outcome for f in judge_notebook(run, "02_y")} == {
+        "02_y.ready": "fail",
+        "b.answered": "fail",
+        "b.contract": "fail",
+    }
 
 
 def test_a_good_answer_later_does_not_count_backwards(tmp_path: Path) -> None:
@@ -112,18 +137,31 @@ def test_the_requests_that_broke_together_are_named(tmp_path: Path) -> None:
 
 def test_the_last_ready_decides(tmp_path: Path) -> None:
     found = said(tmp_path, [case("a")], ready("status", status=503, text="{}"), ready(key="ready/1"), answered("a"))
-    assert found["01_x.ready.answered"].outcome == "pass"
+    assert found["01_x.ready"].outcome == "pass"
 
 
-REFUSED = {"fault": "status", "status": 400, "text": '{"error": {"message": "no such schema"}}', "detail": "no such schema"}
+REFUSED = {
+    "fault": "status",
+    "status": 400,
+    "text": '{"error": {"message": "no such schema"}}',
+    "detail": "no such schema",
+}
 
 
 @pytest.mark.parametrize(
     ("after", "outcome", "reason"),
     [
         (plain(chat_body("Hi", id="c"), key="a/canary", kind="canary"), "pass", "keeps the contract"),
-        (plain(chat_body(" ", id="c"), key="a/canary", kind="canary"), "fail", "the plain request after it was not answered: empty content"),
-        (broken("a/canary", "no_byte", kind="canary"), "fail", "the plain request after it was not answered: no_byte happened"),
+        (
+            plain(chat_body(" ", id="c"), key="a/canary", kind="canary"),
+            "fail",
+            "the plain request after it was not answered: empty content",
+        ),
+        (
+            broken("a/canary", "no_byte", kind="canary"),
+            "fail",
+            "the plain request after it was not answered: no_byte happened",
+        ),
         (None, "error", "no record of the plain request that must follow"),
     ],
 )
@@ -142,7 +180,14 @@ def test_a_server_error_is_no_clean_refusal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("finish", "came", "outcome"), [("stop", "stop", "pass"), ("stop", "length", "fail"), ("length", "length", "pass"), ("length", "stop", "fail"), ("any", "length", None)]
+    ("finish", "came", "outcome"),
+    [
+        ("stop", "stop", "pass"),
+        ("stop", "length", "fail"),
+        ("length", "length", "pass"),
+        ("length", "stop", "fail"),
+        ("any", "length", None),
+    ],
 )
 def test_the_finish_reason_that_a_case_expects(tmp_path: Path, finish: str, came: str, outcome: str | None) -> None:
     body = chat_body()
@@ -161,16 +206,22 @@ def test_a_reply_that_no_reader_expects_is_judged_and_not_a_crash(tmp_path: Path
     """Half a character, a date of a thousand digits, numbers where text belongs: the server's fault, said as a finding."""
     bodies = [
         '{"id": "x\\ud83d", "model": "m\\ud83d", "choices": [{"message": {"content": "ab\\ud83d cd"}, "finish_reason": "stop\\ud83d"}], "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}}',
-        '{"id": "y", "created": 1%s, "choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}]}' % ("0" * 400),
+        '{"id": "y", "created": 1%s, "choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}]}'
+        % ("0" * 400),
         '{"choices": [{"message": {"content": 5, "tool_calls": 5}, "finish_reason": {"a": 1}}], "usage": {"prompt_tokens": []}}',
         '{"error": {"message": "half \\ud83d"}}',
     ]
-    cases = [case(f"c{n}", expect=[{"regex": "zz"}, {"not_degenerate": True}, {"json_value": {"path": "$.a"}}]) for n in range(len(bodies))]
+    cases = [
+        case(f"c{n}", expect=[{"regex": "zz"}, {"not_degenerate": True}, {"json_value": {"path": "$.a"}}])
+        for n in range(len(bodies))
+    ]
     run = run_folder(tmp_path / "r", cases, profile({"g.h": "must"}))
     record(run, "01_x", ready(), *(plain(body, key=f"c{n}/ask") for n, body in enumerate(bodies)))
     verdict = judge(run)
     assert verdict.verdict == "FAIL" and len(verdict.model_dump_json().encode()) > 0
-    assert [worst([f.outcome for f in verdict.findings if f.id == f"c{n}.contract"]) for n in range(len(bodies))] == ["fail"] * len(bodies)
+    assert [worst([f.outcome for f in verdict.findings if f.id == f"c{n}.contract"]) for n in range(len(bodies))] == [
+        "fail"
+    ] * len(bodies)
 
 
 def two_notebooks(tmp_path: Path, worse_a: int, worse_b: int, size: int = 8, passed: int | None = None) -> Run:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from gatebook.judge.findings import run_identity
 from gatebook.judge.fingerprint import changes, fingerprint
 from gatebook.record.identity import Identity
+
 from tests.unit.replies import USAGE, case, chat_body, finding, plain, probe, profile, record, run_folder
 
 
@@ -32,7 +32,10 @@ def test_what_moved_has_a_name(name: str, was: Any, now: Any, part: str) -> None
     assert (change.part, str(change)) == (part, f"{part} changed: {name} was {was}, is {now}")
 
 
-@pytest.mark.parametrize(("was", "now"), [("ignored", "enforced"), ("refused", "enforced"), ("ignored", "refused"), ("unfinished", "ignored")])
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [("ignored", "enforced"), ("refused", "enforced"), ("ignored", "refused"), ("unfinished", "ignored")],
+)
 def test_a_keyword_that_was_not_enforced_cannot_be_lost(was: str, now: str) -> None:
     assert changes({"keyword.k": was}, {"keyword.k": now}) == []
 
@@ -47,7 +50,9 @@ def test_the_values_of_a_run(tmp_path: Path) -> None:
     other = {**USAGE, "prompt_tokens": 99}
     refused = plain("{}", key="count/b", status=400)
     record(run, "01_x", plain(chat_body(), key="count/a"), refused, plain(chat_body(usage=other), key="other/ask"))
-    identity = Identity("llama.cpp", "b1", ("m1",), 8192, {"temperature": 0.800000011920929, "top_k": 40}, {"n_params": 5, "list": [1]})
+    identity = Identity(
+        "llama.cpp", "b1", ("m1",), 8192, {"temperature": 0.800000011920929, "top_k": 40}, {"n_params": 5, "list": [1]}
+    )
     keyword = finding("k", "fail", check="keyword", measured="ignored")
     assert fingerprint(run, identity, [keyword, finding("count")]) == {
         "engine": "llama.cpp", "version": "b1", "context_tokens": 8192, "metadata.n_params": 5,

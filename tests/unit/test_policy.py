@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from gatebook.errors import BadInput
 from gatebook.judge.finding import WORST_FIRST, Finding, Outcome, worst
 from gatebook.judge.policy import check_plan
 from gatebook.judge.verdict import EXIT_CODES, Verdict
+from hypothesis import example, given
+from hypothesis import strategies as st
+
 from tests.unit.replies import baseline, case, finding, profile, verdict_of
 
 GROUPS = {"g.must": "must", "g.watch": "watch"}
@@ -23,7 +23,11 @@ Found = dict[str, list[Outcome]]
 
 def findings_of(found: Found) -> list[Finding]:
     groups = {one.id: one.group for one in [*MUST, *WATCH]}
-    return [finding(i, outcome, groups[i], check=f"c{n}") for i, several in found.items() for n, outcome in enumerate(several)]
+    return [
+        finding(i, outcome, groups[i], check=f"c{n}")
+        for i, several in found.items()
+        for n, outcome in enumerate(several)
+    ]
 
 
 def expected_word(found: Found, excused: set[str], troubles: list[str]) -> str:
@@ -31,7 +35,9 @@ def expected_word(found: Found, excused: set[str], troubles: list[str]) -> str:
     must = {i: worst(several) for i, several in found.items() if i.startswith("m") and several}
     if "fail" in must.values():
         return "FAIL"
-    unanswered = any("error" in several for i, several in found.items() if i.startswith("w"))  # not even watch looks away
+    unanswered = any(
+        "error" in several for i, several in found.items() if i.startswith("w")
+    )  # not even watch looks away
     if troubles or unanswered or "error" in must.values() or any(not found.get(one.id) for one in [*MUST, *WATCH]):
         return "ERROR"
     if any(outcome == "not_measured" and not excused & {i, "g.must"} for i, outcome in must.items()):
@@ -45,13 +51,19 @@ excuses = st.sets(st.sampled_from(["m0", "m1", "g.must", "w0"]))
 
 
 @given(found_by_case | mostly_complete, excuses, st.sampled_from([[], [], ["its kernel died"]]))
+@example({one.id: ["pass"] for one in [*MUST, *WATCH]} | {"w0": ["error"]}, {"w0"}, [])
+@example({one.id: ["pass"] for one in [*MUST, *WATCH]} | {"m0": ["pass", "not_measured"]}, {"g.must"}, [])
 def test_pass_exactly_when_nothing_blocks(found: Found, excused: set[str], troubles: list[str]) -> None:
     by = profile(GROUPS, dict.fromkeys(excused, "no GPU here"))
     said = verdict_of(findings_of(found), [*MUST, *WATCH], by, troubles=troubles)
     word = expected_word(found, excused, troubles)
     assert (said.verdict, said.exit_code) == (word, EXIT_CODES[said.verdict])
     assert (said.exit_code == 0) == (word == "PASS") == (not said.reasons)
-    covered = {i for i, several in found.items() if several and worst(several) == "not_measured" and excused & {i, f"g.{'must' if i[0] == 'm' else 'watch'}"}}
+    covered = {
+        i
+        for i, several in found.items()
+        if several and worst(several) == "not_measured" and excused & {i, f"g.{'must' if i[0] == 'm' else 'watch'}"}
+    }
     assert {excuse.id for excuse in said.excused} == covered, "an excuse covers only what was not measured"
 
 
@@ -92,17 +104,25 @@ def test_a_fail_stands_above_our_own_trouble_and_both_are_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("results", "word"), [(("not_measured",), "PASS"), (("pass", "not_measured"), "PASS"), (("fail",), "FAIL"), (("error",), "ERROR")]
+    ("results", "word"),
+    [(("not_measured",), "PASS"), (("pass", "not_measured"), "PASS"), (("fail",), "FAIL"), (("error",), "ERROR")],
 )
-@pytest.mark.parametrize("excused", [{"g.must": "no GPU"}, {"m0": "no GPU", "m1": "no GPU"}], ids=["by group", "by case"])
-def test_an_excuse_covers_not_measured_and_nothing_else(results: tuple[Outcome, ...], word: str, excused: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "excused", [{"g.must": "no GPU"}, {"m0": "no GPU", "m1": "no GPU"}], ids=["by group", "by case"]
+)
+def test_an_excuse_covers_not_measured_and_nothing_else(
+    results: tuple[Outcome, ...], word: str, excused: dict[str, str]
+) -> None:
     said = must(*results, excused=excused)
     assert said.verdict == word
     assert [excuse.reason for excuse in said.excused] == ["no GPU"] * results.count("not_measured")
 
 
 def test_nothing_expected_is_an_error() -> None:
-    assert (verdict_of([], [], profile()).verdict, verdict_of([], [], profile()).reason) == ("ERROR", "no case was expected, so nothing was judged")
+    assert (verdict_of([], [], profile()).verdict, verdict_of([], [], profile()).reason) == (
+        "ERROR",
+        "no case was expected, so nothing was judged",
+    )
 
 
 def test_expected_cases_without_a_finding_are_an_error() -> None:
@@ -162,7 +182,11 @@ def test_no_worse(now: str, before: str | None, word: str, said: str) -> None:
 
 
 def test_changed_and_new_cases_are_told_and_not_paired() -> None:
-    cases = [case("c0", group="g.cmp", options={"temperature": 1}), *(case(f"c{n}", group="g.cmp") for n in range(1, 7)), case("new", group="g.cmp")]
+    cases = [
+        case("c0", group="g.cmp", options={"temperature": 1}),
+        *(case(f"c{n}", group="g.cmp") for n in range(1, 7)),
+        case("new", group="g.cmp"),
+    ]
     [group] = compared("FPPPPPPF", "PPPPPPP", cases=cases).groups
     assert group.comparison is not None
     assert (group.comparison.changed, group.comparison.worse, group.comparison.paired) == (["c0", "new"], [], 6)
@@ -178,6 +202,7 @@ def test_two_groups_share_the_error_rate() -> None:
     both = {"g.a": "no_worse", "g.b": "no_worse"}
     cases = [case(f"{g}{n}", group=f"g.{g}") for g in "ab" for n in range(8)]
     old = baseline({one.id: "pass" for one in cases}, cases)
+
     def judge(worse_a: int, worse_b: int) -> dict[str, str]:
         bad = {f"a{n}" for n in range(worse_a)} | {f"b{n}" for n in range(worse_b)}
         found = [finding(one.id, "fail" if one.id in bad else "pass", one.group) for one in cases]
@@ -214,7 +239,14 @@ def test_proven_no_worse_without_baseline_proves_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("now", "before", "needs"), [("P" * 8, None, True), ("P" * 7 + "N", None, False), ("P" * 7 + "E", None, False), ("P" * 8, "P" * 8, False), ("P" * 8, "PF" * 4, False)]
+    ("now", "before", "needs"),
+    [
+        ("P" * 8, None, True),
+        ("P" * 7 + "N", None, False),
+        ("P" * 7 + "E", None, False),
+        ("P" * 8, "P" * 8, False),
+        ("P" * 8, "PF" * 4, False),
+    ],
 )
 def test_only_the_missing_baseline_asks_to_accept(now: str, before: str | None, needs: bool) -> None:
     assert compared(now, before).needs_baseline is needs
@@ -240,8 +272,16 @@ THEN, NOW = {"tokens.hello.ask": 12, "version": "1"}, {"tokens.hello.ask": 7, "v
         ("r1", "r1", {**THEN, "new": 1}, "PASS", 0),
     ],
 )
-def test_another_fingerprint_under_the_same_revision_fails(was: str | None, revision: str | None, now: dict[str, Any], word: str, changes: int) -> None:
-    found = compared("P" * 8, "P" * 8, accepted={"fingerprint": THEN, "revision": was}, target={"revision": revision}, fingerprint=now)
+def test_another_fingerprint_under_the_same_revision_fails(
+    was: str | None, revision: str | None, now: dict[str, Any], word: str, changes: int
+) -> None:
+    found = compared(
+        "P" * 8,
+        "P" * 8,
+        accepted={"fingerprint": THEN, "revision": was},
+        target={"revision": revision},
+        fingerprint=now,
+    )
     assert (found.verdict, len(found.changes)) == (word, changes)
     if word == "FAIL":
         assert "chat template or tokenizer changed: tokens.hello.ask was 12, is 7" in found.reason
@@ -270,7 +310,10 @@ def test_a_plan_needs_a_policy_for_every_group(groups: dict[str, Any], said: str
         check_plan(by, [], {"z.contract"})
 
 
-@pytest.mark.parametrize(("size", "families", "enough"), [(4, 1, False), (5, 1, True), (5, 2, False), (6, 2, True), (6, 3, True), (6, 4, False)])
+@pytest.mark.parametrize(
+    ("size", "families", "enough"),
+    [(4, 1, False), (5, 1, True), (5, 2, False), (6, 2, True), (6, 3, True), (6, 4, False)],
+)
 def test_a_group_too_small_ever_to_be_shown_worse_is_refused(size: int, families: int, enough: bool) -> None:
     groups = {f"g.{n}": "no_worse" for n in range(families)}
     cases = [case(f"{group[2:]}-{n}", group=group) for group in groups for n in range(size if group == "g.0" else 20)]

@@ -8,13 +8,12 @@ from functools import cache
 from random import Random
 
 import pytest
+from gatebook.judge.stats import ALPHA, holm, largest_possible_drop, mcnemar_worse, smallest_visible_drop, wilson
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
-
-from gatebook.judge.stats import ALPHA, holm, largest_possible_drop, mcnemar_worse, smallest_visible_drop, wilson
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -25,7 +24,10 @@ def nothing_to_collect() -> Iterator[None]:
     gc.unfreeze()
 
 
-@pytest.mark.parametrize(("worse", "better", "p"), [(5, 0, 0.03125), (6, 1, 0.0625), (8, 1, 0.01953), (9, 2, 0.03271), (0, 0, 1.0), (0, 5, 1.0), (1, 0, 0.5)])
+@pytest.mark.parametrize(
+    ("worse", "better", "p"),
+    [(5, 0, 0.03125), (6, 1, 0.0625), (8, 1, 0.01953), (9, 2, 0.03271), (0, 0, 1.0), (0, 5, 1.0), (1, 0, 0.5)],
+)
 def test_mcnemar_gives_the_published_values(worse: int, better: int, p: float) -> None:
     assert mcnemar_worse(worse, better) == pytest.approx(p, abs=5e-6)
 
@@ -59,7 +61,11 @@ def test_holm_by_its_definition(found: list[float]) -> None:
 
 
 def test_a_larger_family_never_rejects_more() -> None:
-    assert [holm([0.01, 0.02, 0.03], family) for family in (3, 4, 20)] == [[True, True, True], [True, False, False], [False, False, False]]
+    assert [holm([0.01, 0.02, 0.03], family) for family in (3, 4, 20)] == [
+        [True, True, True],
+        [True, False, False],
+        [False, False, False],
+    ]
 
 
 @pytest.mark.parametrize("family", range(1, 8))
@@ -73,12 +79,18 @@ def test_the_smallest_visible_drop_is_sufficient_and_minimal(family: int) -> Non
             assert not holm([mcnemar_worse(enough[0] - 1, 0), *others], family)[0]
 
 
-@pytest.mark.parametrize(("pairs", "family", "drop"), [(4, 1, None), (5, 1, 5), (60, 1, 5), (60, 2, 6), (60, 3, 6), (5, 2, None), (0, 1, None)])
+@pytest.mark.parametrize(
+    ("pairs", "family", "drop"),
+    [(4, 1, None), (5, 1, 5), (60, 1, 5), (60, 2, 6), (60, 3, 6), (5, 2, None), (0, 1, None)],
+)
 def test_known_smallest_drops(pairs: int, family: int, drop: int | None) -> None:
     assert smallest_visible_drop(pairs, family) == drop
 
 
-@pytest.mark.parametrize(("worse", "pairs", "bound"), [(0, 58, 0.0503), (0, 59, 0.0495), (0, 299, 0.00997), (1, 93, 0.0500), (3, 3, 1.0), (0, 0, 1.0)])
+@pytest.mark.parametrize(
+    ("worse", "pairs", "bound"),
+    [(0, 58, 0.0503), (0, 59, 0.0495), (0, 299, 0.00997), (1, 93, 0.0500), (3, 3, 1.0), (0, 0, 1.0)],
+)
 def test_the_largest_possible_drop(worse: int, pairs: int, bound: float) -> None:
     assert largest_possible_drop(worse, pairs) == pytest.approx(bound, abs=6e-5)
 
@@ -90,7 +102,10 @@ def test_the_bound_is_where_so_few_failures_have_a_chance_of_five_percent(worse:
     assert largest_possible_drop(worse, pairs) > worse / pairs
 
 
-@pytest.mark.parametrize(("passed", "n", "low", "high"), [(20, 20, 0.8389, 1.0), (0, 20, 0.0, 0.1611), (81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605)])
+@pytest.mark.parametrize(
+    ("passed", "n", "low", "high"),
+    [(20, 20, 0.8389, 1.0), (0, 20, 0.0, 0.1611), (81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605)],
+)
 def test_wilson_gives_the_published_intervals(passed: int, n: int, low: float, high: float) -> None:
     """20 of 20: the two-sided 95 % interval; 81/263 and 15/148: Newcombe 1998, table I."""
     assert wilson(passed, n) == pytest.approx((low, high), abs=6e-5)

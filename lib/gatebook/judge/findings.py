@@ -77,7 +77,7 @@ class _Judge:
             )
         else:
             result = Result(*self._blame(readies[-1]))
-        return self._finding(f"{self._notebook}.ready", "ready", group, "answered", result)
+        return self._finding(self._notebook, f"{self._notebook}.ready", group, "ready", result)
 
     def _case(self, case: Case) -> Iterator[Finding]:
         contract = contract_group(case.group)
@@ -188,7 +188,7 @@ def expectations(evidence: Evidence) -> Iterator[tuple[str, int, Result]]:
         if fallen and name.startswith("json_"):
             continue
         count[name] = count.get(name, 0) + 1
-        result = CHECKS[name][0](evidence, parameters(evidence.case, name, raw))
+        result = CHECKS[name].run(evidence, parameters(evidence.case, name, raw))
         fallen = fallen or (name.startswith("json_") and result.outcome != "pass")
         yield name, count[name], result
 

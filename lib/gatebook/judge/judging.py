@@ -6,7 +6,7 @@ from gatebook.judge.baseline import Baseline, read_baseline
 from gatebook.judge.finding import Finding
 from gatebook.judge.findings import judge_notebook, judge_run, run_identity
 from gatebook.judge.fingerprint import fingerprint
-from gatebook.judge.policy import Judged, decide
+from gatebook.judge.policy import Judged, compared_groups, decide
 from gatebook.judge.verdict import Served, Verdict
 from gatebook.record.run import Run
 
@@ -26,7 +26,10 @@ def judge(run: Run, notebook: str | None = None, troubles: list[str] | None = No
         engine=identity.engine, version=identity.version, context_tokens=identity.context_tokens,
     )  # fmt: skip
     print_of = fingerprint(run, identity, findings)
-    return decide(Judged(manifest, run.cases, findings, served, print_of, run_baseline(run), troubles or []))
+    family = compared_groups(
+        manifest.profile, (run.cases[i].group for ids in run.manifest.expected.values() for i in ids)
+    )
+    return decide(Judged(manifest, run.cases, findings, served, print_of, run_baseline(run), troubles or [], family))
 
 
 def run_baseline(run: Run) -> Baseline | None:

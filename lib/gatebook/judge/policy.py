@@ -30,6 +30,8 @@ class Judged:
     fingerprint: Fingerprint
     baseline: Baseline | None
     troubles: list[str]
+    family: int
+    """Compared groups of the whole run: one notebook alone is judged by the same steps."""
 
 
 def decide(judged: Judged) -> Verdict:
@@ -66,20 +68,31 @@ def decide(judged: Judged) -> Verdict:
     )  # fmt: skip
 
 
-def check_plan(profile: Profile, cases: Iterable[Case], contract_groups: Iterable[str]) -> None:
+def check_plan(profile: Profile, cases: Iterable[Case], contract_groups: set[str]) -> None:
     """Refuse a plan that cannot be judged. Raises BadInput for a group without policy or too small ever to be shown worse."""
     sizes: dict[str, int] = defaultdict(int)
     for case in cases:
         sizes[case.group] += 1
     for group in (*sizes, *contract_groups):
         profile.policy(group)
-    family = sum(profile.groups[group].policy in COMPARED for group in sizes)
+    for group in contract_groups:
+        if profile.groups[group].policy in COMPARED:
+            raise BadInput(
+                f"profile {profile.name!r}, key 'groups.{group}' has value {profile.groups[group].policy!r}: a contract is kept or "
+                "broken and not compared; use must or watch"
+            )
+    family = compared_groups(profile, sizes)
     for group, size in sizes.items():
         if profile.groups[group].policy in COMPARED and stats.smallest_visible_drop(size, family) is None:
             raise BadInput(
                 f"profile {profile.name!r}, key 'groups.{group}': {profile.groups[group].policy!r} with {size} selected cases could never be "
                 f"shown worse (alpha {stats.ALPHA} over {family} compared groups); add cases, choose a larger suite, or use must or watch"
             )
+
+
+def compared_groups(profile: Profile, groups: Iterable[str]) -> int:
+    """How many of the groups are compared with the baseline: the family of Holm's correction."""
+    return sum(profile.groups[group].policy in COMPARED for group in set(groups) if group in profile.groups)
 
 
 def _outcomes(findings: list[Finding]) -> dict[str, dict[str, Outcome]]:
@@ -105,17 +118,14 @@ def _unasked(judged: Judged) -> list[tuple[Word, str]]:
     return [
         (words[f.outcome], f"{f.case}: {f.reason}")
         for f in judged.findings
-        if judged.manifest.profile.policy(f.group).policy == "watch" and f.case not in excused and f.group not in excused
+        if judged.manifest.profile.policy(f.group).policy == "watch"
         and (f.outcome == "error" or (f.outcome != "pass" and f.check in ("ready", "recorded")))
+        and not (f.outcome == "not_measured" and {f.case, f.group} & excused.keys())
     ]  # fmt: skip
 
 
 def _groups(judged: Judged, outcomes: dict[str, dict[str, Outcome]]) -> list[GroupVerdict]:
-    profile, planned = (
-        judged.manifest.profile,
-        {judged.cases[i].group for ids in judged.manifest.expected.values() for i in ids},
-    )
-    family = sum(profile.groups[g].policy in COMPARED for g in planned if g in profile.groups)
+    profile, family = judged.manifest.profile, judged.family
     compared = {
         g: _compare(judged, g, cases, family) for g, cases in outcomes.items() if profile.policy(g).policy in COMPARED
     }

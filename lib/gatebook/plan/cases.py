@@ -10,13 +10,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from gatebook.errors import BadInput
 from gatebook.plan.settings import Suite
 from gatebook.plan.strict import Strict, build, read_yaml
 
 Finish = Literal["stop", "length", "any"]
+INCLUDES: dict[Suite, tuple[Suite, ...]] = {"integration": ("smoke",), "scenario": ("smoke", "integration")}
+"""A case of a smaller suite runs in the larger one too; demo is a sample of its own, full is everything."""
 Name = re.compile(r"[a-z0-9][a-z0-9.\-]*")
 
 
@@ -54,6 +56,8 @@ class Case(Strict):
     canary: bool = False
     """A plain request must still be answered afterwards."""
     expect: list[dict[str, Any]] = Field(default_factory=list)
+    source: str = Field(default="", exclude=True)
+    """The file that it came from, for messages."""
     good: list[str] = Field(default_factory=list)
     bad: list[str] = Field(default_factory=list)
 
@@ -78,6 +82,20 @@ class Case(Strict):
             raise ValueError("every item of expect is one check: `- name: parameters`")
         return value
 
+    @model_validator(mode="after")
+    def _can_be_asked(self) -> Case:
+        names = [ask.name for ask in self.asks]
+        twice = [name for name in names if names.count(name) > 1] + [name for name in names if name == "canary"]
+        if twice:
+            raise ValueError(f"key 'asks' has the name {twice[0]!r} twice or reserved; give every ask its own name")
+        try:
+            json.dumps([ask.model_dump() for ask in self.requests()], ensure_ascii=False, allow_nan=False).encode()
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"its messages or options hold what JSON cannot carry ({error}); quote it or correct it"
+            ) from None
+        return self
+
     def requests(self) -> list[Ask]:
         """The case's requests with everything filled in, in the order in which they are asked."""
         return [
@@ -101,13 +119,14 @@ class Case(Strict):
 
 def load_cases(folder: Path) -> list[Case]:
     """Read every case file of a folder. Raises BadInput on the first mistake."""
-    files = sorted(folder.glob("*.yaml"))
+    files = sorted((*folder.glob("*.yaml"), *folder.glob("*.yml")))
     if not files:
         raise BadInput(f"{folder}: no case files (*.yaml); add one or name the right folder")
     cases = [case for file in files for case in read_case_file(file)]
-    twice = [name for name, count in Counter(case.id for case in cases).items() if count > 1]
-    if twice:
-        raise BadInput(f"{folder}: key 'id' has value {twice[0]!r} more than once; give every case its own id")
+    for name, count in Counter(case.id for case in cases).items():
+        if count > 1:
+            where = ", ".join(dict.fromkeys(case.source for case in cases if case.id == name))
+            raise BadInput(f"{where}: key 'id' has value {name!r} {count} times; give every case its own id")
     return cases
 
 
@@ -121,7 +140,7 @@ def read_case_file(path: Path) -> list[Case]:
         if not isinstance(entry, dict):
             raise BadInput(f"{path}: item {number} is {entry!r}; a case is a mapping with id, notebook, group, why ...")
         where = f"{path}, case {entry.get('id', f'number {number}')!r}"
-        found += [build(Case, row, where) for row in _rows(entry, where)]
+        found += [build(Case, {**row, "source": str(path)}, where) for row in _rows(entry, where)]
     return found
 
 
@@ -164,7 +183,7 @@ def select(cases: list[Case], suite: Suite, only: list[str] | None) -> list[Case
 
     `only` holds beginnings of notebook names (`02`), group names or case ids.
     """
-    chosen = [case for case in cases if suite == "full" or suite in case.suites]
+    chosen = [case for case in cases if suite == "full" or set(case.suites) & {suite, *INCLUDES.get(suite, ())}]
     for pattern in only or []:
         if not any(_matches(case, pattern) for case in chosen):
             names = sorted({case.notebook for case in chosen})

@@ -18,8 +18,11 @@ Suite = Literal["demo", "smoke", "integration", "scenario", "full"]
 SUITES: tuple[Suite, ...] = ("demo", "smoke", "integration", "scenario", "full")
 
 _SECRET_VALUE = re.compile(
-    r"^(sk-|hf_|glpat-|ghp_|xox[bp]-|AKIA|ey[JK][\w-]+\.[\w-]+\.)[\w.\-]{6,}|^(Bearer|Basic)\s+\S{6,}|://[^/\s@]+:[^/\s@]+@"
+    r"^(sk-|hf_|glpat-|ghp_|xox[bp]-|AKIA|ey[JK][\w-]+\.[\w-]+\.)[\w.\-]{6,}|^(Bearer|Basic)\s+\S{6,}$"
+    r"|://[^/\s@]*:[^/\s@]+@|[?&](api[_-]?key|key|token|access_token|password)=[^&\s]",
+    re.IGNORECASE,
 )
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECRET_KEY = re.compile(r"(^|[_-])(api[_-]?key|apikey|token|secret|password|passwd|authorization)$", re.IGNORECASE)
 
 
@@ -54,13 +57,6 @@ class Target(Strict):
         if value is not None and (urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).hostname):
             raise ValueError("must be a URL such as http://gpu-box:8000/v1")
         return value.rstrip("/") if value else value
-
-    @field_validator("api_key_env")
-    @classmethod
-    def _variable(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
-            raise ValueError("must be the NAME of an environment variable, not the key itself")
-        return value
 
 
 class Limits(Strict):
@@ -150,11 +146,13 @@ def profile_from(data: Any, where: str, name: str) -> Profile:
 
 
 def refuse_secrets(data: Any, where: str, path: str = "") -> None:
-    """Raise BadInput where a value looks like a key. The message never repeats the value."""
+    """Raise BadInput where a value looks like a key, or a key of `target` names one. The message never repeats the value."""
     items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
     for key, value in items:
         here = f"{path}.{key}" if path else str(key)
-        if _is_secret(str(key), value):
+        if here.endswith("api_key_env") and value is not None and not _VARIABLE.fullmatch(str(value)):
+            raise BadInput(f"{where}: key {here!r} must be the NAME of an environment variable, not the key itself")
+        if _is_secret(str(key) if here.startswith("target") else "", value):
             raise BadInput(
                 f"{where}: key {here!r} holds what looks like a secret; put it in an environment variable and "
                 "name that variable in target.api_key_env (headers: `env:NAME`)"
@@ -163,9 +161,9 @@ def refuse_secrets(data: Any, where: str, path: str = "") -> None:
 
 
 def _is_secret(key: str, value: Any) -> bool:
-    if not isinstance(value, str) or not value or value.startswith("env:"):
+    if value in (None, "") or isinstance(value, dict | list) or str(value).startswith("env:"):
         return False
-    return bool(_SECRET_VALUE.search(value) or _SECRET_KEY.search(key))
+    return bool(_SECRET_KEY.search(key) or _SECRET_VALUE.search(str(value)))
 
 
 def with_target(profile: Profile, **changes: str | None) -> Profile:
@@ -173,7 +171,7 @@ def with_target(profile: Profile, **changes: str | None) -> Profile:
     kept = {key: value for key, value in changes.items() if value is not None}
     if kept.get("base_url"):
         kept["server"] = "external"
-    refuse_secrets(kept, "command line")
+    refuse_secrets({"target": kept}, "command line")
     target = build(Target, {**profile.target.model_dump(), **kept}, "command line")
     return profile.model_copy(update={"target": target})
 

@@ -49,10 +49,11 @@ def read_yaml(path: Path) -> Any:
         raise BadInput(f"{path}: is a folder; name a YAML file in it") from None
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: cannot be read ({error}); it must be a UTF-8 YAML file") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, TypeError, ValueError) as error:
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""
-        raise BadInput(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}; fix this line") from None
+        said = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise BadInput(f"{path}{line}: not valid YAML: {said}; fix this line (quote it if it is text)") from None
 
 
 def build(model: type[M], data: Any, where: str) -> M:

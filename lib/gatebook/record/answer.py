@@ -57,7 +57,14 @@ def read_answer(exchange: Exchange) -> Answer:
     elif exchange.text is not None:
         _add(answer, exchange.text, "message")
         answer.done = True
+    answer.content = None if answer.content is None else whole(answer.content)
+    answer.reasoning = whole(answer.reasoning)
     return answer
+
+
+def whole(text: str) -> str:
+    """The text with halves of a character (lone surrogates, which JSON may carry) joined, or replaced by U+FFFD."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def is_token(data: str) -> bool:
@@ -69,13 +76,14 @@ def is_token(data: str) -> bool:
 
 def error_message(body: str | None) -> str:
     """The message of an error body: `{"error": {...}}`, `{"error": "..."}`, flat `{"message": ...}` or `{"detail": ...}`."""
-    parsed = parse(body or "")
+    body = whole(body or "")
+    parsed = parse(body)
     if not isinstance(parsed, dict):
-        return " ".join((body or "").split())[:200]
+        return " ".join(body.split())[:200]
     inner = parsed.get("error", parsed)
     if isinstance(inner, dict):
         inner = inner.get("message") or inner.get("detail") or inner
-    return " ".join(str(inner).split())[:200]
+    return whole(" ".join(str(inner).split())[:200])
 
 
 @lru_cache(maxsize=4096)
@@ -90,14 +98,14 @@ def parse(text: str) -> Any:
 def _add(answer: Answer, data: str, part: str) -> None:
     piece = parse(data)
     if not isinstance(piece, dict):
-        answer.malformed = answer.malformed or (data[:120] or "an empty body")
+        answer.malformed = answer.malformed or (whole(data[:120]) or "an empty body")
         return
     if piece.get("error") or piece.get("object") == "error":
         answer.error = answer.error or error_message(data)
     if isinstance(piece.get("id"), str):
-        answer.ids.add(piece["id"])
+        answer.ids.add(whole(piece["id"]))
     answer.created = piece["created"] if isinstance(piece.get("created"), int) else answer.created
-    answer.model = piece["model"] if isinstance(piece.get("model"), str) else answer.model
+    answer.model = whole(piece["model"]) if isinstance(piece.get("model"), str) else answer.model
     answer.usage = piece["usage"] if isinstance(piece.get("usage"), dict) else answer.usage
     choices = piece.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
@@ -105,7 +113,7 @@ def _add(answer: Answer, data: str, part: str) -> None:
     answer.choices += 1
     choice = choices[0]
     if choice.get("finish_reason"):
-        answer.finish_reasons.append(str(choice["finish_reason"]))
+        answer.finish_reasons.append(whole(str(choice["finish_reason"])))
     message = choice.get(part)
     if not isinstance(message, dict):
         return
@@ -117,4 +125,5 @@ def _add(answer: Answer, data: str, part: str) -> None:
         if isinstance(message.get(name), str):
             answer.reasoning += message[name]
             break
-    answer.tool_calls += len(message.get("tool_calls") or [])
+    calls = message.get("tool_calls")
+    answer.tool_calls += len(calls) if isinstance(calls, list) else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from pathlib import Path
 from typing import Any
@@ -21,19 +22,19 @@ def unfinished(path: Path) -> str | None:
             for c in json.loads(path.read_text())["cells"]
             if c["cell_type"] == "code" and "".join(c["source"]).strip()
         ]
+        errors = [_error(cell) for cell in cells]
     except FileNotFoundError:
         return f"{name}: there is no executed notebook"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return f"{name}: the executed notebook cannot be read"
     if not cells:
         return f"{name}: the notebook has no code cells"
-    for number, cell in enumerate(cells, 1):
-        error = _error(cell)
+    for number, (cell, error) in enumerate(zip(cells, errors, strict=True), 1):
         if error and not (number == len(cells) and error.startswith(GATE_ERROR)):
             return f"{name}: cell {number} of {len(cells)} raised {error}"
         if cell.get("execution_count") is None:
             return f"{name}: cell {number} of {len(cells)} did not run"
-    return None if "gate(" in "".join(cells[-1]["source"]) else f"{name}: its last cell is not the gate"
+    return None if _is_gate("".join(cells[-1]["source"])) else f"{name}: its last cell is not the gate"
 
 
 def _error(cell: dict[str, Any]) -> str | None:
@@ -41,3 +42,13 @@ def _error(cell: dict[str, Any]) -> str | None:
         if output.get("output_type") == "error":
             return f"{output.get('ename')}: {' '.join(str(output.get('evalue')).split())[:300]}"
     return None
+
+
+def _is_gate(source: str) -> bool:
+    """Whether the last statement of a cell is a call of `.gate()`."""
+    try:
+        body = ast.parse(source).body
+    except SyntaxError:
+        return False
+    call = body[-1].value if body and isinstance(body[-1], ast.Expr) else None
+    return isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "gate"

@@ -57,7 +57,7 @@ def identify(exchanges: list[Exchange], model: str) -> Identity:
         engine=engine,
         version=str(version.get("version") or props.get("build_info") or sglang.get("version") or "") or None,
         models=tuple(str(c["id"]) for c in cards if "id" in c),
-        context_tokens=context if isinstance(context, int) else None,
+        context_tokens=context if isinstance(context, int) and not isinstance(context, bool) else None,
         sampling=sampling or _dict(sglang.get("preferred_sampling_params")),
         metadata={**{k: card[k] for k in ("root", "parent", "owned_by") if card.get(k)}, **meta},
         health=health[-1] if health else None,

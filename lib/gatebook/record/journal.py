@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -22,7 +23,7 @@ LOCK_WAIT_S = 5.0
 
 
 def _digest(prev: str, exchange: dict[str, Any]) -> str:
-    return hashlib.sha256((prev + json.dumps(exchange, sort_keys=True, ensure_ascii=False)).encode()).hexdigest()
+    return hashlib.sha256((prev + json.dumps(exchange, sort_keys=True)).encode()).hexdigest()
 
 
 class Journal:
@@ -35,14 +36,17 @@ class Journal:
 
     def __init__(self, path: Path, anchor: str) -> None:
         self._lock = threading.Lock()
-        self._file = path.open("ab+")
-        if not _locked(self._file.fileno()):
+        self._file = path.open("ab", buffering=0)
+        try:
+            if not _locked(self._file.fileno()):
+                raise CannotMeasure(f"{path}: another process is writing this record; wait for it or start a new run")
+            _set_torn_line_aside(path, self._file.fileno())
+            self._prev, self._seq = anchor, 0
+            for line in _lines(path, anchor):
+                self._prev, self._seq = line["hash"], self._seq + 1
+        except BaseException:
             self._file.close()
-            raise CannotMeasure(f"{path}: another process is writing this record; wait for it or start a new run")
-        _set_torn_line_aside(path, self._file.fileno())
-        self._prev, self._seq = anchor, 0
-        for line in _lines(path, anchor):
-            self._prev, self._seq = line["hash"], self._seq + 1
+            raise
 
     def append(self, exchange: Exchange) -> None:
         """Put one exchange on disk before returning. Raises CannotMeasure when the disk does not take it."""
@@ -50,11 +54,15 @@ class Journal:
         with self._lock:
             digest = _digest(self._prev, body)
             line = {"v": SCHEMA, "seq": self._seq, "prev": self._prev, "exchange": body, "hash": digest}
+            data = json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+            before = os.fstat(self._file.fileno()).st_size
             try:
-                self._file.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
-                self._file.flush()
+                if self._file.write(data) != len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fdatasync(self._file.fileno())
             except OSError as error:
+                with suppress(OSError):  # half a line would cost the next writer its place
+                    os.ftruncate(self._file.fileno(), before)
                 raise CannotMeasure(
                     f"{self._file.name}: cannot write the record ({error.strerror}); free space and resume"
                 ) from None
@@ -96,8 +104,9 @@ def _lines(path: Path, anchor: str) -> Iterator[dict[str, Any]]:
     for number, text in enumerate(raw):
         try:
             line = json.loads(text)
-            intact = line["seq"] == number and line["prev"] == prev and line["hash"] == _digest(prev, line["exchange"])
-        except (ValueError, KeyError, TypeError):
+            intact = line.keys() == {"v", "seq", "prev", "exchange", "hash"} and line["seq"] == number
+            intact = intact and line["prev"] == prev and line["hash"] == _digest(prev, line["exchange"])
+        except (ValueError, KeyError, TypeError, AttributeError):
             intact = False
         if not intact:
             raise BrokenRecord(f"{path}, line {number + 1}: the record was edited or damaged; its hash does not fit")

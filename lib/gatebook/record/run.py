@@ -61,7 +61,7 @@ class Run:
         try:
             self.manifest = Manifest.model_validate_json((path / "manifest.json").read_bytes())
             cases = [Case.model_validate(case) for case in json.loads((path / "cases.json").read_bytes())]
-        except (ValidationError, ValueError, OSError) as error:
+        except (ValidationError, ValueError, TypeError, OSError) as error:
             raise BrokenRecord(
                 f"{path}: manifest.json or cases.json cannot be read: {str(error).splitlines()[0]}"
             ) from None
@@ -114,9 +114,7 @@ class Run:
 
     def seal(self) -> None:
         """Write SHA256SUMS over every file (`sha256sum -c SHA256SUMS` checks it too)."""
-        (self.path / SUMS).write_text(
-            "".join(f"{_sha256(p)}  {p.relative_to(self.path).as_posix()}\n" for p in self._files())
-        )
+        (self.path / SUMS).write_text(self._sums(), encoding="utf-8")
 
     @property
     def sealed(self) -> bool:
@@ -130,12 +128,20 @@ class Run:
         """What SHA256SUMS says is changed, missing or added; empty when the bundle is intact."""
         if not self.sealed:
             return [f"{SUMS} is missing: the run did not finish, or someone took it away"]
-        lines = [line.split("  ", 1) for line in (self.path / SUMS).read_text().splitlines() if "  " in line]
-        said = {name: digest for digest, name in lines}
-        have = {p.relative_to(self.path).as_posix(): p for p in self._files()}
+        text = (self.path / SUMS).read_bytes()
+        said = {}
+        for line in text.decode("utf-8", "replace").split("\n"):
+            digest, _, name = line.partition("  ")
+            said[name] = digest
+        said.pop("", None)
+        have = {p.relative_to(self.path).as_posix(): _sha256(p) for p in self._files()}
         found = [f"{name} is missing" for name in sorted(said.keys() - have.keys())]
         found += [f"{name} was added" for name in sorted(have.keys() - said.keys())]
-        return found + [f"{n} was changed" for n in sorted(said.keys() & have.keys()) if _sha256(have[n]) != said[n]]
+        found += [f"{name} was changed" for name in sorted(said.keys() & have.keys()) if have[name] != said[name]]
+        return found or ([] if text == self._sums().encode() else [f"{SUMS} was changed"])
+
+    def _sums(self) -> str:
+        return "".join(f"{_sha256(p)}  {p.relative_to(self.path).as_posix()}\n" for p in self._files())
 
     def _files(self) -> list[Path]:
         return sorted(

@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 
 from gatebook.judge.baseline import Baseline
-from gatebook.plan.cases import Case
+from gatebook.plan.cases import Ask, Case
 from gatebook.plan.settings import Profile, Suite
 
 CHARS_PER_TOKEN = 3.0
@@ -14,6 +14,7 @@ CHARS_PER_TOKEN = 3.0
 NOTEBOOK_S = 6.0
 """Kernel, tables and pictures of one notebook, on two cores (docs/benchmarks.md)."""
 ASSUMED_MS = {"ttft": 200.0, "tpot": 20.0}
+DEFAULT_CAP = 512
 SHARE_OF_CAP = 0.6
 """How much of max_tokens an answer uses, where nothing was measured."""
 
@@ -28,7 +29,7 @@ def estimate(profile: Profile, suite: Suite, cases: list[Case], baseline: Baseli
         row[0] += 1
         for ask in case.requests():
             chat = ask.path is None
-            cap = ask.options.get("max_completion_tokens", ask.options.get("max_tokens", 512)) if chat else 0
+            cap = _cap(ask) if chat else 0
             row[1] += 1
             row[2] += len(json.dumps([ask.messages, ask.options], ensure_ascii=False)) / CHARS_PER_TOKEN if chat else 0
             row[3] += cap
@@ -54,3 +55,9 @@ def estimate(profile: Profile, suite: Suite, cases: list[Case], baseline: Baseli
         f"it ends after {profile.limits.run_deadline_s / 60:g} minutes in any case; answer tokens are caps; nothing was asked"
     )
     return "\n".join(lines)
+
+
+def _cap(ask: Ask) -> int:
+    """The largest answer that a request allows; a default where it sets no whole number."""
+    cap = ask.options.get("max_completion_tokens", ask.options.get("max_tokens"))
+    return cap if isinstance(cap, int) else DEFAULT_CAP

@@ -55,10 +55,11 @@ def standings(run: Run, verdict: Verdict, notebook: str) -> list[CaseStanding]:
     for finding in verdict.findings:
         if finding.notebook == notebook:
             findings[finding.case].append(finding)
+    ready = f"{notebook}.ready"
     asked: dict[str | None, list[Exchange]] = defaultdict(list)
     for exchange in recorded(run, notebook):
-        asked["ready" if exchange.kind == "ready" else exchange.case].append(exchange)
-    cases: list[tuple[str, Case | None]] = [("ready", None)] if "ready" in findings else []
+        asked[ready if exchange.kind == "ready" else exchange.case].append(exchange)
+    cases: list[tuple[str, Case | None]] = [(ready, None)] if ready in findings else []
     cases += [(case.id, case) for case in run.expected(notebook)]
     return [_stands(verdict, notebook, name, case, findings[name], asked[name]) for name, case in cases]
 
@@ -78,10 +79,13 @@ def _stands(
     by_group: dict[str, list[Outcome]] = defaultdict(list)
     for finding in findings:
         by_group[finding.group].append(finding.outcome)
-    said = [_in_group(verdict, groups[g], name, worst(found)) for g, found in by_group.items() if g in groups]
-    standing, note = min(said or [("unmeasured", "blocks: it was not judged")], key=lambda s: WORST_FIRST.index(s[0]))
+    said: list[tuple[Standing, str]] = [
+        _in_group(verdict, groups[g], name, worst(found)) for g, found in by_group.items() if g in groups
+    ]
+    unjudged: tuple[Standing, str] = ("unmeasured", "blocks: it was not judged")
+    standing, note = min(said or [unjudged], key=lambda s: WORST_FIRST.index(s[0]))
     return CaseStanding(
-        id=name if case else f"{notebook}.{name}", notebook=notebook, case=case,
+        id=name, notebook=notebook, case=case,
         group=case.group if case else findings[0].group, findings=findings, exchanges=exchanges,
         outcome=worst([f.outcome for f in findings]), standing=standing, note=note,
     )  # fmt: skip

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Literal
 
-from gatebook.judge.checks.registry import Params, check, each_text
+from pydantic import model_validator
+
+from gatebook.judge.checks.registry import Params, Pattern, Words, check, each_text
 from gatebook.judge.evidence import Evidence
 from gatebook.judge.finding import Result
 
@@ -13,6 +15,12 @@ from gatebook.judge.finding import Result
 class Length(Params):
     min: int = 1
     max: int = 10**9
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Length:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+        return self
 
 
 @check("length_chars", Length)
@@ -33,7 +41,7 @@ def length_chars(evidence: Evidence, params: Length) -> Result:
     return each_text(evidence, judge)
 
 
-@check("contains_any", list[str])
+@check("contains_any", Words)
 def contains_any(evidence: Evidence, words: list[str]) -> Result:
     """At least one of the words."""
 
@@ -45,7 +53,7 @@ def contains_any(evidence: Evidence, words: list[str]) -> Result:
     return each_text(evidence, judge)
 
 
-@check("contains_all", list[str])
+@check("contains_all", Words)
 def contains_all(evidence: Evidence, words: list[str]) -> Result:
     """Every one of the words."""
 
@@ -59,7 +67,7 @@ def contains_all(evidence: Evidence, words: list[str]) -> Result:
     return each_text(evidence, judge)
 
 
-@check("contains_none", list[str])
+@check("contains_none", Words)
 def contains_none(evidence: Evidence, words: list[str]) -> Result:
     """None of the words."""
 
@@ -76,7 +84,7 @@ def contains_none(evidence: Evidence, words: list[str]) -> Result:
     return each_text(evidence, judge)
 
 
-@check("regex", str)
+@check("regex", Pattern)
 def regex(evidence: Evidence, pattern: str) -> Result:
     """The pattern is found somewhere in the answer."""
 
@@ -89,7 +97,7 @@ def regex(evidence: Evidence, pattern: str) -> Result:
     return each_text(evidence, judge)
 
 
-@check("not_degenerate", bool)
+@check("not_degenerate", Literal[True])
 def not_degenerate(evidence: Evidence, _: Any) -> Result:
     """No character, phrase or script soup over and over: judged on prompts that a healthy model answers well."""
     from gatebook.judge.checks.text import degenerate

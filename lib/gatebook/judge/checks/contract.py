@@ -15,6 +15,9 @@ FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter")
 STALE_S = 300
 """`created` may lag behind our clock by this much before it is taken for an old answer."""
 
+LATEST = 2**40
+"""Seconds; a creation time beyond it is no time."""
+
 
 def violations(reply: Reply, model: str, seen_ids: dict[str, str]) -> Iterator[str]:
     """Every broken clause of one 200 reply, most telling first. `seen_ids`: response id -> the request it first answered."""
@@ -109,7 +112,7 @@ def _fresh(exchange: Exchange, answer: Answer, seen_ids: dict[str, str]) -> Iter
     for name in sorted(answer.ids):
         if seen_ids.setdefault(name, exchange.key) != exchange.key:
             yield f"answered from a cache: response id {name!r} was already given to {seen_ids[name]}"
-    if not answer.created or not exchange.attempts:
+    if not answer.created or not 0 < answer.created < LATEST or not exchange.attempts:
         return
     age_s = datetime.fromisoformat(exchange.attempts[-1].at).timestamp() - answer.created
     if age_s > STALE_S and not _clock_agrees(exchange, answer.created):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from gatebook.errors import BadInput
 from gatebook.judge.evidence import Evidence
@@ -14,18 +16,29 @@ from gatebook.plan.cases import Case
 from gatebook.plan.strict import Strict
 
 Check = Callable[[Evidence, Any], Result]
-CHECKS: dict[str, tuple[Check, TypeAdapter[Any]]] = {}
+Needs = Callable[[Case, Any], str | None]
+"""What a check needs of its case; says what is wrong."""
+
+
+@dataclass(frozen=True)
+class Registered:
+    run: Check
+    params: TypeAdapter[Any]
+    needs: Needs | None
+
+
+CHECKS: dict[str, Registered] = {}
 
 
 class Params(Strict):
     """Base of a check's parameters as they stand in a case file."""
 
 
-def check(name: str, params: Any) -> Callable[[Callable[[Evidence, Any], Result]], Callable[[Evidence, Any], Result]]:
+def check(name: str, params: Any, needs: Needs | None = None) -> Callable[[Check], Check]:
     """Register a pure function of the evidence under the name that case files use."""
 
     def register(function: Check) -> Check:
-        CHECKS[name] = (function, TypeAdapter(params))
+        CHECKS[name] = Registered(function, TypeAdapter(params), needs)
         return function
 
     return register
@@ -33,17 +46,22 @@ def check(name: str, params: Any) -> Callable[[Callable[[Evidence, Any], Result]
 
 def parameters(case: Case, name: str, raw: Any) -> Any:
     """The validated parameters of one expectation. Raises BadInput for an unknown check or a wrong value."""
-    where = f"case {case.id!r}, key 'expect.{name}'"
+    where = f"{case.source + ', ' if case.source else ''}case {case.id!r}, key "
     if name not in CHECKS:
-        raise BadInput(f"{where}: unknown check {name!r} (value {raw!r}); known checks: {', '.join(sorted(CHECKS))}")
+        known = ", ".join(sorted(CHECKS))
+        raise BadInput(f"{where}'expect.{name}': unknown check {name!r} (value {raw!r}); known checks: {known}")
     try:
-        return CHECKS[name][1].validate_python(raw)
+        found = CHECKS[name].params.validate_python(raw)
     except ValidationError as error:
         first = error.errors()[0]
-        inner = ".".join(str(part) for part in first["loc"])
-        raise BadInput(
-            f"{where}{'.' + inner if inner else ''}: has value {first.get('input')!r}: {first['msg']}; correct it"
-        ) from None
+        key = ".".join(["expect", name, *(str(part) for part in first["loc"] if "[" not in str(part))])
+        said = first["msg"].removeprefix("Value error, ")
+        raise BadInput(f"{where}{key!r} has value {first.get('input')!r}: {said}; correct it") from None
+    needs = CHECKS[name].needs
+    missing = needs(case, found) if needs else None
+    if missing:
+        raise BadInput(f"{where}'expect.{name}' has value {raw!r}: {missing}")
+    return found
 
 
 def validate(case: Case) -> None:
@@ -61,3 +79,26 @@ def each_text(evidence: Evidence, judge: Callable[[str], Result]) -> Result:
     if len(results) == 1:
         return result
     return Result(result.outcome, f"{name}: {result.reason}", result.measured, result.limit, result.unit)
+
+
+def pattern(text: str) -> str:
+    """A regular expression that compiles."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"is no regular expression ({error})") from None
+    return text
+
+
+Pattern = Annotated[str, AfterValidator(pattern)]
+Words = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+
+
+def needs_asks(*names: str) -> Needs:
+    """The case must have asks with these names."""
+
+    def needs(case: Case, _: Any) -> str | None:
+        missing = [name for name in names if name not in [ask.name for ask in case.requests()]]
+        return f"the case has no ask {missing[0]!r}; add it under 'asks'" if missing else None
+
+    return needs

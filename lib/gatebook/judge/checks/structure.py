@@ -4,36 +4,64 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from gatebook.judge.checks.registry import Params, check, each_text
+from pydantic import AfterValidator
+
+from gatebook.judge.checks.registry import Params, Pattern, check, each_text
 from gatebook.judge.evidence import Evidence, Reply
 from gatebook.judge.finding import Result
-from gatebook.plan.cases import Ask
+from gatebook.plan.cases import Ask, Case
 
 RUNGS = ("accepted", "finished", "parses", "valid", "means")
 KeywordState = Literal["enforced", "refused", "ignored", "unfinished"]
 
 
+def _path(text: str) -> str:
+    from jsonpath_ng import parse as jsonpath
+
+    try:
+        jsonpath(text)
+    except Exception as error:  # the parser raises plain Exceptions
+        raise ValueError(f"is no JSONPath ({error})") from None
+    return text
+
+
+def _schema(schema: Any) -> Any:
+    from jsonschema import Draft202012Validator, SchemaError
+
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        raise ValueError(f"is no JSON Schema: {error.message}") from None
+    return schema
+
+
+def _sends_schema(case: Case, schema: Any) -> str | None:
+    if isinstance(schema, dict) or all(request_schema(ask) for ask in case.requests() if ask.path is None):
+        return None
+    return "the request sends no schema in options.response_format.json_schema.schema; add it"
+
+
 class Value(Params):
     """Where to look (JSONPath) and what to find there; every given condition must hold."""
 
-    path: str
+    path: Annotated[str, AfterValidator(_path)]
     equals: Any = None
     one_of: list[Any] | None = None
     min_chars: int | None = None
     max_chars: int | None = None
     contains: str | None = None
-    matches: str | None = None
+    matches: Pattern | None = None
 
 
-@check("json_parses", bool)
+@check("json_parses", Literal[True])
 def json_parses(evidence: Evidence, _: bool) -> Result:
     """The whole answer is one JSON value; no prose and no code fence around it."""
     return each_text(evidence, lambda text: _parsed(text)[1] or Result("pass", "parses as JSON"))
 
 
-@check("json_schema", Literal["same"] | dict[str, Any])
+@check("json_schema", Literal["same"] | Annotated[dict[str, Any], AfterValidator(_schema)], _sends_schema)
 def json_schema(evidence: Evidence, schema: Any) -> Result:
     """Valid by JSON Schema draft 2020-12 with formats; `same` takes the schema that the request sent."""
     replies = [r for r in evidence.replies if r.ask.path is None]
@@ -64,7 +92,7 @@ def json_value(evidence: Evidence, value: Value) -> Result:
     return each_text(evidence, judge)
 
 
-@check("keyword", str)
+@check("keyword", str, _sends_schema)
 def keyword(evidence: Evidence, name: str) -> Result:
     """Whether this server enforces a JSON Schema keyword when the prompt asks for its violation.
 
@@ -102,9 +130,13 @@ def request_schema(ask: Ask) -> Any:
 
 def _parsed(text: str) -> tuple[Any, Result | None]:
     try:
-        return json.loads(text), None
+        return json.loads(text, parse_constant=_no_constant), None
     except (ValueError, RecursionError) as error:
         return None, Result("fail", f"not JSON ({str(error).split(':')[0]}): {_short(text)}", "no JSON", "JSON")
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def _invalid(text: str, schema: Any) -> str:
@@ -114,8 +146,14 @@ def _invalid(text: str, schema: Any) -> str:
         return unusable.reason
     from jsonschema import Draft202012Validator, FormatChecker
     from jsonschema.exceptions import best_match
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
 
-    error = best_match(Draft202012Validator(schema, format_checker=FormatChecker()).iter_errors(parsed))
+    try:  # an empty registry: judging never fetches a schema from elsewhere
+        validator = Draft202012Validator(schema, format_checker=FormatChecker(), registry=Registry())
+        error = best_match(validator.iter_errors(parsed))
+    except Unresolvable as unresolvable:
+        return f"the schema cannot be resolved: {unresolvable}"
     return f"{error.json_path}: {error.message[:160]}" if error else ""
 
 
@@ -126,7 +164,13 @@ def _wrong(found: Any, value: Value) -> tuple[str | None, str]:
     if "equals" in value.model_fields_set:
         tests.append((type(found) is type(value.equals) and found == value.equals, _short(value.equals), "expected"))
     if value.one_of is not None:
-        tests.append((found in value.one_of, " | ".join(map(str, value.one_of)), "expected one of"))
+        tests.append(
+            (
+                any(type(found) is type(v) and found == v for v in value.one_of),
+                " | ".join(map(str, value.one_of)),
+                "expected one of",
+            )
+        )
     if value.min_chars is not None:
         tests.append((len(text.strip()) >= value.min_chars, f">= {value.min_chars} chars", "too short,"))
     if value.max_chars is not None:

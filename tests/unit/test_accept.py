@@ -1,0 +1,169 @@
+"""What a person may take as the measure of later runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gatebook.accept import accept
+from gatebook.errors import BadInput, BrokenRecord
+from gatebook.judge.baseline import Baseline, read_baseline
+from gatebook.judge.judging import judge
+from gatebook.record.run import Run
+
+from tests.unit.replies import case, chat_body, good_chunks, plain, profile, ready, record, run_folder, streamed, timing
+
+GROUPS = {"g.h": "no_worse", "g.i": "must"}
+
+
+class Project:
+    """A place for baselines, and runs of twelve compared cases and one that must pass."""
+
+    def __init__(self, root: Path) -> None:
+        (root / "notebooks").mkdir(parents=True)
+        (root / "params" / "cases").mkdir(parents=True)
+        self.root = root
+
+    @property
+    def baseline(self) -> Baseline:
+        file = self.root / "params" / "baselines" / "unnamed.json"
+        found = read_baseline(file.read_bytes(), str(file))
+        assert found is not None
+        return found
+
+    def run(
+        self,
+        name: str,
+        failing: int = 0,
+        must: str = "Hello",
+        groups: Any = None,
+        troubles: list[str] | None = None,
+        **manifest: Any,
+    ) -> Path:
+        hello = [{"contains_any": ["Hello"]}]
+        cases = [case(f"c{n}", expect=hello) for n in range(12)] + [case("m", group="g.i", expect=hello)]
+        old = self.root / "params" / "baselines" / "unnamed.json"
+        run = run_folder(
+            self.root / name,
+            cases,
+            profile(groups or GROUPS),
+            old.read_bytes() if old.exists() else None,
+            run=name,
+            **manifest,
+        )
+        texts = {f"c{n}": "No." if n < failing else "Hello" for n in range(12)} | {"m": must}
+        replies = [plain(chat_body(text, id=f"id-{i}"), key=f"{i}/ask") for i, text in texts.items() if i != "c11"]
+        stream = streamed(
+            [{**piece, "id": "id-s"} for piece in good_chunks()],
+            key="c11/ask",
+            timing=timing(first_token_ms=20.0, last_token_ms=60.0, end_ms=61.0),
+        )
+        last = ready("deadline", status=None, text=None, detail="no answer") if must == "hang" else replies.pop()
+        record(run, "01_x", *([last] if must == "hang" else [ready(), *replies, stream, last]))
+        (run.path / "verdict.json").write_text(judge(run, troubles=troubles).model_dump_json())
+        run.seal()
+        return run.path
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    monkeypatch.setenv("GATEBOOK_ROOT", str(tmp_path))
+    return Project(tmp_path)
+
+
+def test_a_first_run_that_lacks_only_a_baseline_is_accepted_and_then_passes(project: Project) -> None:
+    first = project.run("r1", failing=2)
+    assert judge(Run(first)).needs_baseline
+    said = accept(first, " the model as bought ", None)
+    assert "13 cases of r1 accepted as the first baseline" in said
+    kept = project.baseline
+    assert (kept.run, kept.reason, kept.model) == ("r1", "the model as bought", "m1")
+    assert {i: c.outcome for i, c in kept.cases.items()} == {
+        f"c{n}": "fail" if n < 2 else "pass" for n in range(12)
+    } | {"m": "pass"}
+    assert kept.latency_ms["ttft"] == 20.0
+    again = judge(Run(project.run("r2", failing=3)))
+    assert again.verdict == "PASS" and again.groups[1].comparison and again.groups[1].comparison.worse == ["c2"]
+
+
+def test_a_passing_run_replaces_the_baseline_and_says_what_changed(project: Project) -> None:
+    accept(project.run("r1", failing=2), "first", None)
+    assert "(1 outcomes changed, 0 cases new, 0 gone since r1)" in accept(project.run("r2", failing=3), "second", None)
+    assert project.baseline.run == "r2"
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "a FAIL": ({"must": "No."}, "is FAIL"),
+    "a server that was not reached": ({"must": "hang"}, "is ERROR"),
+    "our own trouble": ({"troubles": ["01_x: its kernel died"]}, "is ERROR"),
+    "a PARTIAL run": ({"only": ["01"]}, r"is PARTIAL \(--only 01\)"),
+    "a group that could never be shown worse": ({"failing": 8}, "group 'g.h': only 4 cases pass"),
+}
+
+
+@pytest.mark.parametrize(("run", "said"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_may_not_be_accepted(project: Project, run: dict[str, Any], said: str) -> None:
+    path = project.run("r1", **run)
+    with pytest.raises(BadInput, match=said):
+        accept(path, "because", None)
+    assert not (project.root / "params" / "baselines").exists()
+
+
+def test_a_reason_is_required(project: Project) -> None:
+    with pytest.raises(BadInput, match="--reason is empty"):
+        accept(project.run("r1"), "  ", None)
+
+
+def test_an_edited_run_is_not_accepted(project: Project) -> None:
+    path = project.run("r1")
+    file = path / "01_x.exchanges.jsonl"
+    file.write_text(file.read_text().replace("No.", "Hello"))
+    (path / "verdict.json").write_text((path / "verdict.json").read_text() + " ")
+    with pytest.raises(BrokenRecord, match="verdict.json was changed"):
+        accept(path, "because", None)
+
+
+def test_an_unfinished_run_is_not_accepted(project: Project) -> None:
+    path = project.run("r1")
+    Run(path).unseal()
+    with pytest.raises(BrokenRecord, match="SHA256SUMS is missing"):
+        accept(path, "because", None)
+
+
+def test_a_verdict_file_that_says_pass_does_not_help_a_run_that_fails(project: Project) -> None:
+    path = project.run("r1", must="No.")
+    told = json.loads((path / "verdict.json").read_text())
+    (path / "verdict.json").write_text(json.dumps({**told, "verdict": "PASS", "exit_code": 0, "reasons": []}))
+    Run(path).seal()
+    with pytest.raises(BadInput, match="is FAIL"):
+        accept(path, "because", None)
+
+
+def test_one_group_takes_over_its_cases_only(project: Project) -> None:
+    accept(project.run("r1"), "first", None)
+    later = project.run("r2", failing=6, must="No.")
+    assert judge(Run(later)).verdict == "FAIL"
+    accept(later, "smaller model", "g.h")
+    kept = project.baseline
+    assert (kept.cases["c0"].outcome, kept.cases["m"].outcome) == ("fail", "pass")
+    assert kept.reason == "g.h: smaller model (before: first)" and kept.run == "r1"
+
+
+def test_one_group_needs_a_baseline_and_a_group_of_the_run(project: Project) -> None:
+    path = project.run("r1")
+    with pytest.raises(BadInput, match="no baseline yet"):
+        accept(path, "because", "g.h")
+    accept(path, "first", None)
+    with pytest.raises(BadInput, match="'g.zz'.*it has g.contract, g.h, g.i"):
+        accept(path, "because", "g.zz")
+    with pytest.raises(BadInput, match="could not be measured is not accepted|ERROR"):
+        accept(project.run("r2", must="hang"), "because", "g.h")
+
+
+def test_a_moved_run_is_accepted_as_well(project: Project) -> None:
+    moved = project.root / "elsewhere"
+    shutil.move(project.run("r1"), moved)
+    assert "of r1 accepted" in accept(moved, "because", None)

@@ -1,0 +1,166 @@
+"""Opening a run: whatever is wrong with the plan is said before anything is asked or written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from gatebook.errors import BadInput
+from gatebook.opening import accepted, open_run, planned, versions
+from gatebook.plan.settings import Profile
+from gatebook.record.run import Run
+
+from tests.unit.replies import baseline, case, profile
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Place:
+    """A project with two notebooks and a case file."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "notebooks").mkdir(parents=True)
+        for name in ("01_x", "02_y"):
+            (root / "notebooks" / f"{name}.ipynb").write_text("{}")
+        (root / "params" / "cases").mkdir(parents=True)
+
+    def cases(self, *entries: dict[str, Any], name: str = "some.yaml") -> None:
+        base = {
+            "notebook": "01_x",
+            "group": "g.h",
+            "why": "because",
+            "suites": ["smoke"],
+            "messages": [{"role": "user", "content": "hi"}],
+        }
+        (self.root / "params" / "cases" / name).write_text(yaml.safe_dump([{**base, **entry} for entry in entries]))
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    monkeypatch.setenv("GATEBOOK_ROOT", str(tmp_path / "project"))
+    return Place(tmp_path / "project")
+
+
+def refused(by: Profile, *words: str, suite: Any = "full", only: list[str] | None = None) -> None:
+    with pytest.raises(BadInput) as caught:
+        planned(by, suite, only)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert [word for word in words if word not in message] == []
+
+
+def test_a_good_plan_is_every_selected_case(place: Place) -> None:
+    place.cases({"id": "a"}, {"id": "b", "suites": []}, {"id": "c", "notebook": "02_y"})
+    by = profile({"g.h": "must"})
+    assert [c.id for c in planned(by, "full", None)] == ["a", "b", "c"]
+    assert [c.id for c in planned(by, "smoke", None)] == ["a", "c"]
+    assert [c.id for c in planned(by, "full", ["02"])] == ["c"]
+
+
+def test_an_unknown_check_names_its_file_even_when_the_case_is_not_selected(place: Place) -> None:
+    place.cases({"id": "a"})
+    place.cases({"id": "b", "suites": [], "expect": [{"jsn_schema": "same"}]}, name="other.yaml")
+    refused(profile({"g.h": "must"}), "other.yaml", "'b'", "jsn_schema", "known checks", suite="smoke")
+
+
+def test_wrong_check_parameters_name_their_file(place: Place) -> None:
+    place.cases({"id": "b", "expect": [{"length_chars": {"mim": 3}}]})
+    refused(profile({"g.h": "must"}), "some.yaml", "'b'", "length_chars", "mim", "3")
+
+
+def test_a_notebook_that_does_not_exist_is_named(place: Place) -> None:
+    place.cases({"id": "b", "notebook": "03_z"})
+    refused(profile({"g.h": "must"}), "03_z.ipynb", "01_x, 02_y")
+
+
+def test_a_case_for_the_verdict_notebook_would_never_be_asked(place: Place) -> None:
+    (place.root / "notebooks" / "90_verdict.ipynb").write_text("{}")
+    place.cases({"id": "a"}, {"id": "b", "notebook": "90_verdict"})
+    refused(profile({"g.h": "must"}), "90_verdict")
+
+
+def test_a_case_file_with_another_ending_is_not_silently_left_out(place: Place) -> None:
+    place.cases({"id": "a"})
+    place.cases({"id": "b"}, name="more.yml")
+    try:
+        assert [c.id for c in planned(profile({"g.h": "must"}), "full", None)] == ["b", "a"]
+    except BadInput as error:
+        assert "more.yml" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("groups", "excused", "words"),
+    [
+        ({}, {}, ["'g.h' has no policy"]),
+        ({"g.h": "no_worse"}, {}, ["groups.g.h", "could never be"]),
+        ({"g.h": "must"}, {"g.hh": "no GPU"}, ["'excused.g.hh'", "no case and no group"]),
+    ],
+)
+def test_a_profile_that_does_not_fit_the_cases_is_refused(
+    place: Place, groups: Any, excused: Any, words: list[str]
+) -> None:
+    place.cases({"id": "a"})
+    refused(profile(groups, excused), *words)
+
+
+def test_cases_without_a_contract_group_are_refused(place: Place) -> None:
+    place.cases({"id": "a", "group": "z.h"})
+    refused(profile({"z.h": "must"}), "'z.contract' has no policy")
+
+
+def test_an_excuse_may_name_a_case_a_group_or_a_group_that_is_not_selected(place: Place) -> None:
+    place.cases({"id": "a"}, {"id": "b", "group": "g.i", "suites": []})
+    by = profile({"g.h": "must", "g.i": "must", "g.later": "must"}, {"a": "x", "b": "x", "g.i": "x", "g.later": "x"})
+    assert len(planned(by, "smoke", None)) == 1
+
+
+def test_a_key_or_header_that_is_not_set_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.cases({"id": "a"})
+    monkeypatch.delenv("GATE_KEY", raising=False)
+    refused(profile({"g.h": "must"}, api_key_env="GATE_KEY"), "GATE_KEY", "is not set")
+    refused(profile({"g.h": "must"}, headers={"X-A": "env:GATE_KEY"}), "GATE_KEY", "target.headers.X-A")
+
+
+def test_a_selection_that_matches_nothing_is_refused(place: Place) -> None:
+    place.cases({"id": "a"})
+    refused(profile({"g.h": "must"}), "--only '09'", only=["09"])
+    refused(profile({"g.h": "must"}), "suite 'demo' selects no case", suite="demo")
+
+
+def test_a_bad_plan_makes_no_folder(place: Place) -> None:
+    place.cases({"id": "a"})
+    with pytest.raises(BadInput):
+        open_run(profile(), "http://x/v1", "full", None)
+    assert not (place.root / "outputs").exists()
+
+
+def test_the_run_folder_holds_all_that_judging_needs(place: Place) -> None:
+    place.cases({"id": "a"}, {"id": "b"}, {"id": "c", "notebook": "02_y"})
+    kept = baseline({"a": "pass"}, [case("a")]).to_json()
+    (place.root / "params" / "baselines").mkdir()
+    (place.root / "params" / "baselines" / "mine.json").write_text(kept)
+    run = Run(open_run(profile({"g.h": "must"}, baseline="mine"), "http://x/v1", "full", ["01"]).path)
+    shutil.rmtree(place.root / "params")
+    assert (run.manifest.expected, run.manifest.only, run.manifest.partial) == ({"01_x": ["a", "b"]}, ["01"], True)
+    assert (run.path / "baseline.json").read_text() == kept and set(run.cases) == {"a", "b"}
+    assert run.path.parent == place.root / "outputs" and run.manifest.run == run.path.name
+
+
+def test_a_damaged_baseline_is_bad_input_before_the_run(place: Place) -> None:
+    place.cases({"id": "a"})
+    (place.root / "params" / "baselines").mkdir()
+    (place.root / "params" / "baselines" / "mine.json").write_text('{"profile": 1}')
+    with pytest.raises(BadInput, match="mine.json"):
+        open_run(profile({"g.h": "must"}, baseline="mine"), "http://x/v1", "full", None)
+    assert not (place.root / "outputs").exists()
+    assert accepted(profile()) == (None, None)
+
+
+def test_versions_leave_out_what_is_missing() -> None:
+    found = versions(["pydantic", "no-such-package-here"])
+    assert set(found) == {"python", "pydantic"} and json.dumps(found)

@@ -1,0 +1,241 @@
+"""What we ship: every case tells a good answer from a bad one, every profile can be planned, every notebook has its shape."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+import yaml
+from gatebook.judge.checks import validate
+from gatebook.judge.evidence import Evidence, Reply
+from gatebook.judge.finding import Outcome, worst
+from gatebook.judge.findings import contract_group, expectations
+from gatebook.opening import planned
+from gatebook.plan.cases import Case, load_cases, read_case_file, select
+from gatebook.plan.settings import SUITES, Profile, load_profile
+from gatebook.record.identity import Identity
+
+from tests.unit.replies import chat_body, plain, profile
+
+ROOT = Path(__file__).resolve().parents[2]
+CASES = load_cases(ROOT / "params" / "cases")
+PROFILES = sorted((ROOT / "params").glob("*.yaml"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def outcome(case: Case, text: str) -> Outcome:
+    """What the case's own expectations say when every request is answered with this text."""
+    replies = [Reply(ask, plain(chat_body(text, id=ask.name), key=f"{case.id}/{ask.name}")) for ask in case.requests()]
+    seen = Evidence(case, replies, Identity(), profile())
+    return worst([result.outcome for _, _, result in expectations(seen)])
+
+
+GOOD = [(case, text) for case in CASES for text in case.good]
+BAD = [(case, text) for case in CASES for text in case.bad]
+
+
+def test_there_are_cases_with_answers_to_try_them_on() -> None:
+    assert len(CASES) > 100 and len(GOOD) > 100 and len(BAD) > 100
+
+
+def test_every_good_answer_passes() -> None:
+    assert [(case.id, text) for case, text in GOOD if outcome(case, text) != "pass"] == []
+
+
+def test_every_bad_answer_fails() -> None:
+    assert [(case.id, text) for case, text in BAD if outcome(case, text) != "fail"] == []
+
+
+TEXT_CHECKS = {"json_parses", "json_schema", "json_value", "keyword", "length_chars", "contains_any", "contains_all", "contains_none", "regex", "not_degenerate"}  # fmt: skip
+
+
+def test_every_case_that_judges_a_text_shows_a_good_and_a_bad_one() -> None:
+    judged = [case for case in CASES if any(TEXT_CHECKS & item.keys() for item in case.expect)]
+    assert [case.id for case in judged if not (case.good and case.bad)] == []
+
+
+def test_every_case_is_valid_says_why_and_has_an_id_of_its_own() -> None:
+    for case in CASES:
+        validate(case)
+        assert len(case.why) >= 10, case.id
+    assert Counter(case.id for case in CASES).most_common(1)[0][1] == 1
+
+
+def test_every_case_judges_something() -> None:
+    """A case without an expectation and without a finish_reason would leave its group with nothing to say."""
+    assert [
+        c.id for c in CASES if not c.expect and not any(a.path is None and a.finish != "any" for a in c.requests())
+    ] == []
+
+
+def test_no_two_cases_ask_the_same() -> None:
+    """Cases that only read the probes ask alike; a chat that is asked twice is one case too many."""
+    asked = Counter((c.notebook, c.prompt_hash) for c in CASES if any(ask.path is None for ask in c.requests()))
+    assert [c.id for c in CASES if asked[c.notebook, c.prompt_hash] > 1] == []
+
+
+def test_a_group_belongs_to_one_notebook() -> None:
+    books: dict[str, set[str]] = {}
+    for case in CASES:
+        books.setdefault(case.group, set()).add(case.notebook)
+    assert {group: found for group, found in books.items() if len(found) > 1} == {}
+
+
+def test_the_labelled_set_has_sixty_items_balanced_over_three_classes() -> None:
+    labels = Counter(
+        item["json_value"]["equals"] for c in CASES if c.group == "structured.classification"
+        for item in c.expect if item.get("json_value", {}).get("path") == "$.type"
+    )  # fmt: skip
+    assert len(labels) == 3 and sum(labels.values()) >= 60
+    assert max(labels.values()) - min(labels.values()) <= 2
+
+
+KEYWORDS = ("type", "enum", "const", "pattern", "minLength", "maxLength", "minimum", "maximum", "multipleOf", "minItems", "maxItems", "uniqueItems", "required", "additionalProperties", "anyOf", "$ref", "if/then", "nested object")  # fmt: skip
+
+
+def test_the_keyword_matrix_is_complete() -> None:
+    named = {item["keyword"] for c in CASES for item in c.expect if "keyword" in item}
+    assert [keyword for keyword in KEYWORDS if keyword not in named] == []
+
+
+def test_every_negative_case_is_followed_by_a_plain_request() -> None:
+    assert [c.id for c in CASES if c.negative and not c.canary] == []
+
+
+@pytest.mark.parametrize("file", PROFILES, ids=lambda file: file.stem)
+def test_every_group_has_a_policy_and_every_policy_a_group(file: Path) -> None:
+    shipped = load_profile(file)
+    groups = {case.group for case in CASES} | {contract_group(case.group) for case in CASES}
+    assert set(shipped.groups) == groups
+
+
+@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("file", PROFILES, ids=lambda file: file.stem)
+def test_every_suite_of_every_profile_can_be_planned(file: Path, suite: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEBOOK_ROOT", str(ROOT))
+    cases = planned(load_profile(file), suite, None)
+    assert {case.notebook for case in cases} >= {"01_health"}
+
+
+def test_suites_contain_each_other() -> None:
+    chosen = {suite: {c.id for c in select(CASES, suite, None)} for suite in SUITES}
+    assert chosen["smoke"] <= chosen["integration"] <= chosen["scenario"] <= chosen["full"]
+    assert chosen["demo"] <= chosen["full"] == {c.id for c in CASES}
+
+
+def test_the_article_s_limits_hold_in_production() -> None:
+    shipped = load_profile(ROOT / "params" / "qwen3-4b.yaml")
+    assert (shipped.target.model, shipped.limits.total_ms) == ("Qwen/Qwen3-4B-Instruct-2507", 800)
+    assert shipped.policy("health.latency").policy == "must"
+
+
+# --- notebooks ---
+
+SHAPE = {
+    "parameters": ["parameters"],
+    "setup": ["setup"],
+    "profile": ["nbval-check-output"],
+    "collect": ["collect", "nbval-skip"],
+    "evidence": ["nbval-check-output"],
+    "look": ["nbval-ignore-output"],
+    "examples": ["nbval-check-output"],
+    "verdict": ["nbval-check-output"],
+    "gate": [],
+}
+"""DESIGN §5: the code cells in their order, with their tags."""
+ASK_NOTHING = ("90_verdict",)
+
+
+def code_cells(path: Path) -> list[Any]:
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.param
+    return path
+
+
+def test_the_shipped_notebooks_are_those_that_cases_name() -> None:
+    names = {path.stem for path in NOTEBOOKS}
+    assert names >= {case.notebook for case in CASES} | {"90_verdict"}
+
+
+def test_the_cells_stand_in_their_order_with_their_tags(notebook: Path) -> None:
+    cells = code_cells(notebook)
+    known = [(cell.id, cell.metadata.get("tags", [])) for cell in cells if cell.id in SHAPE]
+    left_out = ("collect", "examples") if notebook.stem in ASK_NOTHING else ()
+    assert known == [(name, tags) for name, tags in SHAPE.items() if name not in left_out]
+    more = [cell.metadata.get("tags") for cell in cells if cell.id not in SHAPE]
+    assert all(tags in (["nbval-check-output"], ["nbval-ignore-output"]) for tags in more)
+
+
+def test_it_begins_with_its_question_and_what_pass_means(notebook: Path) -> None:
+    first = nbformat.read(notebook, as_version=4).cells[0]
+    assert first.cell_type == "markdown"
+    assert first.source.splitlines()[0].endswith("?") and "**PASS means:**" in first.source
+
+
+def test_its_parameters_are_the_keys_of_a_profile(notebook: Path) -> None:
+    tree = ast.parse(code_cells(notebook)[0].source)
+    given = {target.id: ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign) for target in node.targets if isinstance(target, ast.Name)}  # fmt: skip
+    assert given == {"target": {}, "limits": {}, "groups": {}, "excused": {}, "run_dir": ""} and len(tree.body) == 5
+    assert set(given) - {"run_dir"} == set(Profile.model_fields) - {"name"}
+
+
+@pytest.mark.parametrize("file", PROFILES, ids=lambda file: file.stem)
+def test_every_key_of_a_profile_is_a_parameter_of_the_notebooks(file: Path) -> None:
+    """papermill only warns about a key that no notebook knows."""
+    assert set(yaml.safe_load(file.read_text())) <= {"target", "limits", "groups", "excused"}
+
+
+def test_it_opens_the_book_of_its_own_name(notebook: Path) -> None:
+    setup = code_cells(notebook)[1].source
+    assert setup.count("import") == 1
+    assert (
+        f'Workbook("{notebook.stem}", run_dir, target=target, limits=limits, groups=groups, excused=excused)' in setup
+    )
+
+
+def test_only_collect_asks_and_only_the_last_cell_is_the_gate(notebook: Path) -> None:
+    cells = code_cells(notebook)
+    assert [cell.id for cell in cells if "collect(" in cell.source] == (
+        [] if notebook.stem in ASK_NOTHING else ["collect"]
+    )
+    assert [cell.source for cell in cells if "gate(" in cell.source] == ["book.gate()"] and cells[
+        -1
+    ].source == "book.gate()"
+
+
+def test_the_logic_is_in_the_library(notebook: Path) -> None:
+    for cell in code_cells(notebook):
+        assert len(cell.source.splitlines()) <= 12, cell.id
+        branches = (
+            ast.If,
+            ast.IfExp,
+            ast.For,
+            ast.While,
+            ast.Try,
+            ast.FunctionDef,
+            ast.ClassDef,
+            ast.comprehension,
+            ast.With,
+        )
+        assert not [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, branches)], cell.id
+
+
+def test_nothing_that_was_run_is_committed(notebook: Path) -> None:
+    nbformat.validate(nbformat.read(notebook, as_version=4))
+    for cell in code_cells(notebook):
+        assert (cell.outputs, cell.execution_count) == ([], None), cell.id
+    assert set(nbformat.read(notebook, as_version=4).metadata) <= {"kernelspec", "language_info"}
+
+
+def test_case_files_are_read_whole_and_in_order() -> None:
+    files = sorted((ROOT / "params" / "cases").iterdir())
+    assert {file.suffix for file in files} == {".yaml"}
+    assert [c.id for file in files for c in read_case_file(file)] == [c.id for c in CASES]
