@@ -157,7 +157,7 @@ def test_a_character_split_over_two_chunks_is_whole_again() -> None:
 
 @pytest.mark.parametrize("field", ["content", "reasoning"])
 def test_half_a_character_becomes_a_broken_one_that_can_be_written(field: str) -> None:
-    answer = read_answer(streamed(['{"choices": [{"delta": {"%s": "ab\\ud83d"}}]}' % field]))
+    answer = read_answer(streamed([json.dumps(chunk({field: "ab\ud83d"}))]))
     assert (answer.text or answer.reasoning).encode().decode() == "ab\ufffd"
 
 

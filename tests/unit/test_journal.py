@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +89,8 @@ def test_no_flipped_bit_passes_unseen(tmp_path_factory: pytest.TempPathFactory, 
     at = data.draw(st.integers(0, len(raw) - 1), label="byte")
     raw[at] ^= data.draw(st.integers(1, 255), label="bits")
     path.write_bytes(raw)
-    try:
+    with suppress(BrokenRecord):
         assert read_journal(path, ANCHOR) == kept
-    except BrokenRecord:
-        pass
 
 
 @pytest.mark.parametrize("line", [0, 1, 2])

@@ -83,6 +83,8 @@ DEGENERATE = {
     "F07 two letters over and over": "no" * 40,
     "F07 loop after a good beginning": "Once upon a time there was a fisherman who lived by the sea. " + "He went to the sea. " * 20,
     "F07 long loop": " ".join(["The model answers that the storm was coming and the boat was far away from home and the sea was cold today."] * 4),
+    "F07 ruler of a table without end": "| Name | Age |\n" + "| --- " * 100,
+    "F07 rulers without a table": "| Name | Age |\n" + "|---|---|\n" * 40,
     "F07 growing loop with a counter": "".join(f"Item {n}: the same thing said over and over without end. " for n in range(60)),
 }  # fmt: skip
 

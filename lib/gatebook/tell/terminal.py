@@ -95,7 +95,7 @@ def show(verdict: Verdict, path: Path) -> None:
             g.group,
             g.policy,
             f"{g.passed}/{g.cases}",
-            Text(g.word, STYLE[g.word]),
+            Text("watched", "dim") if g.policy == "watch" else Text(g.word, STYLE[g.word]),
             Text(g.reason if len(g.reason) < 240 else g.reason[:237] + "..."),
         )
     Console(highlight=False, width=None if console.is_terminal else 160).print(table)

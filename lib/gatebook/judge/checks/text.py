@@ -16,20 +16,26 @@ THINK = re.compile(r"</?think(?:ing)?>", re.IGNORECASE)
 LOOP = re.compile(r"(.{1,80}?)\1{3,}", re.DOTALL)
 
 
-def degenerate(text: str) -> str | None:
-    """Why a text is no answer, whatever was asked; None for a text that may be one.
-
-    One character over and over (NaN logits: vllm#14126), a phrase that repeats (vllm#25977), or scripts mixed letter by
-    letter (broken KV cache: llama.cpp#23693). Short answers, numbers and tables are no reason.
-    """
+def noise(text: str) -> str | None:
+    """Why a text is no language at all: one character over and over (NaN logits: vllm#14126), or scripts mixed letter by
+    letter (broken KV cache: llama.cpp#23693). No healthy model does this, however small; None for anything else."""
     squeezed = re.sub(r"\s+", " ", text).strip()
-    if len(text) >= 40 and len(squeezed) < 0.4 * len(text):
-        return f"{len(text) - len(squeezed)} of {len(text)} characters are white space"
     if len(squeezed) < 16:
         return None
     char, count = Counter(squeezed).most_common(1)[0]
     if count > 0.6 * len(squeezed):
         return f"{char!r} is {count} of {len(squeezed)} characters"
+    return _soup(squeezed)
+
+
+def degenerate(text: str) -> str | None:
+    """Why a text is no answer, whatever was asked: noise, or a phrase that repeats (vllm#25977). Small models loop on some
+    prompts when they are healthy. Short answers, numbers and tables are no reason."""
+    squeezed = re.sub(r"\s+", " ", text).strip()
+    if len(text) >= 40 and len(squeezed) < 0.4 * len(text):
+        return f"{len(text) - len(squeezed)} of {len(text)} characters are white space"
+    if said := noise(text):
+        return said
     for match in LOOP.finditer(squeezed):
         repeated = len(match[0])
         if repeated >= 48 and len(set(match[1])) > 2 and repeated > 0.3 * len(squeezed):
@@ -43,7 +49,7 @@ def degenerate(text: str) -> str | None:
     raw = squeezed.encode()
     if len(raw) >= 400 and len(zlib.compress(raw, 9)) < 0.15 * len(raw):
         return f"{len(raw)} bytes compress to {len(zlib.compress(raw, 9))}: the text repeats itself"
-    return _soup(squeezed)
+    return None
 
 
 def _soup(text: str) -> str | None:
