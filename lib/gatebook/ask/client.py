@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from gatebook.errors import BadInput
-from gatebook.plan.settings import Target, api_key, extra_headers
+from gatebook.plan.settings import Target, api_key, extra_headers, is_url
 from gatebook.record.answer import error_message, is_token
 from gatebook.record.exchange import BUSY, Attempt, Client, Exchange, FaultKind, Kind, Timing
 from gatebook.record.run import now
@@ -268,7 +268,7 @@ def _timing(reply: _Reply, events: list[tuple[float, str]] | None, scheduled: in
 
 def normal_base_url(url: str) -> str:
     """`http://host:8000` and `http://host:8000/v1/` are the same server. Raises BadInput when it is no URL."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if not is_url(url):
         raise BadInput(f"--base-url has value {url!r}: must be a URL such as http://gpu-box:8000/v1")
+    parts = urlsplit(url)
     return url.rstrip("/") if parts.path.rstrip("/") else url.rstrip("/") + "/v1"

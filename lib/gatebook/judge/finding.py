@@ -8,6 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from gatebook.record.answer import whole
+
 Outcome = Literal["pass", "fail", "error", "not_measured"]
 WORST_FIRST: tuple[Outcome, ...] = ("fail", "error", "not_measured", "pass")
 
@@ -42,8 +44,9 @@ class Finding(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _nan_is_error(cls, data: dict[str, object]) -> dict[str, object]:
-        """A number that is none cannot have passed: NaN compares false with every limit."""
+    def _can_be_told(cls, data: dict[str, object]) -> dict[str, object]:
+        """A number that is none cannot have passed: NaN compares false with every limit. Text must be writable."""
+        data = {k: whole(v) if isinstance(v, str) else v for k, v in data.items()}
         measured = data.get("measured")
         if isinstance(measured, float) and not math.isfinite(measured):
             return {

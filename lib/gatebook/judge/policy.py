@@ -146,12 +146,10 @@ def _group(
         comparison,
         rejected,
     )
-    if word == "PASS" and not found["pass"] and policy.policy != "watch":
-        word, reason = (
-            ("PASS", "excused")
-            if set(cases) == set(excused)
-            else ("INCONCLUSIVE", "no case of the group could be judged")
-        )
+    if set(cases) == set(excused):
+        word, reason = "PASS", "excused: nothing of it could be measured here"
+    elif word == "PASS" and not found["pass"] and policy.policy != "watch":
+        word, reason = "INCONCLUSIVE", "no case of the group could be judged"
     return GroupVerdict(
         group=group, policy=policy.policy, passed=len(found["pass"]), failed=len(found["fail"]), error=len(found["error"]),
         not_measured=len(found["not_measured"]), word=word, reason=reason, comparison=comparison,

@@ -26,6 +26,15 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECRET_KEY = re.compile(r"(^|[_-])(api[_-]?key|apikey|token|secret|password|passwd|authorization)$", re.IGNORECASE)
 
 
+def is_url(text: str) -> bool:
+    """An http(s) URL with a host, and a port that is one."""
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number
+        return False
+
+
 class Target(Strict):
     """The deployment under test."""
 
@@ -54,7 +63,7 @@ class Target(Strict):
     @field_validator("base_url", "metrics_url")
     @classmethod
     def _url(cls, value: str | None) -> str | None:
-        if value is not None and (urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).hostname):
+        if value is not None and not is_url(value):
             raise ValueError("must be a URL such as http://gpu-box:8000/v1")
         return value.rstrip("/") if value else value
 
@@ -152,7 +161,7 @@ def refuse_secrets(data: Any, where: str, path: str = "") -> None:
         here = f"{path}.{key}" if path else str(key)
         if here.endswith("api_key_env") and value is not None and not _VARIABLE.fullmatch(str(value)):
             raise BadInput(f"{where}: key {here!r} must be the NAME of an environment variable, not the key itself")
-        if _is_secret(str(key) if here.startswith("target") else "", value):
+        if _is_secret(str(key) if here.startswith("target") or not path else "", value):
             raise BadInput(
                 f"{where}: key {here!r} holds what looks like a secret; put it in an environment variable and "
                 "name that variable in target.api_key_env (headers: `env:NAME`)"

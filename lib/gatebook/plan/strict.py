@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -17,7 +17,7 @@ M = TypeVar("M", bound=BaseModel)
 class Strict(BaseModel):
     """A frozen model that refuses keys it does not know and values of another type."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -27,6 +27,10 @@ class _UniqueKeys(yaml.SafeLoader):
 def _mapping(loader: _UniqueKeys, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
     seen: set[str] = set()
     for key_node, _ in node.value:
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise yaml.constructor.ConstructorError(
+                None, None, "a list or mapping is used as a key (quote a {{placeholder}})", key_node.start_mark
+            )
         if key_node.value in seen and key_node.tag != "tag:yaml.org,2002:merge":
             raise yaml.constructor.ConstructorError(
                 None, None, f"key {key_node.value!r} is written twice", key_node.start_mark
@@ -91,7 +95,13 @@ def _suggest(parts: list[str], model: type[BaseModel]) -> str:
 def _known_keys(path: list[str], model: type[BaseModel]) -> list[str]:
     for name in path:
         field = model.model_fields.get(name)
-        inner = field.annotation if field else None
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            model = inner
+        inner = _models_in(field.annotation) if field else []
+        model = inner[0] if inner else model
     return sorted(model.model_fields)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models that a field's type names, also inside list[...] and dict[...]."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]

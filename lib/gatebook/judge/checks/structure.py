@@ -144,13 +144,15 @@ def _invalid(text: str, schema: Any) -> str:
     parsed, unusable = _parsed(text)
     if unusable:
         return unusable.reason
-    from jsonschema import Draft202012Validator, FormatChecker
+    from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
     from referencing import Registry
     from referencing.exceptions import Unresolvable
 
     try:  # an empty registry: judging never fetches a schema from elsewhere
-        validator = Draft202012Validator(schema, format_checker=FormatChecker(), registry=Registry())
+        validator = Draft202012Validator(
+            schema, format_checker=Draft202012Validator.FORMAT_CHECKER, registry=Registry()
+        )
         error = best_match(validator.iter_errors(parsed))
     except Unresolvable as unresolvable:
         return f"the schema cannot be resolved: {unresolvable}"

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 
 from ftfy.badness import is_bad
 
-SPECIAL = re.compile(r"<\|[\w ]{2,30}\|>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>|<unk>")
+SPECIAL = re.compile(
+    r"<\|[\w ]{2,30}\|>|<｜[^｜]{2,30}｜>|\[/?INST\]|<</?SYS>>|^\s*<s>|</s>\s*$|<(?:start|end)_of_turn>|<(?:unk|eos|bos|pad)>|</?tool_call>"
+)
 ROLE_LEAK = re.compile(r"^\s*(?:assistant|user|system)\s*\n", re.IGNORECASE)
 THINK = re.compile(r"</?think(?:ing)?>", re.IGNORECASE)
 LOOP = re.compile(r"(.{1,80}?)\1{3,}", re.DOTALL)
@@ -32,20 +34,20 @@ def degenerate(text: str) -> str | None:
     """Why a text is no answer, whatever was asked: noise, or a phrase that repeats (vllm#25977). Small models loop on some
     prompts when they are healthy. Short answers, numbers and tables are no reason."""
     squeezed = re.sub(r"\s+", " ", text).strip()
-    if len(text) >= 40 and len(squeezed) < 0.4 * len(text):
-        return f"{len(text) - len(squeezed)} of {len(text)} characters are white space"
+    if blank := re.search(r"\s{40,}", text):
+        return f"{len(blank[0])} characters of white space in a row"
     if said := noise(text):
         return said
     for match in LOOP.finditer(squeezed):
         repeated = len(match[0])
-        if repeated >= 48 and len(set(match[1])) > 2 and repeated > 0.3 * len(squeezed):
+        shortest = 48 if any(c.isalnum() for c in match[1]) else 200  # the ruler of a table has no letters
+        if repeated >= shortest and len(set(match[1])) > 1 and repeated > 0.3 * len(squeezed):
             return f"{match[1][:40]!r} is repeated {repeated // len(match[1])} times"
     words = squeezed.split(" ")
     tens = Counter(tuple(words[i : i + 10]) for i in range(len(words) - 9))
-    if tens and tens.most_common(1)[0][1] >= 4:
-        return (
-            f"the same ten words occur {tens.most_common(1)[0][1]} times: {' '.join(tens.most_common(1)[0][0])[:60]!r}"
-        )
+    for ten, times in tens.most_common(1):
+        if times >= 4 and any(c.isalnum() for word in ten for c in word):
+            return f"the same ten words occur {times} times: {' '.join(ten)[:60]!r}"
     raw = squeezed.encode()
     if len(raw) >= 400 and len(zlib.compress(raw, 9)) < 0.15 * len(raw):
         return f"{len(raw)} bytes compress to {len(zlib.compress(raw, 9))}: the text repeats itself"
@@ -65,7 +67,7 @@ def _soup(text: str) -> str | None:
 def _scripts(text: str) -> Iterator[str]:
     """Script of every letter, from its Unicode name; Chinese and the two kana count as one, since Japanese mixes them."""
     for char in text:
-        if char.isalpha():
+        if char.isalpha() and not "α" <= char.lower() <= "ω":  # Greek letters are symbols in any language
             script = "LATIN" if char.isascii() else unicodedata.name(char, "?").split(" ")[0]
             yield "CJK" if script in ("CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "IDEOGRAPHIC") else script
 
