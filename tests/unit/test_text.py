@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from gatebook.judge.checks.text import broken_characters, degenerate, leaked_markup
+from gatebook.judge.checks.text import broken_characters, degenerate, leaked_markup, noise
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +18,8 @@ HEALTHY = {
     "Chinese and English": "在 Kubernetes 中部署 vLLM 时，请先确认 GPU 驱动版本，再用 Helm chart 安装；API 网关的 timeout 建议设为 60 秒，并打开 Prometheus metrics。",
     "Chinese, English and Greek": "能量E与频率ν的关系是E=hν，其中h是普朗克常数，λ是波长，c是光速，所以ν=c/λ，动量p=h/λ，角频率ω=2πν。",
     "English formulas": "Let α, β and γ be the angles of a triangle; then α + β + γ = π. If f(x) = μ + σ·x, the variance of f is σ², so Δf = σ·Δx and ∂f/∂x = σ.",
+    "Chinese with micrometres": "厚度 5 µm，时间 10 µs，电流 3 µA，体积 2 µL，质量 7 µg，长度 12 µm，间隔 4 µs，电容 8 µF，共八项。",
+    "Chinese with both ways of spelling": "你（ㄋㄧˇ，nǐ）好（ㄏㄠˇ，hǎo），茶（ㄔㄚˊ，chá）是（ㄕˋ，shì）热（ㄖㄜˋ，rè）的（˙ㄉㄜ，de）。",
     "Japanese": "東京タワーは1958年に完成した電波塔です。エッフェル塔をモデルにしており、高さは333メートルあります。スマートフォンのアプリでVR体験もできますよ。",
     "Japanese with wide letters": "ＷｅｂサイトのＵＲＬを入力して、ＯＫボタンを押してください。ＩＤとパスワードはＥメールで届きます。",
     "French": "« L'été, où vas-tu ? » demanda-t-elle. — À Noël, peut-être ; le cœur a ses raisons, et l'œuvre naïve coûte 25 €, c'est-à-dire très peu.",
@@ -92,6 +94,19 @@ DEGENERATE = {
 @pytest.mark.parametrize("text", DEGENERATE.values(), ids=DEGENERATE.keys())
 def test_degenerate_text_is_caught(text: str) -> None:
     assert degenerate(text)
+
+
+@pytest.mark.parametrize("text", HEALTHY.values(), ids=HEALTHY.keys())
+def test_healthy_text_is_no_noise(text: str) -> None:
+    assert noise(text) is None
+
+
+@pytest.mark.parametrize(("name", "text"), DEGENERATE.items(), ids=DEGENERATE.keys())
+def test_a_loop_is_no_noise_because_healthy_small_models_loop(name: str, text: str) -> None:
+    if name.startswith("F07"):
+        assert noise(text) is None
+    elif not text.isspace() and " " * 9 not in text and "\n" * 9 not in text:
+        assert noise(text)
 
 
 @pytest.mark.parametrize(

@@ -21,13 +21,13 @@ LOOP = re.compile(r"(.{1,80}?)\1{3,}", re.DOTALL)
 def noise(text: str) -> str | None:
     """Why a text is no language at all: one character over and over (NaN logits: vllm#14126), or scripts mixed letter by
     letter (broken KV cache: llama.cpp#23693). No healthy model does this, however small; None for anything else."""
-    squeezed = re.sub(r"\s+", " ", text).strip()
-    if len(squeezed) < 16:
+    dense = re.sub(r"\s+", "", text)
+    if len(dense) < 16:
         return None
-    char, count = Counter(squeezed).most_common(1)[0]
-    if count > 0.6 * len(squeezed):
-        return f"{char!r} is {count} of {len(squeezed)} characters"
-    return _soup(squeezed)
+    char, count = Counter(dense).most_common(1)[0]
+    if count > 0.6 * len(dense):
+        return f"{char!r} is {count} of {len(dense)} characters"
+    return _soup(dense)
 
 
 def degenerate(text: str) -> str | None:
