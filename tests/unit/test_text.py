@@ -37,6 +37,7 @@ HEALTHY = {
     "shell": "$ ls -la\n----------\n$ git log --oneline | head -5",
     "small table": SMALL_TABLE,
     "table of eight columns": "| Day | 1 | 2 | 3 | 4 | 5 | 6 | 7 |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n| Ana | 5 | 3 | 8 | 9 | 1 | 4 | 7 |\n| Tom | 2 | 6 | 4 | 3 | 8 | 5 | 9 |\n",
+    "table of wide columns": "| Name".ljust(22) + "| Role".ljust(22) + "| City |\n|" + ("-" * 21 + "|") * 2 + "-" * 21 + "|\n| Ana".ljust(22) + "| cook".ljust(22) + "| Rome |\n",
     "centred table": "| Mon | Tue | Wed | Thu | Fri | Sat | Sun |\n| :---: | :---: | :---: | :---: | :---: | :---: | :---: |\n| 8 | 8 | 7 | 8 | 6 | 0 | 0 |\n",
     "JSON": json.dumps({"name": "Ana", "tags": ["a", "b"], "address": {"city": "Rome", "zip": "00100"}}, indent=2),
     "JSON of numbers, indented by 4": json.dumps({"rows": [list(range(10)), list(range(10, 20))]}, indent=4),

@@ -15,13 +15,14 @@ SPECIAL = re.compile(
 )
 ROLE_LEAK = re.compile(r"^\s*(?:assistant|user|system)\s*\n", re.IGNORECASE)
 THINK = re.compile(r"</?think(?:ing)?>", re.IGNORECASE)
+CJK = ("CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "IDEOGRAPHIC", "BOPOMOFO")
 LOOP = re.compile(r"(.{1,80}?)\1{3,}", re.DOTALL)
 
 
 def noise(text: str) -> str | None:
     """Why a text is no language at all: one character over and over (NaN logits: vllm#14126), or scripts mixed letter by
     letter (broken KV cache: llama.cpp#23693). No healthy model does this, however small; None for anything else."""
-    dense = re.sub(r"\s+", "", text)
+    dense = re.sub(r"[\s=_|:~—-]+", "", text)  # the rulers of tables are drawn, not said
     if len(dense) < 16:
         return None
     char, count = Counter(dense).most_common(1)[0]
@@ -65,31 +66,9 @@ def _soup(text: str) -> str | None:
 
 
 def _scripts(text: str) -> Iterator[str]:
-    """Script of every letter, from its Unicode name; Chinese and the two kana count as one, since Japanese mixes them."""
+    """Script of every letter, from its Unicode name. Chinese, kana and bopomofo count as one, since they are mixed; Greek
+    letters and the micro sign are symbols in any language; modifier letters belong to the letter before."""
     for char in text:
-        if char.isalpha() and not "α" <= char.lower() <= "ω":  # Greek letters are symbols in any language
+        if unicodedata.category(char) in ("Lu", "Ll", "Lt", "Lo") and not ("α" <= char.lower() <= "ω" or char == "µ"):
             script = "LATIN" if char.isascii() else unicodedata.name(char, "?").split(" ")[0]
-            yield "CJK" if script in ("CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "IDEOGRAPHIC") else script
-
-
-def broken_characters(text: str, cut: bool) -> str | None:
-    """U+FFFD or mojibake. `cut`: the answer ended by max_tokens, where the last character may be half."""
-    body = text.rstrip("\ufffd") if cut else text
-    if "\ufffd" in body:
-        at = body.index("\ufffd")
-        return f"U+FFFD (a broken character) at position {at}: …{body[max(0, at - 12) : at + 6]!r}"
-    if is_bad(body):
-        return f"mojibake (UTF-8 read as Latin-1): {body[:40]!r}"
-    return None
-
-
-def leaked_markup(text: str) -> str | None:
-    """Special tokens, a role header or a thinking block in what the user sees."""
-    for pattern, what in (
-        (SPECIAL, "special token"),
-        (THINK, "thinking block"),
-        (ROLE_LEAK, "role header of the chat template"),
-    ):
-        if found := pattern.search(text):
-            return f"{what} in the answer: {found[0].strip()!r}"
-    return None
+            yield "CJK" if script in CJK else script
