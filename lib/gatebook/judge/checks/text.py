@@ -72,3 +72,26 @@ def _scripts(text: str) -> Iterator[str]:
         if unicodedata.category(char) in ("Lu", "Ll", "Lt", "Lo") and not ("α" <= char.lower() <= "ω" or char == "µ"):
             script = "LATIN" if char.isascii() else unicodedata.name(char, "?").split(" ")[0]
             yield "CJK" if script in CJK else script
+
+
+def broken_characters(text: str, cut: bool) -> str | None:
+    """U+FFFD or mojibake. `cut`: the answer ended by max_tokens, where the last character may be half."""
+    body = text.rstrip("\ufffd") if cut else text
+    if "\ufffd" in body:
+        at = body.index("\ufffd")
+        return f"U+FFFD (a broken character) at position {at}: …{body[max(0, at - 12) : at + 6]!r}"
+    if is_bad(body):
+        return f"mojibake (UTF-8 read as Latin-1): {body[:40]!r}"
+    return None
+
+
+def leaked_markup(text: str) -> str | None:
+    """Special tokens, a role header or a thinking block in what the user sees."""
+    for pattern, what in (
+        (SPECIAL, "special token"),
+        (THINK, "thinking block"),
+        (ROLE_LEAK, "role header of the chat template"),
+    ):
+        if found := pattern.search(text):
+            return f"{what} in the answer: {found[0].strip()!r}"
+    return None
