@@ -33,12 +33,15 @@ def child(arguments: list[str], log: Path | None = None) -> Iterator[subprocess.
             process.stdout.close()
 
 
+SPIN = """
+import os, sys, threading
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+while True: pass
+"""
+
+
 @contextmanager
 def busy_process() -> Iterator[None]:
     """One core kept busy by somebody else."""
-    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-    try:
+    with child(["-c", SPIN]):
         yield
-    finally:
-        process.kill()
-        process.wait()

@@ -147,7 +147,7 @@ ASKED: list[dict[str, Any]] = [
     {"asks": [{"name": "ask", "path": "models"}]},
 ]
 NOT_ASKED: list[dict[str, Any]] = [
-    {"why": "another reason"}, {"suites": ["smoke"]}, {"expect": [{"regex": "x"}]}, {"good": ["x"]}, {"finish": "any"}, {"group": "g.i"}
+    {"why": "another reason"}, {"suites": ["smoke"]}, {"expect": [{"regex": "x"}]}, {"good": ["x"]}, {"finish": "length"}, {"group": "g.i"}
 ]  # fmt: skip
 
 
@@ -222,3 +222,7 @@ def test_only_is_the_union_of_its_patterns(only: list[str]) -> None:
 def test_a_case_survives_being_written_down() -> None:
     made = case(asks=[{"name": "a", "options": {"x": None}}], expect=[{"json_value": {"path": "$.a", "equals": None}}])
     assert Case.model_validate_json(made.model_dump_json()) == made
+
+
+def test_a_case_that_expects_nothing_is_refused(tmp_path: Path) -> None:
+    assert "'expect' is empty" in refused(write(tmp_path, one("a", ", finish: any")))

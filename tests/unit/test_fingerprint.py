@@ -55,14 +55,14 @@ def test_the_values_of_a_run(tmp_path: Path) -> None:
     )
     keyword = finding("k", "fail", check="keyword", measured="ignored")
     assert fingerprint(run, identity, [keyword, finding("count")]) == {
-        "engine": "llama.cpp", "version": "b1", "context_tokens": 8192, "metadata.n_params": 5,
+        "model": "m1", "engine": "llama.cpp", "version": "b1", "context_tokens": 8192, "metadata.n_params": 5,
         "sampling.temperature": 0.8, "sampling.top_k": 40, "tokens.count.a": 7, "keyword.k": "ignored",
     }  # fmt: skip
 
 
 def test_what_the_server_does_not_tell_is_left_out(tmp_path: Path) -> None:
     run = run_folder(tmp_path / "r", [case("a")], profile())
-    assert fingerprint(run, Identity(), []) == {"engine": "unknown"}
+    assert fingerprint(run, Identity(), []) == {"model": "m1", "engine": "unknown"}
 
 
 def test_the_identity_of_a_run_is_that_of_the_first_notebook_that_asked(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from gatebook.record.run import Run
 
 Fingerprint = dict[str, Any]
 PART = {
+    "model": "served model",
     "engine": "engine",
     "version": "engine version",
     "context_tokens": "context limit",
@@ -41,6 +42,7 @@ class Change(BaseModel):
 def fingerprint(run: Run, identity: Identity, findings: list[Finding]) -> Fingerprint:
     """Flat name -> value. What the server does not tell is left out, not empty."""
     values: Fingerprint = {
+        "model": run.manifest.profile.target.model,
         "engine": identity.engine,
         "version": identity.version,
         "context_tokens": identity.context_tokens,

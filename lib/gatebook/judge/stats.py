@@ -18,12 +18,12 @@ def mcnemar_worse(worse: int, better: int) -> float:
 
 def holm(p_values: list[float], family: int) -> list[bool]:
     """Which hypotheses Holm's step-down rejects at ALPHA in a family of `family` tests; those not given count as p = 1."""
-    if not p_values:
-        return []
-    from statsmodels.stats.multitest import multipletests
-
-    padded = p_values + [1.0] * max(family - len(p_values), 0)
-    return [bool(r) for r in multipletests(padded, ALPHA, method="holm")[0][: len(p_values)]]
+    size, rejected = max(family, len(p_values)), [False] * len(p_values)
+    for rank, number in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        if p_values[number] > ALPHA / (size - rank):
+            break
+        rejected[number] = True
+    return rejected
 
 
 def smallest_visible_drop(pairs: int, family: int) -> int | None:

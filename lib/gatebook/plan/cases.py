@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from gatebook.errors import BadInput
 from gatebook.plan.settings import Suite
@@ -56,10 +56,15 @@ class Case(Strict):
     canary: bool = False
     """A plain request must still be answered afterwards."""
     expect: list[dict[str, Any]] = Field(default_factory=list)
-    source: str = Field(default="", exclude=True)
-    """The file that it came from, for messages."""
     good: list[str] = Field(default_factory=list)
     bad: list[str] = Field(default_factory=list)
+
+    _source: str = PrivateAttr(default="")
+
+    @property
+    def source(self) -> str:
+        """The file that it came from, for messages."""
+        return self._source
 
     @field_validator("id")
     @classmethod
@@ -88,6 +93,10 @@ class Case(Strict):
         twice = [name for name in names if names.count(name) > 1] + [name for name in names if name == "canary"]
         if twice:
             raise ValueError(f"key 'asks' has the name {twice[0]!r} twice or reserved; give every ask its own name")
+        if not self.expect and all(ask.finish == "any" for ask in self.requests()):
+            raise ValueError(
+                "key 'expect' is empty and any finish will do, so nothing of it would be judged; expect something"
+            )
         try:
             json.dumps([ask.model_dump() for ask in self.requests()], ensure_ascii=False, allow_nan=False).encode()
         except (TypeError, ValueError) as error:
@@ -140,7 +149,10 @@ def read_case_file(path: Path) -> list[Case]:
         if not isinstance(entry, dict):
             raise BadInput(f"{path}: item {number} is {entry!r}; a case is a mapping with id, notebook, group, why ...")
         where = f"{path}, case {entry.get('id', f'number {number}')!r}"
-        found += [build(Case, {**row, "source": str(path)}, where) for row in _rows(entry, where)]
+        for row in _rows(entry, where):
+            case = build(Case, row, where)
+            case._source = str(path)
+            found.append(case)
     return found
 
 

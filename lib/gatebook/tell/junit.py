@@ -37,7 +37,7 @@ def junit(run: Run, verdict: Verdict, attach_prefix: str) -> str:
         whole = next(case for case in root[-1] if case.get("name") == "run")
         _red(whole, "failure" if verdict.verdict == "FAIL" else "error", verdict.reason, f"{attach_prefix}/index.html")
     ET.indent(root)
-    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+    return ET.tostring(root, encoding="utf-8", xml_declaration=True).decode() + "\n"
 
 
 def _case(suite: ET.Element, case: CaseStanding, page: str) -> None:
@@ -93,7 +93,7 @@ def _testcase(suite: ET.Element, name: str, seconds: float = 0.0) -> ET.Element:
 
 
 def _red(testcase: ET.Element, kind: str, text: str, page: str) -> None:
-    for old in testcase:  # GitLab takes the first child of the red kinds; one is enough
+    for old in list(testcase):
         testcase.remove(old)
     ET.SubElement(testcase, kind).text = _text(text)
     ET.SubElement(testcase, "system-out").text = f"[[ATTACHMENT|{page}]]"

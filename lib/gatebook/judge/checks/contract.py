@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -37,8 +38,13 @@ def violations(reply: Reply, model: str, seen_ids: dict[str, str]) -> Iterator[s
     yield from _usage(exchange, answer)
     yield from _fresh(exchange, answer, seen_ids)
     asked = (exchange.body or {}).get("model", model)
-    if asked == model and answer.model is not None and not answer.model.startswith(model):
+    if asked == model and answer.model is not None and not _same_model(answer.model, model):
         yield f"answered by model {answer.model!r}, asked for {model!r}"
+
+
+def _same_model(told: str, asked: str) -> bool:
+    """The name itself, or the name with a date, as hosted services tell it."""
+    return told == asked or re.fullmatch(re.escape(asked) + r"-\d{4}[\d-]*", told) is not None
 
 
 def _envelope(exchange: Exchange, answer: Answer) -> Iterator[str]:
