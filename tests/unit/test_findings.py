@@ -192,7 +192,12 @@ def test_a_server_error_is_no_clean_refusal(tmp_path: Path) -> None:
 def test_the_finish_reason_that_a_case_expects(tmp_path: Path, finish: str, came: str, outcome: str | None) -> None:
     body = chat_body()
     body["choices"][0]["finish_reason"] = came
-    found = said(tmp_path, [case("a", finish=finish, expect=[{"length_chars": {"min": 1}}])], ready(), plain(body, key="a/ask", sent={"max_tokens": 5}))
+    found = said(
+        tmp_path,
+        [case("a", finish=finish, expect=[{"length_chars": {"min": 1}}])],
+        ready(),
+        plain(body, key="a/ask", sent={"max_tokens": 5}),
+    )
     assert (found["a.finished"].outcome if "a.finished" in found else None) == outcome
 
 

@@ -37,7 +37,8 @@ def junit(run: Run, verdict: Verdict, attach_prefix: str) -> str:
         whole = next(case for case in root[-1] if case.get("name") == "run")
         _red(whole, "failure" if verdict.verdict == "FAIL" else "error", verdict.reason, f"{attach_prefix}/index.html")
     ET.indent(root)
-    return ET.tostring(root, encoding="utf-8", xml_declaration=True).decode() + "\n"
+    text: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return text.decode() + "\n"
 
 
 def _case(suite: ET.Element, case: CaseStanding, page: str) -> None:
