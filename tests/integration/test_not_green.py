@@ -218,7 +218,7 @@ def test_a_case_file_without_cases_is_bad_input(
     assert "holds no cases" in done.err
 
 
-@pytest.mark.parametrize("arguments", [("--only", "typo"), ("--suite", "scenario"), ("--only", "01,nothing")])
+@pytest.mark.parametrize("arguments", [("--only", "typo"), ("--suite", "demo"), ("--only", "01,nothing")])
 def test_a_selection_that_matches_nothing_is_bad_input(
     project: Project, server: str, arguments: tuple[str, ...]
 ) -> None:
