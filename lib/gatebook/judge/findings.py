@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from gatebook.judge.checks import CHECKS, parameters
 from gatebook.judge.checks.contract import violations
+from gatebook.judge.checks.text import noise
 from gatebook.judge.evidence import Evidence, Reply
 from gatebook.judge.finding import Finding, Outcome, Result
 from gatebook.plan.cases import Ask, Case
@@ -96,6 +97,10 @@ class _Judge:
         if broken:
             yield self._finding(case.id, case.id, case.group, "answered", Result(*self._blame(broken[0].exchange)))
             return
+        if noisy := next((said for r in chats if (said := noise(r.answer.text))), None):
+            yield self._finding(
+                case.id, case.id, case.group, "noise", Result("fail", f"noise instead of an answer: {noisy}")
+            )
         if chats and (said := _unfinished(chats)):
             yield self._finding(case.id, case.id, case.group, "finished", said)
         evidence = Evidence(case, replies, self._identity, self._profile)

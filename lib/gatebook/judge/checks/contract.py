@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 
-from gatebook.judge.checks.text import broken_characters, leaked_markup, noise
+from gatebook.judge.checks.text import broken_characters, leaked_markup
 from gatebook.judge.evidence import Reply
 from gatebook.record.answer import Answer
 from gatebook.record.exchange import Exchange
@@ -75,8 +75,6 @@ def _content(answer: Answer) -> Iterator[str]:
         yield said
     if said := leaked_markup(answer.text):
         yield said
-    if said := noise(answer.text):
-        yield f"noise: {said}"
 
 
 def _cut_before_first_character(answer: Answer) -> bool:

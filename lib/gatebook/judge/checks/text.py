@@ -21,7 +21,8 @@ LOOP = re.compile(r"(.{1,80}?)\1{3,}", re.DOTALL)
 
 def noise(text: str) -> str | None:
     """Why a text is no language at all: one character over and over (NaN logits: vllm#14126), or scripts mixed letter by
-    letter (broken KV cache: llama.cpp#23693). No healthy model does this, however small; None for anything else."""
+    letter (broken KV cache: llama.cpp#23693). A healthy small model does it on some prompts it cannot answer, so the
+    policy of the case's group decides; None for anything else."""
     dense = re.sub(r"[\s=_|:~—-]+", "", text)  # the rulers of tables are drawn, not said
     if len(dense) < 16:
         return None
