@@ -97,7 +97,7 @@ class _Judge:
         if broken:
             yield self._finding(case.id, case.id, case.group, "answered", Result(*self._blame(broken[0].exchange)))
             return
-        if noisy := next((said for r in chats if (said := noise(r.answer.text))), None):
+        if noisy := next((heard for r in chats if (heard := noise(r.answer.text))), None):
             yield self._finding(
                 case.id, case.id, case.group, "noise", Result("fail", f"noise instead of an answer: {noisy}")
             )
