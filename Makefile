@@ -44,7 +44,7 @@ serve: setup  ## the embedded model on loopback until Ctrl-C
 	$(BIN)/gatebook serve
 
 bench: setup  ## the harness against the bare server, as ratios (docs/benchmarks.md)
-	$(BIN)/python -m benchmarks all
+	$(BIN)/python -m benchmarks accuracy && $(BIN)/python -m benchmarks overhead && $(BIN)/python -m benchmarks demo
 
 format: setup  ## format and fix what can be fixed
 	$(BIN)/ruff check --fix-only .
