@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import warnings
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from gatebook.ask.collect import STARTED
 from gatebook.ask.server import endpoint
 from gatebook.errors import BadInput, BrokenRecord, CannotMeasure
 from gatebook.judge.findings import contract_group
@@ -21,7 +23,7 @@ from gatebook.opening import OVERALL, accepted, open_run
 from gatebook.plan import project
 from gatebook.plan.settings import Profile, Suite
 from gatebook.record.executed import unfinished
-from gatebook.record.run import Manifest, Run
+from gatebook.record.run import LATEST, Manifest, Run, now
 from gatebook.tell.terminal import Watcher
 
 SPARE_S = 120
@@ -71,7 +73,9 @@ def judge_again(path: Path, profile: Profile, out: Path) -> tuple[Run, Verdict]:
 def _run(run: Run, start: Any, watch: bool) -> tuple[Run, Verdict]:
     """Execute every notebook, judge, report, seal. Whatever breaks on our side ends in a verdict that says so."""
     troubles: list[str] = []
-    shutil.rmtree(run.path.parent / "latest", ignore_errors=True)  # an older green must not stand for this run
+    os.environ[STARTED] = now()
+    if run.path.name != LATEST:
+        shutil.rmtree(run.path.parent / LATEST, ignore_errors=True)  # an older green must not stand for this run
     with _interruptible(), Watcher(run, watch) as watcher:
         try:
             with ExitStack() as server:

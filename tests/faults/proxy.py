@@ -182,6 +182,10 @@ class FaultProxy:
             await runner.cleanup()
             await self._session.close()
 
+    def calm(self) -> None:
+        """From now on nothing is faulted."""
+        self._armed = []
+
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
             raw = await request.content.read()

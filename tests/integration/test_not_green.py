@@ -172,6 +172,18 @@ def test_a_torn_last_line_is_recovered(project: Project, server: str) -> None:
     assert lines[-1][:40] in record.with_name(record.name + ".torn").read_bytes()
 
 
+def test_the_copy_under_the_fixed_name_can_be_resumed_and_is_not_lost(project: Project, server: str) -> None:
+    with FaultProxy(server.removesuffix("/v1"), [Fault("unavailable")]) as proxy:
+        down = project.run(proxy.base_url, "--only", "01")
+        assert down.code == 75, down
+        proxy.calm()
+        latest = project.root / "outputs" / "latest"
+        before = (latest / "01_health.exchanges.jsonl").read_bytes()
+        again = project.gatebook("run", "--resume", latest)
+    assert again.code == 0, again
+    assert (latest / "01_health.exchanges.jsonl").read_bytes().startswith(before)
+
+
 def test_an_edited_record_is_noticed_on_resume(project: Project, server: str) -> None:
     done = project.run(server)
     record = done.run / "01_health.exchanges.jsonl"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,8 @@ from gatebook.record.exchange import Exchange
 from gatebook.record.identity import identify
 from gatebook.record.run import Run, now
 
+STARTED = "GATEBOOK_STARTED"
+"""When the runner started (UTC): a run resumed the next day has its whole deadline again."""
 PROBES = ("models", "/version", "/get_model_info", "/props", "/health")
 PROBE_DEADLINE_S = 10.0
 HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "Say hello."}], "temperature": 0}
@@ -51,7 +54,7 @@ class _Collector:
         self._stopped: str | None = None
         self._cancel: Callable[[], object] | None = None
         started = time.monotonic()
-        left = self._limits.run_deadline_s - _seconds_since(run.manifest.created)
+        left = self._limits.run_deadline_s - _seconds_since(os.environ.get(STARTED, run.manifest.created))
         self._ends = started + min(self._limits.notebook_deadline_s, max(left, 0.0))
 
     def cancel(self) -> None:

@@ -20,6 +20,7 @@ from gatebook.record.exchange import Exchange
 from gatebook.record.journal import Journal, read_journal
 
 SUMS = "SHA256SUMS"
+LATEST = "latest"
 
 
 class Manifest(BaseModel):
@@ -149,8 +150,10 @@ class Run:
         )
 
     def copy_to_latest(self) -> Path:
-        """Copy the bundle to `latest/` beside it, for CI, which wants fixed names."""
-        latest, fresh = self.path.parent / "latest", self.path.parent / f".latest-{secrets.token_hex(4)}"
+        """Copy the bundle to `latest/` beside it, for CI, which wants fixed names; a run resumed in `latest/` is there already."""
+        if self.path.name == LATEST:
+            return self.path
+        latest, fresh = self.path.parent / LATEST, self.path.parent / f".latest-{secrets.token_hex(4)}"
         shutil.copytree(self.path, fresh)
         shutil.rmtree(latest, ignore_errors=True)
         fresh.rename(latest)
