@@ -17,6 +17,7 @@ from gatebook.judge.verdict import Verdict
 from gatebook.opening import OVERALL, open_run
 from gatebook.plan import project
 from gatebook.plan.settings import Profile, load_profile, profile_from
+from gatebook.plan.strict import read_yaml
 from gatebook.record.exchange import Exchange
 from gatebook.record.run import Run
 from gatebook.tell import plots, tables
@@ -129,15 +130,24 @@ class Workbook:
 def _profile(parameters: dict[str, dict[str, Any]]) -> Profile:
     given = {key: value for key, value in parameters.items() if value}
     if given:
-        target = given.get("target", {})
-        name = target.get("baseline") or target.get("model") or "notebook"
-        return profile_from(given, "the notebook's parameters", str(name))
+        return profile_from(
+            given, "the notebook's parameters", _file_of(given) or str(given.get("target", {}).get("model", "notebook"))
+        )
     if not (named := os.environ.get("GATEBOOK_PROFILE")):
         raise BadInput(
             "no target is named: run with `papermill -f params/smollm2.yaml`, or set GATEBOOK_PROFILE (`make lab` does)"
         )
     path = Path(named)
     return load_profile(path if path.is_absolute() or path.exists() else project.root() / path)
+
+
+def _file_of(given: dict[str, dict[str, Any]]) -> str | None:
+    """The name of the profile whose content the parameters are: papermill passes what the file says and not its name."""
+    for path in sorted((project.root() / "params").glob("*.yaml")):
+        said = read_yaml(path)
+        if isinstance(said, dict) and {key: value for key, value in said.items() if value} == given:
+            return path.stem
+    return None
 
 
 def _newest() -> Path:

@@ -177,6 +177,7 @@ def test_papermill_alone_runs_a_notebook_and_exits_1_when_it_is_red(project: Pro
     assert green.returncode == 0, green.stderr
     run = next((project.root / "outputs").glob("20*"))
     assert (run / "01_health.exchanges.jsonl").exists(), "a run of its own was recorded"
+    assert json.loads((run / "manifest.json").read_text())["profile"]["name"] == "mine", "its baseline is found by name"
     with FaultProxy(server.removesuffix("/v1"), ["empty"]) as proxy:
         data["target"]["base_url"] = proxy.base_url
         profile.write_text(yaml.safe_dump(data, allow_unicode=True))

@@ -45,7 +45,7 @@ class CaseStanding:
     @property
     def reason(self) -> str:
         """What is not green, else what the case itself (rather than the contract) showed."""
-        told = [f.reason for f in self.red] or [f.reason for f in self.findings if f.check != "contract"][:1]
+        told = [f.reason for f in self.red] or [f.reason for f in self.findings if f.check != "contract"][-1:]
         return "; ".join(dict.fromkeys(told)) or "expected, but nothing was judged"
 
 
