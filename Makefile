@@ -4,7 +4,7 @@ BIN := .venv/bin
 RUN ?= outputs/latest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check lab verify serve bench format schema pins example clean
+.PHONY: help setup demo run test check lab verify serve bench format schema pins clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
