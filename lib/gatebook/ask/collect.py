@@ -17,6 +17,7 @@ from gatebook.ask.client import Lane, LoopLag
 from gatebook.errors import CannotMeasure
 from gatebook.plan.cases import Ask, Case
 from gatebook.plan.settings import Profile
+from gatebook.record.answer import read_answer
 from gatebook.record.exchange import Exchange
 from gatebook.record.identity import identify
 from gatebook.record.run import Run, now
@@ -126,13 +127,30 @@ class _Collector:
                 deadline_s=self._deadline(), retries=self._limits.transport_retries,
             ))  # fmt: skip
             return
-        body: dict[str, Any] = {"messages": ask.messages, **ask.options}
+        before = await self._conversation(case, ask, key)
+        if before is None:
+            return
+        body: dict[str, Any] = {"messages": [*before, *(ask.messages or [])], **ask.options}
         if ask.stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         done = await self._chat(lane, "ask", key, body, case=case.id, ask=ask.name)
         broken = done.fault in ("connect", "no_byte", "deadline", "broken") or (done.status or 0) >= 500
         if broken and self._stopped is None and self._left() > 0:
             await self._still_there(lane, key, done)
+
+    async def _conversation(self, case: Case, ask: Ask, key: str) -> list[dict[str, Any]] | None:
+        """What was said before, with the model's own answer; None, and recorded as skipped, when there is no answer to go on from."""
+        if ask.follows is None:
+            return []
+        last = next(e for e in self._recorded if e.key == f"{case.id}/{ask.follows}")
+        answer = read_answer(last)
+        if last.fault is not None or not answer.text:
+            await self._skip(key, f"{ask.follows}, which it follows, has no answer to go on from", case, ask)
+            return None
+        return [*(last.body or {})["messages"], {"role": "assistant", "content": answer.text}]
+
+    async def _skip(self, key: str, why: str, case: Case, ask: Ask) -> None:
+        await self._record(Exchange(kind="skip", key=key, case=case.id, ask=ask.name, at=now(), detail=why))
 
     async def _still_there(self, lane: Lane, after: str, broken: Exchange) -> None:
         """After a break, one plain token decides whether it is worth asking on."""

@@ -90,12 +90,17 @@ class _Judge:
             yield self._finding(case.id, case.id, case.group, "recorded", why)
             return
         replies = [Reply(ask, self._by_key[f"{case.id}/{ask.name}"]) for ask in case.requests()]
+        skipped = [r.exchange.detail for r in replies if r.exchange.kind == "skip"]
+        replies = [r for r in replies if r.exchange.kind != "skip"]
         broken = [r for r in replies if r.exchange.fault and not (case.negative and r.refused)]
         chats = [r for r in replies if r.ask.path is None]
         if chats:
             yield self._finding(case.id, case.id, contract, "contract", self._contract(case, chats, broken))
         if broken:
             yield self._finding(case.id, case.id, case.group, "answered", Result(*self._blame(broken[0].exchange)))
+            return
+        if skipped:
+            yield self._finding(case.id, case.id, case.group, "asked", Result("not_measured", skipped[0]))
             return
         if noisy := next((heard for r in chats if (heard := noise(r.answer.text))), None):
             yield self._finding(

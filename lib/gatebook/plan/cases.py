@@ -31,6 +31,8 @@ class Ask(Strict):
     messages: list[dict[str, Any]] | None = None
     options: dict[str, Any] = Field(default_factory=dict)
     """Merged over the case's options; a null takes the option out."""
+    follows: str | None = None
+    """Goes on with the conversation of this earlier ask: its messages and the model's own answer come before these."""
     stream: bool | None = None
     finish: Finish | None = None
 
@@ -93,6 +95,9 @@ class Case(Strict):
         twice = [name for name in names if names.count(name) > 1] + [name for name in names if name == "canary"]
         if twice:
             raise ValueError(f"key 'asks' has the name {twice[0]!r} twice or reserved; give every ask its own name")
+        for number, ask in enumerate(self.asks):
+            if ask.follows is not None and ask.follows not in names[:number]:
+                raise ValueError(f"key 'asks.{ask.name}.follows' names {ask.follows!r}, which is no earlier ask")
         if not self.expect and all(ask.finish == "any" for ask in self.requests()):
             raise ValueError(
                 "key 'expect' is empty and any finish will do, so nothing of it would be judged; expect something"
@@ -113,6 +118,7 @@ class Case(Strict):
                 path=ask.path,
                 messages=ask.messages if ask.messages is not None else self.messages,
                 options={k: v for k, v in {**self.options, **ask.options}.items() if v is not None},
+                follows=ask.follows,
                 stream=self.stream if ask.stream is None else ask.stream,
                 finish=ask.finish or self.finish,
             )
@@ -122,7 +128,9 @@ class Case(Strict):
     @property
     def prompt_hash(self) -> str:
         """What was asked, in 12 hex digits: a case whose prompt changed is not compared with its old result."""
-        asked = [ask.model_dump(exclude={"finish"}) for ask in self.requests()]
+        asked = [
+            ask.model_dump(exclude={"finish"} if ask.follows else {"finish", "follows"}) for ask in self.requests()
+        ]
         return hashlib.sha256(json.dumps(asked, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:12]
 
 

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Kind = Literal["ready", "probe", "ask", "canary", "stop"]
+Kind = Literal["ready", "probe", "ask", "canary", "stop", "skip"]
+"""`stop` and `skip` say why something was not asked: everything from there on, or one request."""
 FaultKind = Literal["connect", "no_byte", "deadline", "broken", "status"]
 
 BUSY = frozenset({429, 502, 503, 504})
