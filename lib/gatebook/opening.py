@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -50,7 +51,9 @@ def planned(profile: Profile, suite: Suite, only: list[str] | None) -> list[Case
     chosen = select(cases, suite, only)
     check_plan(profile, chosen, {contract_group(case.group) for case in chosen})
     for name in profile.excused:
-        if name not in {c.id for c in cases} | {c.group for c in cases} | set(profile.groups):
+        if not any(
+            fnmatchcase(n, name) for n in {c.id for c in cases} | {c.group for c in cases} | set(profile.groups)
+        ):
             raise BadInput(
                 f"profile {profile.name!r}, key 'excused.{name}': no case and no group has this name; correct or delete it"
             )

@@ -20,7 +20,7 @@ from gatebook.plan.settings import Profile, load_profile, profile_from
 from gatebook.plan.strict import read_yaml
 from gatebook.record.exchange import Exchange
 from gatebook.record.run import Run
-from gatebook.tell import plots, tables
+from gatebook.tell import context, plots, tables
 from gatebook.tell.examples import Examples
 
 
@@ -70,8 +70,13 @@ class Workbook:
 
         total = sum(len(c.requests()) + c.canary for c in self.run.expected(self._notebook))
         with tqdm(total=total, unit="request", disable=self._planned) as bar:
+            ruled: list[Exchange] = []
 
             def progress(exchange: Exchange) -> None:
+                if exchange.key.startswith("ruler/"):
+                    ruled.append(exchange)
+                    if len(ruled) == 2:  # the template, then the first sample: now the price is known
+                        print(context.cost(self.run, self._notebook, ruled))
                 bar.update(int(exchange.kind == "ask" or exchange.key.endswith("/canary")))
 
             collect(self.run, self._notebook, progress)
@@ -103,6 +108,17 @@ class Workbook:
     def latencies(self) -> pd.DataFrame:
         """One row a streamed answer, in ms."""
         return tables.latency_table(self.run.exchanges(self._notebook))
+
+    def context(self) -> pd.DataFrame:
+        """Long context, one row a length: asked, found, rate with its interval."""
+        return context.context_table(self.run, self._notebook, self._verdict.findings)
+
+    def clauses(self) -> pd.DataFrame:
+        """The clause task, one row a specification."""
+        return context.spec_table(self.run, self._notebook, self._verdict.findings)
+
+    def plot_context(self) -> Any:
+        return context.context_plot(self.run, self._notebook, self._verdict.findings)
 
     def plot_latencies(self) -> Any:
         return plots.latency_plot(self.latencies(), self.run.manifest.profile.limits.ttft_ms)

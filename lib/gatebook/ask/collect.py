@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from gatebook.ask.client import Lane, LoopLag
+from gatebook.ask.lengths import Lengths, Unfit, shelves
 from gatebook.errors import CannotMeasure
 from gatebook.plan.cases import Ask, Case
 from gatebook.plan.settings import Profile
@@ -54,6 +55,7 @@ class _Collector:
         self._recorded: list[Exchange] = []
         self._stopped: str | None = None
         self._cancel: Callable[[], object] | None = None
+        self._writing = asyncio.Lock()
         started = time.monotonic()
         left = self._limits.run_deadline_s - _seconds_since(os.environ.get(STARTED, run.manifest.created))
         self._ends = started + min(self._limits.notebook_deadline_s, max(left, 0.0))
@@ -97,22 +99,30 @@ class _Collector:
         if ready.fault is not None:
             await self._stop(f"the server never became ready: {ready.detail}")
             return
-        close = identify(self._recorded, self._profile.target.model).engine in ("llama.cpp", "unknown")
-        queue = list(reversed(todo))
+        identity = identify(self._recorded, self._profile.target.model)
+        close = identity.engine in ("llama.cpp", "unknown")
+        limit = identity.context_tokens or self._profile.target.context_tokens
+        self._lengths = Lengths(
+            self._run.expected(self._notebook), self._limits.document_budget_tokens, limit, self._count
+        )
+        queue = list(reversed(shelves(todo)))
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
-            for _ in range(min(self._limits.in_flight, len(todo))):
+            for _ in range(min(self._limits.in_flight, len(queue))):
                 lane = Lane(self._profile.target, self._run.manifest.base_url, self._lag, close)
                 group.create_task(self._work(await stack.enter_async_context(lane), queue))
 
-    async def _work(self, lane: Lane, queue: list[Case]) -> None:
+    async def _work(self, lane: Lane, queue: list[list[Case]]) -> None:
         while queue and self._stopped is None:
-            case = queue.pop()
-            for ask in case.requests():
-                if f"{case.id}/{ask.name}" not in self._keys and self._stopped is None:
-                    await self._one(lane, case, ask)
-            if case.canary and f"{case.id}/canary" not in self._keys and self._stopped is None:
-                body = {**HELLO, "max_tokens": 8}
-                await self._chat(lane, "canary", f"{case.id}/canary", body, case=case.id, ask="canary")
+            for case in queue.pop():
+                await self._case(lane, case)
+
+    async def _case(self, lane: Lane, case: Case) -> None:
+        for ask in case.requests():
+            if f"{case.id}/{ask.name}" not in self._keys and self._stopped is None:
+                await self._one(lane, case, ask)
+        if case.canary and f"{case.id}/canary" not in self._keys and self._stopped is None:
+            body = {**HELLO, "max_tokens": 8}
+            await self._chat(lane, "canary", f"{case.id}/canary", body, case=case.id, ask="canary")
 
     async def _one(self, lane: Lane, case: Case, ask: Ask) -> None:
         if self._left() <= 0:
@@ -127,10 +137,12 @@ class _Collector:
                 deadline_s=self._deadline(), retries=self._limits.transport_retries,
             ))  # fmt: skip
             return
-        before = await self._conversation(case, ask, key)
-        if before is None:
+        try:
+            messages = await self._messages(lane, case, ask)
+        except Unfit as unfit:
+            await self._record(Exchange(kind="skip", key=key, case=case.id, ask=ask.name, at=now(), detail=str(unfit)))
             return
-        body: dict[str, Any] = {"messages": [*before, *(ask.messages or [])], **ask.options}
+        body: dict[str, Any] = {"messages": messages, **ask.options}
         if ask.stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         done = await self._chat(lane, "ask", key, body, case=case.id, ask=ask.name)
@@ -138,19 +150,28 @@ class _Collector:
         if broken and self._stopped is None and self._left() > 0:
             await self._still_there(lane, key, done)
 
-    async def _conversation(self, case: Case, ask: Ask, key: str) -> list[dict[str, Any]] | None:
-        """What was said before, with the model's own answer; None, and recorded as skipped, when there is no answer to go on from."""
+    async def _messages(self, lane: Lane, case: Case, ask: Ask) -> list[dict[str, Any]]:
+        """What is sent: the long document written, the conversation so far with the model's own answer. Raises Unfit."""
+        messages = ask.messages or []
+        if case.document is not None:
+            async with self._writing:
+                self._counts_with = lane
+                messages = await self._lengths.messages(case, ask)
         if ask.follows is None:
-            return []
+            return messages
         last = next(e for e in self._recorded if e.key == f"{case.id}/{ask.follows}")
         answer = read_answer(last)
         if last.fault is not None or not answer.text:
-            await self._skip(key, f"{ask.follows}, which it follows, has no answer to go on from", case, ask)
-            return None
-        return [*(last.body or {})["messages"], {"role": "assistant", "content": answer.text}]
+            raise Unfit(f"{ask.follows}, which it follows, has no answer to go on from")
+        return [*(last.body or {})["messages"], {"role": "assistant", "content": answer.text}, *messages]
 
-    async def _skip(self, key: str, why: str, case: Case, ask: Ask) -> None:
-        await self._record(Exchange(kind="skip", key=key, case=case.id, ask=ask.name, at=now(), detail=why))
+    async def _count(self, key: str, sample: str) -> int | None:
+        """Prompt tokens of a text alone, from the record when it was counted before."""
+        done = next((e for e in self._recorded if e.key == key), None)
+        if done is None:
+            body = {"messages": [{"role": "user", "content": sample}], "temperature": 0, "max_tokens": 1}
+            done = await self._chat(self._counts_with, "probe", key, body, case=None, ask="")
+        return None if done.fault else read_answer(done).tokens("prompt_tokens")
 
     async def _still_there(self, lane: Lane, after: str, broken: Exchange) -> None:
         """After a break, one plain token decides whether it is worth asking on."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from gatebook.judge.finding import Outcome
 from gatebook.plan.cases import Ask, Case
 from gatebook.plan.settings import Profile
 from gatebook.record.answer import Answer, read_answer
@@ -31,6 +32,15 @@ class Reply:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """A case that was judged already, with its outcome: what a case `over` its group looks at."""
+
+    case: Case
+    outcome: Outcome
+    replies: list[Reply]
+
+
+@dataclass(frozen=True)
 class Evidence:
     """All replies of a case, in the order of its asks, and what the checks may compare them with."""
 
@@ -38,6 +48,8 @@ class Evidence:
     replies: list[Reply]
     identity: Identity
     profile: Profile
+    over: list[Seen] = field(default_factory=list)
+    """The judged cases of the group that the case looks at."""
 
     def reply(self, name: str) -> Reply:
         """The reply of the ask with this name. Raises KeyError."""

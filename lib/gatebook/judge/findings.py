@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gatebook.judge.checks import CHECKS, parameters
+from gatebook.judge.checks.context import length_kept
 from gatebook.judge.checks.contract import violations
 from gatebook.judge.checks.text import noise
-from gatebook.judge.evidence import Evidence, Reply
-from gatebook.judge.finding import Finding, Outcome, Result
+from gatebook.judge.evidence import Evidence, Reply, Seen
+from gatebook.judge.finding import Finding, Outcome, Result, worst
 from gatebook.plan.cases import Ask, Case
 from gatebook.record.answer import read_answer
 from gatebook.record.exchange import REFUSED_KEY, Exchange
@@ -58,8 +59,17 @@ class _Judge:
 
     def findings(self) -> Iterator[Finding]:
         yield self._ready()
-        for case in self._cases:
-            yield from self._case(case)
+        seen: dict[str, list[Seen]] = {}
+        for case in (c for c in self._cases if c.over is None):
+            found = list(self._case(case))
+            yield from found
+            outcome = worst([f.outcome for f in found if f.group == case.group])
+            replies = [
+                Reply(a, self._by_key[k]) for a in case.requests() if (k := f"{case.id}/{a.name}") in self._by_key
+            ]
+            seen.setdefault(case.group, []).append(Seen(case, outcome, replies))
+        for case in (c for c in self._cases if c.over is not None):
+            yield from self._expected(Evidence(case, [], self._identity, self._profile, seen.get(case.over or "", [])))
 
     def _ready(self) -> Finding:
         """The one-token chat that opens every notebook."""
@@ -96,6 +106,10 @@ class _Judge:
         chats = [r for r in replies if r.ask.path is None]
         if chats:
             yield self._finding(case.id, case.id, contract, "contract", self._contract(case, chats, broken))
+        if case.document is not None and not broken and not skipped:
+            yield self._finding(
+                case.id, case.id, contract, "length", length_kept(replies[0], case.document, self._by_key)
+            )
         if broken:
             yield self._finding(case.id, case.id, case.group, "answered", Result(*self._blame(broken[0].exchange)))
             return
@@ -108,7 +122,10 @@ class _Judge:
             )
         if chats and (said := _unfinished(chats)):
             yield self._finding(case.id, case.id, case.group, "finished", said)
-        evidence = Evidence(case, replies, self._identity, self._profile)
+        yield from self._expected(Evidence(case, replies, self._identity, self._profile))
+
+    def _expected(self, evidence: Evidence) -> Iterator[Finding]:
+        case = evidence.case
         for check, number, result in expectations(evidence):
             yield self._finding(case.id, case.id, case.group, check if number == 1 else f"{check}-{number}", result)
 

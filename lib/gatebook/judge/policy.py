@@ -114,13 +114,12 @@ def _missing(judged: Judged) -> list[tuple[Word, str]]:
 def _unasked(judged: Judged) -> list[tuple[Word, str]]:
     """What no policy may look away from, not even `watch`: a server that was not ready, a case without an answer or a record."""
     words: dict[Outcome, Word] = {"fail": "FAIL", "error": "ERROR", "not_measured": "INCONCLUSIVE"}
-    excused = judged.manifest.profile.excused
     return [
         (words[f.outcome], f"{f.case}: {f.reason}")
         for f in judged.findings
         if judged.manifest.profile.policy(f.group).policy == "watch"
         and (f.outcome == "error" or (f.outcome != "pass" and f.check in ("ready", "recorded")))
-        and not (f.outcome == "not_measured" and {f.case, f.group} & excused.keys())
+        and not (f.outcome == "not_measured" and judged.manifest.profile.excuse(f.case, f.group))
     ]  # fmt: skip
 
 
@@ -226,16 +225,12 @@ def _named(judged: Judged, cases: list[str]) -> str:
 
 def _excused(profile: Profile, group: str, cases: dict[str, Outcome]) -> list[str]:
     """Cases of a group that were not measured and that the profile excuses, by the case's name or the group's."""
-    return [
-        c
-        for c, outcome in cases.items()
-        if outcome == "not_measured" and (c in profile.excused or group in profile.excused)
-    ]
+    return [c for c, outcome in cases.items() if outcome == "not_measured" and profile.excuse(c, group)]
 
 
 def _excuses(profile: Profile, outcomes: dict[str, dict[str, Outcome]]) -> list[Excuse]:
     return [
-        Excuse(id=case, reason=profile.excused.get(case) or profile.excused[group])
+        Excuse(id=case, reason=profile.excuse(case, group) or "")
         for group, cases in outcomes.items()
         for case in _excused(profile, group, cases)
     ]

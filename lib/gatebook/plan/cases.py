@@ -7,12 +7,14 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from gatebook.errors import BadInput
+from gatebook.plan.documents import PLACE, Document
 from gatebook.plan.settings import Suite
 from gatebook.plan.strict import Strict, build, read_yaml
 
@@ -57,6 +59,10 @@ class Case(Strict):
     """The server may refuse with a clean 4xx; that is then a result."""
     canary: bool = False
     """A plain request must still be answered afterwards."""
+    document: Document | None = None
+    """A long text from a seed, written when it is asked, in the server's own tokens; `{document}` and `{question}` in a message take it."""
+    over: str | None = None
+    """Asks nothing: judged from the outcomes of all cases of this group."""
     expect: list[dict[str, Any]] = Field(default_factory=list)
     good: list[str] = Field(default_factory=list)
     bad: list[str] = Field(default_factory=list)
@@ -98,6 +104,10 @@ class Case(Strict):
         for number, ask in enumerate(self.asks):
             if ask.follows is not None and ask.follows not in names[:number]:
                 raise ValueError(f"key 'asks.{ask.name}.follows' names {ask.follows!r}, which is no earlier ask")
+        if (self.document is None) == (PLACE in json.dumps([ask.messages for ask in self.requests()])):
+            raise ValueError(f"key 'document' and {PLACE} in a message belong together")
+        if self.over is not None and (self.messages or self.asks or self.over == self.group):
+            raise ValueError("key 'over' names another group, and a case with it asks nothing: no messages, no asks")
         if not self.expect and all(ask.finish == "any" for ask in self.requests()):
             raise ValueError(
                 "key 'expect' is empty and any finish will do, so nothing of it would be judged; expect something"
@@ -112,6 +122,8 @@ class Case(Strict):
 
     def requests(self) -> list[Ask]:
         """The case's requests with everything filled in, in the order in which they are asked."""
+        if self.over is not None:
+            return []
         return [
             Ask(
                 name=ask.name,
@@ -131,6 +143,8 @@ class Case(Strict):
         asked = [
             ask.model_dump(exclude={"finish"} if ask.follows else {"finish", "follows"}) for ask in self.requests()
         ]
+        asked += [{"document": self.document.model_dump()}] if self.document else []
+        asked += [{"over": self.over, "expect": self.expect}] if self.over else []
         return hashlib.sha256(json.dumps(asked, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:12]
 
 
@@ -169,9 +183,14 @@ def _rows(entry: dict[str, Any], where: str) -> Iterable[dict[str, Any]]:
     if "each" not in entry:
         yield template
         return
-    if not isinstance(entry["each"], list) or not entry["each"]:
-        raise BadInput(f"{where}: key 'each' is empty; it is a list of rows, one case a row")
-    for row in entry["each"]:
+    rows = entry["each"]
+    if isinstance(rows, dict) and rows and all(isinstance(column, list) and column for column in rows.values()):
+        rows = [dict(zip(rows, values, strict=True)) for values in product(*rows.values())]
+    if not isinstance(rows, list) or not rows:
+        raise BadInput(
+            f"{where}: key 'each' is empty; it is a list of rows, one case a row, or lists by name for all their combinations"
+        )
+    for row in rows:
         if not isinstance(row, dict):
             raise BadInput(f"{where}: key 'each' has row {row!r}; a row is a mapping of names to values")
         filled = _fill(template, row, where)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -81,6 +82,8 @@ class Limits(Strict):
     run_deadline_s: float = Field(default=3600, gt=0)
     transport_retries: int = Field(default=2, ge=0, le=10)
     """Further attempts after connect errors, 429, 502, 503, 504 or a close before any byte."""
+    document_budget_tokens: int | None = Field(default=None, ge=0)
+    """Prompt tokens that the long documents of a notebook may cost, each counted once; what does not fit is not measured."""
     ttft_ms: float = Field(default=500, gt=0)
     """Time to first token of a short greeting."""
     total_ms: float = Field(default=800, gt=0)
@@ -108,7 +111,7 @@ class Profile(Strict):
     limits: Limits = Field(default_factory=Limits)
     groups: dict[str, Group]
     excused: dict[str, str] = Field(default_factory=dict)
-    """Group or case id -> why it may be not_measured here."""
+    """Group or case id (`*` stands for anything) -> why it may be not_measured here."""
     name: str = "unnamed"
 
     @field_validator("groups", mode="before")
@@ -131,6 +134,13 @@ class Profile(Strict):
     @property
     def baseline_name(self) -> str:
         return self.target.baseline or self.name
+
+    def excuse(self, *names: str) -> str | None:
+        """The reason with which a case or its group is excused: a name of its own goes before a pattern."""
+        exact = next((self.excused[name] for name in names if name in self.excused), None)
+        return exact or next(
+            (why for key, why in self.excused.items() if any(fnmatchcase(n, key) for n in names)), None
+        )
 
     def policy(self, group: str) -> Group:
         """The group's policy. Raises BadInput for a group that the profile does not name."""

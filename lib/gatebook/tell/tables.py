@@ -31,10 +31,10 @@ def settings_table(run: Run, notebook: str) -> pd.DataFrame:
         *((f"policy of {group}", _policy(run, group)) for group in groups),
         *((f"excused: {name}", why) for name, why in sorted(profile.excused.items())),
     ]  # fmt: skip
-    return _headed(pd.DataFrame(rows, columns=["setting", "value"]).set_index("setting").astype(str))
+    return headed(pd.DataFrame(rows, columns=["setting", "value"]).set_index("setting").astype(str))
 
 
-def _headed(frame: pd.DataFrame) -> pd.DataFrame:
+def headed(frame: pd.DataFrame) -> pd.DataFrame:
     """Put the index's name in the corner of the header instead of a row of its own."""
     frame.columns.name, frame.index.name = frame.index.name, None
     return frame
@@ -60,7 +60,7 @@ def evidence_table(run: Run, notebook: str, findings: list[Finding]) -> pd.DataF
             "measured": _shown(told.measured, told.unit) if told else "", "limit": _shown(told.limit, told.unit) if told else "",
             "reason": told.reason if told else "no finding",
         })  # fmt: skip
-    return _headed(pd.DataFrame(rows).set_index("case"))
+    return headed(pd.DataFrame(rows).set_index("case"))
 
 
 def _shown(value: Any, unit: str) -> str:
@@ -74,7 +74,7 @@ def ladder_table(run: Run, notebook: str, findings: list[Finding]) -> pd.DataFra
         cases = [c.id for c in run.expected(notebook) if c.group == group]
         reached = [_rungs([f for f in findings if f.case == case]) for case in cases]
         rows[group] = {"cases": len(cases), **{rung: sum(n > i for n in reached) for i, rung in enumerate(RUNGS)}}
-    return _headed(pd.DataFrame.from_dict(rows, orient="index").rename_axis("group"))
+    return headed(pd.DataFrame.from_dict(rows, orient="index").rename_axis("group"))
 
 
 def _rungs(findings: list[Finding]) -> int:
@@ -88,7 +88,7 @@ def keyword_table(findings: list[Finding]) -> pd.DataFrame:
     rows = [
         (f.case.removeprefix("keyword-"), f.measured or f.outcome, f.reason) for f in findings if f.check == "keyword"
     ]
-    return _headed(pd.DataFrame(rows, columns=["keyword", "state", "shown by"]).set_index("keyword"))
+    return headed(pd.DataFrame(rows, columns=["keyword", "state", "shown by"]).set_index("keyword"))
 
 
 def latency_table(exchanges: list[Exchange]) -> pd.DataFrame:
@@ -137,4 +137,4 @@ def groups_table(verdict: Verdict) -> pd.DataFrame:
     """One row a group: policy, cases by outcome, decision and reason."""
     rows = [(g.group, g.policy, g.passed, g.failed, g.error, g.not_measured, g.word, g.reason) for g in verdict.groups]
     columns = ["group", "policy", "pass", "fail", "error", "not_measured", "decision", "reason"]
-    return _headed(pd.DataFrame(rows, columns=columns).set_index("group"))
+    return headed(pd.DataFrame(rows, columns=columns).set_index("group"))
