@@ -14,6 +14,7 @@ from gatebook.judge.judging import judge
 from gatebook.judge.policy import COMPARED
 from gatebook.judge.verdict import Verdict
 from gatebook.plan import project
+from gatebook.record.answer import read_answer
 from gatebook.record.run import Run, now
 from gatebook.tell.tables import latency_table
 
@@ -60,10 +61,16 @@ def _baseline(run: Run, verdict: Verdict, reason: str) -> Baseline:
 
 
 def _latencies(run: Run) -> dict[str, float]:
-    """Medians over all streamed answers, in ms."""
+    """Medians over all streamed answers, in ms, and over the samples that measure documents, in ms a prompt token."""
     tables = [latency_table(run.exchanges(notebook)) for notebook in run.notebooks]
     columns = {"ttft": "ttft_ms", "tpot": "tpot_ms", "total": "total_ms"}
     values = {name: [v for t in tables for v in t[column].dropna()] for name, column in columns.items()}
+    values["prompt_token"] = [
+        e.attempts[-1].elapsed_ms / tokens
+        for notebook in run.notebooks
+        for e in run.exchanges(notebook)
+        if e.key.startswith("ruler/") and not e.fault and (tokens := read_answer(e).tokens("prompt_tokens") or 0) > 100
+    ]
     return {name: round(float(median(found)), 2) for name, found in values.items() if found}
 
 

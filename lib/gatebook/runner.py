@@ -22,6 +22,7 @@ from gatebook.judge.verdict import Verdict
 from gatebook.opening import OVERALL, accepted, open_run
 from gatebook.plan import project
 from gatebook.plan.settings import Profile, Suite
+from gatebook.record.answer import read_answer
 from gatebook.record.executed import unfinished
 from gatebook.record.run import LATEST, Manifest, Run, now
 from gatebook.tell.terminal import Watcher
@@ -67,6 +68,8 @@ def judge_again(path: Path, profile: Profile, out: Path) -> tuple[Run, Verdict]:
     run = Run.create(out.resolve(), manifest, list(old.cases.values()), accepted(profile)[1])
     for notebook in old.notebooks:
         run.record_file(notebook).write_bytes(old.record_file(notebook).read_bytes())
+    if (old.path / "texts").is_dir():
+        shutil.copytree(old.path / "texts", run.path / "texts")
     return _run(run, None, watch=False)
 
 
@@ -137,6 +140,7 @@ def report(run: Run, verdict: Verdict) -> None:
     from gatebook.tell.junit import junit
     from gatebook.tell.metrics import metrics
     from gatebook.tell.pages import index_page, notebook_page
+    from gatebook.tell.standing import recorded
 
     alone = {notebook: _alone(run, notebook, verdict) for notebook in run.notebooks}
     files = {f"{notebook}.verdict.json": v.model_dump_json(indent=1) for notebook, v in alone.items()}
@@ -148,6 +152,8 @@ def report(run: Run, verdict: Verdict) -> None:
     files["metrics.txt"] = metrics(run, verdict)
     files["index.html"] = index_page(run, verdict, alone)
     try:
+        for exchange in (e for notebook in run.notebooks for e in recorded(run, notebook)):
+            run.texts.keep(read_answer(exchange).text)
         for name, text in files.items():
             (run.path / name).write_text(text, encoding="utf-8")
         run.seal()

@@ -45,6 +45,8 @@ class Document(Strict):
             raise ValueError("takes either tokens or chars")
         if self.kind == "needles" and (self.family is None or self.depth not in DEPTHS):
             raise ValueError(f"kind needles takes a family ({', '.join(FAMILIES)}) and a depth ({DEPTHS})")
+        if self.kind == "specification" and self.tokens and self.tokens < 1500:
+            raise ValueError("kind specification takes at least 1500 tokens, because it has 14 sections")
         if self.kind == "specification" and (self.family is not None or self.depth is not None):
             raise ValueError("kind specification takes neither family nor depth")
         return self
@@ -115,7 +117,8 @@ def ruler(document: Document) -> Ruler:
     from gatebook.plan import specification
 
     if document.kind == "specification":
-        return Ruler(specification.text(document.language, document.seed, RULER_CHARS[document.language] * 2), "", 0)
+        whole = specification.text(document.language, document.seed, 0)
+        return Ruler(whole[: RULER_CHARS[document.language]], "", 0)
     lines = _first(_entries(document.language, _random(document, "ruler")), RULER_CHARS[document.language])
     needles = [n.sentence for (_, depth), (_, hidden) in _hidden_in(document).items() for n in hidden if depth == 50]
     return Ruler("\n".join(lines), "\n".join(needles), len(DEPTHS))
@@ -149,8 +152,8 @@ def _hidden_in(document: Document) -> dict[tuple[Family, int], tuple[Question, l
         asked = words.ask_single.format(thing=words.things[number])
         found["single", depth] = Question(asked, (code,), said), [Needle(depth, said)]
 
-        tag, serials = rng.randrange(10, 99), [f"{rng.getrandbits(24):06x}" for _ in range(2)]
-        ids = [f"KX-{number + 1}{tag}", f"KX-{number + 1}{str(tag)[::-1]}{rng.randrange(10)}"]
+        serials = [str(rng.randrange(10_000, 100_000)) for _ in range(2)]
+        ids = [f"{words.pumps[number]} {n}" for n in rng.sample(range(2, 10), 2)]
         sentences = [words.lookalike.format(id=i, serial=s) for i, s in zip(ids, serials, strict=True)]
         other = (depth + 50) % 125 if depth else 62
         found["lookalike", depth] = (
@@ -177,6 +180,7 @@ def _hidden_in(document: Document) -> dict[tuple[Family, int], tuple[Question, l
 class _Words:
     names: list[str]
     things: list[str]
+    pumps: list[str]
     single: str
     ask_single: str
     lookalike: str
@@ -192,6 +196,7 @@ _WORDS = {
     "en": _Words(
         names=["Odile", "Bertram", "Ysolde", "Casimir", "Philippa", "Anselm", "Marguerite", "Tobias", "Henrike", "Ruben"],
         things=["harbour crane", "north greenhouse", "clock tower", "ferry office", "bakery vault"],
+        pumps=["Heron", "Otter", "Badger", "Falcon", "Marten"],
         single="The access code of the {thing} is {code}.",
         ask_single="What is the access code of the {thing}? Answer with the number only.",
         lookalike="The serial number of pump {id} is {serial}.",
@@ -210,10 +215,11 @@ _WORDS = {
     "zh": _Words(
         names=["程远舟", "陆青禾", "沈若溪", "韩牧野", "顾南乔", "叶知秋", "苏砚", "白栀", "宋屿", "何望舒"],
         things=["港口吊机", "北侧温室", "钟楼", "渡轮办公室", "面包房保险柜"],
+        pumps=["苍鹭", "水獭", "獾", "游隼", "紫貂"],
         single="{thing}的门禁码是{code}。",
         ask_single="{thing}的门禁码是多少？只回答数字。",
-        lookalike="水泵{id}的序列号是{serial}。",
-        ask_lookalike="水泵{id}的序列号是多少？只回答序列号。",
+        lookalike="水泵“{id}”的序列号是{serial}。",
+        ask_lookalike="水泵“{id}”的序列号是多少？只回答序列号。",
         weighs="包裹{a}重{grams}克。",
         same="包裹{a}和包裹{b}一样重。",
         ask_hops="包裹{a}重多少克？只回答数字。",

@@ -62,7 +62,7 @@ def _section(language: str, seed: int, i: int, sections: int, size: int) -> str:
         return "\n".join([head, *(says[2].format(c=f"{i}.{k}", x=x) for k, x in enumerate(_LIMITS[language], 1))])
     module = _module(language, seed, i)
     lines, k, used = [says[0].format(i=i, m=module)], 0, 0
-    while used < size or k < 3:
+    while True:
         k += 1
         limit = rng.randrange(len(_LIMITS[language]))
         told = {"c": f"{i}.{k}", "m": module, "l": f"{SECTION}.{limit + 1}", "x": _LIMITS[language][limit]}
@@ -71,9 +71,10 @@ def _section(language: str, seed: int, i: int, sections: int, size: int) -> str:
             line = says[3].format(**told) if k == _clause(seed, i) else filler
         else:
             line = says[4].format(**told) if k == 2 and i % 4 == 0 else filler
+        if k > 3 and used + len(line) > size:
+            return "\n".join(lines)
         lines.append(line)
         used += len(line) + 1
-    return "\n".join(lines)
 
 
 def _implementing(seed: int) -> list[int]:

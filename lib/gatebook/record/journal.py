@@ -17,6 +17,7 @@ from typing import Any
 
 from gatebook.errors import BrokenRecord, CannotMeasure
 from gatebook.record.exchange import Exchange
+from gatebook.record.texts import Texts
 
 SCHEMA = 1
 LOCK_WAIT_S = 5.0
@@ -41,6 +42,7 @@ class Journal:
             if not _locked(self._file.fileno()):
                 raise CannotMeasure(f"{path}: another process is writing this record; wait for it or start a new run")
             _set_torn_line_aside(path, self._file.fileno())
+            self._texts = texts_beside(path)
             self._prev, self._seq = anchor, 0
             for line in _lines(path, anchor):
                 self._prev, self._seq = line["hash"], self._seq + 1
@@ -52,6 +54,13 @@ class Journal:
         """Put one exchange on disk before returning. Raises CannotMeasure when the disk does not take it."""
         body = exchange.model_dump(exclude_none=True, mode="json")
         with self._lock:
+            try:
+                if "body" in body:
+                    body["body"] = self._texts.put_away(body["body"])
+            except OSError as error:
+                raise CannotMeasure(
+                    f"{self._file.name}: cannot write a long text ({error.strerror}); free space and resume"
+                ) from None
             digest = _digest(self._prev, body)
             line = {"v": SCHEMA, "seq": self._seq, "prev": self._prev, "exchange": body, "hash": digest}
             data = json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
@@ -116,11 +125,21 @@ def _lines(path: Path, anchor: str) -> Iterator[dict[str, Any]]:
         yield line
 
 
+def texts_beside(path: Path) -> Texts:
+    """The long texts of the run whose record `path` is."""
+    return Texts(path.with_name("texts"))
+
+
 def read_journal(path: Path, anchor: str) -> list[Exchange]:
     """All exchanges of a record, the chain checked. Raises BrokenRecord; a missing file is an empty list."""
     if not path.exists():
         return []
+    texts = texts_beside(path)
     try:
-        return [Exchange.model_validate(line["exchange"]) for line in _lines(path, anchor)]
+        return [_exchange(line["exchange"], texts) for line in _lines(path, anchor)]
     except ValueError as error:
         raise BrokenRecord(f"{path}: an exchange does not have its fields: {error}") from None
+
+
+def _exchange(data: dict[str, Any], texts: Texts) -> Exchange:
+    return Exchange.model_validate({**data, "body": texts.put_back(data["body"])} if "body" in data else data)

@@ -18,6 +18,7 @@ from gatebook.plan.cases import Case
 from gatebook.plan.settings import Profile, Suite
 from gatebook.record.exchange import Exchange
 from gatebook.record.journal import Journal, read_journal
+from gatebook.record.texts import Texts
 
 SUMS = "SHA256SUMS"
 LATEST = "latest"
@@ -106,6 +107,11 @@ class Run:
 
     def exchanges(self, notebook: str) -> list[Exchange]:
         return read_journal(self.record_file(notebook), self.anchor)
+
+    @property
+    def texts(self) -> Texts:
+        """The long texts of its requests and answers."""
+        return Texts(self.path / "texts")
 
     def without_records(self) -> Run:
         """The same plan with no exchanges: what is left to judge when a record is broken."""

@@ -13,7 +13,8 @@ CHARS_PER_TOKEN = 3.0
 """English has about 4, Chinese 1 to 2; an estimate need not be better than this."""
 NOTEBOOK_S = 6.0
 """Kernel, tables and pictures of one notebook, on two cores (docs/benchmarks.md)."""
-ASSUMED_MS = {"ttft": 200.0, "tpot": 20.0}
+ASSUMED_MS = {"ttft": 200.0, "tpot": 20.0, "prompt_token": 0.2}
+"""A 4B model on one 24 GB card: 50 tokens/s a stream, 5,000 prompt tokens/s; documents are read once (prefix cache)."""
 DEFAULT_CAP = 512
 SHARE_OF_CAP = 0.6
 """How much of max_tokens an answer uses, where nothing was measured."""
@@ -23,10 +24,15 @@ def estimate(profile: Profile, suite: Suite, cases: list[Case], baseline: Baseli
     """A table of notebooks with cases, requests, tokens and minutes; says what it rests on. Tokens are upper bounds."""
     rows: dict[str, list[float]] = defaultdict(lambda: [0, 0, 0, 0])
     speed = {**ASSUMED_MS, **(baseline.latency_ms if baseline else {})}
-    seconds = 0.0
+    seconds, read = 0.0, set()
     for case in cases:
         row = rows[case.notebook]
         row[0] += 1
+        if case.document:
+            long = case.document.tokens or case.document.chars or 0
+            row[2] += long
+            seconds += 0 if case.document.name in read else long * speed["prompt_token"] / 1000
+            read.add(case.document.name)
         for ask in case.requests():
             chat = ask.path is None
             cap = _cap(ask) if chat else 0

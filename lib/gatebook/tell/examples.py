@@ -10,6 +10,7 @@ from gatebook.judge.finding import Finding
 from gatebook.record.answer import read_answer
 from gatebook.record.exchange import Exchange
 from gatebook.record.run import Run
+from gatebook.tell.text import both_ends, visible
 
 LONGEST = 1500
 
@@ -68,11 +69,4 @@ def _turns(exchange: Exchange) -> list[tuple[str, str]]:
 
 def _text(value: Any) -> str:
     """The text, shortened, with control and direction-changing characters made visible."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    text = "".join(
-        c
-        if c == "\n" or (c.isprintable() and c not in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-        else ascii(c)[1:-1]
-        for c in text
-    )
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]} … ({len(text) - LONGEST} more characters in the record)"
+    return visible(both_ends(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), LONGEST)[0])

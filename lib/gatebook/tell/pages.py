@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gatebook.judge.verdict import Verdict
-from gatebook.plan.cases import Case
-from gatebook.record.answer import Answer, read_answer
-from gatebook.record.exchange import Exchange
 from gatebook.record.executed import unfinished
 from gatebook.record.run import Run
-from gatebook.tell.standing import CaseStanding, standings
+from gatebook.tell.conversation import conversation, pretty
+from gatebook.tell.standing import standings
 from gatebook.tell.text import excerpt, visible
 
 if TYPE_CHECKING:
@@ -42,7 +40,6 @@ POLICIES = {
 }
 SIGNS = {"PASS": "✓", "FAIL": "✗", "ERROR": "!", "INCONCLUSIVE": "?"}
 SIGNS |= {"pass": "✓", "fail": "✗", "error": "!", "not_measured": "–"}
-NOT_OPTIONS = ("messages", "model", "stream", "stream_options", "user")
 
 
 @dataclass(frozen=True)
@@ -69,37 +66,6 @@ DETAILS = (
 )
 """The first one with which a page stays under LARGEST_BYTES is used."""
 PASSING_CHARS = 400
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One message of a conversation, shortened."""
-
-    kind: str
-    """prompt, answer or trouble."""
-    who: str
-    text: str
-    more: int
-    """Characters that were left out."""
-
-    @property
-    def lang(self) -> str:
-        """Han, kana and hangul need fonts of their own; the right ones are chosen by language."""
-        for name, letters in (("ja", "\u3040-\u30ff"), ("ko", "\uac00-\ud7af"), ("zh", "\u3400-\u9fff")):
-            if re.search(f"[{letters}]", self.text):
-                return name
-        return ""
-
-
-@dataclass(frozen=True)
-class Request:
-    """One request of a case with its reply."""
-
-    name: str
-    turns: list[Turn]
-    facts: list[str]
-    options: str
-    """The request's options as JSON."""
 
 
 def notebook_page(run: Run, notebook: str, verdict: Verdict) -> str:
@@ -148,7 +114,7 @@ def _render(template: str, run: Run, verdict: Verdict, detail: Detail, **values:
     return (
         _environment()
         .get_template(template)
-        .render(v=verdict, m=run.manifest, css=_css(), detail=detail, conversation=_conversation, **values)
+        .render(v=verdict, m=run.manifest, css=_css(), detail=detail, conversation=conversation, **values)
     )
 
 
@@ -165,7 +131,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals |= {"policies": POLICIES, "means": MEANS, "signs": SIGNS, "PASSING_CHARS": PASSING_CHARS}
-    environment.filters |= {"show": _show, "pretty": _pretty}
+    environment.filters |= {"show": _show, "pretty": pretty}
     return environment
 
 
@@ -180,10 +146,6 @@ def _show(value: object, most: int = 600) -> str:
     return f"{short} …" if more else short
 
 
-def _pretty(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=1)
-
-
 def _heading(run: Run, notebook: str) -> str:
     """The notebook's own question: its first heading."""
     try:
@@ -192,74 +154,6 @@ def _heading(run: Run, notebook: str) -> str:
         return str(next(line for line in lines if line.startswith("# "))[2:])
     except (OSError, ValueError, KeyError, TypeError, StopIteration):
         return notebook
-
-
-def _conversation(case: CaseStanding, most: int) -> list[Request]:
-    """What was said in a case, request by request. A canary (the plain request after it) only where it broke."""
-    asked = [e for e in case.exchanges if e.kind in ("ask", "ready") or (e.kind == "canary" and e.fault)]
-    if not asked and case.case:
-        return _never_asked(case.case, most)
-    return [_request(e, (e.ask or e.kind) if len(asked) > 1 else "", most) for e in asked]
-
-
-def _never_asked(case: Case, most: int) -> list[Request]:
-    return [
-        Request(ask.name if case.asks else "", _prompt(ask.messages or [], ask.path, most), ["never asked"], "")
-        for ask in case.requests()
-    ]
-
-
-def _request(exchange: Exchange, name: str, most: int) -> Request:
-    answer, body = read_answer(exchange), exchange.body or {}
-    turns = _prompt(body.get("messages") or [], None if exchange.body else exchange.path, most)
-    turns += _reply(exchange, answer, most)
-    options = {key: value for key, value in body.items() if key not in NOT_OPTIONS}
-    return Request(name, turns, _facts(exchange, answer), _pretty(options)[:most] if options else "")
-
-
-def _prompt(messages: list[dict[str, Any]], path: str | None, most: int) -> list[Turn]:
-    if path is not None:
-        return [Turn("prompt", "request", f"GET {path}", 0)]
-    return [_turn("prompt", str(m.get("role")), m.get("content"), most) for m in messages]
-
-
-def _reply(exchange: Exchange, answer: Answer, most: int) -> list[Turn]:
-    turns = [_turn("answer", "reasoning field", answer.reasoning, most)] if answer.reasoning else []
-    if answer.content is not None:
-        turns.append(_turn("answer", "answer", answer.content if answer.content else "(empty)", most))
-    elif exchange.text:
-        turns.append(_turn("answer", "reply as received", exchange.text, most))
-    elif not exchange.fault:
-        turns.append(_turn("answer", "answer", "(no content)", most))
-    said = [exchange.detail] if exchange.detail else []
-    said += [answer.error] if answer.error and answer.error not in exchange.detail else []
-    said += [f"not the JSON it should be: {answer.malformed}"] if answer.malformed else []
-    return turns + ([_turn("trouble", "what went wrong", "\n".join(said), most)] if said else [])
-
-
-def _facts(exchange: Exchange, answer: Answer) -> list[str]:
-    """The numbers of a reply, in words."""
-    timing, tokens = exchange.timing, {k: answer.tokens(f"{k}_tokens") for k in ("prompt", "completion")}
-    facts = [
-        f"HTTP {exchange.status}" if exchange.status else "no HTTP status",
-        f"finish_reason {answer.finish_reason}" if answer.finish_reason else "",
-        f"{tokens['prompt']:,} prompt tokens" if tokens["prompt"] is not None else "",
-        f"{tokens['completion']:,} answer tokens" if tokens["completion"] is not None else "",
-        f"first token {_time(timing.first_token_ms)}" if timing and timing.first_token_ms is not None else "",
-        f"complete {_time(timing.end_ms)}" if timing and timing.end_ms is not None else "",
-        f"{answer.tool_calls} tool calls" if answer.tool_calls else "",
-        f"{len(exchange.attempts)} attempts on the wire" if len(exchange.attempts) > 1 else "",
-    ]
-    return [fact for fact in facts if fact]
-
-
-def _time(ms: float) -> str:
-    return f"{ms:.0f} ms" if ms < 1000 else f"{ms / 1000:.2f} s"
-
-
-def _turn(kind: str, who: str, content: object, most: int) -> Turn:
-    short, more = excerpt(content if isinstance(content, str) else _pretty(content), most)
-    return Turn(kind, who[:60], short, more)
 
 
 def _cells(path: Path) -> tuple[Any, str]:
