@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from gatebook.errors import BadInput, NotGreen
-from gatebook.judge.judging import judge
+from gatebook.judge.judging import judge, run_baseline
 from gatebook.judge.verdict import Verdict
 from gatebook.opening import OVERALL, open_run
 from gatebook.plan import project
@@ -20,7 +20,7 @@ from gatebook.plan.settings import Profile, load_profile, profile_from
 from gatebook.plan.strict import read_yaml
 from gatebook.record.exchange import Exchange
 from gatebook.record.run import Run
-from gatebook.tell import context, plots, tables
+from gatebook.tell import context, plots, served, tables
 from gatebook.tell.examples import Examples
 
 
@@ -116,6 +116,14 @@ class Workbook:
     def clauses(self) -> pd.DataFrame:
         """The clause task, one row a specification."""
         return context.spec_table(self.run, self._notebook, self._verdict.findings)
+
+    def fingerprint(self) -> pd.DataFrame:
+        """What is served, value by value, with the baseline's beside it."""
+        return served.fingerprint_table(self._verdict, run_baseline(self.run))
+
+    def plot_fingerprint(self) -> Any:
+        tolerance = self.run.manifest.profile.limits.logprob_tolerance_nats
+        return served.fingerprint_plot(self._verdict, run_baseline(self.run), tolerance)
 
     def plot_context(self) -> Any:
         return context.context_plot(self.run, self._notebook, self._verdict.findings)

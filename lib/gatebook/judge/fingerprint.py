@@ -6,9 +6,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from gatebook.judge import drift, stats
+from gatebook.judge.drift import Moved, Tested
 from gatebook.judge.finding import Finding
 from gatebook.record.answer import read_answer
+from gatebook.record.exchange import Exchange
 from gatebook.record.identity import Identity
+from gatebook.record.logprobs import read_logprobs
 from gatebook.record.run import Run
 
 Fingerprint = dict[str, Any]
@@ -19,9 +23,19 @@ PART = {
     "context_tokens": "context limit",
     "metadata": "weights or precision",
     "sampling": "sampling defaults",
+    "defaults": "sampling defaults",
     "tokens": "chat template or tokenizer",
     "keyword": "constraint enforcement",
+    "logprobs": "weights or precision",
+    "greedy": "weights or precision",
 }
+MEASURED_BY = {
+    "prompt_tokens": "tokens",
+    "first_token_logprobs": "logprobs",
+    "greedy_logprobs": "greedy",
+    "default_samples": "defaults",
+}
+"""Check -> what its case adds to the fingerprint."""
 
 
 class Change(BaseModel):
@@ -50,23 +64,108 @@ def fingerprint(run: Run, identity: Identity, findings: list[Finding]) -> Finger
     values |= {f"metadata.{k}": v for k, v in sorted(identity.metadata.items()) if isinstance(v, str | int | float)}
     values |= {f"sampling.{k}": _rounded(v) for k, v in sorted(identity.sampling.items())}
     for notebook in run.notebooks:
-        counted = {c.id for c in run.expected(notebook) if any("prompt_tokens" in e for e in c.expect)}
-        for exchange in run.exchanges(notebook) if counted else []:
-            if exchange.case in counted and exchange.status == 200:
-                values[f"tokens.{exchange.case}.{exchange.ask}"] = read_answer(exchange).tokens("prompt_tokens")
+        wanted = {c.id: kind for c in run.expected(notebook) for kind in _kinds(c.expect)}
+        asked: dict[str, list[Exchange]] = {}
+        for exchange in run.exchanges(notebook) if wanted else []:
+            if exchange.case in wanted and exchange.status == 200 and exchange.kind == "ask":
+                asked.setdefault(exchange.case, []).append(exchange)
+        for case, exchanges in asked.items():
+            values |= _values(wanted[case], case, exchanges)
     values |= {f"keyword.{f.case}": f.measured for f in findings if f.check == "keyword" and f.measured is not None}
     return {name: value for name, value in values.items() if value is not None}
 
 
-def changes(old: Fingerprint, new: Fingerprint) -> list[Change]:
-    """What differs, by names that both know. A keyword that becomes enforced is no loss and no change of what is served;
-    one that was not enforced may look enforced by luck, so only the loss counts."""
-    found = []
+def _kinds(expect: list[dict[str, Any]]) -> list[str]:
+    return [MEASURED_BY[name] for item in expect for name in item if name in MEASURED_BY]
+
+
+def _values(kind: str, case: str, exchanges: list[Exchange]) -> Fingerprint:
+    exchanges = sorted(exchanges, key=lambda e: e.key)
+    if kind == "tokens":
+        return {f"tokens.{case}.{e.ask}": read_answer(e).tokens("prompt_tokens") for e in exchanges}
+    if kind == "defaults":
+        return {f"defaults.{case}": sorted(read_answer(e).text[: drift.PREFIX_CHARS] for e in exchanges)}
+    found = [tokens for e in exchanges if (tokens := read_logprobs(e))]
+    if not found:
+        return {}
+    if kind == "greedy":
+        return {f"greedy.{case}": [[t.token, _rounded(t.logprob), _rounded(min(t.gap, 99.0))] for t in found[0]]}
+    rows = [{token: _rounded(value) for token, value in tokens[0].top.items()} for tokens in found]
+    return {f"logprobs.{case}": {"times": len(rows), "rows": rows if any(r != rows[0] for r in rows) else rows[:1]}}
+
+
+def changes(old: Fingerprint, new: Fingerprint, tolerance_nats: float = 0.0, seed: str = "") -> list[Change]:
+    """What differs, by names that both know, each with the part of the deployment that it points to.
+
+    A keyword that becomes enforced is no loss and no change of what is served; one that was not enforced may look
+    enforced by luck, so only the loss counts.
+    """
+    moved: dict[str, Moved] = {}
+    tested: dict[str, Tested] = {}
     for name in sorted(old.keys() & new.keys()):
-        part = name.split(".")[0]
-        if old[name] != new[name] and not (part == "keyword" and old[name] != "enforced"):
-            found.append(Change(name=name, part=PART[part], was=old[name], now=new[name]))
-    return found
+        found = _compare(name, old[name], new[name], tolerance_nats, f"{seed}/{name}")
+        if isinstance(found, Moved):
+            moved[name] = found
+        elif found is not None:
+            tested[name] = found
+    rejected = stats.holm([t.p_value for t in tested.values()], len(tested), drift.ALPHA)
+    for (name, test), yes in zip(tested.items(), rejected, strict=True):
+        if yes:
+            moved[name] = test.moved
+    exact = {
+        name: (old[name], new[name]) for name in moved if name.split(".")[0] not in ("logprobs", "greedy", "defaults")
+    }
+    told = {n: exact.get(n, (m.was, m.now)) for n, m in sorted(moved.items())}
+    return [Change(name=n, part=_part(n, old, new, moved.keys()), was=was, now=now) for n, (was, now) in told.items()]
+
+
+def _compare(name: str, old: Any, new: Any, tolerance: float, seed: str) -> Moved | Tested | None:
+    kind = name.split(".")[0]
+    if kind == "logprobs":
+        return drift.logprobs_moved(rows_of(old), rows_of(new), tolerance, seed)
+    if kind == "greedy":
+        return drift.greedy_moved(old, new, tolerance)
+    if kind == "defaults":
+        return drift.samples_moved(old, new, seed)
+    same = old == new or (kind == "keyword" and old != "enforced")
+    return None if same else Moved(str(old), str(new))
+
+
+def rows_of(value: dict[str, Any]) -> list[dict[str, float]]:
+    """Every request's first-token logprobs, of a `logprobs.` value, where equal rows are kept once."""
+    return list(value["rows"]) if len(value["rows"]) > 1 else list(value["rows"]) * int(value["times"])
+
+
+def _part(name: str, old: Fingerprint, new: Fingerprint, moved: Any) -> str:
+    """What a moved value points to, in the light of the others.
+
+    Token counts that all move by the same amount are the template's; the tokens of one text alone are the tokenizer's. A
+    greedy text that moves while every first token stays is steered by sampling (repetition penalty, forced
+    temperature). When the prompt's tokens moved, other weights are not shown.
+    """
+    kind = name.split(".")[0]
+    if kind == "tokens":
+        steps = {new[n] - old[n] for n in old.keys() & new.keys() if n.startswith("tokens.")}
+        return "chat template" if len(steps) == 1 else "tokenizer" if _lone_text_moved(old, new) else PART[kind]
+    if kind in ("logprobs", "greedy"):
+        if any(n.startswith("tokens.") for n in moved):
+            return "answers, as the prompt's tokens changed,"
+        first = [n for n in moved if n.startswith("logprobs.")]
+        told = any(n.startswith("logprobs.") for n in old.keys() & new.keys())
+        return "sampling defaults" if kind == "greedy" and told and not first else PART[kind]
+    return PART[kind]
+
+
+def _lone_text_moved(old: Fingerprint, new: Fingerprint) -> bool:
+    """Whether the tokens that a text adds to the same conversation moved: `<case>.long` less `<case>.short`."""
+    for name in old.keys() & new.keys():
+        if (
+            name.startswith("tokens.")
+            and name.endswith(".long")
+            and (short := f"{name[:-4]}short") in old.keys() & new.keys()
+        ):
+            return bool(old[name] - old[short] != new[name] - new[short])
+    return False
 
 
 def _rounded(value: Any) -> Any:

@@ -10,7 +10,7 @@ from gatebook.errors import BadInput
 from gatebook.judge import stats
 from gatebook.judge.baseline import Baseline
 from gatebook.judge.finding import Finding, Outcome, worst
-from gatebook.judge.fingerprint import Fingerprint, changes
+from gatebook.judge.fingerprint import Change, Fingerprint, changes
 from gatebook.judge.verdict import EXIT_CODES, PRECEDENCE, Comparison, Excuse, GroupVerdict, Served, Verdict, Word
 from gatebook.plan.cases import Case
 from gatebook.plan.settings import Group, Profile
@@ -40,13 +40,9 @@ def decide(judged: Judged) -> Verdict:
     outcomes = _outcomes(judged.findings)
     said: list[tuple[Word, str]] = [("ERROR", text) for text in judged.troubles]
     said += _missing(judged) + _unasked(judged)
-    moved = changes(judged.baseline.fingerprint, judged.fingerprint) if judged.baseline else []
+    moved = _moved(judged)
     if judged.baseline and judged.baseline.revision == profile.target.revision:
-        revision = profile.target.revision or "none named"
-        said += [
-            ("FAIL", f"{change}, under the same revision ({revision}); a new one is told with --revision")
-            for change in moved
-        ]
+        said += [("FAIL", text) for text in _under_one_revision(moved, profile.target.revision or "none named")]
     groups = _groups(judged, outcomes)
     said += [(g.word, f"{g.group}: {g.reason}") for g in groups if g.word != "PASS"]
     said.sort(key=lambda item: PRECEDENCE.index(item[0]))
@@ -93,6 +89,25 @@ def check_plan(profile: Profile, cases: Iterable[Case], contract_groups: set[str
 def compared_groups(profile: Profile, groups: Iterable[str]) -> int:
     """How many of the groups are compared with the baseline: the family of Holm's correction."""
     return sum(profile.groups[group].policy in COMPARED for group in set(groups) if group in profile.groups)
+
+
+def _moved(judged: Judged) -> list[Change]:
+    if judged.baseline is None:
+        return []
+    tolerance = judged.manifest.profile.limits.logprob_tolerance_nats
+    return changes(judged.baseline.fingerprint, judged.fingerprint, tolerance, judged.manifest.run)
+
+
+def _under_one_revision(moved: list[Change], revision: str) -> list[str]:
+    """One line a part of the deployment, with the first value that shows it."""
+    parts: dict[str, list[Change]] = {}
+    for change in moved:
+        parts.setdefault(change.part, []).append(change)
+    return [
+        f"{found[0]}{f' (and {len(found) - 1} more values)' if len(found) > 1 else ''}, under the same revision ({revision}); "
+        "a new one is told with --revision"
+        for found in parts.values()
+    ]
 
 
 def _outcomes(findings: list[Finding]) -> dict[str, dict[str, Outcome]]:

@@ -1,0 +1,62 @@
+"""What is served, in numbers: these checks only say that it could be measured; the comparison is judge/drift.py's."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from gatebook.judge.checks.registry import Params, check
+from gatebook.judge.drift import noise_nats
+from gatebook.judge.evidence import Evidence
+from gatebook.judge.finding import Result
+from gatebook.record.logprobs import read_logprobs
+
+
+class Top(Params):
+    top: int = Field(default=5, ge=1, le=20)
+
+
+@check("first_token_logprobs", Top)
+def first_token_logprobs(evidence: Evidence, params: Top) -> Result:
+    """The log probabilities of the first token, asked several times alike: the server against itself (A/A), in nats."""
+    rows = [read_logprobs(reply.exchange) for reply in evidence.replies]
+    if not any(rows):
+        return Result(
+            "not_measured", "the server tells no logprobs, so a change of weights or precision would not be seen"
+        )
+    if short := [
+        reply.ask.name
+        for reply, row in zip(evidence.replies, rows, strict=True)
+        if not row or len(row[0].top) < params.top
+    ]:
+        return Result(
+            "fail", f"{short[0]}: fewer than {params.top} logprobs of the first token, though others had them"
+        )
+    noise = noise_nats([row[0].top for row in rows])
+    how = "deterministic" if noise == 0 else f"noise {noise:.4f} nats"
+    return Result(
+        "pass", f"{rows[0][0].token!r} leads; {len(rows)} equal requests: {how}", round(noise, 5), None, "nats"
+    )
+
+
+@check("greedy_logprobs", Literal[True])
+def greedy_logprobs(evidence: Evidence, _: bool) -> Result:
+    """A greedy answer with the log probability of each token; `measured` is their mean, in nats."""
+    found = [read_logprobs(reply.exchange) for reply in evidence.replies]
+    if not all(found):
+        return Result(
+            "not_measured", "the server tells no logprobs, so a change of weights or precision would not be seen"
+        )
+    mean = sum(t.logprob for t in found[0]) / len(found[0])
+    text = evidence.replies[0].answer.text
+    return Result(
+        "pass", f"{len(found[0])} tokens, mean logprob {mean:.3f}: {text[:60]!r}", round(mean, 4), None, "nats"
+    )
+
+
+@check("default_samples", Literal[True])
+def default_samples(evidence: Evidence, _: bool) -> Result:
+    """Answers to equal requests without any sampling parameter: what clients get that set none."""
+    texts = [reply.answer.text for reply in evidence.replies]
+    return Result("pass", f"{len(set(texts))} different answers of {len(texts)}", len(set(texts)), None, "answers")

@@ -1,0 +1,50 @@
+"""Log probabilities of a reply as OpenAI's chat API has them (`choices[0].logprobs.content`), read from the recorded bytes."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from gatebook.record.exchange import Exchange
+
+
+@dataclass(frozen=True)
+class TokenLogprobs:
+    """One generated token, in nats."""
+
+    token: str
+    logprob: float
+    top: dict[str, float]
+    """The most likely tokens at this place, the chosen one among them or not."""
+
+    @property
+    def gap(self) -> float:
+        """How far the best token is ahead of the second; infinite when only one is told. A small gap flips by rounding."""
+        best = sorted(self.top.values(), reverse=True)
+        return best[0] - best[1] if len(best) > 1 else math.inf
+
+
+def read_logprobs(exchange: Exchange) -> list[TokenLogprobs]:
+    """Every token of a reply that is not streamed; empty where the server tells none, or tells what is no number."""
+    try:
+        content = json.loads(exchange.text or "")["choices"][0]["logprobs"]["content"]
+        found = [_token(entry) for entry in content]
+    except (ValueError, KeyError, IndexError, TypeError):
+        return []
+    return found if all(math.isfinite(v) for t in found for v in (t.logprob, *t.top.values())) else []
+
+
+def _token(entry: dict[str, Any]) -> TokenLogprobs:
+    top = {_name(e): float(e["logprob"]) for e in entry.get("top_logprobs") or []}
+    return TokenLogprobs(_name(entry), float(entry["logprob"]), top)
+
+
+def _name(entry: dict[str, Any]) -> str:
+    """The token's text; a part of a character by its bytes, since several such tokens have the same text (none)."""
+    raw = bytes(entry.get("bytes") or b"")
+    try:
+        return raw.decode() if raw else str(entry["token"])
+    except (UnicodeDecodeError, ValueError):
+        return f"<{raw.hex()}>"
