@@ -1,14 +1,14 @@
-"""One entry: `python -m benchmarks {accuracy,overhead,demo,embedded}`."""
+"""One entry: `python -m benchmarks {accuracy,overhead,demo,embedded,noise}`."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from benchmarks import accuracy, demo, embedded, overhead
+from benchmarks import accuracy, demo, embedded, noise, overhead
 from benchmarks.report import machine, print_table, write_json
 
-COMMANDS = {"accuracy": accuracy, "overhead": overhead, "demo": demo, "embedded": embedded}
+COMMANDS = {"accuracy": accuracy, "overhead": overhead, "demo": demo, "embedded": embedded, "noise": noise}
 
 
 def main() -> None:

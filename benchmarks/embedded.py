@@ -40,7 +40,7 @@ class Setting:
     busy: bool = False
     """Beside a process that spins on one core."""
     change: str = ""
-    """A llama.cpp parameter, such as `n_ubatch=128`."""
+    """llama.cpp parameters, such as `n_ubatch=128`, with blanks between."""
 
     @property
     def name(self) -> str:
@@ -111,7 +111,7 @@ class _Speed:
 
 
 def _measure(setting: Setting) -> _Speed:
-    with _server(setting) as base_url, busy_process() if setting.busy else nullcontext():
+    with server_with(setting) as base_url, busy_process() if setting.busy else nullcontext():
         before = _generated(base_url)
         spent = asyncio.run(ask_all(base_url, _requests(), setting.in_flight, close=True))
         return _Speed(_generated(base_url) - before, spent.wall_s)
@@ -128,15 +128,16 @@ def _requests() -> list[Request]:
 
 
 @contextmanager
-def _server(setting: Setting) -> Iterator[str]:
+def server_with(setting: Setting) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     start = ["-m", "benchmarks.llama_server", "--port", str(port), "--threads", str(setting.threads)]
+    changes = [part for change in setting.change.split() for part in ("--set", change)]
     base_url = f"http://127.0.0.1:{port}/v1"
     with (
         tempfile.NamedTemporaryFile() as log,
-        child([*start, *(["--set", setting.change] if setting.change else [])], Path(log.name)),
+        child([*start, *changes], Path(log.name)),
     ):
         deadline = time.monotonic() + READY_S
         while not _answers(base_url):

@@ -6,6 +6,7 @@ Run as `python -m benchmarks.llama_server --port N --threads N --set n_ubatch=12
 from __future__ import annotations
 
 import argparse
+import ast
 import sys
 from functools import reduce
 from typing import Any
@@ -25,7 +26,7 @@ def main() -> None:
             name, value = setting.split("=")
             *path, last = name.split(".")
             owner = reduce(getattr, path, params)
-            setattr(owner, last, type(getattr(owner, last))(int(value)))
+            setattr(owner, last, type(getattr(owner, last))(ast.literal_eval(value)))
         return start(params)
 
     xllamacpp.Server = changed

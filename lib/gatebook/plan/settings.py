@@ -84,7 +84,7 @@ class Limits(Strict):
     """Further attempts after connect errors, 429, 502, 503, 504 or a close before any byte."""
     document_budget_tokens: int | None = Field(default=None, ge=0)
     """Prompt tokens that the long documents of a notebook may cost, each counted once; what does not fit is not measured."""
-    logprob_tolerance_nats: float = Field(default=0.05, ge=0)
+    logprob_tolerance_nats: float = Field(default=0.1, ge=0)
     """What rounding may move a log probability (docs/decisions/fingerprint-tolerance.md); batches on a GPU need more."""
     ttft_ms: float = Field(default=500, gt=0)
     """Time to first token of a short greeting."""
