@@ -12,6 +12,7 @@ import functools
 import json
 import math
 import random
+import re
 import time
 from collections.abc import Callable
 from copy import deepcopy
@@ -582,9 +583,43 @@ def drop_system(call: Call, context: Context) -> None:
 
 @fault
 def truncate(call: Call, context: Context) -> None:
-    """Only the last 200 characters of the last user message are read."""
+    """Only the last `arg` (200) characters of the last user message are read."""
     if message := _last_user_message(call.body):
-        message["content"] = _text(message)[-200:]
+        message["content"] = _text(message)[-int(context.arg or 200) :]
+
+
+@fault
+def lose_middle(call: Call, context: Context) -> None:
+    """The middle third of a message of more than 2,000 characters is forgotten; other text of its length stands there."""
+    if (message := _last_user_message(call.body)) and len(text := _text(message)) > 2000:
+        third = len(text) // 3
+        entries = re.findall(r"Entry \d+: [^\n]+\n", text) or ["Nothing was written down here.\n"]
+        message["content"] = text[:third] + ("".join(entries) * 9)[:third] + text[2 * third :]
+
+
+@fault
+def shift_logprobs(call: Call, context: Context) -> None:
+    """Other weights: every second log probability is `arg` (0.4) nats lower, the text stays."""
+    by = float(context.arg or 0.4)
+
+    def change(document: Json) -> None:
+        for choice in document.get("choices") or []:
+            for token in (choice.get("logprobs") or {}).get("content") or []:
+                for other in (token.get("top_logprobs") or [])[1::2]:
+                    other["logprob"] -= by
+
+    call.edit(change)
+
+
+@fault
+def more_prompt_tokens(call: Call, context: Context) -> None:
+    """A template that adds `arg` (9) tokens to every prompt."""
+
+    def change(usage: Json) -> None:
+        usage["prompt_tokens"] += int(context.arg or 9)
+        usage["total_tokens"] += int(context.arg or 9)
+
+    _edit_usage(call, change)
 
 
 @fault

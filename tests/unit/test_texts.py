@@ -24,7 +24,7 @@ def asked(text: str, key: str) -> Any:
 
 def test_a_text_that_two_requests_send_is_on_disk_once(tmp_path: Path) -> None:
     path = tmp_path / "01.exchanges.jsonl"
-    sent = [asked(LONG, "a/ask"), asked(LONG, "b/ask"), asked("short", "c/ask")]
+    sent = [asked(f"{LONG}\n\nWho?", "a/ask"), asked(f"{LONG}\n\nWhen?", "b/ask"), asked("short", "c/ask")]
     with Journal(path, ANCHOR) as journal:
         for exchange in sent:
             journal.append(exchange)

@@ -66,7 +66,8 @@ def logprobs_moved(old: list[Row], new: list[Row], tolerance: float, seed: str) 
         return moved
     tokens = sorted({t for row in (*old, *new) for t in row})
     table = [[row.get(t, min(row.values())) for t in tokens] for row in (*old, *new)]
-    return Tested(_permuted(table, len(old), seed), moved)
+    first = [True] * len(old) + [False] * len(new)
+    return Tested(_permuted(table, [list(range(len(first)))], first, seed), moved)
 
 
 def _mean(rows: list[Row]) -> Row:
@@ -97,20 +98,51 @@ def _text(rows: list[list[Any]]) -> str:
     return repr("".join(str(row[0]) for row in rows)[:60])
 
 
-def samples_moved(old: list[str], new: list[str], seed: str) -> Tested | None:
-    """Samples of the server's default sampling, then and now."""
-    if not old or not new:
+Samples = list[list[Any]]
+"""[text, mean logprob or None] of each request."""
+
+
+def samples_moved(old: dict[str, Samples], new: dict[str, Samples], seed: str) -> Tested | None:
+    """Samples of the server's default sampling by prompt, then and now, in one test that permutes within each prompt.
+
+    How likely the model itself finds what was sampled is the sharpest sign of another temperature; where the server
+    tells no logprobs, the texts are compared.
+    """
+    prompts = sorted(name for name in old.keys() & new.keys() if old[name] and new[name])
+    rows = [(row, name, which) for name in prompts for which, s in ((0, old[name]), (1, new[name])) for row in s]
+    if not rows:
         return None
-    texts = [text[:PREFIX_CHARS].ljust(PREFIX_CHARS, "\0") for text in (*old, *new)]
-    letters = {letter: number for number, letter in enumerate(sorted(set("".join(texts))))}
-    # The Hamming kernel is a dot product of one-hot letters, so the discrepancy is the squared distance of two means.
-    hot = [[float(letters[c] == n) for c in text for n in range(len(letters))] for text in texts]
-    told = Moved(f"{len(set(old))} different of {len(old)}", f"{len(set(new))} different of {len(new)}, other words")
-    return Tested(_permuted(hot, len(old), seed, squared=True), told)
+    table, squared = _means(rows), False
+    if table is None:
+        table, squared = _letters(rows), True
+        counts = [len({str(row[0]) for row, _, w in rows if w == which}) for which in (0, 1)]
+        told = Moved(f"{counts[0]} different texts", f"{counts[1]} different texts, other words")
+    else:
+        average = [_average([row[1] for row, _, w in rows if w == which]) for which in (0, 1)]
+        told = Moved(f"mean logprob {average[0]:.2f}", f"{average[1]:.2f} over {len(rows)} samples of both")
+    blocks = [[n for n, (_, prompt, _) in enumerate(rows) if prompt == name] for name in prompts]
+    return Tested(_permuted(table, blocks, [which == 0 for _, _, which in rows], seed, squared), told)
 
 
-def _permuted(table: list[list[float]], n: int, seed: str, squared: bool = False) -> float:
-    """P(distance of the means of the first `n` rows and of the rest is as large | rows exchangeable), Monte Carlo, never 0.
+def _means(rows: list[tuple[list[Any], str, int]]) -> list[list[float]] | None:
+    return None if any(row[1] is None for row, _, _ in rows) else [[float(row[1])] for row, _, _ in rows]
+
+
+def _letters(rows: list[tuple[list[Any], str, int]]) -> list[list[float]]:
+    """One-hot letters by place: the Hamming kernel is their dot product, so the discrepancy is a squared distance of means."""
+    texts = [str(row[0])[:PREFIX_CHARS].ljust(PREFIX_CHARS, "\0") for row, _, _ in rows]
+    letters = sorted(set("".join(texts)))
+    return [[float(c == letter) for c in text for letter in letters] for text in texts]
+
+
+def _average(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _permuted(
+    table: list[list[float]], blocks: list[list[int]], first: list[bool], seed: str, squared: bool = False
+) -> float:
+    """P(the means of the two kinds of rows are as far apart | rows of a block are exchangeable), Monte Carlo, never 0.
 
     The distance is the sum of absolute differences by column, or of their squares.
     """
@@ -119,7 +151,9 @@ def _permuted(table: list[list[float]], n: int, seed: str, squared: bool = False
     values = np.asarray(table)
     gram = values @ values.T if squared else None
     rng = np.random.default_rng(int(hashlib.sha256(seed.encode()).hexdigest()[:16], 16))
-    weights = np.repeat([1 / n, -1 / (len(values) - n)], [n, len(values) - n])
-    drawn = np.vstack([weights, rng.permuted(np.tile(weights, (PERMUTATIONS, 1)), axis=1)])
+    weights = np.where(first, 1 / sum(first), -1 / (len(first) - sum(first)))
+    drawn = np.tile(weights, (PERMUTATIONS + 1, 1))
+    for block in blocks:
+        drawn[1:, block] = rng.permuted(drawn[1:, block], axis=1)
     stats = ((drawn @ gram) * drawn).sum(axis=1) if gram is not None else np.abs(drawn @ values).sum(axis=1)
     return float((1 + (stats[1:] >= stats[0] - 1e-12).sum()) / (PERMUTATIONS + 1))

@@ -12,7 +12,7 @@ from gatebook.judge.finding import Finding
 from gatebook.record.answer import read_answer
 from gatebook.record.exchange import Exchange
 from gatebook.record.identity import Identity
-from gatebook.record.logprobs import read_logprobs
+from gatebook.record.logprobs import mean_logprob, read_logprobs
 from gatebook.record.run import Run
 
 Fingerprint = dict[str, Any]
@@ -84,7 +84,8 @@ def _values(kind: str, case: str, exchanges: list[Exchange]) -> Fingerprint:
     if kind == "tokens":
         return {f"tokens.{case}.{e.ask}": read_answer(e).tokens("prompt_tokens") for e in exchanges}
     if kind == "defaults":
-        return {f"defaults.{case}": sorted(read_answer(e).text[: drift.PREFIX_CHARS] for e in exchanges)}
+        samples = [(read_answer(e).text[: drift.PREFIX_CHARS], mean_logprob(read_logprobs(e))) for e in exchanges]
+        return {f"defaults.{case}": sorted(([text, _rounded(mean)] for text, mean in samples), key=str)}
     found = [tokens for e in exchanges if (tokens := read_logprobs(e))]
     if not found:
         return {}
@@ -108,6 +109,9 @@ def changes(old: Fingerprint, new: Fingerprint, tolerance_nats: float = 0.0, see
             moved[name] = found
         elif found is not None:
             tested[name] = found
+    samples = [{n: v for n, v in side.items() if n.startswith("defaults.")} for side in (old, new)]
+    if test := drift.samples_moved(samples[0], samples[1], f"{seed}/defaults"):
+        tested["defaults"] = test
     rejected = stats.holm([t.p_value for t in tested.values()], len(tested), drift.ALPHA)
     for (name, test), yes in zip(tested.items(), rejected, strict=True):
         if yes:
@@ -125,9 +129,7 @@ def _compare(name: str, old: Any, new: Any, tolerance: float, seed: str) -> Move
         return drift.logprobs_moved(rows_of(old), rows_of(new), tolerance, seed)
     if kind == "greedy":
         return drift.greedy_moved(old, new, tolerance)
-    if kind == "defaults":
-        return drift.samples_moved(old, new, seed)
-    same = old == new or (kind == "keyword" and old != "enforced")
+    same = old == new or kind == "defaults" or (kind == "keyword" and old != "enforced")
     return None if same else Moved(str(old), str(new))
 
 

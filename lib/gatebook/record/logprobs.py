@@ -36,6 +36,11 @@ def read_logprobs(exchange: Exchange) -> list[TokenLogprobs]:
     return found if all(math.isfinite(v) for t in found for v in (t.logprob, *t.top.values())) else []
 
 
+def mean_logprob(tokens: list[TokenLogprobs]) -> float | None:
+    """Nats a token; None for no tokens."""
+    return sum(t.logprob for t in tokens) / len(tokens) if tokens else None
+
+
 def _token(entry: dict[str, Any]) -> TokenLogprobs:
     top = {_name(e): float(e["logprob"]) for e in entry.get("top_logprobs") or []}
     return TokenLogprobs(_name(entry), float(entry["logprob"]), top)

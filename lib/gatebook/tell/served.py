@@ -27,6 +27,7 @@ def fingerprint_table(verdict: Verdict, baseline: Baseline | None) -> pd.DataFra
 
 
 def _state(name: str, old: Fingerprint, new: Fingerprint, moved: dict[str, str]) -> str:
+    name = "defaults" if name.startswith("defaults.") and "defaults" in moved else name
     if name in moved:
         return f"CHANGED: {moved[name].rstrip(',')}"
     if name not in old:
@@ -47,7 +48,9 @@ def _told(name: str, value: Any) -> str:
     if kind == "greedy":
         return f"{_short(''.join(str(row[0]) for row in value))}, mean {sum(row[1] for row in value) / len(value):.3f}"
     if kind == "defaults":
-        return f"{len(set(value))} different of {len(value)}"
+        likely = [mean for _, mean in value if mean is not None]
+        told = f", mean logprob {sum(likely) / len(likely):.2f}" if likely else ""
+        return f"{len({text for text, _ in value})} different of {len(value)}{told}"
     return _short(str(value))
 
 

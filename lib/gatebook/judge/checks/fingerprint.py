@@ -10,7 +10,7 @@ from gatebook.judge.checks.registry import Params, check
 from gatebook.judge.drift import noise_nats
 from gatebook.judge.evidence import Evidence
 from gatebook.judge.finding import Result
-from gatebook.record.logprobs import read_logprobs
+from gatebook.record.logprobs import mean_logprob, read_logprobs
 
 
 class Top(Params):
@@ -48,7 +48,7 @@ def greedy_logprobs(evidence: Evidence, _: bool) -> Result:
         return Result(
             "not_measured", "the server tells no logprobs, so a change of weights or precision would not be seen"
         )
-    mean = sum(t.logprob for t in found[0]) / len(found[0])
+    mean = mean_logprob(found[0]) or 0.0
     text = evidence.replies[0].answer.text
     return Result(
         "pass", f"{len(found[0])} tokens, mean logprob {mean:.3f}: {text[:60]!r}", round(mean, 4), None, "nats"
@@ -59,4 +59,8 @@ def greedy_logprobs(evidence: Evidence, _: bool) -> Result:
 def default_samples(evidence: Evidence, _: bool) -> Result:
     """Answers to equal requests without any sampling parameter: what clients get that set none."""
     texts = [reply.answer.text for reply in evidence.replies]
-    return Result("pass", f"{len(set(texts))} different answers of {len(texts)}", len(set(texts)), None, "answers")
+    likely = [mean for reply in evidence.replies if (mean := mean_logprob(read_logprobs(reply.exchange))) is not None]
+    told = f", mean logprob {sum(likely) / len(likely):.2f} nats" if likely else ""
+    return Result(
+        "pass", f"{len(set(texts))} different answers of {len(texts)}{told}", len(set(texts)), None, "answers"
+    )
