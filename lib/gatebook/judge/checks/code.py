@@ -42,7 +42,12 @@ class Tree(Parsed):
     """Added, changed or removed docstrings are tolerated."""
 
 
-@check("identifiers_kept", Source | Words)
+def _has_names(_: Any, params: Source | list[str]) -> str | None:
+    empty = isinstance(params, Source) and not python.identifiers(params.code)
+    return "the code has no identifier of its own, so nothing would be judged" if empty else None
+
+
+@check("identifiers_kept", Source | Words, _has_names)
 def identifiers_kept(evidence: Evidence, params: Source | list[str]) -> Result:
     """Every identifier stands in the answer as a whole word in the same case (K1 of research/science.md §4)."""
     names = python.identifiers(params.code) if isinstance(params, Source) else params

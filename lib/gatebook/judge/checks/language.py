@@ -10,7 +10,7 @@ from gatebook.judge import code as python
 from gatebook.judge.checks.registry import Params, check, each_text
 from gatebook.judge.evidence import Evidence
 from gatebook.judge.finding import Result
-from gatebook.judge.language import Language, share, tell
+from gatebook.judge.language import Language, prose, share, tell
 
 
 class Asked(Params):
@@ -37,6 +37,10 @@ def language(evidence: Evidence, params: Asked) -> Result:
             else text
         )
         measured, told = round(share(said, params.is_, params.besides), 4), tell(said)
+        if not any(char.isalpha() for char in prose(said, params.besides)):
+            return Result(
+                "fail", f"the answer has no {params.where} to judge, only code or nothing", 0.0, params.share, "share"
+            )
         if measured < params.share:
             part = f"{measured:.0%} of the letters of the {params.where} are in the script of {params.is_}"
             reason = f"{part}, {params.share:.0%} expected; it reads as {told}"
