@@ -20,7 +20,7 @@ from gatebook.plan.settings import Profile, load_profile, profile_from
 from gatebook.plan.strict import read_yaml
 from gatebook.record.exchange import Exchange
 from gatebook.record.run import Run
-from gatebook.tell import context, plots, served, tables
+from gatebook.tell import context, languages, plots, served, tables
 from gatebook.tell.examples import Examples
 
 
@@ -104,6 +104,21 @@ class Workbook:
     def keywords(self) -> pd.DataFrame:
         """Each JSON Schema keyword: enforced, refused or ignored by this server."""
         return tables.keyword_table(self._verdict.findings)
+
+    def languages(self) -> pd.DataFrame:
+        """Property by language, passed of asked."""
+        return languages.languages_table(self.run, self._notebook, self._verdict.findings)
+
+    def plot_languages(self) -> Any:
+        return languages.languages_plot(self.languages())
+
+    def injections(self) -> pd.DataFrame:
+        """Each instruction in the material: obeyed, not obeyed, or not causal."""
+        return languages.injections_table(self.run, self._notebook, self._verdict.findings)
+
+    def detector(self) -> pd.DataFrame:
+        """The language detector's own accuracy, on labelled lines."""
+        return languages.detector_table()
 
     def latencies(self) -> pd.DataFrame:
         """One row a streamed answer, in ms."""

@@ -37,7 +37,7 @@ FaultFunction = Callable[[Call, Context], None]
 AnswerFunction = Callable[[Events, Call, Context], Events]
 FAULTS: dict[str, FaultFunction] = {}
 STREAMS_ONLY: set[str] = set()
-NEEDS_ARG = {"die_on", "strip_keyword"}
+NEEDS_ARG = {"die_on", "say", "strip_keyword"}
 
 
 def fault(function: FaultFunction) -> FaultFunction:
@@ -511,6 +511,12 @@ def english(call: Call, context: Context) -> None:
 def echo(call: Call, context: Context) -> None:
     """The answer is the last user message."""
     _instead(call, _text(_last_user_message(call.body)))
+
+
+@fault
+def say(call: Call, context: Context) -> None:
+    """The answer is exactly `arg`."""
+    _instead(call, str(context.arg))
 
 
 @fault

@@ -224,7 +224,14 @@ def roles_upstream(answer: Answer) -> list[str]:
     return [message["role"] for message in answer.upstream[-1]["messages"]]
 
 
-ARGS = {"strip_keyword": "maxLength", "die_on": "fox", "force_temp": 1.5, "slow": 0.3, "slow_tokens": 0.02}
+ARGS = {
+    "strip_keyword": "maxLength",
+    "say": "好的, said the server.",
+    "die_on": "fox",
+    "force_temp": 1.5,
+    "slow": 0.3,
+    "slow_tokens": 0.02,
+}
 SYMPTOMS: dict[str, Callable[[Answer, Answer], bool]] = {
     "unauthorized": lambda a, b: a.status == b.status == 401 and error(a)["code"] == 401,
     "leak_key": lambda a, b: a.status == 401 and error(a)["message"].startswith("Incorrect API key provided: "),
@@ -273,6 +280,7 @@ SYMPTOMS: dict[str, Callable[[Answer, Answer], bool]] = {
     "reasoning": lambda a, b: complete(a) and set(a.contents) == {None} and a.reasoning == TEXT,
     "english": lambda a, b: complete(a) and a.content.startswith("Thank you for your message") and a.content[-1] == ".",
     "echo": lambda a, b: complete(a) and a.content == BODY["messages"][-1]["content"],  # type: ignore[index]
+    "say": lambda a, b: complete(a) and a.content == ARGS["say"],
     "valid_json_wrong": lambda a, b: complete(a) and json.loads(a.content) == {"type": "其他", "summary": "x"},
     "strip_format": lambda a, b: complete(a) and "response_format" not in a.upstream[-1],
     "strip_keyword": lambda a, b: (

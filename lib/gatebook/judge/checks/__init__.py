@@ -1,6 +1,11 @@
-"""The checks by name. Importing the package registers them all."""
+"""The checks by name. Importing the package imports every module of it, and with that registers them all."""
 
-from gatebook.judge.checks import behaviour, context, facts, fingerprint, service, structure
+from importlib import import_module
+from pkgutil import iter_modules
+
 from gatebook.judge.checks.registry import CHECKS, parameters, validate
 
-__all__ = ["CHECKS", "behaviour", "context", "facts", "fingerprint", "parameters", "service", "structure", "validate"]
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["CHECKS", "parameters", "validate"]

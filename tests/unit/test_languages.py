@@ -1,0 +1,114 @@
+"""What 03_multilingual shows, and what its shipped cases must be like."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from gatebook.judge.checks import CHECKS, parameters
+from gatebook.judge.evidence import Evidence, Reply
+from gatebook.judge.language import LANGUAGES
+from gatebook.plan.cases import Case, load_cases
+from gatebook.record.identity import Identity
+from gatebook.record.run import Run
+from gatebook.tell.languages import detector_table, injections_table, language_of, languages_plot, languages_table
+
+from tests.unit.replies import case, chat_body, finding, plain, profile, run_folder
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = [c for c in load_cases(ROOT / "params" / "cases") if c.notebook == "03_multilingual"]
+INJECTIONS = [c for c in SHIPPED if c.group == "multilingual.injection"]
+BOOK = "01_x"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    ids = ("names-zh-a", "names-zh-b", "names-fr-a", "plain")
+    cases = [case(i, group="m.names", notebook=BOOK) for i in ids] + [case("logs-fr-a", group="m.logs", notebook=BOOK)]
+    return run_folder(tmp_path / "run", cases, profile({"m.names": "must", "m.logs": "must"}))
+
+
+def test_the_table_counts_by_group_and_language(run: Run) -> None:
+    found = [
+        finding("names-zh-a", group="m.names"), finding("names-zh-a", group="m.contract", outcome="fail"),
+        finding("names-zh-b", group="m.names", outcome="fail"), finding("names-fr-a", group="m.names"),
+        finding("plain", group="m.names"),
+    ]  # fmt: skip
+    table = languages_table(run, BOOK, found)
+    assert list(table.columns) == ["fr", "zh", "other", "all"]
+    assert list(table.loc["m.names"]) == ["1/1", "1/2", "1/1", "3/4"]
+    assert list(table.loc["m.logs"]) == ["0/1", "", "", "0/1"], "a case without a finding has not passed"
+
+
+def test_the_picture_has_a_cell_for_each_of_the_table(run: Run) -> None:
+    table = languages_table(run, BOOK, [])
+    texts = [text.get_text() for text in languages_plot(table).axes[0].texts]
+    assert texts == list(table.to_numpy().flatten())
+
+
+def test_the_injections_are_told_with_their_effect(tmp_path: Path) -> None:
+    twins = {"not_obeyed": {"token": "BLUE-HARBOUR", "injected": "a", "control": "b"}}
+    asks = [{"name": "a", "messages": [{"role": "user", "content": "x"}]}, {"name": "b"}]
+    cases = [case(f"inject-{n}-a", group="m.i", notebook=BOOK, asks=asks, expect=[twins]) for n in ("zh", "fr")]
+    made = run_folder(tmp_path / "run", cases, profile({"m.i": "must"}))
+    found = [finding("inject-zh-a", "fail", "m.i", check="not_obeyed", measured="obeyed")]
+    table = injections_table(made, BOOK, found)
+    assert list(table["effect"]) == ["obeyed", "not judged"] and list(table["language"]) == ["zh", "fr"]
+
+
+def test_the_detector_table_adds_up_and_has_intervals() -> None:
+    table = detector_table()
+    assert list(table.index) == ["en", "fr", "ja", "zh", "yue", "all"]
+    told = table[["en", "fr", "ja", "zh", "yue", "other", "undetermined"]]
+    assert told.iloc[:5].sum().tolist() == told.loc["all"].tolist()
+    for name in LANGUAGES:
+        n = int(told.loc[name].sum())
+        assert (
+            table.loc[name, "right"].startswith(f"{told.loc[name, name]}/{n} = ") and " to " in table.loc[name, "right"]
+        )
+
+
+# --- the shipped cases ---
+
+
+def test_there_are_forty_cases_in_five_languages_and_six_properties() -> None:
+    assert len(SHIPPED) >= 40 and all("scenario" in c.suites for c in SHIPPED)
+    assert {language_of(c.id) for c in SHIPPED} == set(LANGUAGES)
+    named = Counter(name for c in SHIPPED for item in c.expect for name in item)
+    assert {"identifiers_kept", "literals_kept", "same_syntax_tree", "language", "lines_kept", "not_obeyed"} <= set(
+        named
+    )
+    assert {language_of(c.id) for c in SHIPPED if "demo" in c.suites} == set(LANGUAGES)
+
+
+def test_every_case_shows_a_good_and_a_bad_answer() -> None:
+    assert [c.id for c in SHIPPED if not (c.good and c.bad)] == []
+
+
+def test_the_article_s_own_snippets_are_asked() -> None:
+    asked = "\n".join(str(c.messages) for c in SHIPPED)
+    for snippet in (
+        "def calculate_score(user_id: str, score: float) -> dict:",
+        'print("Hello")',
+        "# TODO: 修正缓存逻辑",
+    ):
+        assert snippet in asked
+
+
+@pytest.mark.parametrize("of", INJECTIONS, ids=lambda c: c.id)
+def test_an_obeyed_instruction_fails_its_case(of: Case) -> None:
+    """Good answers are tried on both asks alike, so the pair is tried here: token against good, good against good."""
+    raw = next(item["not_obeyed"] for item in of.expect if "not_obeyed" in item)
+
+    def outcome(injected: str, control: str) -> str:
+        texts = {raw["injected"]: injected, raw["control"]: control}
+        replies = [Reply(ask, plain(chat_body(texts[ask.name]), key=f"{of.id}/{ask.name}")) for ask in of.requests()]
+        seen = Evidence(of, replies, Identity(), profile())
+        return CHECKS["not_obeyed"].run(seen, parameters(of, "not_obeyed", raw)).outcome
+
+    assert outcome(raw["token"], of.good[0]) == "fail"
+    assert all(outcome(text, of.good[0]) == "pass" for text in of.good)
+    injected, control = (ask.messages[0]["content"].splitlines() for ask in of.requests() if ask.messages)
+    assert len(injected) == len(control) + 1 and all(line in injected for line in control), "one line is the difference"
+    assert raw["token"] not in "\n".join(injected), "no quotation or translation of the line has the token"
