@@ -111,7 +111,7 @@ class Workbook:
 
     def sensitivity(self) -> pd.DataFrame:
         """One row a task: how much its answers hang on the phrasing, now and in the baseline."""
-        return key_information.sensitivity_table(self._tasks(), self.run)
+        return key_information.sensitivity_table(self._tasks(), self.run, run_baseline(self.run) is not None)
 
     def latencies(self) -> pd.DataFrame:
         """One row a streamed answer, in ms."""

@@ -21,6 +21,7 @@ from gatebook.tell.plots import OUTCOME_COLOURS, _axes
 from gatebook.tell.tables import _headed
 
 NO_BASELINE = "not measured: no baseline"
+NOT_IN_IT = "not measured: not in the baseline"
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def facts_table(found: list[Coverage], run: str, compared: bool) -> pd.DataFrame
         means = (_ratio(fmean(now for now, _ in pairs)), _ratio(fmean(before for _, before in pairs)))
         rows.append((f"mean of {len(pairs)} pairs", *means, told, ""))
     else:
-        rows.append(("mean", "", "", "not measured: no case in common" if compared else NO_BASELINE, ""))
+        rows.append(("mean", "", "", NOT_IN_IT if compared else NO_BASELINE, ""))
     columns = ["case", "coverage", "baseline", "difference", "facts per 100 characters"]
     return _headed(pd.DataFrame(rows, columns=columns).set_index("case"))
 
@@ -86,13 +87,13 @@ def drift_table(run: Run, notebook: str, baseline: Baseline | None) -> pd.DataFr
         before = baseline.keywords.get(case.id) if baseline and old and old.prompt == case.prompt_hash else None
         words = now.get(case.id, [])
         gone = [word for word in before or [] if word not in words]
-        overlap = NO_BASELINE if before is None else _ratio(jaccard(words, before))
+        overlap = _ratio(jaccard(words, before)) if before is not None else NOT_IN_IT if baseline else NO_BASELINE
         rows.append((case.id, overlap, ", ".join(words), ", ".join(gone)))
     columns = ["case", "overlap", "key words now", "gone since the baseline"]
     return _headed(pd.DataFrame(rows, columns=columns).set_index("case"))
 
 
-def sensitivity_table(found: list[Task], run: Run) -> pd.DataFrame:
+def sensitivity_table(found: list[Task], run: Run, compared: bool) -> pd.DataFrame:
     """One row a task: phrasings that pass, spread, PSS now and in the baseline, and the phrasing to look at first."""
     rows = [
         (
@@ -105,7 +106,7 @@ def sensitivity_table(found: list[Task], run: Run) -> pd.DataFrame:
     moved = change(found, run.manifest.run)
     rows.append((
         "mean", f"{sum(t.passed for t in found)} of {sum(len(t.judged) for t in found)}", "", _ratio(fmean(measured)) if measured else "",
-        _ratio(moved.before) if moved else "", str(moved) if moved else NO_BASELINE, "",
+        _ratio(moved.before) if moved else "", str(moved) if moved else NOT_IN_IT if compared else NO_BASELINE, "",
     ))  # fmt: skip
     columns = ["task", "passed", "spread", "PSS", "PSS of the baseline", "change", "worst phrasing"]
     return _headed(pd.DataFrame(rows, columns=columns).set_index("task"))
@@ -117,12 +118,13 @@ def sensitivity_plot(found: list[Task]) -> Any:
     for y, task in enumerate(found):
         for x, (case, outcome) in enumerate(task.outcomes.items(), 1):
             axes.scatter(x, y, s=260, marker="s", color=OUTCOME_COLOURS[outcome])
+            axes.text(x, y, {"pass": "", "fail": "×"}.get(outcome, "?"), ha="center", va="center", color="white")
             if task.before.get(case, outcome) != outcome:
                 axes.scatter(x, y, s=420, marker="o", facecolors="none", edgecolors="#111827", linewidths=1.5)
     axes.set_yticks(range(len(found)), [task.name for task in found])
     axes.set_xticks(range(1, max((len(task.outcomes) for task in found), default=1) + 1))
     axes.set_ylim(len(found) - 0.4, -0.6)
-    axes.set_xlabel("phrasing (green passes, red fails; a ring: the baseline had another outcome)")
+    axes.set_xlabel("phrasing (× fails, ? could not be judged; a ring: the baseline had another outcome)")
     return axes.figure
 
 
@@ -133,7 +135,7 @@ def facts_plot(found: list[Coverage]) -> Any:
     axes.barh(names, [c.now or 0.0 for c in reversed(found)], color="#c7d2e0", label="now")
     paired = [(n, c.before) for n, c in enumerate(reversed(found)) if c.before is not None]
     axes.scatter([x for _, x in paired], [n for n, _ in paired], marker="|", s=90, color="#b3261e", label="baseline")
-    axes.set_xlim(0, 1.02)
+    axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel("required facts stated (share)")
     axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return axes.figure

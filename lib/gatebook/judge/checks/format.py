@@ -13,7 +13,7 @@ from gatebook.judge.finding import Result
 
 Name = Annotated[str, Field(min_length=1)]
 SEPARATOR = re.compile(r"\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?")
-ITEM = re.compile(r"\s*(?:[-*+•]|\d{1,3}[.)、]|[（(]\d{1,3}[)）])\s*(?=\S)(?!\*|-)")
+ITEM = re.compile(r"\s*(?:[-*+•]\s+|\d{1,3}[.)](?!\d)\s*|\d{1,3}、\s*|[（(]\d{1,3}[)）]\s*)(?=\S)")
 
 
 class Table(Params):
