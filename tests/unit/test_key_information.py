@@ -9,6 +9,7 @@ import pytest
 from gatebook import Workbook
 from gatebook.accept import accept
 from gatebook.judge.baseline import Baseline, read_baseline
+from gatebook.judge.judging import judge
 from gatebook.plan.cases import Case
 from gatebook.record.run import Run
 
@@ -120,7 +121,7 @@ def test_accept_writes_coverage_and_key_words(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "params" / "cases").mkdir(parents=True)
     monkeypatch.setenv("GATEBOOK_ROOT", str(tmp_path))
     book(tmp_path / "run", None)
-    (tmp_path / "run" / "verdict.json").write_text(_verdict(tmp_path / "run"))
+    (tmp_path / "run" / "verdict.json").write_text(judge(Run(tmp_path / "run")).model_dump_json())
     Run(tmp_path / "run").seal()
     accept(tmp_path / "run", "first", None)
     file = tmp_path / "params" / "baselines" / "unnamed.json"
@@ -133,12 +134,6 @@ def test_accept_writes_coverage_and_key_words(tmp_path: Path, monkeypatch: pytes
     assert taken.keywords == {"facts-order": ["order", "4417", "late"], "facts-price": ["costs", "96"]}
     lines = file.read_text().splitlines()
     assert '  "facts-price": ["costs", "96"]' in lines, "a case is a line"
-
-
-def _verdict(path: Path) -> str:
-    from gatebook.judge.judging import judge
-
-    return judge(Run(path)).model_dump_json()
 
 
 def test_an_old_baseline_is_still_read() -> None:
