@@ -9,8 +9,10 @@ from statistics import median
 from gatebook.errors import BadInput, BrokenRecord
 from gatebook.judge import stats
 from gatebook.judge.baseline import AcceptedCase, Baseline, read_baseline
+from gatebook.judge.checks.facts import COVERAGE
 from gatebook.judge.finding import worst
 from gatebook.judge.judging import judge
+from gatebook.judge.keywords import answer_keywords
 from gatebook.judge.policy import COMPARED
 from gatebook.judge.verdict import Verdict
 from gatebook.plan import project
@@ -53,10 +55,12 @@ def _baseline(run: Run, verdict: Verdict, reason: str) -> Baseline:
     cases = {}
     for case in (run.cases[i] for ids in run.manifest.expected.values() for i in ids):
         outcome = worst([f.outcome for f in verdict.findings if f.case == case.id and f.group == case.group])
-        cases[case.id] = AcceptedCase(group=case.group, outcome=outcome, prompt=case.prompt_hash)
+        coverage = next((f.measured for f in verdict.findings if f.case == case.id and f.unit == COVERAGE), None)
+        cases[case.id] = AcceptedCase(group=case.group, outcome=outcome, prompt=case.prompt_hash, measured=coverage)
     return Baseline(
         profile=run.manifest.profile.name, run=run.manifest.run, accepted=now(), reason=reason.strip(), model=target.model,
         revision=target.revision, suite=run.manifest.suite, fingerprint=verdict.fingerprint, latency_ms=_latencies(run), cases=cases,
+        keywords=answer_keywords(run),
     )  # fmt: skip
 
 
@@ -91,6 +95,8 @@ def _one_group(new: Baseline, old: Baseline | None, verdict: Verdict, group: str
     return old.model_copy(
         update={
             "cases": kept | taken,
+            "keywords": {i: w for i, w in old.keywords.items() if i in kept}
+            | {i: w for i, w in new.keywords.items() if i in taken},
             "accepted": new.accepted,
             "reason": f"{group}: {new.reason} (before: {old.reason})",
         }

@@ -13,6 +13,7 @@ import pandas as pd
 
 from gatebook.errors import BadInput, NotGreen
 from gatebook.judge.judging import judge, run_baseline
+from gatebook.judge.sensitivity import Task, tasks
 from gatebook.judge.verdict import Verdict
 from gatebook.opening import OVERALL, open_run
 from gatebook.plan import project
@@ -20,7 +21,7 @@ from gatebook.plan.settings import Profile, load_profile, profile_from
 from gatebook.plan.strict import read_yaml
 from gatebook.record.exchange import Exchange
 from gatebook.record.run import Run
-from gatebook.tell import context, languages, plots, served, tables
+from gatebook.tell import context, key_information, languages, plots, served, tables
 from gatebook.tell.examples import Examples
 
 
@@ -120,6 +121,18 @@ class Workbook:
         """The language detector's own accuracy, on labelled lines."""
         return languages.detector_table()
 
+    def facts(self) -> pd.DataFrame:
+        """Key information: coverage of the required facts now and in the baseline, and how densely they stand."""
+        return key_information.facts_table(self._coverages(), self.run.manifest.run, run_baseline(self.run) is not None)
+
+    def drift(self) -> pd.DataFrame:
+        """Key words of each answer and their overlap with the baseline's; shown, never judged."""
+        return key_information.drift_table(self.run, self._notebook, run_baseline(self.run))
+
+    def sensitivity(self) -> pd.DataFrame:
+        """One row a task: how much its answers hang on the phrasing, now and in the baseline."""
+        return key_information.sensitivity_table(self._tasks(), self.run, run_baseline(self.run) is not None)
+
     def latencies(self) -> pd.DataFrame:
         """One row a streamed answer, in ms."""
         return tables.latency_table(self.run.exchanges(self._notebook))
@@ -148,6 +161,19 @@ class Workbook:
 
     def plot_ladder(self) -> Any:
         return plots.ladder_plot(self.ladder())
+
+    def plot_facts(self) -> Any:
+        return key_information.facts_plot(self._coverages())
+
+    def plot_sensitivity(self) -> Any:
+        return key_information.sensitivity_plot(self._tasks())
+
+    def _coverages(self) -> list[key_information.Coverage]:
+        findings = self._verdict.findings
+        return key_information.coverages(self.run, self._notebook, findings, run_baseline(self.run))
+
+    def _tasks(self) -> list[Task]:
+        return tasks(self.run.expected(self._notebook), self._verdict.findings, run_baseline(self.run))
 
     def plot_groups(self) -> Any:
         return plots.groups_plot(self.groups())

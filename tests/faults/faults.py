@@ -22,6 +22,7 @@ from typing import Any
 from tests.faults.call import Abort, Call, Event, Events, Json, Reply, Rewriter, dump
 
 FOREVER = math.inf
+NEXT_DIGIT = str.maketrans("0123456789", "1234567890")
 
 
 @dataclass
@@ -523,6 +524,29 @@ def say(call: Call, context: Context) -> None:
 def valid_json_wrong(call: Call, context: Context) -> None:
     """Valid JSON that means nothing."""
     _instead(call, '{"type": "其他", "summary": "x"}')
+
+
+@fault
+def headless(call: Call, context: Context) -> None:
+    """A Markdown table comes without its header row and the line under it."""
+
+    def make() -> Rewriter:
+        held = ""
+
+        def rewriter(piece: str, last: bool) -> str:
+            nonlocal held
+            held += piece
+            return re.sub(r"^\|.*\|[ ]*\n\|[ :|-]+\|[ ]*(\n|$)", "", held, flags=re.MULTILINE) if last else ""
+
+        return rewriter
+
+    call.rewrite(make)
+
+
+@fault
+def wrong_digits(call: Call, context: Context) -> None:
+    """Every digit is one too high, 9 is 0."""
+    call.edit_parts(lambda part: part.update(content=part["content"].translate(NEXT_DIGIT)))
 
 
 # --- the request on its way upstream -------------------------------------------------------------------------

@@ -42,6 +42,7 @@ WORDS = [
     ".",
 ]
 TEXT = " ".join(WORDS)
+TABLE = "| Fruit | Price |\n| --- | --- |\n| apple | 39 |"
 CHINESE = "你好，世界：聪明的狐狸🦊跳过了懒狗。"
 SCHEMA = {"type": "object", "properties": {"maxLength": {"type": "string", "maxLength": 5}}}
 BODY = {
@@ -99,6 +100,7 @@ class Upstream:
                   "created": 1 if fixed else int(time.time())}  # fmt: skip
         asked = body["messages"][-1]["content"]
         pieces = list(CHINESE) if "中文" in asked else [WORDS[0], *(f" {word}" for word in WORDS[1:])]
+        pieces = list(TABLE) if "table" in asked else pieces
         usage = {"prompt_tokens": 12, "completion_tokens": len(pieces), "total_tokens": 12 + len(pieces)}
         if not body.get("stream"):
             message = {"role": "assistant", "content": "".join(pieces)}
@@ -282,6 +284,8 @@ SYMPTOMS: dict[str, Callable[[Answer, Answer], bool]] = {
     "echo": lambda a, b: complete(a) and a.content == BODY["messages"][-1]["content"],  # type: ignore[index]
     "say": lambda a, b: complete(a) and a.content == ARGS["say"],
     "valid_json_wrong": lambda a, b: complete(a) and json.loads(a.content) == {"type": "其他", "summary": "x"},
+    "headless": lambda a, b: complete(a) and a.content == TEXT,
+    "wrong_digits": lambda a, b: complete(a) and a.content == TEXT,
     "strip_format": lambda a, b: complete(a) and "response_format" not in a.upstream[-1],
     "strip_keyword": lambda a, b: (
         a.upstream[-1]["response_format"]["json_schema"]["schema"]
@@ -345,6 +349,16 @@ def test_healthy_answers_pass_byte_for_byte(upstream: Upstream, stream: bool, fa
         passed = ask(proxy.base_url, stream, question="中文", seed=7)
     assert direct.content == CHINESE
     assert (passed.status, passed.raw, passed.headers) == (direct.status, direct.raw, direct.headers)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("name", "content"), [("headless", "| apple | 39 |"), ("wrong_digits", TABLE.replace("39", "40"))]
+)
+def test_faults_of_a_table(upstream: Upstream, stream: bool, name: str, content: str) -> None:
+    with FaultProxy(upstream.url, [name]) as proxy:
+        seen = ask(proxy.base_url, stream, question="table")
+    assert complete(seen) and seen.content == content
 
 
 @pytest.mark.parametrize("stream", [True, False])

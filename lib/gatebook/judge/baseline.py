@@ -18,6 +18,8 @@ class AcceptedCase(BaseModel):
     outcome: Outcome
     prompt: str
     """Hash of what was asked; another hash is another case."""
+    measured: float | None = None
+    """Coverage of the required facts, where the case has any."""
 
 
 class Baseline(BaseModel):
@@ -38,14 +40,22 @@ class Baseline(BaseModel):
     latency_ms: dict[str, float]
     """Medians of the run, for `run --plan`: ttft, total and tpot."""
     cases: dict[str, AcceptedCase]
+    keywords: dict[str, list[str]] = {}
+    """Case id -> key words of its answer: shown as drift, never judged."""
 
     def to_json(self) -> str:
         """Stable text: sorted, one line a case."""
-        data = self.model_dump(mode="json")
-        cases = data.pop("cases")
+        data = self.model_dump(mode="json", exclude={"cases", "keywords"})
+        cases = {i: case.model_dump(mode="json", exclude_none=True) for i, case in self.cases.items()}
         head = json.dumps(data, ensure_ascii=False, indent=1, sort_keys=True)[:-2]
-        rows = ",\n".join(f"  {json.dumps(k)}: {json.dumps(v, sort_keys=True)}" for k, v in sorted(cases.items()))
-        return f'{head},\n "cases": {{\n{rows}\n }}\n}}\n'
+        more = f',\n "keywords": {{\n{_rows(self.keywords)}\n }}' if self.keywords else ""
+        return f'{head},\n "cases": {{\n{_rows(cases)}\n }}{more}\n}}\n'
+
+
+def _rows(items: dict[str, Any]) -> str:
+    return ",\n".join(
+        f"  {json.dumps(k)}: {json.dumps(v, ensure_ascii=False, sort_keys=True)}" for k, v in sorted(items.items())
+    )
 
 
 def read_baseline(raw: bytes | None, where: str) -> Baseline | None:

@@ -79,11 +79,11 @@ def context_plot(run: Run, notebook: str, findings: list[Finding]) -> Any:
     """A heat map: a row a length, a column a depth, a block a family of needles."""
     from matplotlib.patches import Patch, Rectangle
 
-    from gatebook.tell.plots import axes
+    from gatebook.tell.plots import canvas
 
     cells = grid(run, notebook, findings)
     rows = list(cells)
-    drawn = axes(len(rows) * 1.5 + 2)
+    drawn = canvas(len(rows) * 1.5 + 2)
     for y, row in enumerate(rows):
         for f, family in enumerate(FAMILIES):
             for d, depth in enumerate(DEPTHS):

@@ -14,8 +14,8 @@ from gatebook.judge.language import LANGUAGES, Told, tell
 from gatebook.judge.stats import wilson
 from gatebook.plan.strict import read_yaml
 from gatebook.record.run import Run
-from gatebook.tell.plots import _axes
-from gatebook.tell.tables import _headed
+from gatebook.tell.plots import canvas
+from gatebook.tell.tables import headed
 
 
 def language_of(case: str) -> str:
@@ -35,7 +35,7 @@ def languages_table(run: Run, notebook: str, findings: list[Finding]) -> pd.Data
         passed = Counter(language_of(i) for i in ids if _outcome(i, group, findings) == "pass")
         cells = {name: f"{passed[name]}/{asked[name]}" if asked[name] else "" for name in columns}
         rows[group] = {**cells, "all": f"{passed.total()}/{asked.total()}"}
-    return _headed(pd.DataFrame.from_dict(rows, orient="index").rename_axis("group"))
+    return headed(pd.DataFrame.from_dict(rows, orient="index").rename_axis("group"))
 
 
 def _outcome(case: str, group: str, findings: list[Finding]) -> str:
@@ -45,7 +45,7 @@ def _outcome(case: str, group: str, findings: list[Finding]) -> str:
 def languages_plot(table: pd.DataFrame) -> Any:
     """The table as a heat map: share of cases passed, in [0, 1]; grey where nothing was asked."""
     shares = table.map(_share_of).astype(float)
-    axes = _axes(len(table) * 2)
+    axes = canvas(len(table) * 2)
     image = axes.imshow(shares, cmap="RdYlGn", vmin=0, vmax=1, aspect="auto", alpha=0.75)
     axes.set_facecolor("#e5e7eb")
     axes.set_xticks(range(len(table.columns)), table.columns)
@@ -72,7 +72,7 @@ def injections_table(run: Run, notebook: str, findings: list[Finding]) -> pd.Dat
     rows += [
         (i, language_of(i), "not judged", "no complete pair of answers") for i in sorted(missing - {r[0] for r in rows})
     ]
-    return _headed(pd.DataFrame(rows, columns=["case", "language", "effect", "shown by"]).set_index("case"))
+    return headed(pd.DataFrame(rows, columns=["case", "language", "effect", "shown by"]).set_index("case"))
 
 
 def labelled_lines() -> dict[str, list[str]]:
@@ -93,7 +93,7 @@ def detector_table() -> pd.DataFrame:
         rows[name] = {**{other: told[other] for other in told_names}, **_rates(len(lines), told[name], told)}
         total += Counter({"right": told[name], "n": len(lines), **told})
     rows["all"] = {**{other: total[other] for other in told_names}, **_rates(total["n"], total["right"], total)}
-    return _headed(pd.DataFrame.from_dict(rows, orient="index").rename_axis("labelled"))
+    return headed(pd.DataFrame.from_dict(rows, orient="index").rename_axis("labelled"))
 
 
 def _rates(n: int, right: int, told: Counter[str]) -> dict[str, str]:

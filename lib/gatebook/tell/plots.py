@@ -10,7 +10,7 @@ OUTCOME_COLOURS = {"pass": "#2e7d4f", "fail": "#b3261e", "error": "#8a5a00", "no
 STATE_COLOURS = {"enforced": "#2e7d4f", "refused": "#8a5a00", "ignored": "#b3261e", "unfinished": "#6b7280"}
 
 
-def axes(rows: float) -> Any:
+def canvas(rows: float) -> Any:
     """Axes of one picture, as high as its rows need."""
     import matplotlib.pyplot as plt
 
@@ -23,7 +23,7 @@ def axes(rows: float) -> Any:
 def latency_plot(table: pd.DataFrame, ttft_limit_ms: float) -> Any:
     """Time to first token and to the last one, a bar a streamed request; the greeting's limit as a line."""
     shown = table.dropna(subset=["ttft_ms", "total_ms"]).iloc[::-1]
-    drawn = axes(len(shown))
+    drawn = canvas(len(shown))
     drawn.barh(shown.index, shown["total_ms"], color="#c7d2e0", label="last token")
     drawn.barh(shown.index, shown["ttft_ms"], color="#1f5fa8", label="first token")
     drawn.axvline(
@@ -41,7 +41,7 @@ def latency_plot(table: pd.DataFrame, ttft_limit_ms: float) -> Any:
 def ladder_plot(table: pd.DataFrame) -> Any:
     """How far the cases of each group climb."""
     rungs = [column for column in table.columns if column != "cases"]
-    drawn = axes(len(table) * 2)
+    drawn = canvas(len(table) * 2)
     shares = table[rungs].div(table["cases"], axis=0).iloc[::-1]
     image = drawn.imshow(shares, cmap="RdYlGn", vmin=0, vmax=1, aspect="auto", alpha=0.75)
     drawn.set_xticks(range(len(rungs)), rungs)
@@ -57,7 +57,7 @@ def ladder_plot(table: pd.DataFrame) -> Any:
 
 def groups_plot(counts: pd.DataFrame) -> Any:
     """Cases by outcome, a bar a group."""
-    drawn = axes(len(counts))
+    drawn = canvas(len(counts))
     left = pd.Series(0, index=counts.index)
     for outcome, colour in OUTCOME_COLOURS.items():
         drawn.barh(counts.index, counts[outcome], left=left, color=colour, label=outcome.replace("_", " "))

@@ -61,12 +61,12 @@ def _short(text: str) -> str:
 
 def fingerprint_plot(verdict: Verdict, baseline: Baseline | None, tolerance_nats: float) -> Any:
     """How far each first token's log probabilities are from the baseline's, beside the server's own noise and the tolerance."""
-    from gatebook.tell.plots import axes
+    from gatebook.tell.plots import canvas
 
     new = {n: rows_of(v) for n, v in verdict.fingerprint.items() if n.startswith("logprobs.")}
     old = {n: rows_of(v) for n, v in (baseline.fingerprint if baseline else {}).items() if n in new}
     names = sorted(new, reverse=True)
-    drawn = axes(len(names) + 2)
+    drawn = canvas(len(names) + 2)
     floor = 1e-5  # a logarithmic axis has no zero
     noise = [max(noise_nats(new[n]), floor) for n in names]
     away = [max(distance_nats(old[n], new[n]), floor) if n in old else None for n in names]

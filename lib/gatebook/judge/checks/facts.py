@@ -12,6 +12,8 @@ from gatebook.judge.checks.registry import Params, check, each_text
 from gatebook.judge.evidence import Evidence
 from gatebook.judge.finding import Result
 
+COVERAGE = "coverage"
+"""Unit of what the check measures."""
 Wording = Annotated[str, Field(min_length=1)]
 Fact = Wording | Annotated[list[Wording], Field(min_length=1)]
 """One fact: a wording, or several of which one is enough. `re:` opens a regular expression."""
@@ -52,12 +54,12 @@ def facts(evidence: Evidence, params: Facts) -> Result:
         coverage = round(found / total, 4) if total else None
         dense = f", {100 * found / max(len(said), 1):.1f} facts per 100 characters" if found else ""
         if wrong:
-            return Result("fail", f"states what is wrong: {named(wrong)}", coverage, params.min_coverage, "coverage")
+            return Result("fail", f"states what is wrong: {named(wrong)}", coverage, params.min_coverage, COVERAGE)
         if coverage is not None and coverage < params.min_coverage:
             reason = f"{len(missing)} of {total} facts missing: {named(missing)}"
-            return Result("fail", reason, coverage, params.min_coverage, "coverage")
+            return Result("fail", reason, coverage, params.min_coverage, COVERAGE)
         reason = f"{found} of {total} facts stated{dense}" if total else "states nothing that is forbidden"
-        return Result("pass", reason, coverage, params.min_coverage if total else None, "coverage" if total else "")
+        return Result("pass", reason, coverage, params.min_coverage if total else None, COVERAGE if total else "")
 
     return each_text(evidence, judge)
 
@@ -72,8 +74,8 @@ def named(listed: list[Fact]) -> str:
 
 
 def normal(text: str) -> str:
-    """NFKC, lower case, white space squeezed: １２ is 12, Ａ is a."""
-    return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text)).casefold()
+    """NFKC, lower case, white space squeezed: １２ is 12, Ａ is a. A Chinese comma ends a number: 4417，5 is no 4,417,5."""
+    return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text.replace("，", ", "))).casefold()
 
 
 def states(said: str, fact: Fact) -> bool:
@@ -88,6 +90,9 @@ def _found(said: str, wording: str) -> bool:
     if wording.startswith("re:"):
         return re.search(wording[3:], said, re.IGNORECASE) is not None
     wanted = normal(wording)
-    before = r"(?<![0-9a-z_])(?<![0-9][.,])" if wanted[0].isascii() and wanted[0].isalnum() else ""
-    after = r"(?![0-9a-z_])(?![.,][0-9])" if wanted[-1].isascii() and wanted[-1].isalnum() else ""
+    first, last = wanted[0], wanted[-1]
+    before = r"(?<![0-9a-z_])" if first.isascii() and first.isalnum() else ""
+    before += r"(?<![0-9][.,])" if first.isdigit() else ""
+    after = r"(?![0-9a-z_])" if last.isascii() and last.isalnum() else ""
+    after += r"(?![.,][0-9])" if last.isdigit() else ""
     return re.search(before + re.escape(wanted) + after, said) is not None
