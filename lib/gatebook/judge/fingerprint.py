@@ -147,8 +147,8 @@ def _part(name: str, old: Fingerprint, new: Fingerprint, moved: Any) -> str:
     """
     kind = name.split(".")[0]
     if kind == "tokens":
-        steps = {new[n] - old[n] for n in old.keys() & new.keys() if n.startswith("tokens.")}
-        return "chat template" if len(steps) == 1 else "tokenizer" if _lone_text_moved(old, new) else PART[kind]
+        steps = [new[n] - old[n] for n in old.keys() & new.keys() if n.startswith("tokens.")]
+        return "chat template" if len(steps) > 1 and len(set(steps)) == 1 else "tokenizer" if _lone_text_moved(old, new) else PART[kind]
     if kind in ("logprobs", "greedy"):
         if any(n.startswith("tokens.") for n in moved):
             return "answers, as the prompt's tokens changed,"
