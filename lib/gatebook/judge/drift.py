@@ -30,7 +30,7 @@ class Moved:
 
 
 @dataclass(frozen=True)
-class Tested:
+class ByChance:
     """A value that was compared by chance; the family of all of them decides which moved."""
 
     p_value: float
@@ -52,7 +52,7 @@ def _distance(a: Row, b: Row) -> float:
     return max((abs(a.get(t, min(a.values())) - b.get(t, min(b.values()))) for t in a.keys() | b.keys()), default=0.0)
 
 
-def logprobs_moved(old: list[Row], new: list[Row], tolerance: float, seed: str) -> Moved | Tested | None:
+def logprobs_moved(old: list[Row], new: list[Row], tolerance: float, seed: str) -> Moved | ByChance | None:
     """First-token logprobs of repeated requests, then and now.
 
     Nothing within `tolerance` nats is a change (another CPU or batch rounds differently). Beyond it, two deterministic
@@ -67,7 +67,7 @@ def logprobs_moved(old: list[Row], new: list[Row], tolerance: float, seed: str) 
     tokens = sorted({t for row in (*old, *new) for t in row})
     table = [[row.get(t, min(row.values())) for t in tokens] for row in (*old, *new)]
     first = [True] * len(old) + [False] * len(new)
-    return Tested(_permuted(table, [list(range(len(first)))], first, seed), moved)
+    return ByChance(_permuted(table, [list(range(len(first)))], first, seed), moved)
 
 
 def _mean(rows: list[Row]) -> Row:
@@ -102,7 +102,7 @@ Samples = list[list[Any]]
 """[text, mean logprob or None] of each request."""
 
 
-def samples_moved(old: dict[str, Samples], new: dict[str, Samples], seed: str) -> Tested | None:
+def samples_moved(old: dict[str, Samples], new: dict[str, Samples], seed: str) -> ByChance | None:
     """Samples of the server's default sampling by prompt, then and now, in one test that permutes within each prompt.
 
     How likely the model itself finds what was sampled is the sharpest sign of another temperature; where the server
@@ -121,7 +121,7 @@ def samples_moved(old: dict[str, Samples], new: dict[str, Samples], seed: str) -
         average = [_average([row[1] for row, _, w in rows if w == which]) for which in (0, 1)]
         told = Moved(f"mean logprob {average[0]:.2f}", f"{average[1]:.2f} over {len(rows)} samples of both")
     blocks = [[n for n, (_, prompt, _) in enumerate(rows) if prompt == name] for name in prompts]
-    return Tested(_permuted(table, blocks, [which == 0 for _, _, which in rows], seed, squared), told)
+    return ByChance(_permuted(table, blocks, [which == 0 for _, _, which in rows], seed, squared), told)
 
 
 def _means(rows: list[tuple[list[Any], str, int]]) -> list[list[float]] | None:

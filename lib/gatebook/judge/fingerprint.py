@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from gatebook.judge import drift, stats
-from gatebook.judge.drift import Moved, Tested
+from gatebook.judge.drift import ByChance, Moved
 from gatebook.judge.finding import Finding
 from gatebook.record.answer import read_answer
 from gatebook.record.exchange import Exchange
@@ -102,7 +102,7 @@ def changes(old: Fingerprint, new: Fingerprint, tolerance_nats: float = 0.0, see
     enforced by luck, so only the loss counts.
     """
     moved: dict[str, Moved] = {}
-    tested: dict[str, Tested] = {}
+    tested: dict[str, ByChance] = {}
     for name in sorted(old.keys() & new.keys()):
         found = _compare(name, old[name], new[name], tolerance_nats, f"{seed}/{name}")
         if isinstance(found, Moved):
@@ -123,7 +123,7 @@ def changes(old: Fingerprint, new: Fingerprint, tolerance_nats: float = 0.0, see
     return [Change(name=n, part=_part(n, old, new, moved.keys()), was=was, now=now) for n, (was, now) in told.items()]
 
 
-def _compare(name: str, old: Any, new: Any, tolerance: float, seed: str) -> Moved | Tested | None:
+def _compare(name: str, old: Any, new: Any, tolerance: float, seed: str) -> Moved | ByChance | None:
     kind = name.split(".")[0]
     if kind == "logprobs":
         return drift.logprobs_moved(rows_of(old), rows_of(new), tolerance, seed)
@@ -148,7 +148,13 @@ def _part(name: str, old: Fingerprint, new: Fingerprint, moved: Any) -> str:
     kind = name.split(".")[0]
     if kind == "tokens":
         steps = [new[n] - old[n] for n in old.keys() & new.keys() if n.startswith("tokens.")]
-        return "chat template" if len(steps) > 1 and len(set(steps)) == 1 else "tokenizer" if _lone_text_moved(old, new) else PART[kind]
+        return (
+            "chat template"
+            if len(steps) > 1 and len(set(steps)) == 1
+            else "tokenizer"
+            if _lone_text_moved(old, new)
+            else PART[kind]
+        )
     if kind in ("logprobs", "greedy"):
         if any(n.startswith("tokens.") for n in moved):
             return "answers, as the prompt's tokens changed,"

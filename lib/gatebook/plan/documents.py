@@ -65,8 +65,8 @@ class Question:
     text: str
     answers: tuple[str, ...]
     """Every one must occur in the answer."""
-    sentence: str
-    """What the document says about it."""
+    sentences: tuple[str, ...]
+    """What the document says about it, line by line."""
 
 
 @dataclass(frozen=True)
@@ -144,35 +144,37 @@ def _hidden_in(document: Document) -> dict[tuple[Family, int], tuple[Question, l
     """Every question of the document with the sentences that answer it; the same for every length."""
     rng, words = _random(document, "needles"), _WORDS[document.language]
     names = rng.sample(words.names, len(DEPTHS))
+    codes, weights = rng.sample(range(100_000, 1_000_000), len(DEPTHS)), rng.sample(range(1000, 10_000), len(DEPTHS))
+    numbers = rng.sample(range(10_000, 100_000), 2 * len(DEPTHS))
     labels = rng.sample([f"{letter}{n}" for letter in "BCDFGHJKLMNPQRSTVWXZ" for n in range(10, 100)], 3 * len(DEPTHS))
     found: dict[tuple[Family, int], tuple[Question, list[Needle]]] = {}
     for number, depth in enumerate(DEPTHS):
-        code = str(rng.randrange(100_000, 1_000_000))
+        code = str(codes[number])
         said = words.single.format(thing=words.things[number], code=code)
         asked = words.ask_single.format(thing=words.things[number])
-        found["single", depth] = Question(asked, (code,), said), [Needle(depth, said)]
+        found["single", depth] = Question(asked, (code,), (said,)), [Needle(depth, said)]
 
-        serials = [str(rng.randrange(10_000, 100_000)) for _ in range(2)]
+        serials = [str(n) for n in numbers[2 * number : 2 * number + 2]]
         ids = [f"{words.pumps[number]} {n}" for n in rng.sample(range(2, 10), 2)]
         sentences = [words.lookalike.format(id=i, serial=s) for i, s in zip(ids, serials, strict=True)]
         other = (depth + 50) % 125 if depth else 62
         found["lookalike", depth] = (
-            Question(words.ask_lookalike.format(id=ids[0]), (serials[0],), sentences[0]),
+            Question(words.ask_lookalike.format(id=ids[0]), (serials[0],), (sentences[0],)),
             [Needle(depth, sentences[0]), Needle(min(other, 100), sentences[1])],
         )
 
-        grams = str(rng.randrange(1000, 10_000))
+        grams = str(weights[number])
         parcels = labels[3 * number : 3 * number + 3]
         chain = [words.weighs.format(a=parcels[0], grams=grams)]
         chain += [words.same.format(a=a, b=b) for a, b in zip(parcels[1:], parcels, strict=False)]
         found["hops", depth] = (
-            Question(words.ask_hops.format(a=parcels[-1]), (grams,), " ".join(chain)),
+            Question(words.ask_hops.format(a=parcels[-1]), (grams,), tuple(chain)),
             [Needle((depth + shift) % 101, link) for link, shift in zip(chain, (0, 37, 71), strict=True)],
         )
 
         sentence, asked = words.hidden[number]
         said = sentence.format(name=names[number])
-        found["hidden", depth] = Question(asked, (names[number],), said), [Needle(depth, said)]
+        found["hidden", depth] = Question(asked, (names[number],), (said,)), [Needle(depth, said)]
     return found
 
 

@@ -52,7 +52,7 @@ def question(language: str, seed: int) -> Question:
     """Right answers name every implementing module and its clause."""
     found = [(_module(language, seed, i), f"{i}.{_clause(seed, i)}") for i in _implementing(seed)]
     answers = tuple(word for pair in found for word in pair)
-    return Question(_SAYS[language][6], answers, "; ".join(f"{module} {clause}" for module, clause in found))
+    return Question(_SAYS[language][6], answers, tuple(f"{clause} {module}" for module, clause in found))
 
 
 def _section(language: str, seed: int, i: int, sections: int, size: int) -> str:

@@ -40,7 +40,7 @@ def needle_found(evidence: Evidence, _: bool) -> Result:
     document = evidence.case.document
     assert document is not None
     asked = question(document)
-    if lost := _not_sent(evidence, asked.sentence.split(". ")[0]):
+    if lost := _not_sent(evidence, asked.sentences[0]):
         return lost
     wrong = [
         a for d in DEPTHS if d != document.depth for a in question(document.model_copy(update={"depth": d})).answers
@@ -85,7 +85,9 @@ def clauses_found(evidence: Evidence, _: bool) -> Result:
             parts = [f"{len(missing)} of {total} missing: {', '.join(missing)}"] if missing else []
             parts += [f"cites {', '.join(wrong[:5])}, which implement nothing"] if wrong else []
             return Result("fail", "; ".join(parts), found, total, "modules")
-        return Result("pass", f"all {total} modules with their clauses: {asked.sentence}", found, total, "modules")
+        return Result(
+            "pass", f"all {total} modules with their clauses: {'; '.join(asked.sentences)}", found, total, "modules"
+        )
 
     return each_text(evidence, judge)
 

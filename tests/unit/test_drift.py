@@ -1,0 +1,131 @@
+"""Has what is served changed? Noise is quiet, a change is seen, and the false-alarm rate is what it says."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from gatebook.judge.drift import ALPHA, ByChance, Moved, greedy_moved, logprobs_moved, noise_nats, samples_moved
+from gatebook.judge.fingerprint import changes
+from scipy.stats import permutation_test
+
+A = {"x": -1.0, "y": -2.0, "z": -3.0}
+
+
+def noisy(rng: random.Random, shift: float, n: int = 10, sd: float = 0.05) -> list[dict[str, float]]:
+    return [{t: v + (shift if t == "x" else 0) + rng.gauss(0, sd) for t, v in A.items()} for _ in range(n)]
+
+
+def test_noise_is_the_largest_difference_between_equal_requests() -> None:
+    assert noise_nats([A, A, A]) == 0
+    assert noise_nats([A, {**A, "y": -2.25}]) == 0.25
+    assert (
+        noise_nats([A, {"x": -1.0, "y": -2.0, "w": -3.5}]) == 0.5
+    )  # an absent token counts as the smallest of its row
+
+
+def test_two_deterministic_servers_differ_beyond_the_tolerance_or_not_at_all() -> None:
+    assert logprobs_moved([A] * 8, [{**A, "x": -1.09}] * 8, 0.1, "s") is None
+    moved = logprobs_moved([A] * 8, [{**A, "x": -1.4}] * 8, 0.1, "s")
+    assert isinstance(moved, Moved) and "0.40 nats apart" in moved.now
+
+
+def test_with_noise_a_permutation_test_decides() -> None:
+    rng = random.Random(3)
+    tested = logprobs_moved(noisy(rng, 0), noisy(rng, 0.5), 0.1, "s")
+    assert isinstance(tested, ByChance) and tested.p_value <= ALPHA
+    assert logprobs_moved(noisy(rng, 0), noisy(rng, 0), 0.1, "s") is None
+
+
+def test_the_p_value_is_scipys() -> None:
+    rng = random.Random(5)
+    old, new = [[["t", rng.gauss(-1, 0.4)] for _ in range(9)], [["t", rng.gauss(-1.35, 0.4)] for _ in range(9)]]
+    tested = samples_moved({"d": old}, {"d": new}, "s")
+    values = [[row[1] for row in rows] for rows in (old, new)]
+    exact = permutation_test(
+        values,
+        lambda a, b, axis: abs(a.mean(axis) - b.mean(axis)),
+        vectorized=True,
+        alternative="greater",
+        n_resamples=99_999,
+    )
+    assert tested is not None
+    assert tested.p_value == pytest.approx(exact.pvalue, abs=0.01)
+
+
+def test_healthy_samples_alarm_no_more_often_than_the_test_says() -> None:
+    """500 pairs of samples of one server: at 5 % no more than 5 % and three standard errors."""
+    rng, alarms = random.Random(7), 0
+    for number in range(500):
+        old, new = ([["t", rng.gauss(-1, 0.5)] for _ in range(12)] for _ in range(2))
+        tested = samples_moved({"d": old}, {"d": new}, str(number))
+        alarms += tested is not None and tested.p_value <= 0.05
+    assert alarms <= 500 * 0.05 + 3 * (500 * 0.05 * 0.95) ** 0.5
+
+
+def test_another_temperature_shows_in_the_samples_and_in_bare_texts() -> None:
+    rng = random.Random(9)
+    old, hot = ([["t", rng.gauss(mean, 0.5)] for _ in range(24)] for mean in (-1.9, -2.6))
+    assert (tested := samples_moved({"d": old}, {"d": hot}, "s")) and tested.p_value <= ALPHA
+    calm, wild = (
+        [["".join(rng.choices("abcde ", weights, k=30)), None] for _ in range(24)]
+        for weights in ([9, 1, 1, 1, 1, 1], [1] * 6)
+    )
+    assert (tested := samples_moved({"d": calm}, {"d": wild}, "s")) and tested.p_value <= ALPHA
+    assert samples_moved({"d": []}, {"d": calm}, "s") is None
+
+
+def greedy(*rows: tuple[str, float, float]) -> list[list[object]]:
+    return [list(row) for row in rows]
+
+
+BOAT = greedy(("A", -0.1, 3.0), (" boat", -0.5, 2.0), (".", -0.2, 4.0))
+
+
+@pytest.mark.parametrize(
+    ("now", "moved"),
+    [
+        (BOAT, False),
+        (greedy(("A", -0.15, 3.0), (" boat", -0.5, 2.0), (".", -0.2, 4.0)), False),
+        (greedy(("A", -0.1, 3.0), (" ship", -0.5, 2.0), (".", -0.2, 4.0)), True),
+        (greedy(("A", -0.1, 3.0), (" boat", -1.5, 2.0), (".", -0.2, 4.0)), True),
+        (BOAT[:2], True),
+    ],
+    ids=["same", "within tolerance", "another word", "another likelihood", "shorter"],
+)
+def test_a_greedy_answer(now: list[list[object]], moved: bool) -> None:
+    assert (greedy_moved(BOAT, now, 0.1) is not None) == moved
+
+
+def test_a_near_tie_may_flip() -> None:
+    tie = greedy(("A", -0.1, 3.0), (" boat", -0.5, 0.15), (".", -0.2, 4.0))
+    assert greedy_moved(tie, greedy(("A", -0.1, 3.0), (" ship", -0.6, 0.15), ("!", -9.0, 4.0)), 0.1) is None
+
+
+TOKENS = {"tokens.c.short": 31, "tokens.c.long": 73, "tokens.r.short": 18}
+PRINT = {"logprobs.p": {"times": 8, "rows": [A]}, "greedy.g": BOAT}
+
+
+@pytest.mark.parametrize(
+    ("now", "parts"),
+    [
+        ({"tokens.c.short": 12, "tokens.c.long": 54, "tokens.r.short": -1}, {"chat template"}),
+        ({"tokens.c.short": 31, "tokens.c.long": 70, "tokens.r.short": 18}, {"tokenizer"}),
+        ({"tokens.c.short": 12, "tokens.c.long": 54, "tokens.r.short": 18}, {"chat template or tokenizer"}),
+        ({"logprobs.p": {"times": 8, "rows": [{**A, "x": -2.0}]}}, {"weights or precision"}),
+        ({"greedy.g": BOAT[:1]}, {"sampling defaults"}),
+        ({"greedy.g": BOAT[:1], "logprobs.p": {"times": 8, "rows": [{**A, "x": -2.0}]}}, {"weights or precision"}),
+    ],
+    ids=["template", "tokenizer", "either", "weights", "penalty", "both"],
+)
+def test_what_moved_points_to_a_part(now: dict[str, object], parts: set[str]) -> None:
+    old = {**TOKENS, **PRINT}
+    assert {change.part for change in changes(old, {**old, **now}, 0.1)} == parts
+
+
+def test_answers_that_moved_with_the_template_do_not_accuse_the_weights() -> None:
+    old = {**TOKENS, **PRINT}
+    found = changes(
+        old, {**{k: v - 19 for k, v in TOKENS.items()}, "logprobs.p": {"times": 8, "rows": [{**A, "x": -2.0}]}}, 0.1
+    )
+    assert "weights or precision" not in {change.part for change in found}
