@@ -136,20 +136,34 @@ class Case(Strict):
 
 def load_cases(folder: Path) -> list[Case]:
     """Read every case file of a folder. Raises BadInput on the first mistake."""
+    cases = [case for file in case_files(folder) for case in read_case_file(file)]
+    refuse_twins(cases)
+    return cases
+
+
+def case_files(folder: Path) -> list[Path]:
+    """The case files of a folder, sorted. Raises BadInput when there is none."""
     files = sorted((*folder.glob("*.yaml"), *folder.glob("*.yml")))
     if not files:
         raise BadInput(f"{folder}: no case files (*.yaml); add one or name the right folder")
-    cases = [case for file in files for case in read_case_file(file)]
+    return files
+
+
+def refuse_twins(cases: list[Case]) -> None:
+    """Raise BadInput when an id stands twice."""
     for name, count in Counter(case.id for case in cases).items():
         if count > 1:
             where = ", ".join(dict.fromkeys(case.source for case in cases if case.id == name))
             raise BadInput(f"{where}: key 'id' has value {name!r} {count} times; give every case its own id")
-    return cases
 
 
 def read_case_file(path: Path) -> list[Case]:
     """Read one file; a case with `each` becomes one case a row."""
-    data = read_yaml(path)
+    return cases_in(read_yaml(path), str(path))
+
+
+def cases_in(data: Any, path: str) -> list[Case]:
+    """The cases that a file's content means; `path` names it in messages. Raises BadInput."""
     if not isinstance(data, list) or not data:
         raise BadInput(f"{path}: holds no cases; a case file is a list of cases (- id: ...)")
     found = []
@@ -159,7 +173,7 @@ def read_case_file(path: Path) -> list[Case]:
         where = f"{path}, case {entry.get('id', f'number {number}')!r}"
         for row in _rows(entry, where):
             case = build(Case, row, where)
-            case._source = str(path)
+            case._source = path
             found.append(case)
     return found
 
