@@ -31,9 +31,10 @@ class Checked:
     def __str__(self) -> str:
         if self.refused:
             return f"{self.path}: bad input"
+        cases = f"{self.path}: {self.cases} case{'s' if self.cases != 1 else ''}"
         if not self.good + self.bad:
-            return f"{self.path}: {self.cases} cases, nothing to try: no example answers"
-        return f"{self.path}: {self.cases} cases, {self.good} good and {self.bad} bad answers tried"
+            return f"{cases}, nothing to try: no example answers"
+        return f"{cases}, {self.good} good and {self.bad} bad answers tried"
 
 
 def check_files(paths: list[Path], allow_missing: bool = False, every_check: bool = False) -> list[Checked]:

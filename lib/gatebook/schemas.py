@@ -7,15 +7,17 @@ import re
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from gatebook.judge.checks import CHECKS
 from gatebook.judge.checks.shape import Schema, params_schema, told
 from gatebook.judge.verdict import Verdict
 from gatebook.plan import project
-from gatebook.plan.cases import Case
+from gatebook.plan.cases import Ask, Case
 from gatebook.plan.settings import Profile
 
 PLACEHOLDER: Schema = {"type": "string", "pattern": r"\{\{\w+\}\}"}
-BEGIN, END = "<!-- checks: written by `make schema` -->", "<!-- end of checks -->"
+BEGIN, END = "<!-- {}: written by `make schema` -->", "<!-- end of {} -->"
 
 
 def case_schema() -> Schema:
@@ -108,6 +110,18 @@ def checks_table() -> str:
     return "\n".join(lines)
 
 
+def fields_table(model: type[BaseModel]) -> str:
+    """Every key of a case, or of one of its requests, as Markdown."""
+    schema = model.model_json_schema()
+    lines = ["| key | what it is |", "|---|---|"]
+    for name, field in schema["properties"].items():
+        needed = " (required)" if name in schema.get("required", []) else ""
+        lines.append(
+            f"| `{name}`{needed} | `{_cell(_kind(field))}` {_cell(' '.join(field.get('description', '').split()))} |"
+        )
+    return "\n".join(lines)
+
+
 def _parameters(schema: Schema) -> str:
     if "properties" not in schema:
         return f"`{_cell(_kind(schema))}`"
@@ -143,12 +157,7 @@ def _cell(text: str) -> str:
 
 def rendered(root: Path) -> dict[Path, str]:
     """Every generated file with what belongs in it."""
-    guide = root / "docs" / "cases.md"
-    around = re.escape(BEGIN) + ".*?" + re.escape(END)
-    block = f"{BEGIN}\n\n{checks_table()}\n\n{END}"
-    schemas = {
-        "case": case_schema(), "profile": profile_schema(), "verdict": Verdict.model_json_schema(),
-    }  # fmt: skip
+    schemas = {"case": case_schema(), "profile": profile_schema(), "verdict": Verdict.model_json_schema()}
     found = {
         root / "docs" / "schema" / f"{name}.schema.json": json.dumps(
             schema, indent=1, sort_keys=True, ensure_ascii=False
@@ -156,7 +165,13 @@ def rendered(root: Path) -> dict[Path, str]:
         + "\n"
         for name, schema in schemas.items()
     }
-    return {**found, guide: re.sub(around, lambda _: block, guide.read_text(encoding="utf-8"), flags=re.DOTALL)}
+    guide = root / "docs" / "cases.md"
+    text = guide.read_text(encoding="utf-8")
+    for name, table in (("keys", fields_table(Case)), ("request keys", fields_table(Ask)), ("checks", checks_table())):
+        begin, end = BEGIN.format(name), END.format(name)
+        block = f"{begin}\n\n{table}\n\n{end}"
+        text = re.sub(re.escape(begin) + ".*?" + re.escape(end), lambda _, block=block: block, text, flags=re.DOTALL)  # type: ignore[misc]
+    return {**found, guide: text}
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ class Ask(Strict):
     """One request of a case. What it leaves out comes from the case."""
 
     name: str
+    """Names the request in records and reasons."""
     path: str | None = None
     """GET this path instead of a chat completion, relative to the base URL (`models`) or to the host (`/version`)."""
     messages: list[dict[str, Any]] | None = None
@@ -34,6 +35,7 @@ class Ask(Strict):
     follows: str | None = None
     """Goes on with the conversation of this earlier ask: its messages and the model's own answer come before these."""
     stream: bool | None = None
+    """false asks for a plain reply."""
     finish: Finish | None = None
 
 
@@ -41,25 +43,35 @@ class Case(Strict):
     """One prompt or conversation with request options and expectations."""
 
     id: str
+    """Its name for good: results are compared by it. Lower-case letters, digits, '-' and '.'."""
     notebook: str
+    """The notebook that asks it, such as 02_structured_output."""
     group: str
+    """`<prefix>.<name>`: the cases that one policy of the profile judges together."""
     suites: list[Suite] = Field(default_factory=list)
     """Where it runs; every case runs in `full`."""
     why: str
+    """One sentence for whoever reads the red line."""
     messages: list[dict[str, Any]] = Field(default_factory=list)
+    """The conversation, as the API takes it."""
     options: dict[str, Any] = Field(default_factory=dict)
+    """Everything else of the request: temperature, max_tokens, response_format, tools ..."""
     stream: bool = True
+    """Ask for a streamed reply."""
     asks: list[Ask] = Field(default_factory=list)
     """Several requests of one case; without them it is asked once."""
     finish: Finish = "stop"
-    """The finish_reason of a good answer."""
+    """The finish_reason of a good answer; `any` where a cut is no fault."""
     negative: bool = False
     """The server may refuse with a clean 4xx; that is then a result."""
     canary: bool = False
     """A plain request must still be answered afterwards."""
     expect: list[dict[str, Any]] = Field(default_factory=list)
+    """One check an item: `- name: parameters`."""
     good: list[str] = Field(default_factory=list)
+    """Answers that every check must pass: tried by `gatebook cases check`, never sent."""
     bad: list[str] = Field(default_factory=list)
+    """Answers that some check must fail."""
 
     _source: str = PrivateAttr(default="")
 

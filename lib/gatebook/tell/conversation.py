@@ -87,7 +87,8 @@ class Answered:
             *((name.replace("_", " "), answer.tokens(name)) for name in ("prompt_tokens", "completion_tokens")),
             ("attempts", len(exchange.attempts) if len(exchange.attempts) > 1 else None),
         ]  # fmt: skip
-        return " · ".join(f"{name} {value}" for name, value in known if value is not None)
+        shown = ((name, f"{value:.0f}" if isinstance(value, float) else value) for name, value in known)
+        return " · ".join(f"{name} {value}" for name, value in shown if value is not None)
 
 
 class Shown(list[Answered]):
