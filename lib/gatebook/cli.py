@@ -193,7 +193,7 @@ def cases_check(
     print(
         f"{len(refused)} of {len(found)} files cannot be read"
         if refused
-        else f"{len(problems)} problems"
+        else f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
         if problems
         else f"no problem: {tried} answers tried"
         if tried

@@ -42,7 +42,10 @@ PACKAGES = (
 def check_case(case: Case) -> None:
     """Every check known, every parameter valid, the notebook there and one that asks. Raises BadInput."""
     validate(case)
-    project.notebook_file(case.notebook)
+    try:
+        project.notebook_file(case.notebook)
+    except BadInput as error:
+        raise BadInput(f"{case.source}, case {case.id!r}, key 'notebook': {error}") from None
     if case.notebook in ASK_NOTHING:
         raise BadInput(
             f"{case.source}, case {case.id!r}, key 'notebook': {case.notebook!r} asks no cases; name another notebook"
