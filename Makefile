@@ -50,8 +50,8 @@ format: setup  ## format and fix what can be fixed
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-schema: setup  ## write docs/schema/verdict.schema.json from the model
-	$(BIN)/python -c "import json; from gatebook.judge.verdict import Verdict; print(json.dumps(Verdict.model_json_schema(), indent=1, sort_keys=True))" > docs/schema/verdict.schema.json
+schema: setup  ## write docs/schema/*.json and the table of checks in docs/cases.md from the code
+	$(BIN)/python -m gatebook.schemas
 
 pins: setup  ## write requirements.txt anew from requirements.in
 	$(BIN)/python -m piptools compile --quiet --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header --output-file requirements.txt requirements.in

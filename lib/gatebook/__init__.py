@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gatebook.explore import Explorer
     from gatebook.workbook import Workbook
 
-__all__ = ["Workbook", "__version__"]
+__all__ = ["Explorer", "Workbook", "__version__"]
 __version__ = "0.1.0"
 
 
@@ -17,4 +18,8 @@ def __getattr__(name: str) -> Any:
         from gatebook.workbook import Workbook
 
         return Workbook
+    if name == "Explorer":
+        from gatebook.explore import Explorer
+
+        return Explorer
     raise AttributeError(f"module 'gatebook' has no attribute {name!r}")

@@ -20,6 +20,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+cases_app = typer.Typer(help="Write cases: check them, import them in bulk (docs/cases.md).", no_args_is_help=True)
+app.add_typer(cases_app, name="cases")
 ProfileOption = Annotated[Path, typer.Option("--profile", help="Profile: a YAML in params/.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder in outputs/.")]
 
@@ -162,6 +164,62 @@ def doctor() -> None:
     for ok, what, todo in findings:
         print(f"{'ok     ' if ok else 'MISSING'} {what}{'' if ok else ': ' + todo}")
     raise SystemExit(0 if all(ok for ok, _, _ in findings) else 75)
+
+
+@cases_app.command("check")
+def cases_check(
+    files: Annotated[list[Path] | None, typer.Argument(help="Case files; default: all of params/cases.")] = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="A case that judges a text may have no example answers.")
+    ] = False,
+    every_check: Annotated[
+        bool, typer.Option("--every-check", help="Every check that judges a text must fail a bad example of its case.")
+    ] = False,
+) -> None:
+    """Read case files as a run would and try every good and bad example by its case's own checks.
+
+    Exit codes: 0 all agree · 1 an example disagrees or is missing · 2 bad input.
+    """
+    from gatebook.casefiles import check_files
+
+    found = check_files(files or [], allow_missing, every_check)
+    problems = [problem for one in found for problem in one.problems]
+    refused = [one.refused for one in found if one.refused]
+    for line in (*found, *problems):
+        print(line)
+    for line in refused:
+        print(f"gatebook: {line}", file=sys.stderr)
+    tried = sum(one.good + one.bad for one in found)
+    print(
+        f"{len(refused)} of {len(found)} files cannot be read"
+        if refused
+        else f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+        if problems
+        else f"no problem: {tried} answers tried"
+        if tried
+        else "no problem, but nothing was tried: no case here has an example answer"
+    )
+    raise SystemExit(2 if refused else 1 if problems else 0)
+
+
+@cases_app.command("import")
+def cases_import(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV (UTF-8) or JSONL: one case a row.")],
+    into: Annotated[Path, typer.Option(help="The new case file, such as params/cases/tickets.yaml.")],
+    columns: Annotated[
+        str | None, typer.Option("--map", help="target=column, comma-separated: id=ticket_no,user=question,good=answer")
+    ] = None,
+    template: Annotated[
+        Path | None, typer.Option(help="A YAML with one case and {{column}} placeholders, instead of targets.")
+    ] = None,
+    notebook: Annotated[str | None, typer.Option(help="Without a template: the notebook, 06_scenarios.")] = None,
+    group: Annotated[str | None, typer.Option(help="Without a template: the group, scenarios.tickets.")] = None,
+    why: Annotated[str | None, typer.Option(help="Without a template: why these cases exist.")] = None,
+) -> None:
+    """Make a case file from a table; nothing is written when any row is bad (docs/cases.md)."""
+    from gatebook.importing import import_cases
+
+    print(import_cases(file, into, columns, template, notebook=notebook, group=group, why=why))
 
 
 def _tell(run: Any, verdict: Any, as_json: bool) -> None:

@@ -83,6 +83,7 @@ def _text(target: Target, identity: Identity, url: str) -> str:
     groups = dict.fromkeys(g for case in cases for g in (contract_group(case.group), case.group))
     template = load_profile(project.root() / "params" / "qwen3-4b.yaml")
     lines = [
+        "# yaml-language-server: $schema=../docs/schema/profile.schema.json",
         f"# Written by `gatebook init` for {url}. Read it, set `revision`, and commit it.",
         "target:",
         "  server: external",

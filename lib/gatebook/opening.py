@@ -22,6 +22,8 @@ from gatebook.record.run import Manifest, Run, new_name, now
 
 OVERALL = "90_verdict"
 """The notebook that judges the others; it always runs."""
+ASK_NOTHING = (OVERALL, "00_explore")
+"""Notebooks that no case can belong to: the verdict, and the one for people."""
 PACKAGES = (
     "gatebook",
     "httpx",
@@ -38,16 +40,24 @@ PACKAGES = (
 )
 
 
+def check_case(case: Case) -> None:
+    """Every check known, every parameter valid, the notebook there and one that asks. Raises BadInput."""
+    validate(case)
+    try:
+        project.notebook_file(case.notebook)
+    except BadInput as error:
+        raise BadInput(f"{case.source}, case {case.id!r}, key 'notebook': {error}") from None
+    if case.notebook in ASK_NOTHING:
+        raise BadInput(
+            f"{case.source}, case {case.id!r}, key 'notebook': {case.notebook!r} asks no cases; name another notebook"
+        )
+
+
 def planned(profile: Profile, suite: Suite, only: list[str] | None) -> list[Case]:
     """The cases of a run, every one of them valid and judgeable. Raises BadInput."""
     cases = load_cases(project.cases_dir())
     for case in cases:
-        validate(case)
-        project.notebook_file(case.notebook)
-        if case.notebook == OVERALL:
-            raise BadInput(
-                f"{case.source}, case {case.id!r}, key 'notebook': {OVERALL!r} asks nothing; name another notebook"
-            )
+        check_case(case)
     chosen = select(cases, suite, only)
     check_plan(profile, chosen, {contract_group(case.group) for case in chosen})
     for name in profile.excused:

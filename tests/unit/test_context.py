@@ -195,7 +195,7 @@ def test_questions_of_a_length_share_one_text() -> None:
     [
         ({"limit": 1020}, "the server serves 1,020"),
         ({"budget": 900}, "cut by limits.document_budget_tokens"),
-        ({"tell": 7}, "counts no more tokens"),
+        ({"tell": 7}, "too few to be the whole text"),
     ],
 )
 def test_what_is_not_asked_says_why(given: dict[str, Any], said: str) -> None:

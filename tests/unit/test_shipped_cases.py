@@ -11,51 +11,38 @@ import nbformat
 import pytest
 import yaml
 from gatebook.judge.checks import validate
-from gatebook.judge.evidence import Evidence, Reply
-from gatebook.judge.finding import Outcome, worst
-from gatebook.judge.findings import contract_group, expectations
+from gatebook.judge.examples import text_checks, try_examples
+from gatebook.judge.findings import contract_group
 from gatebook.opening import planned
-from gatebook.plan.cases import Case, load_cases, read_case_file, select
+from gatebook.plan.cases import load_cases, read_case_file, select
 from gatebook.plan.settings import SUITES, Profile, load_profile
-from gatebook.record.identity import Identity
-
-from tests.unit.replies import chat_body, plain, profile
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = load_cases(ROOT / "params" / "cases")
 PROFILES = sorted((ROOT / "params").glob("*.yaml"))
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+FOR_PEOPLE = ROOT / "notebooks" / "00_explore.ipynb"
+"""No part of any run: no parameters, no gate."""
+NOTEBOOKS = [path for path in sorted((ROOT / "notebooks").glob("*.ipynb")) if path != FOR_PEOPLE]
 
 
-def outcome(case: Case, text: str) -> Outcome:
-    """What the case's own expectations say when every request is answered with this text."""
-    replies = [Reply(ask, plain(chat_body(text, id=ask.name), key=f"{case.id}/{ask.name}")) for ask in case.requests()]
-    seen = Evidence(case, replies, Identity(), profile())
-    return worst([result.outcome for _, _, result in expectations(seen)])
-
-
-GOOD = [(case, text) for case in CASES for text in case.good]
-BAD = [(case, text) for case in CASES for text in case.bad]
+TRIED = [(case, tried) for case in CASES for tried in try_examples(case)]
 
 
 def test_there_are_cases_with_answers_to_try_them_on() -> None:
-    assert len(CASES) > 100 and len(GOOD) > 100 and len(BAD) > 100
+    kinds = Counter(tried.kind for _, tried in TRIED)
+    assert len(CASES) > 100 and kinds["good"] > 100 and kinds["bad"] > 100
 
 
 def test_every_good_answer_passes() -> None:
-    assert [(case.id, text) for case, text in GOOD if outcome(case, text) != "pass"] == []
+    assert [(case.id, t.text, t.said) for case, t in TRIED if t.kind == "good" and t.outcome != "pass"] == []
 
 
 def test_every_bad_answer_fails() -> None:
-    assert [(case.id, text) for case, text in BAD if outcome(case, text) != "fail"] == []
-
-
-TEXT_CHECKS = {"json_parses", "json_schema", "json_value", "keyword", "length_chars", "contains_any", "contains_all", "contains_none", "regex", "not_degenerate"}  # fmt: skip
+    assert [(case.id, t.text, t.said) for case, t in TRIED if t.kind == "bad" and t.outcome != "fail"] == []
 
 
 def test_every_case_that_judges_a_text_shows_a_good_and_a_bad_one() -> None:
-    judged = [case for case in CASES if any(TEXT_CHECKS & item.keys() for item in case.expect)]
-    assert [case.id for case in judged if not (case.good and case.bad)] == []
+    assert [case.id for case in CASES if text_checks(case) and not (case.good and case.bad)] == []
 
 
 def test_every_case_is_valid_says_why_and_has_an_id_of_its_own() -> None:
@@ -211,6 +198,7 @@ def test_only_collect_asks_and_only_the_last_cell_is_the_gate(notebook: Path) ->
     ].source == "book.gate()"
 
 
+@pytest.mark.parametrize("notebook", [FOR_PEOPLE, *NOTEBOOKS], ids=lambda path: path.stem)
 def test_the_logic_is_in_the_library(notebook: Path) -> None:
     for cell in code_cells(notebook):
         assert len(cell.source.splitlines()) <= 12, cell.id
@@ -228,11 +216,18 @@ def test_the_logic_is_in_the_library(notebook: Path) -> None:
         assert not [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, branches)], cell.id
 
 
+@pytest.mark.parametrize("notebook", [FOR_PEOPLE, *NOTEBOOKS], ids=lambda path: path.stem)
 def test_nothing_that_was_run_is_committed(notebook: Path) -> None:
     nbformat.validate(nbformat.read(notebook, as_version=4))
     for cell in code_cells(notebook):
         assert (cell.outputs, cell.execution_count) == ([], None), cell.id
     assert set(nbformat.read(notebook, as_version=4).metadata) <= {"kernelspec", "language_info"}
+
+
+def test_the_notebook_for_people_gates_nothing_and_saves_nothing_when_it_is_run() -> None:
+    source = "\n".join(cell.source for cell in code_cells(FOR_PEOPLE))
+    assert "Explorer()" in source
+    assert [word for word in ("Workbook", "gate(", "collect(", ".save(") if word in source] == []
 
 
 def test_case_files_are_read_whole_and_in_order() -> None:

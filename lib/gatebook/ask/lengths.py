@@ -12,6 +12,8 @@ Count = Callable[[str, str], Awaitable[int | None]]
 """(name, text) -> tokens of a prompt with this text alone, as the server counts them; None when it does not answer."""
 RESERVE_TOKENS = 32
 """Between prompt, answer and the context limit: the length is met to 2 %, not to the token."""
+LEAST_TOKENS_A_CHAR = 0.05
+"""No tokenizer has tokens of 20 characters on average."""
 Role = list[dict[str, Any]]
 
 
@@ -76,8 +78,11 @@ class Lengths:
             needles = 0
             if made.needles:
                 needles = (await self._counted(f"ruler/{kind}-needles", made.needles) - overhead) * made.times
-            if per_char <= 0:
-                raise Unfit(f"the server counts no more tokens for {len(made.entries)} characters than for one")
+            if per_char < LEAST_TOKENS_A_CHAR:
+                raise Unfit(
+                    f"the server counts {per_char * len(made.entries):.0f} tokens for {len(made.entries):,} characters: too few to be the "
+                    "whole text, so no length can be met"
+                )
             self._rates[kind] = per_char, needles, overhead
         return self._rates[kind]
 

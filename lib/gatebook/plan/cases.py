@@ -28,6 +28,7 @@ class Ask(Strict):
     """One request of a case. What it leaves out comes from the case."""
 
     name: str
+    """Names the request in records and reasons."""
     path: str | None = None
     """GET this path instead of a chat completion, relative to the base URL (`models`) or to the host (`/version`)."""
     messages: list[dict[str, Any]] | None = None
@@ -36,6 +37,7 @@ class Ask(Strict):
     follows: str | None = None
     """Goes on with the conversation of this earlier ask: its messages and the model's own answer come before these."""
     stream: bool | None = None
+    """false asks for a plain reply."""
     finish: Finish | None = None
 
 
@@ -43,18 +45,25 @@ class Case(Strict):
     """One prompt or conversation with request options and expectations."""
 
     id: str
+    """Its name for good: results are compared by it. Lower-case letters, digits, '-' and '.'."""
     notebook: str
+    """The notebook that asks it, such as 02_structured_output."""
     group: str
+    """`<prefix>.<name>`: the cases that one policy of the profile judges together."""
     suites: list[Suite] = Field(default_factory=list)
     """Where it runs; every case runs in `full`."""
     why: str
+    """One sentence for whoever reads the red line."""
     messages: list[dict[str, Any]] = Field(default_factory=list)
+    """The conversation, as the API takes it."""
     options: dict[str, Any] = Field(default_factory=dict)
+    """Everything else of the request: temperature, max_tokens, response_format, tools ..."""
     stream: bool = True
+    """Ask for a streamed reply."""
     asks: list[Ask] = Field(default_factory=list)
     """Several requests of one case; without them it is asked once."""
     finish: Finish = "stop"
-    """The finish_reason of a good answer."""
+    """The finish_reason of a good answer; `any` where a cut is no fault."""
     negative: bool = False
     """The server may refuse with a clean 4xx; that is then a result."""
     canary: bool = False
@@ -64,8 +73,11 @@ class Case(Strict):
     over: str | None = None
     """Asks nothing: judged from the outcomes of all cases of this group."""
     expect: list[dict[str, Any]] = Field(default_factory=list)
+    """One check an item: `- name: parameters`."""
     good: list[str] = Field(default_factory=list)
+    """Answers that every check must pass: tried by `gatebook cases check`, never sent."""
     bad: list[str] = Field(default_factory=list)
+    """Answers that some check must fail."""
 
     _source: str = PrivateAttr(default="")
 
@@ -150,20 +162,34 @@ class Case(Strict):
 
 def load_cases(folder: Path) -> list[Case]:
     """Read every case file of a folder. Raises BadInput on the first mistake."""
+    cases = [case for file in case_files(folder) for case in read_case_file(file)]
+    refuse_twins(cases)
+    return cases
+
+
+def case_files(folder: Path) -> list[Path]:
+    """The case files of a folder, sorted. Raises BadInput when there is none."""
     files = sorted((*folder.glob("*.yaml"), *folder.glob("*.yml")))
     if not files:
         raise BadInput(f"{folder}: no case files (*.yaml); add one or name the right folder")
-    cases = [case for file in files for case in read_case_file(file)]
+    return files
+
+
+def refuse_twins(cases: list[Case]) -> None:
+    """Raise BadInput when an id stands twice."""
     for name, count in Counter(case.id for case in cases).items():
         if count > 1:
             where = ", ".join(dict.fromkeys(case.source for case in cases if case.id == name))
             raise BadInput(f"{where}: key 'id' has value {name!r} {count} times; give every case its own id")
-    return cases
 
 
 def read_case_file(path: Path) -> list[Case]:
     """Read one file; a case with `each` becomes one case a row."""
-    data = read_yaml(path)
+    return cases_in(read_yaml(path), str(path))
+
+
+def cases_in(data: Any, path: str) -> list[Case]:
+    """The cases that a file's content means; `path` names it in messages. Raises BadInput."""
     if not isinstance(data, list) or not data:
         raise BadInput(f"{path}: holds no cases; a case file is a list of cases (- id: ...)")
     found = []
@@ -173,7 +199,7 @@ def read_case_file(path: Path) -> list[Case]:
         where = f"{path}, case {entry.get('id', f'number {number}')!r}"
         for row in _rows(entry, where):
             case = build(Case, row, where)
-            case._source = str(path)
+            case._source = path
             found.append(case)
     return found
 

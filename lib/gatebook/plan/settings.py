@@ -187,6 +187,12 @@ def _is_secret(key: str, value: Any) -> bool:
     return bool(_SECRET_KEY.search(key) or _SECRET_VALUE.search(str(value)))
 
 
+def holds_secret(text: str) -> bool:
+    """Whether any word of a text looks like a key: for prompts and tables, where it may stand inside a sentence."""
+    words = re.split(r"[\s\"'`,;()<>\[\]{}=：，。；]+", text)
+    return bool(re.search(r"\b(Bearer|Basic)\s+[\w.+/\-]{16,}", text)) or any(_SECRET_VALUE.search(w) for w in words)
+
+
 def with_target(profile: Profile, **changes: str | None) -> Profile:
     """The profile with target fields replaced by what the command line says; None leaves a field."""
     kept = {key: value for key, value in changes.items() if value is not None}

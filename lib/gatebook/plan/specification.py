@@ -43,9 +43,11 @@ def text(language: str, seed: int, chars: int) -> str:
     """The specification with about `chars` characters, never fewer sections than the question needs."""
     sections = LEAST_SECTIONS + seed % 3
     each = max((chars - 200) // (sections - 1), 60)
-    return "\n".join(
-        [_SAYS[language][5], *(_section(language, seed, i, sections, each) for i in range(1, sections + 1))]
-    )
+    whole = _SAYS[language][5]
+    for i in range(1, sections + 1):
+        room = each * (i if i < SECTION else i - 1) - len(whole)  # what one section lacks, the next one has
+        whole += "\n" + _section(language, seed, i, room)
+    return whole
 
 
 def question(language: str, seed: int) -> Question:
@@ -55,7 +57,7 @@ def question(language: str, seed: int) -> Question:
     return Question(_SAYS[language][6], answers, tuple(f"{clause} {module}" for module, clause in found))
 
 
-def _section(language: str, seed: int, i: int, sections: int, size: int) -> str:
+def _section(language: str, seed: int, i: int, size: int) -> str:
     says, rng = _SAYS[language], _random(seed, f"section {i}")
     if i == SECTION:
         head = says[1].format(i=i)

@@ -17,7 +17,9 @@ M = TypeVar("M", bound=BaseModel)
 class Strict(BaseModel):
     """A frozen model that refuses keys it does not know and values of another type."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -46,18 +48,25 @@ _UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _map
 def read_yaml(path: Path) -> Any:
     """Parse one YAML file. Raises BadInput when it is missing or unreadable."""
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506 (a SafeLoader)
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file; check the path") from None
     except IsADirectoryError:
         raise BadInput(f"{path}: is a folder; name a YAML file in it") from None
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: cannot be read ({error}); it must be a UTF-8 YAML file") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Parse YAML; `where` names the file in the message. Raises BadInput."""
+    try:
+        return yaml.load(text, Loader=_UniqueKeys)  # noqa: S506 (a SafeLoader)
     except (yaml.YAMLError, TypeError, ValueError) as error:
-        where = getattr(error, "problem_mark", None)
-        line = f", line {where.line + 1}" if where else ""
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
         said = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise BadInput(f"{path}{line}: not valid YAML: {said}; fix this line (quote it if it is text)") from None
+        raise BadInput(f"{where}{line}: not valid YAML: {said}; fix this line (quote it if it is text)") from None
 
 
 def build(model: type[M], data: Any, where: str) -> M:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from gatebook.judge.verdict import Verdict
 from gatebook.record.executed import unfinished
 from gatebook.record.run import Run
-from gatebook.tell.conversation import conversation, pretty
 from gatebook.tell.standing import standings
 from gatebook.tell.text import excerpt, visible
+from gatebook.tell.turns import conversation, pretty
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -25,6 +25,8 @@ class Registered:
     run: Check
     params: TypeAdapter[Any]
     needs: Needs | None
+    judges_text: bool
+    """Whether an answer's text alone decides, so that its cases can carry good and bad examples."""
 
 
 CHECKS: dict[str, Registered] = {}
@@ -34,11 +36,14 @@ class Params(Strict):
     """Base of a check's parameters as they stand in a case file."""
 
 
-def check(name: str, params: Any, needs: Needs | None = None) -> Callable[[Check], Check]:
-    """Register a pure function of the evidence under the name that case files use."""
+def check(name: str, params: Any, needs: Needs | None = None, judges_text: bool = True) -> Callable[[Check], Check]:
+    """Register a pure function of the evidence under the name that case files use.
+
+    `judges_text=False` where identity, timings, ids or the difference of two replies decide: no example answer can show that.
+    """
 
     def register(function: Check) -> Check:
-        CHECKS[name] = Registered(function, TypeAdapter(params), needs)
+        CHECKS[name] = Registered(function, TypeAdapter(params), needs, judges_text)
         return function
 
     return register

@@ -26,7 +26,7 @@ class Range(Params):
     min: int
 
 
-@check("model_listed", Literal[True])
+@check("model_listed", Literal[True], judges_text=False)
 def model_listed(evidence: Evidence, _: bool) -> Result:
     """/v1/models lists the profile's model name."""
     wanted, served = evidence.profile.target.model, evidence.identity.models
@@ -37,7 +37,7 @@ def model_listed(evidence: Evidence, _: bool) -> Result:
     return Result("fail", f"model {wanted!r} is not served; served: {', '.join(served)}", ", ".join(served), wanted)
 
 
-@check("engine_told", Literal[True])
+@check("engine_told", Literal[True], judges_text=False)
 def engine_told(evidence: Evidence, _: bool) -> Result:
     """The engine is one we know, with its version."""
     identity = evidence.identity
@@ -50,7 +50,7 @@ def engine_told(evidence: Evidence, _: bool) -> Result:
     )
 
 
-@check("context_limit", Literal[True])
+@check("context_limit", Literal[True], judges_text=False)
 def context_limit(evidence: Evidence, _: bool) -> Result:
     """The served context is at least the profile's target.context_tokens."""
     wanted, served = evidence.profile.target.context_tokens, evidence.identity.context_tokens
@@ -65,7 +65,7 @@ def context_limit(evidence: Evidence, _: bool) -> Result:
     )
 
 
-@check("wrong_model", Literal[True])
+@check("wrong_model", Literal[True], judges_text=False)
 def wrong_model(evidence: Evidence, _: bool) -> Result:
     """A model name that nobody serves: vLLM refuses it; llama.cpp and SGLang are known to answer all the same."""
     reply = evidence.replies[0]
@@ -83,7 +83,7 @@ def wrong_model(evidence: Evidence, _: bool) -> Result:
     )
 
 
-@check("prompt_tokens", Literal[True])
+@check("prompt_tokens", Literal[True], judges_text=False)
 def prompt_tokens(evidence: Evidence, _: bool) -> Result:
     """usage.prompt_tokens of fixed messages: an exact fingerprint of chat template and tokenizer.
 
@@ -102,7 +102,7 @@ def prompt_tokens(evidence: Evidence, _: bool) -> Result:
     return Result("pass", f"prompt tokens: {shown}", shown)
 
 
-@check("ttft_ms", Literal["limit"])
+@check("ttft_ms", Literal["limit"], judges_text=False)
 def ttft_ms(evidence: Evidence, _: str) -> Result:
     """Time to first token within limits.ttft_ms."""
     reply = evidence.replies[0]
@@ -114,7 +114,7 @@ def ttft_ms(evidence: Evidence, _: str) -> Result:
     )
 
 
-@check("total_ms", Literal["limit"])
+@check("total_ms", Literal["limit"], judges_text=False)
 def total_ms(evidence: Evidence, _: str) -> Result:
     """Last token within limits.total_ms."""
     reply = evidence.replies[0]
@@ -142,7 +142,7 @@ def _timed(reply: Reply, measured: float | None, limit: float, what: str) -> Res
     return Result("fail", f"{what} after {measured:.0f} ms, limit {limit:g} ms", round(measured, 1), limit, "ms")
 
 
-@check("stream_equals_plain", Literal[True], needs_asks("plain", "streamed", "again"))
+@check("stream_equals_plain", Literal[True], needs_asks("plain", "streamed", "again"), judges_text=False)
 def stream_equals_plain(evidence: Evidence, _: bool) -> Result:
     """At temperature 0 the joined stream says what the plain reply says; asked `plain`, `streamed`, `again` (plain).
 
@@ -163,7 +163,9 @@ def _whole(reply: Reply) -> str:
     return reply.answer.text.rstrip("\ufffd")
 
 
-@check("stop_honoured", Stop, lambda case, params: needs_asks(params.free, params.stopped)(case, params))
+@check(
+    "stop_honoured", Stop, lambda case, params: needs_asks(params.free, params.stopped)(case, params), judges_text=False
+)
 def stop_honoured(evidence: Evidence, params: Stop) -> Result:
     """With a stop string the answer ends before it; shown on an answer that contains the string without it."""
     free, stopped = evidence.reply(params.free).answer, evidence.reply(params.stopped).answer
@@ -180,7 +182,7 @@ def stop_honoured(evidence: Evidence, params: Stop) -> Result:
     return Result("pass", f"ends before {params.stop!r}: {stopped.text[:60]!r}")
 
 
-@check("distinct_answers", Range)
+@check("distinct_answers", Range, judges_text=False)
 def distinct_answers(evidence: Evidence, params: Range) -> Result:
     """Requests without sampling parameters give different answers, as the model's default temperature has it."""
     texts = {reply.answer.text for reply in evidence.replies}
@@ -188,7 +190,7 @@ def distinct_answers(evidence: Evidence, params: Range) -> Result:
     return Result("pass" if len(texts) >= params.min else "fail", reason, len(texts), params.min, "answers")
 
 
-@check("distinct_ids", Literal[True])
+@check("distinct_ids", Literal[True], judges_text=False)
 def distinct_ids(evidence: Evidence, _: bool) -> Result:
     """Equal messages asked again get a reply of their own, with an id of its own: no cache in between."""
     ids = [sorted(reply.answer.ids) for reply in evidence.replies]

@@ -1,0 +1,220 @@
+"""`gatebook cases import`: a table of tickets, questions or labels becomes a case file, all of it or nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gatebook.errors import BadInput
+from gatebook.judge.checks import CHECKS
+from gatebook.judge.checks.shape import params_schema, types_at
+from gatebook.opening import check_case
+from gatebook.plan import project
+from gatebook.plan.cases import cases_in, load_cases
+from gatebook.plan.settings import holds_secret
+from gatebook.plan.strict import parse_yaml, read_yaml
+from gatebook.plan.table import Row, read_table
+from gatebook.plan.writing import SCHEMA_LINE, to_yaml
+from gatebook.record.run import write_new
+
+PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
+TARGETS = ("id", "system", "user", "why", "suites", "good", "bad")
+SAME_AS = {"golden": "good"}
+"""A golden answer is an example that must pass."""
+MOST_TOLD = 5
+
+
+def import_cases(file: Path, into: Path, columns: str | None, template: Path | None, **fixed: str | None) -> str:
+    """Write `into` and say what it holds. Raises BadInput naming line and column; then nothing was written."""
+    if into.suffix not in (".yaml", ".yml") or not into.parent.is_dir():
+        raise BadInput(f"--into has value '{into}': must be a new .yaml file in a folder that exists")
+    if into.exists():
+        raise BadInput(f"{into}: exists already; nothing is written over, name a new file")
+    names = _mapping(columns)
+    entry = _read_template(template, fixed) if template else _make_template(names, fixed)
+    rows = list(read_table(file))
+    used = {name: names.get(name, name) for name in _names(entry)}
+    for name, column in used.items():
+        if column not in rows[0].cells:
+            raise BadInput(f"{file}: has no column {column!r} (for {name!r}); its columns: {', '.join(rows[0].cells)}")
+    filled, changed = _fill_rows(file, entry, rows, used, _taken(into))
+    source = f"# Imported from {file.name} by `gatebook cases import`: {len(rows)} cases, one a row of `each`.\n"
+    text = (SCHEMA_LINE if into.resolve().parent == project.cases_dir().resolve() else "") + source + to_yaml([filled])
+    written = cases_in(parse_yaml(text, str(into)), str(into))
+    assert [c.model_dump() for c in written] == [c.model_dump() for c in cases_in([filled], str(into))]
+    write_new(into, text)
+    return (
+        f"wrote {into}: {len(rows)} cases of group {written[0].group}{changed}\n"
+        f"next: gatebook cases check {into}; give the group a policy in your profile (groups)"
+    )
+
+
+def _mapping(columns: str | None) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for part in (columns or "").split(",") if columns else ():
+        name, equals, column = (piece.strip() for piece in part.partition("="))
+        name = SAME_AS.get(name, name)
+        if not (name and equals and column) or name in found:
+            raise BadInput(f"--map has {part!r}: must be target=column, separated by commas, every target once")
+        found[name] = column
+    return found
+
+
+def _read_template(path: Path, fixed: dict[str, str | None]) -> dict[str, Any]:
+    if given := [name for name, value in fixed.items() if value is not None]:
+        raise BadInput(f"--{given[0]} and --template: the template says it; drop one of them")
+    data = read_yaml(path)
+    entry = data[0] if isinstance(data, list) and len(data) == 1 else data
+    if not isinstance(entry, dict) or "each" in entry:
+        raise BadInput(f"{path}: must hold one case with {{{{column}}}} placeholders and without `each`")
+    if "id" not in entry:
+        raise BadInput(f"{path}: key 'id' is missing; add one such as ticket-{{{{ticket_no}}}}")
+    return entry
+
+
+def _make_template(names: dict[str, str], fixed: dict[str, str | None]) -> dict[str, Any]:
+    """The case that the mapped targets mean; a placeholder is named after its target."""
+    for name in names:
+        check = name.split(".")[1] if name.startswith("expect.") else None
+        if check is None and name not in TARGETS:
+            raise BadInput(f"--map has target {name!r}; targets: {', '.join(TARGETS)}, expect.<check>[.<parameter>]")
+        if check is not None and check not in CHECKS:
+            raise BadInput(f"--map has target {name!r}: no check {check!r}; checks: {', '.join(sorted(CHECKS))}")
+    for needed in ("notebook", "group", "why"):
+        if not fixed.get(needed) and needed not in names:
+            raise BadInput(f"--{needed} is missing; without a template it must be named")
+    if "user" not in names:
+        raise BadInput("--map has no user=COLUMN: which column holds what is asked? (or give a --template)")
+    holes = {name: "{{" + name.replace(".", "_") + "}}" for name in names}
+    entry: dict[str, Any] = {"id": holes.get("id", ""), "notebook": fixed["notebook"], "group": fixed["group"]}
+    entry["suites"] = holes.get("suites", ["scenario"])
+    entry["why"] = holes.get("why", fixed.get("why"))
+    entry["messages"] = [{"role": role, "content": holes[role]} for role in ("system", "user") if role in names]
+    entry["options"] = {"temperature": 0, "max_tokens": 512}
+    expect: dict[str, Any] = {}
+    for name in names:
+        if name.startswith("expect."):
+            _put(expect, name.split(".")[1:], holes[name])
+    if expect:
+        entry["expect"] = [{check: params} for check, params in expect.items()]
+    names.update({name.replace(".", "_"): column for name, column in names.items()})
+    return entry | {kind: holes[kind] for kind in ("good", "bad") if kind in names}
+
+
+def _put(into: dict[str, Any], path: list[str], value: Any) -> None:
+    for key in path[:-1]:
+        into = into.setdefault(key, {})
+        if not isinstance(into, dict):
+            raise BadInput(f"--map names both expect.{path[0]} and a parameter of it; name one")
+    into[path[-1]] = value
+
+
+def _names(value: Any) -> list[str]:
+    return list(dict.fromkeys(PLACEHOLDER.findall(json.dumps(value, ensure_ascii=False))))
+
+
+def _holes(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """(name, where) of every value that is one placeholder and nothing else: there a cell keeps its type."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _holes(inner, (*path, str(key)))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _holes(inner, (*path, "[]"))
+    elif isinstance(value, str) and (whole := PLACEHOLDER.fullmatch(value)):
+        yield whole[1], path
+
+
+def _types(where: tuple[str, ...]) -> set[str]:
+    if where in (("good",), ("bad",), ("suites",)):
+        return {"array"}
+    if where[:1] == ("expect",) and len(where) > 2 and where[2] in CHECKS:
+        schema = params_schema(where[2])
+        return types_at(schema, [key for key in where[3:] if key != "[]"], schema.get("$defs", {})) or {"string"}
+    return {"integer", "number"} if where[:1] == ("options",) else {"string"}
+
+
+def _fill_rows(
+    file: Path, entry: dict[str, Any], rows: list[Row], used: dict[str, str], taken: set[str]
+) -> tuple[dict[str, Any], str]:
+    """The template with its rows under `each`, and what was done to ids."""
+    wanted = {name: _types(where) for name, where in _holes(entry)}
+    key = next(name for name in ("key", "case_id", "the_case_id") if name not in used)
+    wrong: list[str] = []
+    each: list[dict[str, Any]] = []
+    made = 0
+    for row in rows:
+        try:
+            given = {name: _cell(row, column, wanted.get(name, {"string"})) for name, column in used.items()}
+            asked = PLACEHOLDER.sub(lambda hole, given=given: str(given[hole[1]]), str(entry["id"]))  # type: ignore[misc]
+            name = _unique(_slug(asked) or f"{_slug(file.stem) or 'case'}-{row.line}", taken)
+            made += bool(entry["id"]) and name != asked
+            each.append(
+                {key: name, **{n: v for n, v in given.items() if f"{{{{{n}}}}}" != entry["id"] or _twice(entry, n)}}
+            )
+            for case in cases_in([{**entry, "id": f"{{{{{key}}}}}", "each": [each[-1]]}], f"{file}, line {row.line}"):
+                check_case(case)
+        except BadInput as error:
+            wrong.append(_located(str(error), f"{file}, line {row.line}", entry, used))
+    if wrong:
+        more = f" (and {len(wrong) - MOST_TOLD} more bad rows)" if len(wrong) > MOST_TOLD else ""
+        raise BadInput("; ".join(wrong[:MOST_TOLD]) + more + "; nothing was written")
+    said = f"; {made} ids were made safe or unique" if made else ""
+    return {**entry, "id": f"{{{{{key}}}}}", "each": each}, said
+
+
+def _twice(entry: dict[str, Any], name: str) -> bool:
+    return name in _names({k: v for k, v in entry.items() if k != "id"})
+
+
+def _cell(row: Row, column: str, types: set[str]) -> Any:
+    """A cell as its place wants it: lists split at `|`, numbers and true/false read, all else text. JSONL keeps its types."""
+    value = row.cells[column]
+    where = f"{row.where}, column {column!r}"
+    if holds_secret(value if isinstance(value, str) else json.dumps(value)):
+        raise BadInput(f"{where}: holds what looks like a secret; take it out")
+    if not isinstance(value, str | None):
+        return [value] if types == {"array"} and not isinstance(value, list) else value
+    value = value or ""
+    if "array" in types:
+        return [part.strip() for part in value.split("|") if part.strip()]
+    if not value.strip():
+        raise BadInput(f"{where}: is empty; fill it in or take the row out")
+    if "string" in types or "any" in types:
+        return value
+    try:
+        return json.loads(value.strip().lower() if "boolean" in types else value)
+    except ValueError:
+        raise BadInput(f"{where}: has value {value!r}; must be {' or '.join(sorted(types))}") from None
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")
+
+
+def _unique(slug: str, taken: set[str]) -> str:
+    """The id, with -2, -3 ... behind it where another case has it already."""
+    name, number = slug, 2
+    while name in taken:
+        name, number = f"{slug}-{number}", number + 1
+    taken.add(name)
+    return name
+
+
+def _taken(into: Path) -> set[str]:
+    """Ids that the other files of the folder have."""
+    folder = project.cases_dir()
+    return {c.id for c in load_cases(folder)} if into.resolve().parent == folder.resolve() else set()
+
+
+def _located(message: str, where: str, entry: dict[str, Any], used: dict[str, str]) -> str:
+    """Name the columns that stand under the key which the message names."""
+    key = re.search(r"key '([\w.]+)'", message)
+    if "column" in message or key is None:
+        return message
+    top = entry.get(key[1].split(".")[0])
+    names = [used[name] for name in _names(top)]
+    return f"{message} (column {', '.join(map(repr, names))})" if names else message
