@@ -35,11 +35,10 @@ def case_schema() -> Schema:
     plain["properties"]["id"]["pattern"] = r"^[a-z0-9][a-z0-9.\-]*$"
     defs = {"case": plain, **defs}
     loose = {f"each.{name}": _loose(schema) for name, schema in defs.items()}
+    lists = {"type": "object", "minProperties": 1, "additionalProperties": {"type": "array", "minItems": 1}}
     rows = {
-        "type": "array",
-        "minItems": 1,
-        "items": {"type": "object"},
-        "description": "One case a row; {{name}} is the row's value.",
+        "anyOf": [{"type": "array", "minItems": 1, "items": {"type": "object"}}, lists],
+        "description": "One case a row; {{name}} is the row's value. Lists by name: one case for each combination.",
     }
     loose["each.case"]["properties"]["each"] = rows
     one = {"if": {"required": ["each"]}, "then": {"$ref": "#/$defs/each.case"}, "else": {"$ref": "#/$defs/case"}}

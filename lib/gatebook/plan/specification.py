@@ -42,12 +42,17 @@ _SAYS = {
 def text(language: str, seed: int, chars: int) -> str:
     """The specification with about `chars` characters, never fewer sections than the question needs."""
     sections = LEAST_SECTIONS + seed % 3
-    each = max((chars - 200) // (sections - 1), 60)
-    whole = _SAYS[language][5]
+    limits = _section(language, seed, SECTION, 0)
+    each = (chars - len(limits) - len(_SAYS[language][5])) // (sections - 1)
+    made, used = [_SAYS[language][5]], 0
     for i in range(1, sections + 1):
-        room = each * (i if i < SECTION else i - 1) - len(whole)  # what one section lacks, the next one has
-        whole += "\n" + _section(language, seed, i, room)
-    return whole
+        if i == SECTION:
+            made.append(limits)
+            continue
+        room = each * (i if i < SECTION else i - 1) - used  # what one section lacks, the next one has
+        made.append(_section(language, seed, i, room))
+        used += len(made[-1]) + 1
+    return "\n".join(made)
 
 
 def question(language: str, seed: int) -> Question:
@@ -63,7 +68,8 @@ def _section(language: str, seed: int, i: int, size: int) -> str:
         head = says[1].format(i=i)
         return "\n".join([head, *(says[2].format(c=f"{i}.{k}", x=x) for k, x in enumerate(_LIMITS[language], 1))])
     module = _module(language, seed, i)
-    lines, k, used = [says[0].format(i=i, m=module)], 0, 0
+    lines, k = [says[0].format(i=i, m=module)], 0
+    used = len(lines[0]) + 1
     while True:
         k += 1
         limit = rng.randrange(len(_LIMITS[language]))
