@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from gatebook.judge.similarity import Cosines
 from gatebook.plan.cases import Ask, Case
 from gatebook.plan.settings import Profile
 from gatebook.record.answer import Answer, read_answer
@@ -38,6 +40,8 @@ class Evidence:
     replies: list[Reply]
     identity: Identity
     profile: Profile
+    cosines: Callable[[], Cosines] | None = None
+    """The notebook's cosines, looked up or computed when a check asks for them."""
 
     def reply(self, name: str) -> Reply:
         """The reply of the ask with this name. Raises KeyError."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 from gatebook.judge.checks import CHECKS, parameters
 from gatebook.judge.checks.contract import violations
 from gatebook.judge.checks.text import noise
 from gatebook.judge.evidence import Evidence, Reply
 from gatebook.judge.finding import Finding, Outcome, Result
+from gatebook.judge.similarity import cosines_of
 from gatebook.plan.cases import Ask, Case
 from gatebook.record.answer import read_answer
 from gatebook.record.exchange import REFUSED_KEY, Exchange
@@ -44,6 +46,7 @@ def run_identity(run: Run) -> Identity:
 class _Judge:
     def __init__(self, run: Run, notebook: str, earlier: list[Exchange], exchanges: list[Exchange]) -> None:
         self._profile, self._notebook = run.manifest.profile, notebook
+        self._cosines = cache(lambda: cosines_of(run, notebook))
         self._cases, self._exchanges = run.expected(notebook), exchanges
         self._by_key = {e.key: e for e in exchanges}
         self._order = {e.key: number for number, e in enumerate(exchanges)}
@@ -108,7 +111,7 @@ class _Judge:
             )
         if chats and (said := _unfinished(chats)):
             yield self._finding(case.id, case.id, case.group, "finished", said)
-        evidence = Evidence(case, replies, self._identity, self._profile)
+        evidence = Evidence(case, replies, self._identity, self._profile, self._cosines)
         for check, number, result in expectations(evidence):
             yield self._finding(case.id, case.id, case.group, check if number == 1 else f"{check}-{number}", result)
 
