@@ -8,6 +8,7 @@ answers at hand and computes otherwise. The notebook recomputes them from the re
 from __future__ import annotations
 
 import hashlib
+import warnings
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -236,10 +237,14 @@ def encoder(name: str) -> tuple[Model, Embed]:
         folder, number = Path(name), "local"
     if not folder.is_dir():
         raise ImportError(f"similarity.model {name!r} is neither an installed package with a model nor a folder")
-    import torch
-    from sentence_transformers import SentenceTransformer
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of notebook widgets that are not installed
+        import torch
+        from sentence_transformers import SentenceTransformer
+        from transformers.utils.logging import disable_progress_bar
 
-    torch.set_num_threads(1)
+    disable_progress_bar()
+    torch.set_num_threads(1)  # the model server has the other processor
     loaded = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
     return Model(
         name=name,
