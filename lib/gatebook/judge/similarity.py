@@ -122,7 +122,7 @@ def samples(cases: list[Case]) -> list[Sample]:
     """Mutants of every golden answer, the paraphrases, and each other case's first golden answer as off-topic text."""
     found = []
     for number, case in enumerate(cases):
-        alike = [other for other in (*cases[number + 1 :], *cases[:number]) if other.group == case.group]
+        alike = [other for other in (*cases[number + 1 :], *cases[:number]) if _alike(case, other)]
         other = entities(alike[0]) if alike else []
         found += [Sample(case.id, m.kind, m.text) for g in case.golden for m in mutants(g, entities(case), other)]
         found += [Sample(case.id, "paraphrase", text) for text in case.paraphrases]
@@ -132,6 +132,11 @@ def samples(cases: list[Case]) -> list[Sample]:
             if c.id != case.id and c.golden[0] not in case.golden
         ]
     return found
+
+
+def _alike(case: Case, other: Case) -> bool:
+    """Cases of one template, whose facts stand in the same slots."""
+    return (case.why, len(entities(case))) == (other.why, len(entities(other)))
 
 
 def entities(case: Case) -> list[str]:

@@ -35,7 +35,7 @@ TASKS: dict[Language, list[list[Entry]]] = {
     ],
     "en": [
         [("follow up on customer feedback", "customer feedback"), ("write the weekly report", "weekly report")],
-        [("update the test environment", "test environment"), ("update the test cases", "test case")],
+        [("update the test environment", "test environment"), ("update the test cases", "re:test cases?")],
         [("ask the supplier about the price", "price"), ("ask the supplier about the delivery date", "delivery")],
         [("fix the login page", "login"), ("fix the payment page", "payment")],
         [("check the March invoices", "march"), ("check the April invoices", "april")],
@@ -43,7 +43,7 @@ TASKS: dict[Language, list[list[Entry]]] = {
         [("send the contract to legal", "contract"), ("send the privacy notice to legal", "privacy")],
         [("export the order data", "order data"), ("export the stock data", "stock data")],
         [("book the training room", "training room")],
-        [("call the lost customers", "lost customer")],
+        [("call the lost customers", "re:lost customers?")],
     ],
 }
 SETTLED: dict[Language, list[Entry]] = {
@@ -85,7 +85,7 @@ RANKS: dict[Language, dict[Priority, str]] = {
 class Todo(Strict):
     task: str
     mark: str
-    """Words of the task that no other task has: how it is found in an answer."""
+    """Words of the task that no other task has: how it is found in an answer. `re:` opens a regular expression."""
     owner: str
     priority: Priority
 

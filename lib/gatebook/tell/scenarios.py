@@ -22,18 +22,22 @@ COLUMNS = ["cases", "pass", "facts stated", "to-dos right", "lost", "merged", "t
 
 
 def scenario_table(run: Run, notebook: str, findings: list[Finding]) -> pd.DataFrame:
-    """One row a scenario (a group): share of the facts that were stated, and what happened to the to-dos."""
+    """One row a scenario (the first word of a case's id): share of the facts that were stated, and what happened to the to-dos."""
     rows = {}
-    for group in dict.fromkeys(case.group for case in run.expected(notebook)):
-        cases = [case for case in run.expected(notebook) if case.group == group]
+    for scenario in dict.fromkeys(_scenario(case) for case in run.expected(notebook)):
+        cases = [case for case in run.expected(notebook) if _scenario(case) == scenario]
         own = {case.id: [f for f in findings if f.case == case.id] for case in cases}
         passed = sum(worst([f.outcome for f in found]) == "pass" for found in own.values())
         shares = [f.measured for found in own.values() for f in found if f.unit == "coverage"]
         stated = [share for share in shares if isinstance(share, int | float)]
-        rows[group] = [
+        rows[scenario] = [
             len(cases), passed, f"{sum(stated) / len(stated):.0%}" if stated else "", *_todos(run, notebook, cases)
         ]  # fmt: skip
     return _headed(pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS).rename_axis("scenario"))
+
+
+def _scenario(case: Case) -> str:
+    return case.id.split("-")[0]
 
 
 def _todos(run: Run, notebook: str, cases: list[Case]) -> list[Any]:
