@@ -135,8 +135,8 @@ def samples(cases: list[Case]) -> list[Sample]:
 
 
 def _alike(case: Case, other: Case) -> bool:
-    """Cases of one template, whose facts stand in the same slots."""
-    return (case.why, len(entities(case))) == (other.why, len(entities(other)))
+    """Cases whose facts stand in the same slots."""
+    return (case.group, len(entities(case))) == (other.group, len(entities(other)))
 
 
 def entities(case: Case) -> list[str]:
