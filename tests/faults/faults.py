@@ -521,6 +521,30 @@ def say(call: Call, context: Context) -> None:
 
 
 @fault
+def lose_line(call: Call, context: Context) -> None:
+    """The last line of the answer is lost."""
+
+    def make() -> Rewriter:
+        held = ""
+
+        def rewriter(piece: str, last: bool) -> str:
+            nonlocal held
+            whole, newline, rest = (held + piece).rpartition("\n")
+            held = newline + rest
+            return whole
+
+        return rewriter
+
+    call.rewrite(make)
+
+
+@fault
+def change_number(call: Call, context: Context) -> None:
+    """Every digit of the answer becomes the next one."""
+    call.rewrite(lambda: lambda piece, last: piece.translate(str.maketrans("0123456789", "1234567890")))
+
+
+@fault
 def valid_json_wrong(call: Call, context: Context) -> None:
     """Valid JSON that means nothing."""
     _instead(call, '{"type": "其他", "summary": "x"}')

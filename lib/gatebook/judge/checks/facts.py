@@ -8,9 +8,10 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from gatebook.judge.checks.registry import Params, check, each_text
+from gatebook.judge.checks.registry import Params, check, each_text, needs_asks
 from gatebook.judge.evidence import Evidence
 from gatebook.judge.finding import Result
+from gatebook.plan.cases import Case
 
 COVERAGE = "coverage"
 """Unit of what the check measures."""
@@ -25,6 +26,8 @@ class Facts(Params):
     """What would contradict them: another number, another name, a negation."""
     min_coverage: float = Field(default=1.0, gt=0, le=1)
     """Share of the required facts that an answer must state."""
+    ask: str | None = None
+    """Only the answer of this ask; default: each answer of the case."""
 
     @model_validator(mode="after")
     def _says_something(self) -> Facts:
@@ -39,29 +42,44 @@ class Facts(Params):
         return self
 
 
-@check("facts", Facts)
+def _has_ask(case: Case, params: Facts) -> str | None:
+    return needs_asks(params.ask)(case, params) if params.ask else None
+
+
+@check("facts", Facts, needs=_has_ask)
 def facts(evidence: Evidence, params: Facts) -> Result:
     """Coverage: stated / required, in [0, 1]; nothing forbidden may be stated. Density is told: facts per 100 characters.
 
     Source: research/science.md §7 (equal keyword sets hold for 4 % of correct paraphrases; facts decide instead).
     """
+    if params.ask:
+        result = covered(evidence.reply(params.ask).answer.text, params)
+        return Result(result.outcome, f"{params.ask}: {result.reason}", result.measured, result.limit, result.unit)
+    return each_text(evidence, lambda text: covered(text, params))
 
-    def judge(text: str) -> Result:
-        said = normal(text)
-        missing = [fact for fact in params.required if not states(said, fact)]
-        wrong = [fact for fact in params.forbidden if states(said, fact)]
-        found, total = len(params.required) - len(missing), len(params.required)
-        coverage = round(found / total, 4) if total else None
-        dense = f", {100 * found / max(len(said), 1):.1f} facts per 100 characters" if found else ""
-        if wrong:
-            return Result("fail", f"states what is wrong: {named(wrong)}", coverage, params.min_coverage, COVERAGE)
-        if coverage is not None and coverage < params.min_coverage:
-            reason = f"{len(missing)} of {total} facts missing: {named(missing)}"
-            return Result("fail", reason, coverage, params.min_coverage, COVERAGE)
-        reason = f"{found} of {total} facts stated{dense}" if total else "states nothing that is forbidden"
-        return Result("pass", reason, coverage, params.min_coverage if total else None, COVERAGE if total else "")
 
-    return each_text(evidence, judge)
+def covered(text: str, params: Facts) -> Result:
+    """One text against the facts."""
+    said = normal(text)
+    missing = [fact for fact in params.required if not states(said, fact)]
+    wrong = [fact for fact in params.forbidden if states(said, fact)]
+    found, total = len(params.required) - len(missing), len(params.required)
+    coverage = round(found / total, 4) if total else None
+    dense = f", {100 * found / max(len(said), 1):.1f} facts per 100 characters" if found else ""
+    if wrong:
+        return Result("fail", f"states what is wrong: {named(wrong)}", coverage, params.min_coverage, COVERAGE)
+    if coverage is not None and coverage < params.min_coverage:
+        reason = f"{len(missing)} of {total} facts missing: {named(missing)}"
+        return Result("fail", reason, coverage, params.min_coverage, COVERAGE)
+    reason = f"{found} of {total} facts stated{dense}" if total else "states nothing that is forbidden"
+    return Result("pass", reason, coverage, params.min_coverage if total else None, COVERAGE if total else "")
+
+
+def states_all(case: Case, text: str) -> bool:
+    """Whether a text passes every `facts` of the case's last answer."""
+    last = case.requests()[-1].name
+    listed = [Facts.model_validate(item["facts"]) for item in case.expect if "facts" in item]
+    return all(covered(text, params).outcome == "pass" for params in listed if params.ask in (None, last))
 
 
 def wordings(fact: Fact) -> list[str]:
