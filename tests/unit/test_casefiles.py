@@ -137,6 +137,6 @@ def test_every_request_of_a_case_is_answered_by_the_example() -> None:
     assert text_checks(two) == ["contains_any"]
 
 
-def test_an_example_that_cannot_be_measured_agrees_with_nothing() -> None:
+def test_an_example_that_no_check_of_texts_judges_agrees_with_nothing() -> None:
     odd = case(expect=[{"model_listed": True}], good=["x"], bad=["x"])
-    assert [(t.outcome, t.agrees) for t in try_examples(odd)] == [("not_measured", False)] * 2
+    assert [(t.outcome, t.agrees) for t in try_examples(odd)] == [("error", False)] * 2

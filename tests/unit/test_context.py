@@ -127,7 +127,7 @@ def seen(*counts: tuple[int, int, int]) -> list[Seen]:
 def effective(over: list[Seen], min_tokens: int = 4000) -> Any:
     looking = case("e", messages=[], over="g.needles", expect=[{"effective_length": {"min_tokens": min_tokens}}])
     return effective_length(
-        Evidence(looking, [], Identity(), profile(), over), Effective(min_tokens=min_tokens, share_of_base=0.8)
+        Evidence(looking, [], Identity(), profile(), over=over), Effective(min_tokens=min_tokens, share_of_base=0.8)
     )
 
 
