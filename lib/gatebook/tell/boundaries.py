@@ -12,7 +12,7 @@ from gatebook.judge.finding import Finding
 from gatebook.plan.cases import Case
 from gatebook.record.answer import read_answer
 from gatebook.record.run import Run
-from gatebook.tell.plots import axes
+from gatebook.tell.plots import canvas
 from gatebook.tell.tables import headed
 
 EDGES = ("refused", "survives", "not_truncated", "answered")
@@ -40,7 +40,7 @@ def memory_table(run: Run, notebook: str) -> pd.DataFrame:
 def memory_plot(run: Run, notebook: str) -> Any:
     """A row a conversation, a square a turn: green where the rule is kept."""
     turns = _turns(run, notebook)
-    drawn = axes(1.5 * len(turns))
+    drawn = canvas(1.5 * len(turns))
     for row, kept_by_turn in enumerate(turns.values()):
         for number, ok in enumerate(kept_by_turn, 1):
             colour = "#2e7d4f" if ok else "#b3261e"
