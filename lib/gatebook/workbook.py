@@ -23,7 +23,7 @@ from gatebook.plan.settings import Profile, load_profile, profile_from
 from gatebook.plan.strict import read_yaml
 from gatebook.record.exchange import Exchange
 from gatebook.record.run import Run
-from gatebook.tell import context, key_information, languages, plots, scenarios, served, tables
+from gatebook.tell import boundaries, context, key_information, languages, plots, scenarios, served, tables, toolcalls
 from gatebook.tell.examples import Examples
 
 
@@ -192,6 +192,21 @@ class Workbook:
 
     def plot_groups(self) -> Any:
         return plots.groups_plot(self.groups())
+
+    def refusals(self) -> pd.DataFrame:
+        """One row a request at the edge of what is served: how it was refused or survived."""
+        return boundaries.refusals_table(self.run, self._notebook, self._verdict.findings)
+
+    def memory(self) -> pd.DataFrame:
+        """An early rule over many turns, a row a conversation."""
+        return boundaries.memory_table(self.run, self._notebook)
+
+    def plot_memory(self) -> Any:
+        return boundaries.memory_plot(self.run, self._notebook)
+
+    def tools(self) -> pd.DataFrame:
+        """Tool calls, a row a case."""
+        return toolcalls.tools_table(self.run, self._notebook, self._verdict.findings)
 
     def examples(self) -> Examples:
         """The failing cases in full."""

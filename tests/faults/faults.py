@@ -38,7 +38,7 @@ FaultFunction = Callable[[Call, Context], None]
 AnswerFunction = Callable[[Events, Call, Context], Events]
 FAULTS: dict[str, FaultFunction] = {}
 STREAMS_ONLY: set[str] = set()
-NEEDS_ARG = {"die_on", "say", "strip_keyword"}
+NEEDS_ARG = {"die_on", "say", "strip_keyword", "poisoned", "truncate_long", "call_tool"}
 
 
 def fault(function: FaultFunction) -> FaultFunction:
@@ -114,6 +114,14 @@ def unavailable(call: Call, context: Context) -> None:
 def server_error(call: Call, context: Context) -> None:
     """500: the engine has crashed behind the HTTP server."""
     call.refuse(500, "InternalServerError", "EngineCore encountered an issue.")
+
+
+@fault
+def poisoned(call: Call, context: Context) -> None:
+    """From the request that contains `arg` on, every request is a 500: the engine is dead, the HTTP server is not."""
+    if context.memory.get("dead") or call.contains(str(context.arg)):
+        context.memory["dead"] = True
+        server_error(call, context)
 
 
 @fault
@@ -573,6 +581,56 @@ def wrong_digits(call: Call, context: Context) -> None:
     call.edit_parts(lambda part: part.update(content=part["content"].translate(NEXT_DIGIT)))
 
 
+# --- tool calls ----------------------------------------------------------------------------------------------
+
+TOOLS_TOKENS = 100
+
+
+@answer_fault
+async def call_tool(events: Events, call: Call, context: Context) -> Events:
+    """A server that knows tools, not a fault: where tools are offered, the first is called with `arg`, in pieces when streamed."""
+    if not call.body.get("tools"):
+        async for event in events:
+            yield event
+        return
+    name, text = call.body["tools"][0]["function"]["name"], str(context.arg)
+    opening = {"index": 0, "id": "call-1", "type": "function", "function": {"name": name, "arguments": ""}}
+    pieces = [{"index": 0, "function": {"arguments": part}} for part in (text[:5], text[5:])]
+    said = False
+    async for event in events:
+        document = event.document or {}
+        if document.get("usage"):
+            for count in ("prompt_tokens", "total_tokens"):
+                document["usage"][count] += TOOLS_TOKENS
+        for choice, part in event.choices():
+            if "message" in choice:
+                part |= {"content": None, "tool_calls": [{**opening, "function": {"name": name, "arguments": text}}]}
+            if choice.get("finish_reason"):
+                choice["finish_reason"] = "tool_calls"
+        if not event.has_content():
+            yield event
+        elif not said:
+            said = True
+            for piece in (opening, *pieces):
+                choice = {"index": 0, "delta": {"tool_calls": [piece]}, "finish_reason": None}
+                yield Event(b"", {**document, "choices": [choice]}, event.head, event.tail)
+
+
+@fault
+def drop_arguments(call: Call, context: Context) -> None:
+    """The last piece of a tool call's arguments is lost."""
+    last: dict[str, Any] = {}
+
+    def change(document: Json) -> None:
+        for choice in document.get("choices") or []:
+            for tool_call in (choice.get("delta") or choice.get("message") or {}).get("tool_calls") or []:
+                if last.get("seen"):
+                    tool_call["function"]["arguments"] = ""
+                last["seen"] = bool(tool_call["function"]["arguments"])
+
+    call.edit(change)
+
+
 # --- the request on its way upstream -------------------------------------------------------------------------
 
 
@@ -674,6 +732,22 @@ def more_prompt_tokens(call: Call, context: Context) -> None:
         usage["total_tokens"] += int(context.arg or 9)
 
     _edit_usage(call, change)
+
+
+@fault
+def truncate_long(call: Call, context: Context) -> None:
+    """Of a message longer than `arg` characters only the last `arg` are read."""
+    for message in call.body.get("messages") or []:
+        if isinstance(message, dict) and isinstance(message.get("content"), str):
+            message["content"] = message["content"][-int(str(context.arg)) :]
+
+
+@fault
+def drop_parts(call: Call, context: Context) -> None:
+    """Images and sounds vanish from the request, and the text around them is answered."""
+    for message in call.body.get("messages") or []:
+        if isinstance(message, dict) and isinstance(message.get("content"), list):
+            message["content"] = [part for part in message["content"] if part.get("type") == "text"]
 
 
 @fault

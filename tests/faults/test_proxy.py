@@ -51,6 +51,7 @@ BODY = {
     "max_tokens": 30,
     "stop": ["END"],
     "temperature": 0,
+    "tools": [{"type": "function", "function": {"name": "get_weather", "parameters": {}}}],
     "response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": SCHEMA}},
 }
 
@@ -229,6 +230,9 @@ def roles_upstream(answer: Answer) -> list[str]:
 ARGS = {
     "strip_keyword": "maxLength",
     "say": "好的, said the server.",
+    "poisoned": "fox",
+    "truncate_long": 100,
+    "call_tool": '{"city": "Paris"}',
     "die_on": "fox",
     "force_temp": 1.5,
     "slow": 0.3,
@@ -297,8 +301,19 @@ SYMPTOMS: dict[str, Callable[[Answer, Answer], bool]] = {
     "ignore_stop": lambda a, b: complete(a) and "stop" not in a.upstream[-1],
     "drop_system": lambda a, b: complete(a) and roles_upstream(a) == ["user"],
     "truncate": lambda a, b: len(a.upstream[-1]["messages"][-1]["content"]) == 200 and roles_upstream(a)[0] == "system",
+    "poisoned": lambda a, b: a.status == b.status == 500 and "message" in error(a),
+    "truncate_long": lambda a, b: len(a.upstream[-1]["messages"][-1]["content"]) == 100,
+    "drop_parts": lambda a, b: complete(a) and a.content == TEXT,
+    "call_tool": lambda a, b: a.finishes == ["tool_calls"] and not a.content and arguments(a) == '{"city": "Paris"}',
+    "drop_arguments": lambda a, b: complete(a) and a.content == TEXT,
     "force_temp": lambda a, b: complete(a) and a.upstream[-1]["temperature"] == 1.5,
 }
+
+
+def arguments(answer: Answer) -> str:
+    """Of all tool calls, joined."""
+    parts = [c.get("delta") or c.get("message") or {} for d in answer.documents for c in d.get("choices") or []]
+    return "".join(call["function"]["arguments"] for part in parts for call in part.get("tool_calls") or [])
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "plain"])
@@ -392,6 +407,22 @@ def test_streams_are_not_held_back_and_leaving_cancels_upstream(upstream: Upstre
             {"role": "user", "content": "wait again"}]}) as response:  # fmt: skip
             next(response.iter_bytes())
         assert upstream.left.wait(10)
+
+
+def test_arguments_of_a_tool_call_are_lost_on_the_way(upstream: Upstream) -> None:
+    faults: list[str | Fault] = [Fault("call_tool", arg='{"city": "Paris"}'), "drop_arguments"]
+    with FaultProxy(upstream.url, faults) as proxy:
+        assert arguments(ask(proxy.base_url, stream=True)) == '{"cit'
+
+
+def test_parts_are_dropped_and_the_poison_works_from_its_request_on(upstream: Upstream) -> None:
+    parts = [{"type": "text", "text": "What?"}, {"type": "image_url", "image_url": {"url": "data:"}}]
+    with FaultProxy(upstream.url, ["drop_parts"]) as proxy:
+        httpx.post(proxy.base_url + "/chat/completions", json={"messages": [{"role": "user", "content": parts}]})
+    assert upstream.bodies[-1]["messages"][0]["content"] == parts[:1]
+    with FaultProxy(upstream.url, [Fault("poisoned", arg="poison")]) as proxy:
+        asked = [ask(proxy.base_url, question=text).status for text in ("one", "poison", "two")]
+    assert asked == [200, 500, 500]
 
 
 def struck(proxy: FaultProxy, asked: list[Any]) -> list[bool]:

@@ -108,16 +108,6 @@ def test_what_counts_as_the_first_token(data: dict[str, Any], token: bool) -> No
     assert is_token(json.dumps(data)) is token
 
 
-def test_tool_calls_are_counted() -> None:
-    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
-    body = chat_body(None)
-    body["choices"][0] |= {
-        "message": {"role": "assistant", "content": None, "tool_calls": [call, call]},
-        "finish_reason": "tool_calls",
-    }
-    assert (read_answer(plain(body)).tool_calls, read_answer(plain(body)).finish_reason) == (2, "tool_calls")
-
-
 @pytest.mark.parametrize(
     "piece",
     ["{not json", "", "[1, 2]", '"text"', "null", "data: {}", '{"choices": [{"delta": {"content": {"a": 1}}}]}'],

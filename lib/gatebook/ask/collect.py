@@ -17,6 +17,7 @@ from gatebook.ask.client import Lane, LoopLag
 from gatebook.ask.lengths import Lengths, Unfit, shelves
 from gatebook.errors import CannotMeasure
 from gatebook.plan.cases import Ask, Case
+from gatebook.plan.repeats import filled
 from gatebook.plan.settings import Profile
 from gatebook.record.answer import read_answer
 from gatebook.record.exchange import Exchange
@@ -101,7 +102,7 @@ class _Collector:
             return
         identity = identify(self._recorded, self._profile.target.model)
         close = identity.engine in ("llama.cpp", "unknown")
-        limit = identity.context_tokens or self._profile.target.context_tokens
+        limit = self._limit = identity.context_tokens or self._profile.target.context_tokens
         self._lengths = Lengths(
             self._run.expected(self._notebook), self._limits.document_budget_tokens, limit, self._count
         )
@@ -138,6 +139,7 @@ class _Collector:
             ))  # fmt: skip
             return
         try:
+            ask = self._long(ask)
             messages = await self._messages(lane, case, ask)
         except Unfit as unfit:
             await self._record(Exchange(kind="skip", key=key, case=case.id, ask=ask.name, at=now(), detail=str(unfit)))
@@ -149,6 +151,16 @@ class _Collector:
         broken = done.fault in ("connect", "no_byte", "deadline", "broken") or (done.status or 0) >= 500
         if broken and self._stopped is None and self._left() > 0:
             await self._still_there(lane, key, done)
+
+    def _long(self, ask: Ask) -> Ask:
+        """The ask with its long text written out. Raises Unfit when that depends on a context that nobody tells."""
+        if ask.repeat is None:
+            return ask
+        times = ask.repeat.count(self._limit)
+        if times is None:
+            raise Unfit("the server does not tell its context limit and target.context_tokens names none")
+        text = ask.repeat.text * times
+        return ask.model_copy(update={"messages": filled(ask.messages, text), "options": filled(ask.options, text)})
 
     async def _messages(self, lane: Lane, case: Case, ask: Ask) -> list[dict[str, Any]]:
         """What is sent: the long document written, the conversation so far with the model's own answer. Raises Unfit."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +14,15 @@ from gatebook.plan.cases import Ask, Case
 from gatebook.plan.settings import Profile
 from gatebook.record.answer import Answer, read_answer
 from gatebook.record.exchange import Exchange
-from gatebook.record.identity import Identity
+from gatebook.record.identity import EngineName, Identity
+
+REFUSALS = frozenset({400, 404, 413, 415, 422})
+"""A clean 4xx: the server, or the gateway before it, understood and said no."""
+KNOWN_REFUSALS: dict[EngineName, re.Pattern[str]] = {
+    "llama.cpp": re.compile(r"HTTP 500: ((image|audio|video) input is not supported|Failed to parse (messages|tools))"),
+    "vllm": re.compile(r"HTTP 501: "),
+}
+"""Refusals that an engine is known to send with a wrong status, and that name what they refuse (FAULTS.md §5, F66)."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +31,7 @@ class Reply:
 
     ask: Ask
     exchange: Exchange
+    engine: EngineName = "unknown"
 
     @cached_property
     def answer(self) -> Answer:
@@ -29,8 +39,9 @@ class Reply:
 
     @property
     def refused(self) -> bool:
-        """A clean 4xx: the server understood and said no."""
-        return self.exchange.status is not None and self.exchange.status in (400, 404, 422)
+        """A clean refusal, by the standards of the engine."""
+        known = KNOWN_REFUSALS.get(self.engine)
+        return self.exchange.status in REFUSALS or bool(known and known.match(self.exchange.detail))
 
 
 @dataclass(frozen=True)
@@ -54,6 +65,8 @@ class Evidence:
     """The notebook's cosines, looked up or computed when a check asks for them."""
     over: list[Seen] = field(default_factory=list)
     """The judged cases of the group that the case looks at."""
+    canary: Exchange | None = None
+    """The plain request after a negative control."""
 
     def reply(self, name: str) -> Reply:
         """The reply of the ask with this name. Raises KeyError."""

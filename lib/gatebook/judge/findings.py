@@ -67,9 +67,7 @@ class _Judge:
             found = list(self._case(case))
             yield from found
             outcome = worst([f.outcome for f in found if f.group == case.group])
-            replies = [
-                Reply(a, self._by_key[k]) for a in case.requests() if (k := f"{case.id}/{a.name}") in self._by_key
-            ]
+            replies = [self._reply(case, a) for a in case.requests() if f"{case.id}/{a.name}" in self._by_key]
             seen.setdefault(case.group, []).append(Seen(case, outcome, replies))
         for case in (c for c in self._cases if c.over is not None):
             yield from self._expected(
@@ -104,7 +102,7 @@ class _Judge:
             )  # fmt: skip
             yield self._finding(case.id, case.id, case.group, "recorded", why)
             return
-        replies = [Reply(ask, self._by_key[f"{case.id}/{ask.name}"]) for ask in case.requests()]
+        replies = [self._reply(case, ask) for ask in case.requests()]
         skipped = [r.exchange.detail for r in replies if r.exchange.kind == "skip"]
         replies = [r for r in replies if r.exchange.kind != "skip"]
         broken = [r for r in replies if r.exchange.fault and not (case.negative and r.refused)]
@@ -127,7 +125,12 @@ class _Judge:
             )
         if chats and (said := _unfinished(chats)):
             yield self._finding(case.id, case.id, case.group, "finished", said)
-        yield from self._expected(Evidence(case, replies, self._identity, self._profile, self._cosines))
+        canary = self._by_key.get(f"{case.id}/canary")
+        evidence = Evidence(case, replies, self._identity, self._profile, self._cosines, canary=canary)
+        yield from self._expected(evidence)
+
+    def _reply(self, case: Case, ask: Ask) -> Reply:
+        return Reply(ask, self._by_key[f"{case.id}/{ask.name}"], self._identity.engine)
 
     def _expected(self, evidence: Evidence) -> Iterator[Finding]:
         case = evidence.case
@@ -250,4 +253,4 @@ def _unfinished(replies: list[Reply]) -> Result | None:
 
 
 def _wants(ask: Ask) -> bool:
-    return ask.finish in ("stop", "length")
+    return ask.finish != "any" and ask.path is None

@@ -14,12 +14,14 @@ from typing import Any, Literal
 from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from gatebook.errors import BadInput
+from gatebook.plan import repeats
 from gatebook.plan.documents import PLACE, Document
 from gatebook.plan.minutes import Minutes, fill_in
+from gatebook.plan.repeats import Repeat
 from gatebook.plan.settings import Suite
 from gatebook.plan.strict import Strict, build, read_yaml
 
-Finish = Literal["stop", "length", "any"]
+Finish = Literal["stop", "length", "tool_calls", "any"]
 INCLUDES: dict[Suite, tuple[Suite, ...]] = {"integration": ("smoke",), "scenario": ("smoke", "integration")}
 """A case of a smaller suite runs in the larger one too; demo is a sample of its own, full is everything."""
 Name = re.compile(r"[a-z0-9][a-z0-9.\-]*")
@@ -37,6 +39,8 @@ class Ask(Strict):
     """Merged over the case's options; a null takes the option out."""
     follows: str | None = None
     """Goes on with the conversation of this earlier ask: its messages and the model's own answer come before these."""
+    repeat: Repeat | None = None
+    """A long text for `{repeat}` in the messages and options."""
     stream: bool | None = None
     """false asks for a plain reply."""
     finish: Finish | None = None
@@ -125,6 +129,9 @@ class Case(Strict):
                 raise ValueError(f"key 'asks.{ask.name}.follows' names {ask.follows!r}, which is no earlier ask")
         if (self.document is None) == (PLACE in json.dumps([ask.messages for ask in self.requests()])):
             raise ValueError(f"key 'document' and {PLACE} in a message belong together")
+        for ask in self.requests():
+            if (ask.repeat is None) == (repeats.PLACE in json.dumps([ask.messages, ask.options], default=str)):
+                raise ValueError(f"key 'asks.{ask.name}.repeat' and {repeats.PLACE} in its request belong together")
         if self.over is not None and (self.messages or self.asks or self.over == self.group):
             raise ValueError("key 'over' names another group, and a case with it asks nothing: no messages, no asks")
         if not self.expect and all(ask.finish == "any" for ask in self.requests()):
@@ -150,6 +157,7 @@ class Case(Strict):
                 messages=ask.messages if ask.messages is not None else self.messages,
                 options={k: v for k, v in {**self.options, **ask.options}.items() if v is not None},
                 follows=ask.follows,
+                repeat=ask.repeat,
                 stream=self.stream if ask.stream is None else ask.stream,
                 finish=ask.finish or self.finish,
             )
@@ -160,7 +168,8 @@ class Case(Strict):
     def prompt_hash(self) -> str:
         """What was asked, in 12 hex digits: a case whose prompt changed is not compared with its old result."""
         asked = [
-            ask.model_dump(exclude={"finish"} if ask.follows else {"finish", "follows"}) for ask in self.requests()
+            ask.model_dump(exclude={"finish", *(key for key in ("follows", "repeat") if getattr(ask, key) is None)})
+            for ask in self.requests()
         ]
         asked += [{"document": self.document.model_dump()}] if self.document else []
         asked += [{"over": self.over, "expect": self.expect}] if self.over else []

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
 from gatebook.record.exchange import Exchange
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A function that the model wants to be called. Empty where the server left it out."""
+
+    name: str = ""
+    arguments: str = ""
+    """JSON text, as it was sent."""
+    id: str = ""
 
 
 @dataclass
@@ -16,7 +26,8 @@ class Answer:
 
     content: str | None = None
     reasoning: str = ""
-    tool_calls: int = 0
+    tool_calls: list[ToolCall] = field(default_factory=list)
+    """Streamed pieces are joined by their index."""
     finish_reasons: list[str] = field(default_factory=list)
     usage: dict[str, Any] | None = None
     ids: set[str] = field(default_factory=set)
@@ -59,6 +70,7 @@ def read_answer(exchange: Exchange) -> Answer:
         answer.done = True
     answer.content = None if answer.content is None else whole(answer.content)
     answer.reasoning = whole(answer.reasoning)
+    answer.tool_calls = [replace(call, arguments=whole(call.arguments)) for call in answer.tool_calls]
     return answer
 
 
@@ -126,4 +138,28 @@ def _add(answer: Answer, data: str, part: str) -> None:
             answer.reasoning += message[name]
             break
     calls = message.get("tool_calls")
-    answer.tool_calls += len(calls) if isinstance(calls, list) else 0
+    for number, call in enumerate(calls if isinstance(calls, list) else []):
+        _add_call(answer, call, number)
+
+
+def _add_call(answer: Answer, call: Any, number: int) -> None:
+    """Join one piece of a tool call: the first name and id stay, arguments are appended."""
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict):
+        answer.malformed = answer.malformed or f"a tool call is no object with a function: {str(call)[:60]}"
+        return
+    if not isinstance(function.get("arguments"), str | None):
+        answer.malformed = (
+            answer.malformed or f"arguments of a tool call are {type(function['arguments']).__name__}, not text"
+        )
+        return
+    index = call.get("index")
+    at = index if isinstance(index, int) and 0 <= index < 1000 else number
+    answer.tool_calls += [ToolCall()] * (at + 1 - len(answer.tool_calls))
+    old = answer.tool_calls[at]
+    answer.tool_calls[at] = replace(
+        old,
+        name=old.name or whole(str(function.get("name") or "")),
+        arguments=old.arguments + (function.get("arguments") or ""),
+        id=old.id or whole(str(call.get("id") or "")),
+    )

@@ -79,3 +79,9 @@ class Exchange(Recorded):
     detail: str = ""
     timing: Timing | None = None
     client: Client | None = None
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The request's messages. A hostile request may send anything in their place: what is no message becomes the content of one."""
+        sent = (self.body or {}).get("messages") or []
+        return [m if isinstance(m, dict) else {"content": m} for m in (sent if isinstance(sent, list) else [sent])]

@@ -25,6 +25,8 @@ class Identity:
     """Default sampling parameters, where the engine tells them."""
     metadata: dict[str, Any] = field(default_factory=dict)
     """What /v1/models says of the served model, times and permissions left out."""
+    tools: bool | None = None
+    """Whether the chat template knows tools, where the engine tells it (llama.cpp)."""
     health: int | None = None
     """Status of /health. 200 is not evidence that anything is generated."""
 
@@ -60,6 +62,9 @@ def identify(exchanges: list[Exchange], model: str) -> Identity:
         context_tokens=context if isinstance(context, int) and not isinstance(context, bool) else None,
         sampling=sampling or _dict(sglang.get("preferred_sampling_params")),
         metadata={**{k: card[k] for k in ("root", "parent", "owned_by") if card.get(k)}, **meta},
+        tools=tools
+        if isinstance(tools := _dict(props.get("chat_template_caps")).get("supports_tools"), bool)
+        else None,
         health=health[-1] if health else None,
     )
 

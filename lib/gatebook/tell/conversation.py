@@ -43,7 +43,7 @@ class Answered:
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        return list((self.exchange.body or {}).get("messages") or [])
+        return self.exchange.messages
 
     @property
     def label(self) -> str:

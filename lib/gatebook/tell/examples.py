@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from gatebook.judge.finding import Finding
-from gatebook.record.answer import read_answer
+from gatebook.record.answer import Answer, read_answer
 from gatebook.record.exchange import Exchange
 from gatebook.record.run import Run
 from gatebook.tell.text import both_ends, visible
@@ -59,12 +59,15 @@ class Examples:
 
 
 def _turns(exchange: Exchange) -> list[tuple[str, str]]:
-    messages: list[dict[str, Any]] = (exchange.body or {}).get("messages") or []
-    turns = [(str(m.get("role")), _text(m.get("content"))) for m in messages]
+    turns = [(str(m.get("role")), _text(m.get("content"))) for m in exchange.messages]
     answer = read_answer(exchange)
-    said = exchange.detail or answer.content or answer.reasoning or exchange.text or ""
+    said = exchange.detail or answer.content or answer.reasoning or _calls(answer) or exchange.text or ""
     turns.append((f"answer ({answer.finish_reason or exchange.fault or 'no finish_reason'})", _text(said)))
     return turns
+
+
+def _calls(answer: Answer) -> str:
+    return "\n".join(f"calls {call.name}({call.arguments})" for call in answer.tool_calls)
 
 
 def _text(value: Any) -> str:

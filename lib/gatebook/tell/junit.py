@@ -59,7 +59,7 @@ def _explained(case: CaseStanding) -> str:
         lines.append(f"why this case: {case.case.why}")
     for exchange in case.exchanges:
         if exchange.kind in ("ask", "canary", "ready"):
-            messages = (exchange.body or {}).get("messages") or [{}]
+            messages = exchange.messages or [{}]
             lines += (
                 [f"prompt: {excerpt(str(messages[-1].get('content', '')), ANSWER_CHARS)[0]}"] if exchange.body else []
             )

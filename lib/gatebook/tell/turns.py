@@ -67,7 +67,7 @@ def _never_asked(case: Case, most: int) -> list[Request]:
 
 def _request(exchange: Exchange, name: str, most: int) -> Request:
     answer, body = read_answer(exchange), exchange.body or {}
-    turns = _prompt(body.get("messages") or [], None if exchange.body else exchange.path, most)
+    turns = _prompt(exchange.messages, None if exchange.body else exchange.path, most)
     turns += _reply(exchange, answer, most)
     options = {key: value for key, value in body.items() if key not in NOT_OPTIONS}
     return Request(name, turns, _facts(exchange, answer), pretty(options)[:most] if options else "")
@@ -81,11 +81,14 @@ def _prompt(messages: list[dict[str, Any]], path: str | None, most: int) -> list
 
 def _reply(exchange: Exchange, answer: Answer, most: int) -> list[Turn]:
     turns = [_turn("answer", "reasoning field", answer.reasoning, most)] if answer.reasoning else []
+    calls = "\n".join(f"{call.name}({call.arguments})" for call in answer.tool_calls)
+    if calls:
+        turns.append(_turn("answer", "tool calls", calls, most))
     if answer.content is not None:
         turns.append(_turn("answer", "answer", answer.content if answer.content else "(empty)", most))
     elif exchange.text:
         turns.append(_turn("answer", "reply as received", exchange.text, most))
-    elif not exchange.fault:
+    elif not exchange.fault and not calls:
         turns.append(_turn("answer", "answer", "(no content)", most))
     said = [exchange.detail] if exchange.detail else []
     said += [answer.error] if answer.error and answer.error not in exchange.detail else []
@@ -103,7 +106,7 @@ def _facts(exchange: Exchange, answer: Answer) -> list[str]:
         f"{tokens['completion']:,} answer tokens" if tokens["completion"] is not None else "",
         f"first token {_time(timing.first_token_ms)}" if timing and timing.first_token_ms is not None else "",
         f"complete {_time(timing.end_ms)}" if timing and timing.end_ms is not None else "",
-        f"{answer.tool_calls} tool calls" if answer.tool_calls else "",
+        f"{len(answer.tool_calls)} tool calls" if answer.tool_calls else "",
         f"{len(exchange.attempts)} attempts on the wire" if len(exchange.attempts) > 1 else "",
     ]
     return [fact for fact in facts if fact]

@@ -66,7 +66,7 @@ def json_schema(evidence: Evidence, schema: Any) -> Result:
     """Valid by JSON Schema draft 2020-12 with formats; `same` takes the schema that the request sent."""
     replies = [r for r in evidence.replies if r.ask.path is None]
     for reply in replies:
-        said = _invalid(reply.answer.text, request_schema(reply.ask) if schema == "same" else schema)
+        said = invalid(reply.answer.text, request_schema(reply.ask) if schema == "same" else schema)
         if said:
             return Result("fail", f"{reply.ask.name}: {said}" if len(replies) > 1 else said, "invalid", "valid")
     return Result("pass", "valid against the schema", "valid", "valid")
@@ -118,7 +118,7 @@ def _keyword_state(reply: Reply) -> tuple[KeywordState, str]:
         return "refused", reply.exchange.detail
     if reply.answer.finish_reason == "length":
         return "unfinished", _short(reply.answer.text)
-    said = _invalid(reply.answer.text, request_schema(reply.ask))
+    said = invalid(reply.answer.text, request_schema(reply.ask))
     return ("ignored", said) if said else ("enforced", "")
 
 
@@ -139,7 +139,7 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
 
 
-def _invalid(text: str, schema: Any) -> str:
+def invalid(text: str, schema: Any) -> str:
     """Why a text is not a valid instance; empty when it is."""
     parsed, unusable = _parsed(text)
     if unusable:

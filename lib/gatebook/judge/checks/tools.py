@@ -1,0 +1,117 @@
+"""Tool calls: made when they should be and not otherwise, with arguments that parse, validate and mean the right thing."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from gatebook.judge.checks.registry import Params, check
+from gatebook.judge.checks.structure import invalid
+from gatebook.judge.evidence import Evidence, Reply
+from gatebook.judge.finding import Result
+from gatebook.plan.cases import Ask, Case
+from gatebook.record.answer import parse
+
+WITHOUT = "without"
+"""The ask with the same messages and no tools: where it costs as many prompt tokens, the model never saw the tools."""
+
+
+class Called(Params):
+    name: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """What must stand there; a list holds several right values. Texts compare without case and outer blanks."""
+
+
+def _offers(case: Case, _: Any) -> str | None:
+    asks = {ask.name: ask for ask in case.requests()}
+    offering = [ask for ask in asks.values() if ask.options.get("tools")]
+    if WITHOUT not in asks or asks[WITHOUT].options.get("tools"):
+        return f"the case has no ask {WITHOUT!r} that offers no tools (`options: {{tools: null, tool_choice: null}}`)"
+    if {bool(ask.stream) for ask in offering} != {True, False}:
+        return "the tools are offered in a plain ask and in a streamed one, since servers parse them apart"
+    return None
+
+
+def _names(case: Case, params: Called) -> str | None:
+    if said := _offers(case, params):
+        return said
+    missing = [ask.name for ask in case.requests() if ask.name != WITHOUT and _schema(ask, params.name) is None]
+    return f"ask {missing[0]!r} offers no tool {params.name!r}" if missing else None
+
+
+@check("tool_called", Called, _names, judges_text=False)
+def tool_called(evidence: Evidence, params: Called) -> Result:
+    """Exactly this tool is called, once, plain and streamed alike; its arguments are judged by the schema that was sent."""
+    return _unseen(evidence) or _each(evidence, lambda reply: _call_wrong(reply, params), f"calls {params.name}")
+
+
+@check("no_tool_call", Literal[True], _offers, judges_text=False)
+def no_tool_call(evidence: Evidence, _: bool) -> Result:
+    """A question that needs no tool is answered in words."""
+
+    def wrong(reply: Reply) -> str:
+        calls = reply.answer.tool_calls
+        if calls:
+            return f"calls {calls[0].name!r} with {calls[0].arguments[:60]} where no tool is needed"
+        return "" if reply.answer.text.strip() else "neither text nor a tool call"
+
+    return _unseen(evidence) or _each(evidence, wrong, "answers in words")
+
+
+def _each(evidence: Evidence, wrong: Any, right: str) -> Result:
+    offered = [reply for reply in evidence.replies if reply.ask.name != WITHOUT]
+    said = [(reply, wrong(reply)) for reply in offered]
+    for reply, text in said:
+        if text:
+            fine = [r.ask.name for r, other in said if not other]
+            tail = f" (though {fine[0]} is right)" if fine else ""
+            return Result("fail", f"{reply.ask.name}: {text}{tail}", text[:60], right)
+    return Result("pass", f"{right}, {' and '.join(reply.ask.name for reply in offered)}", right, right)
+
+
+def _unseen(evidence: Evidence) -> Result | None:
+    """Why nothing is shown: the tools never reached the model. Where the template knows tools that is a fault."""
+    without = evidence.reply(WITHOUT).answer.tokens("prompt_tokens")
+    offered = next(reply for reply in evidence.replies if reply.ask.name != WITHOUT)
+    with_tools = offered.answer.tokens("prompt_tokens")
+    if without is None or with_tools is None or with_tools > without or offered.answer.tool_calls:
+        return None
+    said = f"{with_tools} prompt tokens with tools and {without} without: the tools never reach the model"
+    if evidence.identity.tools:
+        return Result("fail", f"{said}, although its chat template knows tools", with_tools, f"> {without}", "tokens")
+    return Result("not_measured", f"{said}; its chat template does not know them", with_tools, f"> {without}", "tokens")
+
+
+def _call_wrong(reply: Reply, params: Called) -> str:
+    """What is wrong with a reply; empty when nothing is."""
+    calls = reply.answer.tool_calls
+    if not calls:
+        return f"no tool call, but text: {reply.answer.text[:60]!r}"
+    if len(calls) > 1 or calls[0].name != params.name:
+        return f"calls {', '.join(call.name or 'nameless' for call in calls)}, expected {params.name} once"
+    reason = reply.answer.finish_reason
+    forced = isinstance(reply.ask.options.get("tool_choice"), dict)  # OpenAI ends a forced call with stop
+    if reason != "tool_calls" and not (forced and reason == "stop"):
+        return f"finish_reason is {reason!r} where a tool is called"
+    if said := invalid(calls[0].arguments, _schema(reply.ask, params.name)):
+        return f"arguments of {params.name}: {said}"
+    given = parse(calls[0].arguments)
+    wrong = [
+        f"{key} is {given.get(key)!r}, expected {value!r}"
+        for key, value in params.arguments.items()
+        if not any(_same(given.get(key), v) for v in (value if isinstance(value, list) else [value]))
+    ]
+    return f"arguments of {params.name}: {'; '.join(wrong)}" if wrong else ""
+
+
+def _same(given: Any, wanted: Any) -> bool:
+    if isinstance(given, str) and isinstance(wanted, str):
+        return given.strip().casefold() == wanted.strip().casefold()
+    return isinstance(given, bool) == isinstance(wanted, bool) and bool(given == wanted)
+
+
+def _schema(ask: Ask, name: str) -> Any:
+    """The parameters of the tool as the request declares them; None when it offers no such tool."""
+    functions = [tool.get("function", {}) for tool in ask.options.get("tools") or []]
+    return next((f.get("parameters", {}) for f in functions if f.get("name") == name), None)
