@@ -306,8 +306,25 @@ SYMPTOMS: dict[str, Callable[[Answer, Answer], bool]] = {
     "drop_parts": lambda a, b: complete(a) and a.content == TEXT,
     "call_tool": lambda a, b: a.finishes == ["tool_calls"] and not a.content and arguments(a) == '{"city": "Paris"}',
     "drop_arguments": lambda a, b: complete(a) and a.content == TEXT,
+    "lose_middle": lambda a, b: (
+        complete(a) and a.upstream[-1]["messages"] == BODY["messages"]
+    ),  # it is short; see below
+    "shift_logprobs": lambda a, b: (
+        complete(a) and a.content == TEXT
+    ),  # it has none; tests/integration/test_context.py has some
+    "more_prompt_tokens": lambda a, b: complete(a) and (a.usage or {})["prompt_tokens"] >= 9,
     "force_temp": lambda a, b: complete(a) and a.upstream[-1]["temperature"] == 1.5,
 }
+
+
+def test_the_middle_of_a_long_message_is_lost_and_its_length_stays(upstream: Upstream) -> None:
+    long = "".join(f"Entry {n}: something happened on the quay.\n" for n in range(90)) + "Who was there?"
+    with FaultProxy(upstream.url, ["lose_middle"]) as proxy:
+        ask(proxy.base_url, question=long)
+    sent = upstream.bodies[-1]["messages"][-1]["content"]
+    third = len(long) // 3
+    assert len(sent) == len(long) and sent != long
+    assert (sent[:third], sent[2 * third :]) == (long[:third], long[2 * third :])
 
 
 def arguments(answer: Answer) -> str:

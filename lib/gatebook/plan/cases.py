@@ -6,18 +6,17 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
-from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from gatebook.errors import BadInput
 from gatebook.plan import repeats
 from gatebook.plan.documents import PLACE, Document
-from gatebook.plan.minutes import Minutes, fill_in
+from gatebook.plan.minutes import Minutes
 from gatebook.plan.repeats import Repeat
+from gatebook.plan.rows import rows_of, with_minutes
 from gatebook.plan.settings import Suite
 from gatebook.plan.strict import Strict, build, read_yaml
 
@@ -213,73 +212,11 @@ def cases_in(data: Any, path: str) -> list[Case]:
         if not isinstance(entry, dict):
             raise BadInput(f"{path}: item {number} is {entry!r}; a case is a mapping with id, notebook, group, why ...")
         where = f"{path}, case {entry.get('id', f'number {number}')!r}"
-        for row in _rows(entry, where):
-            case = build(Case, _with_minutes(row, where), where)
+        for row in rows_of(entry, where):
+            case = build(Case, with_minutes(row, where), where)
             case._source = path
             found.append(case)
     return found
-
-
-def _rows(entry: dict[str, Any], where: str) -> Iterable[dict[str, Any]]:
-    template = {key: value for key, value in entry.items() if key != "each"}
-    if "each" not in entry:
-        yield template
-        return
-    rows = entry["each"]
-    if isinstance(rows, dict) and "seeds" in rows:
-        rows = _seeds(rows, where)
-    elif isinstance(rows, dict) and rows and all(isinstance(column, list) and column for column in rows.values()):
-        rows = [dict(zip(rows, values, strict=True)) for values in product(*rows.values())]
-    if not isinstance(rows, list) or not rows:
-        raise BadInput(
-            f"{where}: key 'each' is empty; it is a list of rows, one case a row, or lists by name for all their combinations"
-        )
-    for row in rows:
-        if not isinstance(row, dict):
-            raise BadInput(f"{where}: key 'each' has row {row!r}; a row is a mapping of names to values")
-        filled = _fill(template, row, where)
-        yield {**filled, **({"suites": row["suites"]} if "suites" in row else {})}
-
-
-def _seeds(each: dict[str, Any], where: str) -> list[dict[str, Any]]:
-    """`each: {seeds: [1, 500]}` is 500 rows with a column `seed`."""
-    given = each.get("seeds")
-    if set(each) != {"seeds"} or not (
-        isinstance(given, list) and len(given) == 2 and all(type(n) is int for n in given) and given[0] <= given[1]
-    ):
-        raise BadInput(f"{where}: key 'each' has value {each!r}; a list of rows, or {{seeds: [first, last]}}")
-    return [{"seed": seed} for seed in range(given[0], given[1] + 1)]
-
-
-def _with_minutes(row: dict[str, Any], where: str) -> dict[str, Any]:
-    if "minutes" not in row:
-        return row
-    try:
-        return fill_in(row)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(["minutes", *map(str, first["loc"])])
-        raise BadInput(f"{where}: key {key!r} has value {first['input']!r}: {first['msg']}; correct it") from None
-
-
-def _fill(value: Any, row: dict[str, Any], where: str) -> Any:
-    if isinstance(value, dict):
-        return {_fill(k, row, where): _fill(v, row, where) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_fill(v, row, where) for v in value]
-    if not isinstance(value, str):
-        return value
-
-    def look_up(match: re.Match[str]) -> Any:
-        if match[1] not in row:
-            raise BadInput(
-                f"{where}: '{{{{{match[1]}}}}}' names no column of `each` (row {row.get('key', row)!r}); add it"
-            )
-        return row[match[1]]
-
-    if whole := re.fullmatch(r"\{\{(\w+)\}\}", value):
-        return look_up(whole)
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: str(look_up(match)), value)
 
 
 def select(cases: list[Case], suite: Suite, only: list[str] | None) -> list[Case]:
