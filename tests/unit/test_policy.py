@@ -195,7 +195,8 @@ def test_changed_and_new_cases_are_told_and_not_paired() -> None:
 def test_a_case_that_moved_to_another_group_keeps_its_pair_only_by_its_prompt() -> None:
     cases = [case(f"c{n}", group="g.cmp", messages=[{"role": "user", "content": "new words"}]) for n in range(8)]
     found = compared("FFFFFFFF", "PPPPPPPP", cases=cases)
-    assert found.verdict == "INCONCLUSIVE" and "only 0 of 0 paired" in found.reason
+    assert found.verdict == "INCONCLUSIVE" and "the baseline has none of its cases" in found.reason
+    assert found.needs_baseline, "a person may accept it, as a first run"
 
 
 def test_two_groups_share_the_error_rate() -> None:

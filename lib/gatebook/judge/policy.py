@@ -50,7 +50,7 @@ def decide(judged: Judged) -> Verdict:
     wants_baseline = [
         g
         for g in groups
-        if g.word == "INCONCLUSIVE" and g.policy in COMPARED and judged.baseline is None and not g.not_measured
+        if g.word == "INCONCLUSIVE" and g.comparison and not g.comparison.paired and not g.not_measured
     ]
     counts = f"{sum(map(len, judged.manifest.expected.values()))} cases asked, recorded and judged"
     return Verdict(
@@ -189,6 +189,11 @@ def _word(
         )
     if comparison is None:
         return "PASS", f"all {total} pass"
+    if judged.baseline is not None and not comparison.paired:
+        return (
+            "INCONCLUSIVE",
+            f"the baseline has none of its cases as they are asked now ({len(found['pass'])} of {total} pass); accept this run to take them in",
+        )
     if judged.baseline is None:
         return (
             "INCONCLUSIVE",

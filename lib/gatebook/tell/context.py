@@ -65,13 +65,15 @@ def context_table(run: Run, notebook: str, findings: list[Finding]) -> pd.DataFr
     return headed(pd.DataFrame(rows, columns=columns).set_index("tokens asked for"))
 
 
-def grid(run: Run, notebook: str, findings: list[Finding]) -> dict[tuple[str, int], dict[tuple[str, int], Outcome]]:
-    """(language, tokens) -> (family, depth) -> outcome."""
-    cells: dict[tuple[str, int], dict[tuple[str, int], Outcome]] = defaultdict(dict)
+def grid(
+    run: Run, notebook: str, findings: list[Finding]
+) -> dict[tuple[str, int, int], dict[tuple[str, int], Outcome]]:
+    """(language, tokens, seed) -> (family, depth) -> outcome: a row a document."""
+    cells: dict[tuple[str, int, int], dict[tuple[str, int], Outcome]] = defaultdict(dict)
     for one in _seen(run, notebook, findings):
         d = one.case.document
         if d and d.kind == "needles" and d.family and d.depth is not None:
-            cells[d.language, d.tokens or 0][d.family, d.depth] = one.outcome
+            cells[d.language, d.tokens or 0, d.seed][d.family, d.depth] = one.outcome
     return dict(sorted(cells.items()))
 
 
@@ -91,7 +93,10 @@ def context_plot(run: Run, notebook: str, findings: list[Finding]) -> Any:
                     drawn.add_patch(Rectangle((f * 6 + d, y), 0.94, 0.9, color=SHADES[outcome]))
     drawn.set_xlim(-0.2, len(FAMILIES) * 6 - 0.8)
     drawn.set_ylim(len(rows), 0)
-    drawn.set_yticks([y + 0.45 for y in range(len(rows))], [f"{language} {tokens:,}" for language, tokens in rows])
+    drawn.set_yticks(
+        [y + 0.45 for y in range(len(rows))],
+        [f"{language} {tokens:,} · seed {seed}" for language, tokens, seed in rows],
+    )
     ticks = [(f * 6 + d + 0.47, str(depth)) for f in range(len(FAMILIES)) for d, depth in enumerate(DEPTHS)]
     drawn.set_xticks([x for x, _ in ticks], [label for _, label in ticks], fontsize=7)
     for f, family in enumerate(FAMILIES):

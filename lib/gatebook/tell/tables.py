@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pandas as pd
@@ -23,13 +24,14 @@ def settings_table(run: Run, notebook: str) -> pd.DataFrame:
     profile, target = manifest.profile, manifest.profile.target
     cases = run.expected(notebook) or list(run.cases.values())
     groups = sorted({g for c in cases for g in (c.group, contract_group(c.group))})
+    names = {*groups, *(c.id for c in cases)}
     rows: list[tuple[str, Any]] = [
         ("profile", profile.name), ("base URL", manifest.base_url), ("model", target.model), ("revision", target.revision or "none named"),
         ("suite", f"{manifest.suite}{' (PARTIAL: ' + ', '.join(manifest.only) + ')' if manifest.partial else ''}"),
         ("cases", len(cases)), ("in flight", profile.limits.in_flight),
         ("request deadline", f"{profile.limits.request_deadline_s:g} s"), ("transport retries", profile.limits.transport_retries),
         *((f"policy of {group}", _policy(run, group)) for group in groups),
-        *((f"excused: {name}", why) for name, why in sorted(profile.excused.items())),
+        *((f"excused: {name}", why) for name, why in sorted(profile.excused.items()) if any(fnmatchcase(n, name) for n in names)),
     ]  # fmt: skip
     return headed(pd.DataFrame(rows, columns=["setting", "value"]).set_index("setting").astype(str))
 
@@ -51,10 +53,11 @@ def evidence_table(run: Run, notebook: str, findings: list[Finding]) -> pd.DataF
     for case in run.expected(notebook):
         own = [f for f in findings if f.case == case.id]
         outcome = worst([f.outcome for f in own])
-        told = next(
-            (f for f in own if f.outcome == outcome and (outcome != "pass" or f.check != "contract")),
-            own[0] if own else None,
-        )
+        fits = [f for f in own if f.outcome == outcome]
+        meant = [
+            f for f in fits if f.group == case.group
+        ]  # of a passing case, what it showed and not that it was answered
+        told = meant[-1] if meant and outcome == "pass" else next(iter(fits), None)
         rows.append({
             "case": case.id, "group": case.group, "outcome": outcome,
             "measured": _shown(told.measured, told.unit) if told else "", "limit": _shown(told.limit, told.unit) if told else "",
