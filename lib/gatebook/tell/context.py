@@ -50,19 +50,22 @@ def _speed(ruled: list[Exchange]) -> float | None:
 
 
 def context_table(run: Run, notebook: str, findings: list[Finding]) -> pd.DataFrame:
-    """One row a length: questions, found, rate with its Wilson interval, and the tokens that the server counted."""
-    seen = _seen(run, notebook, findings)
+    """One row a group and length: needles found, rate with its Wilson interval, and the tokens that the server counted."""
+    seen = [s for s in _seen(run, notebook, findings) if s.case.document and s.case.document.kind == "needles"]
     counted: dict[int, list[int]] = defaultdict(list)
     for exchange in run.exchanges(notebook):
         case = run.cases.get(exchange.case or "")
-        if case and case.document and case.document.tokens and not exchange.fault and exchange.kind == "ask":
-            counted[case.document.tokens].append(read_answer(exchange).tokens("prompt_tokens") or 0)
+        document = case.document if case and exchange.kind == "ask" and not exchange.fault else None
+        if document and document.kind == "needles" and document.tokens:
+            counted[document.tokens].append(read_answer(exchange).tokens("prompt_tokens") or 0)
     rows = [
-        (f"{r.tokens:,}", f"{min(counted[r.tokens]):,} to {max(counted[r.tokens]):,}", r.n, r.passed, f"{r.passed / r.n:.0%}", f"{r.low:.0%} to {r.high:.0%}")
-        for r in by_length(seen)
+        (group, f"{r.tokens:,}", f"{min(counted[r.tokens]):,} to {max(counted[r.tokens]):,}", r.n, r.passed, f"{r.passed / r.n:.0%}",
+         f"{r.low:.0%} to {r.high:.0%}")
+        for group in dict.fromkeys(one.case.group for one in seen)
+        for r in by_length([one for one in seen if one.case.group == group])
     ]  # fmt: skip
-    columns = ["tokens asked for", "tokens counted", "questions", "found", "rate", "95 % interval"]
-    return headed(pd.DataFrame(rows, columns=columns).set_index("tokens asked for"))
+    columns = ["group", "tokens asked for", "tokens counted", "questions", "found", "rate", "95 % interval"]
+    return headed(pd.DataFrame(rows, columns=columns).set_index("group"))
 
 
 def grid(
