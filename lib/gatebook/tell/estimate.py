@@ -24,12 +24,15 @@ def estimate(profile: Profile, suite: Suite, cases: list[Case], baseline: Baseli
     """A table of notebooks with cases, requests, tokens and minutes; says what it rests on. Tokens are upper bounds."""
     rows: dict[str, list[float]] = defaultdict(lambda: [0, 0, 0, 0])
     speed = {**ASSUMED_MS, **(baseline.latency_ms if baseline else {})}
-    seconds, read = 0.0, set()
+    seconds, beyond, read = 0.0, 0, set()
     for case in cases:
         row = rows[case.notebook]
         row[0] += 1
         if case.document:
             long = case.document.tokens or case.document.chars or 0
+            if long > (profile.target.context_tokens or long):
+                beyond += 1
+                continue
             row[2] += long
             seconds += 0 if case.document.name in read else long * speed["prompt_token"] / 1000
             read.add(case.document.name)
@@ -60,6 +63,10 @@ def estimate(profile: Profile, suite: Suite, cases: list[Case], baseline: Baseli
     lines.append(
         f"it ends after {profile.limits.run_deadline_s / 60:g} minutes in any case; answer tokens are caps; nothing was asked"
     )
+    if beyond:
+        lines.append(
+            f"{beyond} cases with a document beyond {profile.target.context_tokens:,} tokens will not be asked"
+        )
     return "\n".join(lines)
 
 
