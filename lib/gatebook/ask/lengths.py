@@ -67,7 +67,7 @@ class Lengths:
         if document.tokens is None:
             self._refuse_beyond(document, whole or round(chars * per_char), cap)
             return draft
-        return draft if whole is None else text(document, chars + round((room - whole) * len(draft) / whole))
+        return text(document, chars + round((room - whole) * len(draft) / whole)) if whole else draft
 
     def _refuse_beyond(self, document: Document, tokens: int, cap: int) -> None:
         if self._limit is not None and tokens + cap + RESERVE_TOKENS > self._limit:
