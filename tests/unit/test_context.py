@@ -176,7 +176,7 @@ def lengths(
     tell: int | None = None,
     tokenizes: bool = False,
 ) -> Lengths:
-    """A server that counts a third of the characters, and a Chinese one as a whole token more in long texts."""
+    """A server that counts a third of the characters."""
 
     async def chat(key: str, sample: str) -> int | None:
         return tell if tell is not None else 20 + len(sample) // CHARS_A_TOKEN
