@@ -34,7 +34,6 @@ PACKAGES = (
     "pandas",
     "jsonschema",
     "scipy",
-    "statsmodels",
     "sentence-transformers",
     "torch",
     "xllamacpp",
