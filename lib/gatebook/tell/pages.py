@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from gatebook.judge.verdict import Verdict
 from gatebook.record.executed import unfinished
 from gatebook.record.run import Run
-from gatebook.tell.standing import standings
+from gatebook.tell.standing import excuses, standings
 from gatebook.tell.text import excerpt, visible
 from gatebook.tell.turns import conversation, pretty
 
@@ -130,7 +130,13 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"policies": POLICIES, "means": MEANS, "signs": SIGNS, "PASSING_CHARS": PASSING_CHARS}
+    environment.globals |= {
+        "policies": POLICIES,
+        "means": MEANS,
+        "signs": SIGNS,
+        "PASSING_CHARS": PASSING_CHARS,
+        "excuses": excuses,
+    }
     environment.filters |= {"show": _show, "pretty": pretty}
     return environment
 

@@ -14,6 +14,7 @@ from gatebook.judge.verdict import Verdict
 from gatebook.record.answer import read_answer
 from gatebook.record.exchange import Exchange
 from gatebook.record.run import Run
+from gatebook.tell.standing import excuses
 
 RUNG_OF = {"answered": 0, "recorded": 0, "contract": 0, "finished": 1, "json_parses": 2, "json_schema": 3}
 
@@ -130,7 +131,7 @@ def verdict_text(verdict: Verdict) -> str:
         "",
         *(f"{g.word:<13}{g.group:<30} {g.policy:<16} {g.passed}/{g.cases}  {g.reason}" for g in verdict.groups),
     ]
-    lines += [f"excused      {e.id}: {e.reason}" for e in verdict.excused]
+    lines += [f"excused      {excuse}" for excuse in excuses(verdict)]
     lines += [f"changed      {change}" for change in verdict.changes]
     lines += ["", *(f"because      {reason}" for reason in verdict.reasons), f"VERDICT      {verdict.verdict}"]
     return "\n".join(lines)
