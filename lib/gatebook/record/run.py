@@ -18,10 +18,12 @@ from gatebook.plan.cases import Case
 from gatebook.plan.settings import Profile, Suite
 from gatebook.record.exchange import Exchange
 from gatebook.record.journal import Journal, read_journal
+from gatebook.record.measurement import Measurement
 from gatebook.record.texts import Texts
 
 SUMS = "SHA256SUMS"
 LATEST = "latest"
+HISTORY, UNREAD = "history.json", "could_not_be_read"
 
 
 class Manifest(BaseModel):
@@ -74,8 +76,18 @@ class Run:
         self.anchor = hashlib.sha256((path / "cases.json").read_bytes()).hexdigest()
 
     @classmethod
-    def create(cls, path: Path, manifest: Manifest, cases: list[Case], baseline: bytes | None) -> Run:
-        """Write a new folder with the plan in it. Raises BadInput when it exists."""
+    def create(
+        cls,
+        path: Path,
+        manifest: Manifest,
+        cases: list[Case],
+        baseline: bytes | None,
+        history: list[Measurement] | str | None = None,
+    ) -> Run:
+        """Write a new folder with the plan in it. Raises BadInput when it exists.
+
+        `history` is what the run is compared with, or why that could not be read.
+        """
         try:
             path.mkdir(parents=True)
         except FileExistsError:
@@ -89,6 +101,9 @@ class Run:
         )
         if baseline is not None:
             write_new(path / "baseline.json", baseline.decode())
+        if history is not None:
+            kept = {UNREAD: history} if isinstance(history, str) else [m.model_dump(mode="json") for m in history]
+            write_new(path / HISTORY, json.dumps(kept, ensure_ascii=False))
         write_new(path / "manifest.json", manifest.model_dump_json(indent=1))
         return cls(path)
 
@@ -111,6 +126,29 @@ class Run:
 
     def exchanges(self, notebook: str) -> list[Exchange]:
         return read_journal(self.record_file(notebook), self.anchor)
+
+    @property
+    def history(self) -> list[Measurement]:
+        """The window of past runs as it was when this run was planned; empty when there is none, and when it could not
+        be read (`history_trouble`). Raises BrokenRecord."""
+        found = self._history()
+        return found if isinstance(found, list) else []
+
+    @property
+    def history_trouble(self) -> str | None:
+        """Why the past is not known: what compares with it is then not measured, and not compared with nothing."""
+        found = self._history()
+        return found if isinstance(found, str) else None
+
+    def _history(self) -> list[Measurement] | str:
+        path = self.path / HISTORY
+        try:
+            said = json.loads(path.read_bytes()) if path.exists() else []
+            if isinstance(said, dict):
+                return f"history could not be read: {said[UNREAD]}"
+            return [Measurement.model_validate(row) for row in said]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise BrokenRecord(f"{path}: is no snapshot of a history: {str(error).splitlines()[0]}") from None
 
     @property
     def texts(self) -> Texts:
