@@ -125,6 +125,8 @@ def test_the_window_takes_slow_days_of_accepted_revisions_and_nothing_of_others(
         measurement(1, run="unnamed-bad", revision=None, verdict="FAIL"),
     ])  # fmt: skip
     assert window(history) == ["slow-before-it-was-accepted", "good", "slow-day", "unnamed-good"]
+    assert all(row.accepted for row in history.window("p", "full", ["g.h"], NOW, 7))
+    assert sum(row.accepted for row in history.rows()) == 2
 
 
 def test_acceptance_counts_for_its_group_and_profile_only(history: History) -> None:

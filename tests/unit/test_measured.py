@@ -12,7 +12,7 @@ import pytest
 from gatebook.errors import BrokenRecord
 from gatebook.plan.cases import Case
 from gatebook.record.exchange import Attempt, Client, Exchange
-from gatebook.record.measured import measurements
+from gatebook.record.measured import comparable, measurements
 from gatebook.record.measurement import Measurement
 from gatebook.record.run import Run
 
@@ -128,7 +128,8 @@ def test_missing_is_not_zero(tmp_path: Path) -> None:
 
 def test_the_workload_is_the_same_for_the_same_requests_only(tmp_path: Path) -> None:
     base = (answer("a/ask"), answer("b/ask"))
-    cached = {"prompt_tokens_details": {"cached_tokens": 7}}
+    cached = {"prompt_tokens": 700, "prompt_tokens_details": {"cached_tokens": 690}}
+    head = {"prompt_tokens": 70, "prompt_tokens_details": {"cached_tokens": 24}}
     cold = {"prompt_tokens_details": {"cached_tokens": 0}}
     longer = [case("a", options={"max_tokens": 9}), CASES[1]]
     more_asks = [case("a", asks=[{"name": "ask"}, {"name": "ask-2"}]), CASES[1]]
@@ -144,10 +145,27 @@ def test_the_workload_is_the_same_for_the_same_requests_only(tmp_path: Path) -> 
             "concurrency": (base, {"in_flight": 8}),
             "warm cache": (tuple(answer(f"{i}/ask", usage=cached) for i in "ab"), {}),
             "cold cache": (tuple(answer(f"{i}/ask", usage=cold) for i in "ab"), {}),
+            "template cached": (tuple(answer(f"{i}/ask", usage=head) for i in "ab"), {}),
         }.items()
     }  # fmt: skip
+    assert workloads.pop("template cached") == workloads["cold cache"]
     assert workloads["first"] == workloads["slower"]
     assert len(set(workloads.values())) == len(workloads) - 1
+
+
+def test_a_run_is_compared_with_rows_of_its_own_key_only(tmp_path: Path) -> None:
+    run = made(tmp_path / "r", answer("a/ask"), answer("b/ask"))
+    [own] = measurements(run, "PASS")
+    past = own.model_copy(update={"run": "before", "revision": "rev-0", "engine_version": "0.1"})
+    others = [
+        past.model_copy(update={name: "another"}) for name in ("profile", "engine", "gpu", "suite", "group", "workload")
+    ]
+    (run.path / "history.json").write_text(json.dumps([m.model_dump(mode="json") for m in (*others, past)]))
+    assert comparable(Run(run.path), "01_x") == [past]
+    (run.path / "history.json").write_text('{"could_not_be_read": "it is away"}')
+    assert comparable(Run(run.path), "01_x") == "history could not be read: it is away"
+    (run.path / "history.json").unlink()
+    assert comparable(Run(run.path), "01_x") == []
 
 
 def test_the_gpu_is_the_one_that_the_gauges_name(tmp_path: Path) -> None:

@@ -88,13 +88,13 @@ class History:
 
         A revision counts when any of its rows was accepted, then with all of its rows, also those of slow days that were
         not green: taking only the green ones would lower the limit with every noisy day. A row without a revision
-        counts only when it was itself accepted.
+        counts only when it was itself accepted. Every row that comes back says `accepted`.
         """
         other = MEASUREMENT.alias()
         known = exists().where(
             other.c.accepted, *(other.c[name] == MEASUREMENT.c[name] for name in ("profile", "group", "revision"))
         )
-        return self._rows(
+        rows = self._rows(
             MEASUREMENT.c.profile == profile,
             MEASUREMENT.c.suite == suite,
             MEASUREMENT.c.group.in_(groups),
@@ -102,6 +102,7 @@ class History:
             MEASUREMENT.c.at < before,
             or_(MEASUREMENT.c.accepted, known),
         )
+        return [row.model_copy(update={"accepted": True}) for row in rows]
 
     def rows(
         self, profile: str | None = None, group: str | None = None, since: datetime | None = None

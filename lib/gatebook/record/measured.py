@@ -21,8 +21,8 @@ LAG_LIMIT_MS, LAG_LIMIT_SHARE, CPU_LIMIT_SHARE = 5.0, 0.05, 0.5
 GPU_USED = ("gpu_memory_used_mib", "DCGM_FI_DEV_FB_USED")
 GPU_MEMORY = (*GPU_USED, "gpu_memory_total_mib")
 """Gauges of the memory of one GPU, by NVML and by DCGM's exporter."""
-COLD_SHARE = 0.01
-"""Prompt tokens from a prefix cache, of all; below this the cache was cold."""
+HEAD_TOKENS, HEAD_SHARE = 64, 0.1
+"""Cached prompt tokens up to this many, or this part of the prompt, are the chat template's head."""
 
 
 def measurements(run: Run, verdict: str, accepted: bool | None = None) -> list[Measurement]:
@@ -30,23 +30,33 @@ def measurements(run: Run, verdict: str, accepted: bool | None = None) -> list[M
 
     A run that was judged again has the answers, and so the rows, of the run that asked.
     """
+    said = verdict == "PASS" if accepted is None else accepted
+    return [row for notebook in run.notebooks for row in _rows(run, notebook, verdict, said)]
+
+
+def comparable(run: Run, notebook: str) -> list[Measurement] | str:
+    """The rows of the run's window that a notebook's groups may be compared with, those of the same key; or why the
+    window is not known, and then nothing is compared. Raises BrokenRecord."""
+    if run.history_trouble is not None:
+        return run.history_trouble
+    own = {row.key for row in _rows(run, notebook, "", False)} if run.history else set()
+    return [row for row in run.history if row.key in own]
+
+
+def _rows(run: Run, notebook: str, verdict: str, accepted: bool) -> list[Measurement]:
     manifest, target = run.manifest, run.manifest.profile.target
-    by_notebook = {notebook: run.exchanges(notebook) for notebook in run.notebooks}
-    gauges = {notebook: _gauges(run, notebook) for notebook in run.notebooks}
-    gpu = _gpu_name(row for rows in gauges.values() for row in rows)
-    identity = identify([e for exchanges in by_notebook.values() for e in exchanges], target.model)
+    exchanges, gauges = run.exchanges(notebook), _gauges(run, notebook)
+    groups = {case.group: _of(run, case.group, exchanges) for case in run.expected(notebook)}
+    identity = identify(exchanges, target.model)
     common = {
         "run": manifest.judged_from or manifest.run, "at": manifest.created, "profile": manifest.profile.name,
-        "gpu": gpu, "engine": identity.engine, "engine_version": identity.version, "suite": manifest.suite,
-        "revision": target.revision, "verdict": verdict, "accepted": verdict == "PASS" if accepted is None else accepted,
+        "gpu": _gpu_name(gauges), "engine": identity.engine, "engine_version": identity.version, "suite": manifest.suite,
+        "revision": target.revision, "verdict": verdict, "accepted": accepted, "gpu_peak_mib": _peak_mib(gauges),
     }  # fmt: skip
     return [
-        Measurement.model_validate(
-            {**common, **_group(run, notebook, group, exchanges), "gpu_peak_mib": _peak_mib(gauges[notebook])}
-        )
-        for notebook, exchanges in by_notebook.items()
-        for group in dict.fromkeys(case.group for case in run.expected(notebook))
-        if any(_valid(e) for e in _of(run, group, exchanges))
+        Measurement.model_validate({**common, **_group(run, notebook, group, asked)})
+        for group, asked in groups.items()
+        if any(_valid(e) for e in asked)
     ]
 
 
@@ -81,8 +91,7 @@ def _of(run: Run, group: str, exchanges: Iterable[Exchange]) -> list[Exchange]:
     return [e for e in exchanges if e.kind == "ask" and e.case and run.cases[e.case].group == group]
 
 
-def _group(run: Run, notebook: str, group: str, exchanges: list[Exchange]) -> dict[str, Any]:
-    asked = _of(run, group, exchanges)
+def _group(run: Run, notebook: str, group: str, asked: list[Exchange]) -> dict[str, Any]:
     pairs = [(e, read_answer(e)) for e in asked if _valid(e)]
     timings = [(e.timing, answer.tokens("completion_tokens")) for e, answer in pairs if e.timing]
     spread = [
@@ -127,14 +136,15 @@ def workload(run: Run, notebook: str, group: str, asked: list[Exchange]) -> str:
 
 
 def _cache(asked: list[Exchange]) -> str:
-    """`cold`, `warm` or `unknown`, by the cached tokens that usage tells."""
-    usages = [usage for e in asked if (usage := read_answer(e).usage)]
-    details = [usage.get("prompt_tokens_details") for usage in usages]
-    cached = [d["cached_tokens"] for d in details if isinstance(d, dict) and isinstance(d.get("cached_tokens"), int)]
-    prompts = [u["prompt_tokens"] for u in usages if isinstance(u.get("prompt_tokens"), int)]
-    if not cached or not sum(prompts):
-        return "unknown"
-    return "cold" if sum(cached) < COLD_SHARE * sum(prompts) else "warm"
+    """`cold`, `warm` or `unknown`: whether most prompts were known to a prefix cache, by the cached tokens that usage
+    tells; the chat template's own head is always known."""
+    warm = [
+        cached > max(HEAD_TOKENS, HEAD_SHARE * (answer.tokens("prompt_tokens") or 0))
+        for answer in (read_answer(e) for e in asked)
+        if isinstance(details := (answer.usage or {}).get("prompt_tokens_details"), dict)
+        and isinstance(cached := details.get("cached_tokens"), int)
+    ]
+    return "unknown" if not warm else "warm" if sum(warm) * 2 > len(warm) else "cold"
 
 
 def _tokens(pairs: Iterable[tuple[Exchange, Answer]], name: str) -> list[int]:

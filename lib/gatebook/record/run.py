@@ -8,6 +8,7 @@ import re
 import secrets
 import shutil
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -130,16 +131,15 @@ class Run:
     @property
     def history(self) -> list[Measurement]:
         """The window of past runs as it was when this run was planned; empty when there is none, and when it could not
-        be read (`history_trouble`). Raises BrokenRecord."""
-        found = self._history()
-        return found if isinstance(found, list) else []
+        be read (`history_trouble`). `record.measured.comparable` has the rows of the same key. Raises BrokenRecord."""
+        return self._history if isinstance(self._history, list) else []
 
     @property
     def history_trouble(self) -> str | None:
         """Why the past is not known: what compares with it is then not measured, and not compared with nothing."""
-        found = self._history()
-        return found if isinstance(found, str) else None
+        return self._history if isinstance(self._history, str) else None
 
+    @cached_property
     def _history(self) -> list[Measurement] | str:
         path = self.path / HISTORY
         try:
