@@ -114,4 +114,4 @@ def _instant(text: str) -> datetime:
         raise BadInput(
             f"--before has value {text!r}: must be a day or a time, such as 2026-11-01 or 2026-11-01T06:00"
         ) from None
-    return found.replace(tzinfo=found.tzinfo or UTC)
+    return found.replace(tzinfo=found.tzinfo or UTC).astimezone(UTC)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from datetime import timedelta
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -85,15 +86,20 @@ def _figure(series: list[list[Measurement]]) -> Any:
     figure, axes = plt.subplots(len(series), len(METRICS), figsize=(13, high), layout="constrained", squeeze=False, sharex=True)  # fmt: skip
     plt.close(figure)
     for row, runs in zip(axes, series, strict=True):
-        for drawn, (name, title) in zip(row, METRICS.items(), strict=True):
+        for drawn, name in zip(row, METRICS, strict=True):
             _panel(drawn, [(r, values) for r in runs if (values := getattr(r, name))])
-            drawn.set_title(title if row is axes[0] else "", fontsize=9, color="#374151")
         last = runs[-1]
         where = f"{last.profile} · {last.engine} · {last.suite}" + ("" if last.gpu == "none" else f" · {last.gpu}")
         row[0].set_ylabel(f"{last.group}\n{where}\nworkload {last.workload[:8]}", fontsize=7)
-    ticks = dates.AutoDateLocator(minticks=3, maxticks=5, tz="UTC")
+    for drawn, title in zip(axes[0], METRICS.values(), strict=True):
+        drawn.set_title(title, fontsize=9, color="#374151")
+    made = [r.at for runs in series for r in runs]
+    pad = max((max(made) - min(made)) / 30, timedelta(hours=6))
+    axes[0][0].set_xlim(min(made) - pad, max(made) + pad)
+    ticks = dates.AutoDateLocator(minticks=2, maxticks=7, tz="UTC")
     for drawn in axes[-1]:
         drawn.xaxis.set_major_locator(ticks)
+        drawn.xaxis.get_offset_text().set_fontsize(8)
         drawn.xaxis.set_major_formatter(dates.ConciseDateFormatter(ticks, tz="UTC"))
     axes[-1][0].set_xlabel("when the run was made, UTC", fontsize=8)
     shown = [v for v in VERDICT_COLOURS if any(r.verdict == v for runs in series for r in runs)]
