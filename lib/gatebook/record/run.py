@@ -8,6 +8,7 @@ import re
 import secrets
 import shutil
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,28 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gatebook.errors import BadInput, BrokenRecord
 from gatebook.plan.cases import Case
-from gatebook.plan.settings import Profile, Suite
+from gatebook.plan.settings import Profile, Suite, Target
 from gatebook.record.exchange import Exchange
 from gatebook.record.journal import Journal, read_journal
+from gatebook.record.measurement import Measurement
 from gatebook.record.texts import Texts
 
 SUMS = "SHA256SUMS"
 LATEST = "latest"
+
+
+class Against(BaseModel):
+    """The second target, asked in turn with the one under test."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    profile: str
+    target: Target
+    base_url: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.target.model} at {self.base_url}"
 
 
 class Manifest(BaseModel):
@@ -42,6 +58,7 @@ class Manifest(BaseModel):
     versions: dict[str, str] = {}
     machine: dict[str, Any] = {}
     commit: str | None = None
+    against: Against | None = None
     judged_from: str | None = None
     """The run whose answers these are, when `gatebook judge` made this one."""
 
@@ -111,6 +128,16 @@ class Run:
 
     def exchanges(self, notebook: str) -> list[Exchange]:
         return read_journal(self.record_file(notebook), self.anchor)
+
+    @cached_property
+    def history(self) -> list[Measurement]:
+        """The window that it is judged by, as it was when the run was planned; empty without one. Raises BrokenRecord."""
+        file = self.path / "history.json"
+        try:
+            rows = json.loads(file.read_bytes()) if file.is_file() else []
+            return [Measurement.model_validate(row) for row in rows]
+        except (ValueError, TypeError) as error:
+            raise BrokenRecord(f"{file}: is no list of measurements: {str(error).splitlines()[0]}") from None
 
     @property
     def texts(self) -> Texts:
