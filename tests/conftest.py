@@ -17,6 +17,9 @@ import yaml
 from gatebook.ask.server import embedded_server
 from gatebook.plan.cases import load_cases
 
+from tests.postgresql import postgresql
+
+__all__ = ["postgresql"]
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = (
     "model-served",

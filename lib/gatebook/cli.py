@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from gatebook.errors import BadInput, GatebookError
+from gatebook.history_commands import app as history_app
 
 app = typer.Typer(
     help="""Decide whether a deployment of an LLM service may ship: ask it, judge its answers, keep the evidence.
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 cases_app = typer.Typer(help="Write cases: check them, import them in bulk (docs/cases.md).", no_args_is_help=True)
 app.add_typer(cases_app, name="cases")
+app.add_typer(history_app, name="history")
 ProfileOption = Annotated[Path, typer.Option("--profile", help="Profile: a YAML in params/.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder in outputs/.")]
 

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from gatebook.entering import window
 from gatebook.errors import BadInput
 from gatebook.judge.baseline import Baseline, read_baseline
 from gatebook.judge.checks import validate
@@ -34,6 +35,7 @@ PACKAGES = (
     "pandas",
     "jsonschema",
     "scipy",
+    "sqlalchemy",
     "statsmodels",
     "sentence-transformers",
     "torch",
@@ -103,7 +105,8 @@ def open_run(
         run=name, created=now(), profile=profile, base_url=base_url, suite=suite, only=only or [], expected=expected,
         versions=versions(PACKAGES), machine=_machine(), commit=_commit(), against=against,
     )  # fmt: skip
-    return Run.create(folder or (out or project.root() / "outputs") / name, manifest, cases, raw)
+    history = window(profile, suite, (case.group for case in cases), manifest.created)
+    return Run.create(folder or (out or project.root() / "outputs") / name, manifest, cases, raw, history)
 
 
 def check_against(against: Against, profile: Profile, base_url: str, cases: list[Case]) -> None:

@@ -87,6 +87,8 @@ class Limits(Strict):
     """Prompt tokens that the long documents of a notebook may cost, each counted once; what does not fit is not measured."""
     logprob_tolerance_nats: float = Field(default=0.1, ge=0)
     """What rounding may move a log probability (docs/decisions/fingerprint-tolerance.md); batches on a GPU need more."""
+    history_days: float = Field(default=7, gt=0, le=366)
+    """How far back the window of past runs reaches that latencies are compared with."""
     ttft_ms: float = Field(default=500, gt=0)
     """Time to first token of a short greeting."""
     total_ms: float = Field(default=800, gt=0)

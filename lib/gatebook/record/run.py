@@ -8,7 +8,6 @@ import re
 import secrets
 import shutil
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from gatebook.record.texts import Texts
 
 SUMS = "SHA256SUMS"
 LATEST = "latest"
+HISTORY, UNREAD = "history.json", "could_not_be_read"
 
 
 class Against(BaseModel):
@@ -91,8 +91,18 @@ class Run:
         self.anchor = hashlib.sha256((path / "cases.json").read_bytes()).hexdigest()
 
     @classmethod
-    def create(cls, path: Path, manifest: Manifest, cases: list[Case], baseline: bytes | None) -> Run:
-        """Write a new folder with the plan in it. Raises BadInput when it exists."""
+    def create(
+        cls,
+        path: Path,
+        manifest: Manifest,
+        cases: list[Case],
+        baseline: bytes | None,
+        history: list[Measurement] | str | None = None,
+    ) -> Run:
+        """Write a new folder with the plan in it. Raises BadInput when it exists.
+
+        `history` is what the run is compared with, or why that could not be read.
+        """
         try:
             path.mkdir(parents=True)
         except FileExistsError:
@@ -106,6 +116,9 @@ class Run:
         )
         if baseline is not None:
             write_new(path / "baseline.json", baseline.decode())
+        if history is not None:
+            kept = {UNREAD: history} if isinstance(history, str) else [m.model_dump(mode="json") for m in history]
+            write_new(path / HISTORY, json.dumps(kept, ensure_ascii=False))
         write_new(path / "manifest.json", manifest.model_dump_json(indent=1))
         return cls(path)
 
@@ -129,15 +142,28 @@ class Run:
     def exchanges(self, notebook: str) -> list[Exchange]:
         return read_journal(self.record_file(notebook), self.anchor)
 
-    @cached_property
+    @property
     def history(self) -> list[Measurement]:
-        """The window that it is judged by, as it was when the run was planned; empty without one. Raises BrokenRecord."""
-        file = self.path / "history.json"
+        """The window of past runs as it was when this run was planned; empty when there is none, and when it could not
+        be read (`history_trouble`). Raises BrokenRecord."""
+        found = self._history()
+        return found if isinstance(found, list) else []
+
+    @property
+    def history_trouble(self) -> str | None:
+        """Why the past is not known: what compares with it is then not measured, and not compared with nothing."""
+        found = self._history()
+        return found if isinstance(found, str) else None
+
+    def _history(self) -> list[Measurement] | str:
+        path = self.path / HISTORY
         try:
-            rows = json.loads(file.read_bytes()) if file.is_file() else []
-            return [Measurement.model_validate(row) for row in rows]
-        except (ValueError, TypeError) as error:
-            raise BrokenRecord(f"{file}: is no list of measurements: {str(error).splitlines()[0]}") from None
+            said = json.loads(path.read_bytes()) if path.exists() else []
+            if isinstance(said, dict):
+                return f"history could not be read: {said[UNREAD]}"
+            return [Measurement.model_validate(row) for row in said]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise BrokenRecord(f"{path}: is no snapshot of a history: {str(error).splitlines()[0]}") from None
 
     @property
     def texts(self) -> Texts:
