@@ -126,9 +126,13 @@ def blocking(said: dict[Rule, Any], settings: Latency, days: int, n: int, agains
     """[week]: the worst of all tests that block; the absolute limit stands in for what the history does not carry."""
     carried = {"absolute": True, "p90": days * n >= LEAST_SAMPLES, "day": days >= settings.min_days, "against": True}
     codes = []
-    for number, (_, metric) in enumerate((g, m) for g, metrics in GROUPS.items() for m in metrics):
-        rules = {*settings.blocks.of(metric), *(["against"] if against else [])}
-        codes += [said[rule if carried[rule] else "absolute"][number] for rule in rules]
+    for number, metric in enumerate(m for metrics in GROUPS.values() for m in metrics):
+        for rule in {*settings.blocks.of(metric), *(["against"] if against else [])}:
+            code = said[rule if carried[rule] else "absolute"][number]
+            settled = (
+                against and carried[rule] and rule in ("p90", "day")
+            )  # where the days cannot tell, the second target can
+            codes.append(np.where((code == OPEN) & (said["against"][number] == PASS), PASS, code) if settled else code)
     return np.max(codes, axis=0)
 
 

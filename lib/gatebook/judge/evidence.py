@@ -9,8 +9,8 @@ from functools import cached_property
 from typing import Any
 
 from gatebook.judge.finding import Outcome
-from gatebook.judge.latency import Timed
 from gatebook.judge.similarity import Cosines
+from gatebook.judge.timed import Timed
 from gatebook.plan.cases import Ask, Case
 from gatebook.plan.settings import Profile
 from gatebook.record.answer import Answer, read_answer

@@ -11,8 +11,8 @@ from gatebook.judge.checks.contract import violations
 from gatebook.judge.checks.text import noise
 from gatebook.judge.evidence import Evidence, Reply, Seen
 from gatebook.judge.finding import Finding, Outcome, Result, worst
-from gatebook.judge.latency import Timed, blocking_tests, timed_of
 from gatebook.judge.similarity import cosines_of
+from gatebook.judge.timed import timed_cases
 from gatebook.plan.cases import Ask, Case
 from gatebook.record.answer import read_answer
 from gatebook.record.exchange import REFUSED_KEY, Exchange
@@ -56,9 +56,7 @@ class _Judge:
         self._first_good = next((n for n, e in enumerate(exchanges) if _good(e)), None)
         self._stops = [e.detail for e in exchanges if e.kind == "stop"]
         self._identity = identify(exchanges, self._profile.target.model)
-        self._history, self._against = run.history, run.manifest.against
-        planned = (run.cases[i] for ids in run.manifest.expected.values() for i in ids)
-        self._tests = blocking_tests(planned, self._profile.latency, self._against is not None)
+        self._timed = timed_cases(run, notebook, exchanges)
         self._seen_ids: dict[str, str] = {}
         for exchange in earlier:
             for name in read_answer(exchange).ids if exchange.kind not in ("probe", "against") else ():
@@ -130,12 +128,9 @@ class _Judge:
         if chats and (said := _unfinished(chats)):
             yield self._finding(case.id, case.id, case.group, "finished", said)
         canary = self._by_key.get(f"{case.id}/canary")
-        timed = self._timed(case) if case.samples else None
+        timed = self._timed.get(case.id)
         evidence = Evidence(case, replies, self._identity, self._profile, self._cosines, canary=canary, timed=timed)
         yield from self._expected(evidence)
-
-    def _timed(self, case: Case) -> Timed:
-        return timed_of(case, self._exchanges, self._profile.latency, self._history, self._against, self._tests)
 
     def _reply(self, case: Case, ask: Ask) -> Reply:
         return Reply(ask, self._by_key[f"{case.id}/{ask.name}"], self._identity.engine)

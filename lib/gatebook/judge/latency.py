@@ -7,21 +7,15 @@ axis of arrays; `python -m benchmarks latency` simulates their errors (docs/deci
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from datetime import UTC
+from collections.abc import Callable
+from dataclasses import dataclass
 from math import exp, log
 from typing import Any
 
 from gatebook.judge.finding import Outcome
 from gatebook.judge.latency_stats import day_bounds, p90, p90_bounds, shift_bounds
-from gatebook.plan.cases import Case
-from gatebook.plan.latency import LEAST_SAMPLES, METRICS, RULES, Latency, Metric, Rule
-from gatebook.record.exchange import Exchange
-from gatebook.record.measurement import Measurement
-from gatebook.record.run import Against
-from gatebook.record.samples import Sample, samples_of, valid
+from gatebook.judge.timed import Timed
+from gatebook.plan.latency import LEAST_SAMPLES, RULES, Latency, Metric, Rule
 
 PASS, OPEN, FAIL = 0, 1, 2
 OUTCOMES: tuple[Outcome, ...] = ("pass", "not_measured", "fail")
@@ -42,57 +36,6 @@ class Ruling:
     limit: float | None = None
     no_history: bool = False
     """The history does not carry the rule yet, so that the absolute limit stands in."""
-
-
-@dataclass(frozen=True)
-class Timed:
-    """Everything that the rules see of one timed case."""
-
-    case: Case
-    samples: list[Sample]
-    settings: Latency
-    history: list[Measurement] = field(default_factory=list)
-    """The rows of its group; only accepted ones are compared with."""
-    second: list[Sample] | None = None
-    """The second target's, where one was asked."""
-    second_name: str = ""
-    second_broken: str | None = None
-    """Why the second target gave no sample to some request."""
-    tests: int = 1
-    """Blocking tests of the whole run, which share settings.level."""
-
-    @property
-    def level(self) -> float:
-        return self.settings.level / max(self.tests, 1)
-
-    def values(self, metric: Metric) -> list[float]:
-        return valid(self.samples, self.settings.warm_up, metric)
-
-    def days(self, metric: Metric) -> dict[str, list[float]]:
-        """UTC date -> the accepted samples of that day, the oldest first."""
-        found: dict[str, list[float]] = defaultdict(list)
-        for row in sorted(self.history, key=lambda row: row.at):
-            if row.accepted and row.group == self.case.group:
-                found[f"{row.at.astimezone(UTC):%Y-%m-%d}"] += _column(row, metric)
-        return {day: values for day, values in found.items() if values}
-
-
-def timed_of(
-    case: Case,
-    exchanges: list[Exchange],
-    settings: Latency,
-    history: list[Measurement],
-    against: Against | None,
-    tests: int,
-) -> Timed:
-    """What a record holds of a timed case."""
-    samples = samples_of(case, exchanges, settings.lag_ms)
-    if against is None:
-        return Timed(case, samples, settings, history, tests=tests)
-    broken = [e.detail for e in exchanges if e.kind == "against" and e.case == case.id and e.fault]
-    second = samples_of(case, exchanges, settings.lag_ms, against=True)
-    why = broken[0] if broken else None if second else "was never asked"
-    return Timed(case, samples, settings, history, second, against.name, why, tests)
 
 
 def quantile_decision(samples: Any, limit: Any, level: float) -> Any:
@@ -120,7 +63,7 @@ def against_decision(low: Any, high: Any, settings: Latency) -> Any:
 
 
 def rulings(timed: Timed, metric: Metric) -> list[Ruling]:
-    """What every rule says, blocking or not, in a fixed order."""
+    """What every rule says of one metric, blocking or not, in a fixed order."""
     found = timed.values(metric)
     if len(found) < LEAST_SAMPLES:
         why = f"{len(found)} valid samples, {LEAST_SAMPLES} are needed{_left_out(timed)}"
@@ -133,31 +76,25 @@ def rulings(timed: Timed, metric: Metric) -> list[Ruling]:
     return [rules[rule](timed, metric, found) for rule in RULES]
 
 
-def blocking(timed: Timed, metric: Metric) -> list[Rule]:
-    """The profile's rules; asking a second target makes its rule one of them."""
-    chosen = timed.settings.blocks.of(metric)
-    return [rule for rule in RULES if rule in chosen or (rule == "against" and timed.second is not None)]
-
-
 def deciding(timed: Timed, metric: Metric) -> list[Ruling]:
-    """The rulings that block: while the history cannot carry a rule, the absolute limit stands in for it."""
+    """The rulings that block.
+
+    While the history does not carry a rule yet, the absolute limit stands in for it. Where the days cannot tell and the second
+    target, asked at the same time, can, it decides; what the days show to be slower stays shown.
+    """
     said = {ruling.rule: ruling for ruling in rulings(timed, metric)}
-    chosen = [said[rule] for rule in blocking(timed, metric)]
-    stands_in = [said["absolute"]] if any(r.no_history for r in chosen) and said["absolute"] not in chosen else []
-    return [*stands_in, *(r for r in chosen if not r.no_history)]
-
-
-def blocking_tests(cases: Iterable[Case], settings: Latency, against: bool) -> int:
-    """How many tests of a run may block: metrics that a case judges, times the rules that block for each."""
-    count = 0
-    for case in cases:
-        judged = [m for m in METRICS if case.samples and any(f"latency_{m}" in item for item in case.expect)]
-        count += sum(len({*settings.blocks.of(m), *(["against"] if against else [])}) for m in judged)
-    return count
+    chosen = [said[rule] for rule in timed.blocking(metric)]
+    stands_in = any(r.no_history for r in chosen) and said["absolute"] not in chosen
+    kept = [*([said["absolute"]] if stands_in else []), *(r for r in chosen if not r.no_history)]
+    if said["against"].outcome == "pass" and said["against"] in kept:
+        kept = [
+            r for r in kept if not (r.rule in ("p90", "day") and r.outcome == "not_measured" and r.limit is not None)
+        ]
+    return kept
 
 
 def _absolute(timed: Timed, metric: Metric, found: list[float]) -> Ruling:
-    cap = timed.settings.caps_of(timed.case.group).of(metric)
+    cap = timed.cap_ms[metric]
     if cap is None:
         where = f"latency.caps.{timed.case.group}.{metric}_ms"
         return Ruling("absolute", "not_measured", f"the profile names no {where}", _ms(float(p90(found))))
@@ -165,11 +102,13 @@ def _absolute(timed: Timed, metric: Metric, found: list[float]) -> Ruling:
 
 
 def _p90(timed: Timed, metric: Metric, found: list[float]) -> Ruling:
+    if timed.history_trouble:
+        return Ruling("p90", "not_measured", timed.history_trouble, _ms(float(p90(found))))
     window = [ms for values in timed.days(metric).values() for ms in values]
     if len(window) < LEAST_SAMPLES:
         why = f"{len(window)} samples in the window, {LEAST_SAMPLES} are needed"
         return Ruling("p90", "not_measured", why, _ms(float(p90(found))), no_history=True)
-    limit, cap = timed.settings.factor * float(p90(window)), timed.settings.caps_of(timed.case.group).of(metric)
+    limit, cap = timed.settings.factor * float(p90(window)), timed.cap_ms[metric]
     said = f"{timed.settings.factor:g} times the window's P90 of {_say(float(p90(window)))}"
     if cap is not None and cap < limit:
         limit, said = cap, f"the cap {_say(cap)}, since {said} lies past it"
@@ -188,13 +127,15 @@ def _quantile(rule: Rule, found: list[float], limit: float, said: str, level: fl
 def _day(timed: Timed, metric: Metric, found: list[float]) -> Ruling:
     import numpy as np
 
-    settings, days = timed.settings, [float(np.median(np.log(v))) for v in timed.days(metric).values() if min(v) > 0]
+    settings, days = timed.settings, [float(np.median(np.log(v))) for v in timed.days(metric).values()]
     median = float(np.median(found))
+    if timed.history_trouble:
+        return Ruling("day", "not_measured", timed.history_trouble, _ms(median))
     if len(days) < settings.min_days:
         why = f"{len(days)} days of history, {settings.min_days} are needed"
         return Ruling("day", "not_measured", why, _ms(median), no_history=True)
     mean, strict, loose = (float(x) for x in day_bounds(days, timed.level, settings.miss))
-    limit, cap = exp(mean + max(strict, log(settings.least))), settings.caps_of(timed.case.group).of(metric)
+    limit, cap = exp(mean + max(strict, log(settings.least))), timed.cap_ms[metric]
     outcome = OUTCOMES[int(day_decision(log(median), np.array(days), settings, timed.level))]
     ratio = median / exp(mean)
     told = f"median {_say(median)}, {ratio:.2f} times that of {len(days)} days; a healthy day stays below {_say(limit)}"
@@ -253,10 +194,6 @@ def _unsettled(found: list[float], settings: Latency) -> str | None:
 def _left_out(timed: Timed) -> str:
     why = [s.invalid for s in timed.samples[timed.settings.warm_up :] if s.invalid]
     return f" ({len(why)} do not count: {why[0]})" if why else ""
-
-
-def _column(row: Measurement, metric: Metric) -> list[float]:
-    return {"ttft": row.ttft_ms, "itl": row.itl_ms, "total": row.total_ms}[metric]
 
 
 def _ms(value: float) -> float:

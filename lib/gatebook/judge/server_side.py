@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import fmean
 
-from gatebook.judge.latency import Timed
+from gatebook.judge.timed import Timed
 from gatebook.plan.latency import Metric
 from gatebook.record.exchange import Exchange
 

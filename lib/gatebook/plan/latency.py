@@ -54,10 +54,10 @@ class Latency(Strict):
     """The slowdown that must not pass: times the P90 of the window; what the other rules must be able to exclude."""
     least: float = Field(default=1.1, gt=1)
     """A slowdown up to this never blocks, however surely it is shown."""
-    level: float = Field(default=0.01, gt=0, lt=0.5)
+    level: float = Field(default=0.005, gt=0, lt=0.5)
     """Chance that a healthy deployment fails, shared by all blocking rules of all metrics and groups."""
-    miss: float = Field(default=0.2, gt=0, lt=0.5)
-    """Chance that a slowdown by `factor` passes the day rule or the second target."""
+    miss: float = Field(default=0.25, gt=0, lt=0.5)
+    """Chance that a slowdown by exactly `factor` passes one test of the day rule or of the second target."""
     min_days: int = Field(default=3, ge=2)
     """Days of history below which the day rule says nothing."""
     warm_up: int = Field(default=2, ge=0)

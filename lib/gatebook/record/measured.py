@@ -15,6 +15,7 @@ from gatebook.record.exchange import Exchange
 from gatebook.record.identity import identify
 from gatebook.record.measurement import Measurement
 from gatebook.record.run import Run
+from gatebook.record.samples import samples_of
 
 LAG_LIMIT_MS, LAG_LIMIT_SHARE, CPU_LIMIT_SHARE = 5.0, 0.05, 0.5
 """Past these our own client was late: its event loop by this much and this part of the answer's time, or its CPU share."""
@@ -83,7 +84,8 @@ def _of(run: Run, group: str, exchanges: Iterable[Exchange]) -> list[Exchange]:
 
 def _group(run: Run, notebook: str, group: str, exchanges: list[Exchange]) -> dict[str, Any]:
     asked = _of(run, group, exchanges)
-    pairs = [(e, read_answer(e)) for e in asked if _valid(e)]
+    left_out = _left_out(run, group, asked)
+    pairs = [(e, read_answer(e)) for e in asked if _valid(e) and e.key not in left_out]
     timings = [(e.timing, answer.tokens("completion_tokens")) for e, answer in pairs if e.timing]
     spread = [
         (t.last_token_ms - t.first_token_ms) / (tokens - 1)
@@ -101,6 +103,13 @@ def _group(run: Run, notebook: str, group: str, exchanges: list[Exchange]) -> di
         "requests_per_s": round(len(complete) / busy_s, 4) if busy_s else None,
         "tokens_per_s": round(sum(_tokens([(e, read_answer(e)) for e in complete], "completion_tokens")) / busy_s, 2) if busy_s else None,
     }  # fmt: skip
+
+
+def _left_out(run: Run, group: str, asked: list[Exchange]) -> set[str]:
+    """Of timed cases: the warm-up, and samples that measure something else than was asked."""
+    settings = run.manifest.profile.latency
+    found = [samples_of(c, asked, settings.lag_ms) for c in run.cases.values() if c.samples and c.group == group]
+    return {s.key for samples in found for n, s in enumerate(samples) if n < settings.warm_up or s.invalid}
 
 
 def _valid(exchange: Exchange) -> bool:

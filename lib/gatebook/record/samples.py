@@ -11,6 +11,8 @@ from gatebook.plan.latency import Metric
 from gatebook.record.answer import Answer, parse, read_answer
 from gatebook.record.exchange import Exchange
 
+CPU_SHARE = 0.5
+"""Of a core, past which our own client may be what is slow."""
 CACHED_SHARE = 0.1
 """Of the prompt, past which an answer that should have been read anew came from a prefix cache."""
 CACHED_TOKENS = 64
@@ -77,9 +79,9 @@ def _invalid(case: Case, exchange: Exchange, answer: Answer, cached: int | None,
         return f"{got} tokens answered where {asked} are timed"
     if len(exchange.attempts) > 1:
         return "sent more than once"
-    lag = (exchange.client.loop_lag_ms if exchange.client else None) or 0
-    if lag > max(lag_ms, (exchange.timing.last_token_ms or 0) / 20):
-        return f"our own client was {lag:g} ms late"
+    lag, cpu = ((exchange.client.loop_lag_ms or 0), (exchange.client.cpu_share or 0)) if exchange.client else (0, 0)
+    if lag > max(lag_ms, (exchange.timing.last_token_ms or 0) / 20) or cpu > CPU_SHARE:
+        return f"our own client was busy ({lag:g} ms late, {cpu:.0%} of a core)"
     prompt = answer.tokens("prompt_tokens") or 0
     if is_cold(case) and cached and cached > max(CACHED_TOKENS, CACHED_SHARE * prompt):
         return f"{cached} of {prompt} prompt tokens came from a prefix cache"

@@ -6,9 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from gatebook.judge.latency import OUTCOMES, SHOWN_LEVEL, Timed, blocking, blocking_tests, deciding, rulings, timed_of
+from gatebook.judge.latency import OUTCOMES, SHOWN_LEVEL, deciding, rulings
 from gatebook.judge.latency_stats import p90, p90_bounds
 from gatebook.judge.server_side import server_side
+from gatebook.judge.timed import Timed, timed_cases
 from gatebook.plan.latency import METRICS, Metric
 from gatebook.record.run import Run
 from gatebook.record.samples import is_cold
@@ -18,28 +19,16 @@ from gatebook.tell.tables import headed
 NAMES: dict[Metric, str] = {"ttft": "first token", "itl": "between tokens", "total": "last token"}
 
 
-def timed_cases(run: Run, notebook: str) -> list[Timed]:
-    """What was recorded of each timed case, as the checks saw it."""
-    manifest, settings = run.manifest, run.manifest.profile.latency
-    planned = (run.cases[i] for ids in manifest.expected.values() for i in ids)
-    tests, exchanges = blocking_tests(planned, settings, manifest.against is not None), run.exchanges(notebook)
-    return [
-        timed_of(case, exchanges, settings, run.history, manifest.against, tests)
-        for case in run.expected(notebook)
-        if case.samples
-    ]
-
-
-def judged_metrics(timed: Timed) -> list[Metric]:
-    return [m for m in METRICS if any(f"latency_{m}" in item for item in timed.case.expect)]
+def _timed(run: Run, notebook: str) -> list[Timed]:
+    return list(timed_cases(run, notebook, run.exchanges(notebook)).values())
 
 
 def latency_table(run: Run, notebook: str) -> pd.DataFrame:
     """One row a group, metric and rule: which limit it sets, whether it blocks, what it says."""
     rows = []
-    for timed in timed_cases(run, notebook):
-        for metric in judged_metrics(timed):
-            values, blocks = timed.values(metric), blocking(timed, metric)
+    for timed in _timed(run, notebook):
+        for metric in timed.metrics:
+            values, blocks = timed.values(metric), timed.blocking(metric)
             stands_in = [r.rule for r in deciding(timed, metric) if r.rule not in blocks]
             for ruling in rulings(timed, metric):
                 unit = "times" if ruling.rule == "against" else "ms"
@@ -55,7 +44,7 @@ def latency_table(run: Run, notebook: str) -> pd.DataFrame:
 def cold_table(run: Run, notebook: str) -> pd.DataFrame:
     """The first requests of each group, which no rule counts, beside the later ones; what did not count, and why."""
     rows = []
-    for timed in timed_cases(run, notebook):
+    for timed in _timed(run, notebook):
         first, later = timed.samples[: timed.settings.warm_up], timed.samples[timed.settings.warm_up :]
         for metric in METRICS:
             cold = [f"{_ms(v)}" for s in first if (v := s.of(metric)) is not None]
@@ -72,7 +61,7 @@ def server_table(run: Run, notebook: str) -> pd.DataFrame:
     """What we waited beside what the server says it took; the difference is network, gateway and queue."""
     rows = [
         (f"{side.group} {NAMES[side.metric]}", _ms(side.client_ms), _ms(side.server_ms), _ms(side.client_ms - side.server_ms), side.source, side.says)
-        for timed in timed_cases(run, notebook)
+        for timed in _timed(run, notebook)
         for side in server_side(timed, run.exchanges(notebook))
     ]  # fmt: skip
     columns = ["metric", "we waited ms", "server says ms", "difference ms", "source", "so"]
@@ -83,7 +72,7 @@ def latency_plot(run: Run, notebook: str) -> Any:
     """A row a metric, as a share of its limit: days of the window in grey, this run's samples, median and P90 in colour."""
     import numpy as np
 
-    shown = [(timed, metric) for timed in timed_cases(run, notebook) for metric in judged_metrics(timed)]
+    shown = [(timed, metric) for timed in _timed(run, notebook) for metric in timed.metrics]
     drawn = canvas(3 * len(shown))
     names = []
     for y, (timed, metric) in enumerate(shown):
