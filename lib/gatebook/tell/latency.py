@@ -6,7 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from gatebook.judge.latency import OUTCOMES, SHOWN_LEVEL, deciding, rulings
+from gatebook.judge.finding import worst
+from gatebook.judge.latency import SHOWN_LEVEL, deciding, rulings
 from gatebook.judge.latency_stats import p90, p90_bounds
 from gatebook.judge.server_side import server_side
 from gatebook.judge.timed import Timed, timed_cases
@@ -69,53 +70,46 @@ def server_table(run: Run, notebook: str) -> pd.DataFrame:
 
 
 def latency_plot(run: Run, notebook: str) -> Any:
-    """A row a metric, as a share of its limit: days of the window in grey, this run's samples, median and P90 in colour."""
+    """A row a metric, in multiples of its usual time: this run's answers, its median to P90 as a bar, the days before in
+    grey, and above the bar where the median and the P90 would have had to stop."""
     import numpy as np
 
-    shown = [(timed, metric) for timed in _timed(run, notebook) for metric in timed.metrics]
-    drawn = canvas(3 * len(shown))
-    names = []
+    shown = [(timed, metric) for timed in _timed(run, notebook) for metric in timed.metrics if timed.values(metric)]
+    drawn = canvas(3.5 * len(shown))
     for y, (timed, metric) in enumerate(shown):
-        values, said = timed.values(metric), deciding(timed, metric)
-        limits = [r.limit for r in said if r.limit is not None and r.rule != "against"]
-        outcome = max(
-            (r.outcome for r in said),
-            key=lambda o: OUTCOMES.index(o) if o in OUTCOMES else len(OUTCOMES),
-            default="not_measured",
-        )
-        scale = min(limits) if limits else (float(np.max(values)) if values else 1.0)
-        for number, day in enumerate(days := list(timed.days(metric).values())):
-            drawn.plot([float(np.median(day)) / scale, float(p90(day)) / scale], [y + 0.15 + 0.25 * (number + 1) / (len(days) + 1)] * 2,
-                       color="#9ca3af", marker="|", linewidth=1)  # fmt: skip
-        if values:
-            colour = OUTCOME_COLOURS[outcome]
-            drawn.plot(np.array(values) / scale, np.full(len(values), y - 0.25), "|", color="#9db4cf", markersize=6)
-            drawn.plot(
-                [float(np.median(values)) / scale, float(p90(values)) / scale],
-                [y, y],
-                color=colour,
-                linewidth=5,
-                solid_capstyle="butt",
-            )
-            told = f"{_ms(float(np.median(values)))} to {_ms(float(p90(values)))} ms, limit {_ms(scale) if limits else 'none'}"
-            drawn.text(
-                1.02,
-                y,
-                f"{told}: {outcome.replace('_', ' ')}",
-                va="center",
-                fontsize=8,
-                color=colour,
-                transform=drawn.get_yaxis_transform(),
-            )
-        names.append(f"{timed.case.group}\n{NAMES[metric]}")
-    drawn.axvline(1, color="#b3261e", linestyle="--", linewidth=1)
-    drawn.set_yticks(range(len(names)), names, fontsize=8)
-    drawn.set_ylim(len(names) - 0.4, -0.6)
-    drawn.set_xlim(0, max(1.15, *(b for b in drawn.get_xlim())))
-    drawn.set_xlabel(
-        "share of the limit (dashed) · bar: median to P90 of this run · blue ticks: its answers · grey: the days before"
-    )
+        values, days, said = timed.values(metric), list(timed.days(metric).values()), deciding(timed, metric)
+        usual = float(np.median([np.median(day) for day in days] or values))
+        outcome = worst([ruling.outcome for ruling in said])
+        colour = OUTCOME_COLOURS[outcome]
+        for number, day in enumerate(days, 1):
+            drawn.plot(_bar(day, usual), [y + 0.1 + 0.3 * number / len(days)] * 2, color="#b8bec8", linewidth=1.5)
+        drawn.plot(np.array(values) / usual, np.full(len(values), y), "|", color="#9db4cf", markersize=5)
+        drawn.plot(_bar(values, usual), [y - 0.12] * 2, color=colour, linewidth=5, solid_capstyle="butt")
+        told = []
+        for name, rules, measured in (
+            ("median", ("day",), np.median(values)),
+            ("P90", ("p90", "absolute"), p90(values)),
+        ):
+            limits = [r.limit for r in said if r.rule in rules and r.limit is not None]
+            if limits:
+                x = min(limits) / usual
+                drawn.plot([x, x], [y - 0.3, y - 0.05], color="#b3261e", linewidth=1.5)
+                drawn.text(x, y - 0.31, f"{name} limit", fontsize=6, ha="center", va="bottom", color="#b3261e")
+            told.append(f"{name} {_ms(float(measured))}{f' of {_ms(min(limits))}' if limits else ''}")
+        text = f"{', '.join(told)} ms\n{outcome.replace('_', ' ')}"
+        drawn.text(1.01, y, text, va="center", fontsize=8, color=colour, transform=drawn.get_yaxis_transform())
+    drawn.set_yticks(range(len(shown)), [f"{t.case.group}\n{NAMES[m]}" for t, m in shown], fontsize=8)
+    drawn.set_ylim(max(len(shown), 1) - 0.4, -0.7)
+    drawn.set_xlim(left=0)
+    drawn.set_xlabel("times the usual (1 = median of the days before, or of this run without any)\n"
+                     "bar: median to P90 of this run · ticks: its answers · grey: median to P90 of each day before", fontsize=8)  # fmt: skip
     return drawn.figure
+
+
+def _bar(values: list[float], usual: float) -> list[float]:
+    import numpy as np
+
+    return [float(np.median(values)) / usual, float(p90(values)) / usual]
 
 
 def _median(values: list[float]) -> str:
