@@ -26,7 +26,7 @@ from gatebook.plan import project
 from gatebook.plan.settings import Profile, Suite
 from gatebook.record.answer import read_answer
 from gatebook.record.executed import unfinished
-from gatebook.record.run import HISTORY, LATEST, Manifest, Run, now
+from gatebook.record.run import HISTORY, LATEST, Against, Manifest, Run, now
 from gatebook.tell.terminal import Watcher
 
 SPARE_S = 120
@@ -34,11 +34,24 @@ SPARE_S = 120
 
 
 def run_profile(
-    profile: Profile, suite: Suite, only: list[str] | None, out: Path | None, watch: bool
+    profile: Profile,
+    suite: Suite,
+    only: list[str] | None,
+    out: Path | None,
+    watch: bool,
+    against: Profile | None = None,
 ) -> tuple[Run, Verdict]:
-    """A new run. Raises BadInput before anything is asked."""
+    """A new run; `against` names a second target. Raises BadInput before anything is asked."""
     base_url, start = endpoint(profile.target, None)
-    return _run(open_run(profile, base_url, suite, only, out=out), start, watch)
+    second = None
+    if against is not None:
+        other_url, start_other = endpoint(against.target, None)
+        if start_other is not None:
+            raise BadInput(
+                f"--against {against.name}: its server is embedded; start it with `gatebook serve` and name target.base_url"
+            )
+        second = Against(profile=against.name, target=against.target, base_url=other_url)
+    return _run(open_run(profile, base_url, suite, only, out=out, against=second), start, watch)
 
 
 def resume(path: Path, watch: bool) -> tuple[Run, Verdict]:

@@ -162,8 +162,6 @@ def test_a_run_is_compared_with_rows_of_its_own_key_only(tmp_path: Path) -> None
     ]
     (run.path / "history.json").write_text(json.dumps([m.model_dump(mode="json") for m in (*others, past)]))
     assert comparable(Run(run.path), "01_x") == [past]
-    (run.path / "history.json").write_text('{"could_not_be_read": "it is away"}')
-    assert comparable(Run(run.path), "01_x") == "history could not be read: it is away"
     (run.path / "history.json").unlink()
     assert comparable(Run(run.path), "01_x") == []
 

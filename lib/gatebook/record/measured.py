@@ -15,9 +15,8 @@ from gatebook.record.exchange import Exchange
 from gatebook.record.identity import identify
 from gatebook.record.measurement import Measurement
 from gatebook.record.run import Run
+from gatebook.record.samples import CPU_SHARE, samples_of
 
-LAG_LIMIT_MS, LAG_LIMIT_SHARE, CPU_LIMIT_SHARE = 5.0, 0.05, 0.5
-"""Past these our own client was late: its event loop by this much and this part of the answer's time, or its CPU share."""
 GPU_USED = ("gpu_memory_used_mib", "DCGM_FI_DEV_FB_USED")
 GPU_MEMORY = (*GPU_USED, "gpu_memory_total_mib")
 """Gauges of the memory of one GPU, by NVML and by DCGM's exporter."""
@@ -34,11 +33,9 @@ def measurements(run: Run, verdict: str, accepted: bool | None = None) -> list[M
     return [row for notebook in run.notebooks for row in _rows(run, notebook, verdict, said)]
 
 
-def comparable(run: Run, notebook: str) -> list[Measurement] | str:
-    """The rows of the run's window that a notebook's groups may be compared with, those of the same key; or why the
-    window is not known, and then nothing is compared. Raises BrokenRecord."""
-    if run.history_trouble is not None:
-        return run.history_trouble
+def comparable(run: Run, notebook: str) -> list[Measurement]:
+    """The rows of the run's window that a notebook's groups may be compared with: those of the same key. None of them
+    when the window could not be read (`run.history_trouble`). Raises BrokenRecord."""
     own = {row.key for row in _rows(run, notebook, "", False)} if run.history else set()
     return [row for row in run.history if row.key in own]
 
@@ -47,6 +44,7 @@ def _rows(run: Run, notebook: str, verdict: str, accepted: bool) -> list[Measure
     manifest, target = run.manifest, run.manifest.profile.target
     exchanges, gauges = run.exchanges(notebook), _gauges(run, notebook)
     groups = {case.group: _of(run, case.group, exchanges) for case in run.expected(notebook)}
+    counted = {group: _counted(run, group, asked) for group, asked in groups.items()}
     identity = identify(exchanges, target.model)
     common = {
         "run": manifest.judged_from or manifest.run, "at": manifest.created, "profile": manifest.profile.name,
@@ -54,9 +52,9 @@ def _rows(run: Run, notebook: str, verdict: str, accepted: bool) -> list[Measure
         "revision": target.revision, "verdict": verdict, "accepted": accepted, "gpu_peak_mib": _peak_mib(gauges),
     }  # fmt: skip
     return [
-        Measurement.model_validate({**common, **_group(run, notebook, group, asked)})
+        Measurement.model_validate({**common, **_group(run, notebook, group, asked, counted[group])})
         for group, asked in groups.items()
-        if any(_valid(e) for e in asked)
+        if counted[group]
     ]
 
 
@@ -91,8 +89,8 @@ def _of(run: Run, group: str, exchanges: Iterable[Exchange]) -> list[Exchange]:
     return [e for e in exchanges if e.kind == "ask" and e.case and run.cases[e.case].group == group]
 
 
-def _group(run: Run, notebook: str, group: str, asked: list[Exchange]) -> dict[str, Any]:
-    pairs = [(e, read_answer(e)) for e in asked if _valid(e)]
+def _group(run: Run, notebook: str, group: str, asked: list[Exchange], counted: list[Exchange]) -> dict[str, Any]:
+    pairs = [(e, read_answer(e)) for e in counted]
     timings = [(e.timing, answer.tokens("completion_tokens")) for e, answer in pairs if e.timing]
     spread = [
         (t.last_token_ms - t.first_token_ms) / (tokens - 1)
@@ -112,15 +110,23 @@ def _group(run: Run, notebook: str, group: str, asked: list[Exchange]) -> dict[s
     }  # fmt: skip
 
 
-def _valid(exchange: Exchange) -> bool:
+def _counted(run: Run, group: str, asked: list[Exchange]) -> list[Exchange]:
+    """The valid samples; of timed cases neither the warm-up nor what measures something else than was asked."""
+    settings = run.manifest.profile.latency
+    timed = [samples_of(c, asked, settings.lag_ms) for c in run.cases.values() if c.samples and c.group == group]
+    out = {s.key for samples in timed for n, s in enumerate(samples) if n < settings.warm_up or s.invalid}
+    return [e for e in asked if _valid(e, settings.lag_ms) and e.key not in out]
+
+
+def _valid(exchange: Exchange, lag_ms: float) -> bool:
     """A complete streamed answer at the first attempt, timed by a client that was not late itself."""
     timing, client = exchange.timing, exchange.client
     if exchange.fault or exchange.events is None or timing is None or len(exchange.attempts) != 1:
         return False
     if timing.first_token_ms is None or timing.last_token_ms is None:
         return False
-    lag_ms, cpu = (client.loop_lag_ms or 0, client.cpu_share or 0) if client else (0, 0)
-    return cpu <= CPU_LIMIT_SHARE and lag_ms <= max(LAG_LIMIT_MS, LAG_LIMIT_SHARE * timing.last_token_ms)
+    lag, cpu = (client.loop_lag_ms or 0, client.cpu_share or 0) if client else (0, 0)
+    return cpu <= CPU_SHARE and lag <= max(lag_ms, timing.last_token_ms / 20)
 
 
 def workload(run: Run, notebook: str, group: str, asked: list[Exchange]) -> str:

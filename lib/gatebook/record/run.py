@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gatebook.errors import BadInput, BrokenRecord
 from gatebook.plan.cases import Case
-from gatebook.plan.settings import Profile, Suite
+from gatebook.plan.settings import Profile, Suite, Target
 from gatebook.record.exchange import Exchange
 from gatebook.record.journal import Journal, read_journal
 from gatebook.record.measurement import Measurement
@@ -25,6 +25,20 @@ from gatebook.record.texts import Texts
 SUMS = "SHA256SUMS"
 LATEST = "latest"
 HISTORY, UNREAD = "history.json", "could_not_be_read"
+
+
+class Against(BaseModel):
+    """The second target, asked in turn with the one under test."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    profile: str
+    target: Target
+    base_url: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.target.model} at {self.base_url}"
 
 
 class Manifest(BaseModel):
@@ -45,6 +59,7 @@ class Manifest(BaseModel):
     versions: dict[str, str] = {}
     machine: dict[str, Any] = {}
     commit: str | None = None
+    against: Against | None = None
     judged_from: str | None = None
     """The run whose answers these are, when `gatebook judge` made this one."""
 
