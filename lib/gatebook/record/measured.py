@@ -47,7 +47,7 @@ def measurements(run: Run, verdict: str, accepted: bool | None = None) -> list[M
         )
         for notebook, exchanges in by_notebook.items()
         for group in dict.fromkeys(case.group for case in run.expected(notebook))
-        if any(_valid(e) for e in _of(run, group, exchanges))
+        if _counts(run, group, _of(run, group, exchanges))
     ]
 
 
@@ -84,8 +84,7 @@ def _of(run: Run, group: str, exchanges: Iterable[Exchange]) -> list[Exchange]:
 
 def _group(run: Run, notebook: str, group: str, exchanges: list[Exchange]) -> dict[str, Any]:
     asked = _of(run, group, exchanges)
-    left_out = _left_out(run, group, asked)
-    pairs = [(e, read_answer(e)) for e in asked if _valid(e) and e.key not in left_out]
+    pairs = [(e, read_answer(e)) for e in _counts(run, group, asked)]
     timings = [(e.timing, answer.tokens("completion_tokens")) for e, answer in pairs if e.timing]
     spread = [
         (t.last_token_ms - t.first_token_ms) / (tokens - 1)
@@ -105,11 +104,18 @@ def _group(run: Run, notebook: str, group: str, exchanges: list[Exchange]) -> di
     }  # fmt: skip
 
 
-def _left_out(run: Run, group: str, asked: list[Exchange]) -> set[str]:
-    """Of timed cases: the warm-up, and samples that measure something else than was asked."""
+def _counts(run: Run, group: str, asked: list[Exchange]) -> list[Exchange]:
+    """The valid samples among what a group was asked."""
+    timed = _timed(run, group, asked)
+    return [e for e in asked if (_valid(e) if timed is None else e.key in timed)]
+
+
+def _timed(run: Run, group: str, asked: list[Exchange]) -> set[str] | None:
+    """Of a group of timed cases, the keys of the samples that its rules count; None for another group."""
     settings = run.manifest.profile.latency
-    found = [samples_of(c, asked, settings.lag_ms) for c in run.cases.values() if c.samples and c.group == group]
-    return {s.key for samples in found for n, s in enumerate(samples) if n < settings.warm_up or s.invalid}
+    cases = [case for case in run.cases.values() if case.samples and case.group == group]
+    found = [samples_of(case, asked, settings.lag_ms)[settings.warm_up :] for case in cases]
+    return {s.key for samples in found for s in samples if s.invalid is None} if cases else None
 
 
 def _valid(exchange: Exchange) -> bool:
