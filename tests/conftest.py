@@ -17,6 +17,10 @@ import yaml
 from gatebook.ask.server import embedded_server
 from gatebook.plan.cases import load_cases
 
+from tests.postgresql import postgresql
+
+__all__ = ["postgresql"]
+os.environ.pop("GATEBOOK_HISTORY_URL", None)  # nothing that a test measures enters the history of whoever runs it
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = (
     "model-served",

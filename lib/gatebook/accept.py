@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 from statistics import median
 
+from gatebook.entering import enter_accepted
 from gatebook.errors import BadInput, BrokenRecord
 from gatebook.judge import stats
 from gatebook.judge.baseline import AcceptedCase, Baseline, read_baseline
@@ -25,7 +26,8 @@ def accept(path: Path, reason: str, group: str | None) -> str:
     """Write `params/baselines/<profile>.json` and say what changed in it.
 
     Takes a complete PASS, or an INCONCLUSIVE whose only reason is the missing baseline. With `group`, an existing
-    baseline takes over that group's cases only. Raises BadInput, BrokenRecord.
+    baseline takes over that group's cases only. In the history the rows of what was accepted are marked so.
+    Raises BadInput, BrokenRecord, HistoryFailed; then nothing was accepted.
     """
     if not reason.strip():
         raise BadInput("--reason is empty; say why this run may be the measure of later ones")
@@ -45,6 +47,7 @@ def accept(path: Path, reason: str, group: str | None) -> str:
     if group is not None:
         new = _one_group(new, old, verdict, group, file)
     _refuse_blind(new, verdict)
+    enter_accepted(run, verdict, group)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(new.to_json(), encoding="utf-8")
     return f"{file}: {len(new.cases)} cases of {run.manifest.run} accepted{_difference(old, new)}; commit it ({_git_hint(file)})"

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from gatebook.errors import BadInput, GatebookError
+from gatebook.history_commands import app as history_app
 
 app = typer.Typer(
     help="""Decide whether a deployment of an LLM service may ship: ask it, judge its answers, keep the evidence.
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 cases_app = typer.Typer(help="Write cases: check them, import them in bulk (docs/cases.md).", no_args_is_help=True)
 app.add_typer(cases_app, name="cases")
+app.add_typer(history_app, name="history")
 ProfileOption = Annotated[Path, typer.Option("--profile", help="Profile: a YAML in params/.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder in outputs/.")]
 
@@ -43,6 +45,9 @@ def run(
         str | None, typer.Option(help="Only these notebooks, groups or cases, comma-separated: the run is PARTIAL.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where run folders go; default: outputs/.")] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Profile of a second target: the latency groups are asked of both in turn.")
+    ] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Go on with this run instead; asks only what is not recorded.")
     ] = None,
@@ -55,7 +60,7 @@ def run(
     from gatebook import runner
 
     if resume is not None:
-        if any((profile, base_url, model, revision, suite, only, out, plan)):
+        if any((profile, base_url, model, revision, suite, only, out, against, plan)):
             raise BadInput("--resume takes no other option but --json: the run folder says what was asked of whom")
         _tell(*runner.resume(resume, watch=not as_json), as_json)
     from gatebook.plan.settings import load_profile, with_target
@@ -70,7 +75,8 @@ def run(
 
         print(estimate(chosen, name, planned(chosen, name, narrowed), accepted(chosen)[0]))
         raise SystemExit(0)
-    _tell(*runner.run_profile(chosen, name, narrowed, out, watch=not as_json), as_json)
+    second = load_profile(against) if against else None
+    _tell(*runner.run_profile(chosen, name, narrowed, out, watch=not as_json, against=second), as_json)
 
 
 @app.command()

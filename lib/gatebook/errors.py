@@ -4,7 +4,8 @@ GatebookError
 ├── BadInput          exit 2: a profile, case, argument or run folder is wrong; nothing was asked
 ├── CannotMeasure     exit 75 (EX_TEMPFAIL, worth a retry): our side could not go on
 │   ├── ServerFailed  the embedded server did not start
-│   └── BrokenRecord  the record is missing, torn in the middle or edited
+│   ├── BrokenRecord  the record is missing, torn in the middle or edited
+│   └── HistoryFailed the history database cannot be reached, read or written
 └── NotGreen          raised by the gate cell only, so that a bare papermill exits 1
 """
 
@@ -37,6 +38,10 @@ class ServerFailed(CannotMeasure):
 
 class BrokenRecord(CannotMeasure):
     """A run folder's evidence is missing, torn or edited."""
+
+
+class HistoryFailed(CannotMeasure):
+    """The measurements of past runs cannot be reached, read or written."""
 
 
 class NotGreen(GatebookError):

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from gatebook.entering import window
 from gatebook.errors import BadInput
 from gatebook.judge.baseline import Baseline, read_baseline
 from gatebook.judge.checks import validate
@@ -18,7 +19,7 @@ from gatebook.judge.policy import check_plan
 from gatebook.plan import project
 from gatebook.plan.cases import Case, load_cases, select
 from gatebook.plan.settings import Profile, Suite, api_key, extra_headers
-from gatebook.record.run import Manifest, Run, new_name, now
+from gatebook.record.run import Against, Manifest, Run, new_name, now
 
 OVERALL = "90_verdict"
 """The notebook that judges the others; it always runs."""
@@ -34,6 +35,7 @@ PACKAGES = (
     "pandas",
     "jsonschema",
     "scipy",
+    "sqlalchemy",
     "sentence-transformers",
     "torch",
     "xllamacpp",
@@ -87,9 +89,12 @@ def open_run(
     only: list[str] | None,
     folder: Path | None = None,
     out: Path | None = None,
+    against: Against | None = None,
 ) -> Run:
     """Make the run folder with manifest, cases and baseline in it. Raises BadInput; then nothing was made."""
     cases = planned(profile, suite, only)
+    if against is not None:
+        check_against(against, profile, base_url, cases)
     _, raw = accepted(profile)
     expected: dict[str, list[str]] = {}
     for case in cases:
@@ -97,9 +102,24 @@ def open_run(
     name = folder.name if folder else new_name(profile.name)
     manifest = Manifest(
         run=name, created=now(), profile=profile, base_url=base_url, suite=suite, only=only or [], expected=expected,
-        versions=versions(PACKAGES), machine=_machine(), commit=_commit(),
+        versions=versions(PACKAGES), machine=_machine(), commit=_commit(), against=against,
     )  # fmt: skip
-    return Run.create(folder or (out or project.root() / "outputs") / name, manifest, cases, raw)
+    history = window(profile, suite, (case.group for case in cases), manifest.created)
+    return Run.create(folder or (out or project.root() / "outputs") / name, manifest, cases, raw, history)
+
+
+def check_against(against: Against, profile: Profile, base_url: str, cases: list[Case]) -> None:
+    """Raises BadInput where the second target is the first one, or nothing would be asked of it."""
+    if (against.base_url, against.target.model) == (base_url, profile.target.model):
+        raise BadInput(
+            f"--against {against.profile}: {against.name} is the target under test itself; name another URL or another model"
+        )
+    if not any(case.samples for case in cases):
+        raise BadInput(
+            "--against compares the timed groups (latency.*), and the selection has none; choose a suite or --only with them"
+        )
+    api_key(against.target)
+    extra_headers(against.target)
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,7 +15,8 @@ from typing import Any
 
 from gatebook.ask.collect import STARTED
 from gatebook.ask.server import endpoint
-from gatebook.errors import BadInput, BrokenRecord, CannotMeasure
+from gatebook.entering import enter
+from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, GatebookError
 from gatebook.judge.findings import contract_group
 from gatebook.judge.judging import judge
 from gatebook.judge.policy import check_plan
@@ -25,7 +27,7 @@ from gatebook.plan import project
 from gatebook.plan.settings import Profile, Suite
 from gatebook.record.answer import read_answer
 from gatebook.record.executed import unfinished
-from gatebook.record.run import LATEST, Manifest, Run, now
+from gatebook.record.run import HISTORY, LATEST, Against, Manifest, Run, now
 from gatebook.tell.terminal import Watcher
 
 SPARE_S = 120
@@ -33,11 +35,24 @@ SPARE_S = 120
 
 
 def run_profile(
-    profile: Profile, suite: Suite, only: list[str] | None, out: Path | None, watch: bool
+    profile: Profile,
+    suite: Suite,
+    only: list[str] | None,
+    out: Path | None,
+    watch: bool,
+    against: Profile | None = None,
 ) -> tuple[Run, Verdict]:
-    """A new run. Raises BadInput before anything is asked."""
+    """A new run; `against` names a second target. Raises BadInput before anything is asked."""
     base_url, start = endpoint(profile.target, None)
-    return _run(open_run(profile, base_url, suite, only, out=out), start, watch)
+    second = None
+    if against is not None:
+        other_url, start_other = endpoint(against.target, None)
+        if start_other is not None:
+            raise BadInput(
+                f"--against {against.name}: its server is embedded; start it with `gatebook serve` and name target.base_url"
+            )
+        second = Against(profile=against.name, target=against.target, base_url=other_url)
+    return _run(open_run(profile, base_url, suite, only, out=out, against=second), start, watch)
 
 
 def resume(path: Path, watch: bool) -> tuple[Run, Verdict]:
@@ -47,7 +62,9 @@ def resume(path: Path, watch: bool) -> tuple[Run, Verdict]:
         raise BadInput(f"{path}: was judged again from {run.manifest.judged_from}; there is nothing to resume")
     if run.sealed and (
         damage := [
-            d for d in run.damage() if ".exchanges.jsonl" in d or d.startswith(("manifest", "cases", "baseline"))
+            d
+            for d in run.damage()
+            if ".exchanges.jsonl" in d or d.startswith(("manifest", "cases", "baseline", "history"))
         ]
     ):
         raise BrokenRecord(f"{path}: {damage[0]} since the run was sealed; an edited record is not resumed")
@@ -64,11 +81,18 @@ def judge_again(path: Path, profile: Profile, out: Path) -> tuple[Run, Verdict]:
     cases = [old.cases[i] for ids in old.manifest.expected.values() for i in ids]
     check_plan(profile, cases, {contract_group(case.group) for case in cases})
     manifest = Manifest.model_validate(
-        {**old.manifest.model_dump(), "run": out.name, "profile": profile.model_dump(), "judged_from": old.manifest.run}
+        {
+            **old.manifest.model_dump(),
+            "run": out.name,
+            "profile": profile.model_dump(),
+            "judged_from": old.manifest.judged_from or old.manifest.run,
+        }
     )
     run = Run.create(out.resolve(), manifest, list(old.cases.values()), accepted(profile)[1])
     for notebook in old.notebooks:
         run.record_file(notebook).write_bytes(old.record_file(notebook).read_bytes())
+    if (old.path / HISTORY).exists():
+        shutil.copy(old.path / HISTORY, run.path)
     if (old.path / "texts").is_dir():
         shutil.copytree(old.path / "texts", run.path / "texts")
     return _run(run, None, watch=False)
@@ -77,6 +101,8 @@ def judge_again(path: Path, profile: Profile, out: Path) -> tuple[Run, Verdict]:
 def _run(run: Run, start: Any, watch: bool) -> tuple[Run, Verdict]:
     """Execute every notebook, judge, report, seal. Whatever breaks on our side ends in a verdict that says so."""
     troubles: list[str] = []
+    if run.history_trouble:
+        _warn(f"{run.history_trouble}; what is compared with past runs is not measured")
     os.environ[STARTED] = now()
     if run.path.name != LATEST:
         shutil.rmtree(run.path.parent / LATEST, ignore_errors=True)  # an older green must not stand for this run
@@ -98,7 +124,20 @@ def _run(run: Run, start: Any, watch: bool) -> tuple[Run, Verdict]:
             troubles += _execute(run, OVERALL, kernels)
             verdict = _judged(run, troubles)
     report(run, verdict)
+    _remember(run, verdict)
     return run, verdict
+
+
+def _remember(run: Run, verdict: Verdict) -> None:
+    """Enter the history. The verdict stands whatever becomes of it, and the rows can be made again from the run."""
+    try:
+        enter(run, verdict)
+    except GatebookError as error:
+        _warn(f"{error}; when that is mended: gatebook history enter {run.path}")
+
+
+def _warn(text: str) -> None:
+    print(f"gatebook: warning: {text}", file=sys.stderr, flush=True)
 
 
 def _execute(run: Run, notebook: str, kernels: Kernels) -> list[str]:

@@ -23,7 +23,18 @@ from gatebook.plan.settings import Profile, load_profile, profile_from
 from gatebook.plan.strict import read_yaml
 from gatebook.record.exchange import Exchange
 from gatebook.record.run import Run
-from gatebook.tell import boundaries, context, key_information, languages, plots, scenarios, served, tables, toolcalls
+from gatebook.tell import (
+    boundaries,
+    context,
+    key_information,
+    languages,
+    latency,
+    plots,
+    scenarios,
+    served,
+    tables,
+    toolcalls,
+)
 from gatebook.tell.examples import Examples
 
 
@@ -151,6 +162,21 @@ class Workbook:
     def latencies(self) -> pd.DataFrame:
         """One row a streamed answer, in ms."""
         return tables.latency_table(self.run.exchanges(self._notebook))
+
+    def latency(self) -> pd.DataFrame:
+        """Each metric of the timed groups by each rule: limit, whether it blocks, outcome."""
+        return latency.latency_table(self.run, self._notebook)
+
+    def cold_start(self) -> pd.DataFrame:
+        """The first requests of each timed group, which no rule counts, and the samples that do not count."""
+        return latency.cold_table(self.run, self._notebook)
+
+    def server_side(self) -> pd.DataFrame:
+        """What we waited beside what the server says it took."""
+        return latency.server_table(self.run, self._notebook)
+
+    def plot_latency(self) -> Any:
+        return latency.latency_plot(self.run, self._notebook)
 
     def context(self) -> pd.DataFrame:
         """Long context, one row a length: asked, found, rate with its interval."""

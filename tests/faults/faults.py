@@ -180,6 +180,17 @@ async def slow_tokens(events: Events, call: Call, context: Context) -> Events:
         yield event
 
 
+@stream_fault
+async def slow_gaps(events: Events, call: Call, context: Context) -> Events:
+    """`arg` seconds (0.1) more between two tokens; the first one is not late."""
+    contents = 0
+    async for event in events:
+        contents += event.has_content()
+        if event.has_content() and contents > 1:
+            await asyncio.sleep(float(context.arg or 0.1))
+        yield event
+
+
 @fault
 def die(call: Call, context: Context) -> None:
     """From this request on every connection, GETs too, is broken: a dead server."""

@@ -237,6 +237,7 @@ ARGS = {
     "force_temp": 1.5,
     "slow": 0.3,
     "slow_tokens": 0.02,
+    "slow_gaps": 0.02,
 }
 SYMPTOMS: dict[str, Callable[[Answer, Answer], bool]] = {
     "unauthorized": lambda a, b: a.status == b.status == 401 and error(a)["code"] == 401,
@@ -252,6 +253,7 @@ SYMPTOMS: dict[str, Callable[[Answer, Answer], bool]] = {
     "cut": lambda a, b: broken_off(a) and a.status == 200 and bool(a.raw) and not a.finishes,
     "slow": lambda a, b: a.seconds > 0.29 and complete(a),
     "slow_tokens": lambda a, b: a.seconds > 0.3 and complete(a) and a.content == TEXT,
+    "slow_gaps": lambda a, b: a.seconds > 0.3 and complete(a) and a.content == TEXT,
     "die": lambda a, b: broken_off(a) and broken_off(b) and not a.upstream,
     "die_on": lambda a, b: broken_off(a) and broken_off(b) and not a.upstream,
     "truncated_unicode": lambda a, b: complete(a) and a.content == TEXT,

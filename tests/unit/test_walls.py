@@ -18,6 +18,7 @@ HEAVY = (
     "matplotlib",
     "scipy",
     "statsmodels",
+    "sqlalchemy",
     "papermill",
     "jsonschema",
     "nbconvert",
@@ -51,6 +52,10 @@ def test_import_gatebook_imports_nothing_heavy() -> None:
 )
 def test_what_judges_cannot_ask(statement: str) -> None:
     assert imported(statement, NETWORK) == []
+
+
+def test_a_database_is_opened_only_where_a_history_is() -> None:
+    assert imported("import gatebook.runner, gatebook.cli, gatebook.workbook", ("sqlalchemy", "psycopg")) == []
 
 
 def test_the_workbook_is_there_when_it_is_asked_for() -> None:

@@ -15,14 +15,15 @@ from typing import Any
 
 from gatebook.ask.client import Lane, LoopLag
 from gatebook.ask.lengths import Lengths, Unfit, shelves
+from gatebook.ask.timed import TELLS_LATENCY, ask_in_turn
 from gatebook.errors import CannotMeasure
-from gatebook.plan.cases import Ask, Case
+from gatebook.plan.cases import NONCE, Ask, Case
 from gatebook.plan.repeats import filled
 from gatebook.plan.settings import Profile
 from gatebook.record.answer import counted_tokens, read_answer
 from gatebook.record.exchange import Exchange
 from gatebook.record.identity import identify
-from gatebook.record.run import Run, now
+from gatebook.record.run import Against, Run, now
 
 STARTED = "GATEBOOK_STARTED"
 """When the runner started (UTC): a run resumed the next day has its whole deadline again."""
@@ -107,11 +108,50 @@ class _Collector:
         self._lengths = Lengths(
             self._run.expected(self._notebook), self._limits.document_budget_tokens, limit, self._count, self._tokenize
         )
-        queue = list(reversed(shelves(todo)))
+        if timed := [case for case in todo if case.samples]:
+            await self._timed(timed, close, identity.engine in TELLS_LATENCY)
+        queue = list(reversed(shelves([case for case in todo if not case.samples])))
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             for _ in range(min(self._limits.in_flight, len(queue))):
                 lane = Lane(self._profile.target, self._run.manifest.base_url, self._lag, close)
                 group.create_task(self._work(await stack.enter_async_context(lane), queue))
+
+    async def _timed(self, cases: list[Case], close: bool, metrics: bool) -> None:
+        """Before anything is asked beside them, on lanes of their own."""
+        against = self._run.manifest.against
+        async with AsyncExitStack() as stack:
+            lane = await stack.enter_async_context(
+                Lane(self._profile.target, self._run.manifest.base_url, self._lag, close)
+            )
+            second = None
+            if against is not None:
+                other = await stack.enter_async_context(Lane(against.target, against.base_url, self._lag))
+                second = partial(self._second, other, against)
+            for case in cases:
+                if metrics:
+                    await self._probe(lane, "/metrics", f"metrics/{case.id}/before")
+                await ask_in_turn(case, partial(self._first, lane), second)
+                if metrics:
+                    await self._probe(lane, "/metrics", f"metrics/{case.id}/after")
+
+    async def _first(self, lane: Lane, case: Case, ask: Ask) -> None:
+        if f"{case.id}/{ask.name}" not in self._keys and self._stopped is None:
+            await self._one(lane, case, ask)
+
+    async def _second(self, lane: Lane, against: Against, case: Case, ask: Ask) -> Exchange:
+        """The same request to the second target."""
+        key = f"against/{case.id}/{ask.name}"
+        if key in self._keys:
+            return next(e for e in self._recorded if e.key == key)
+        ask = self._written(case, ask, key)
+        body = {**self._body(key, _chat_body(ask, ask.messages or [])), "model": against.target.model}
+        found = await lane.ask(
+            kind="against", key=key, body=body, case=case.id, ask=ask.name,
+            deadline_s=self._deadline(), retries=self._limits.transport_retries,
+        )  # fmt: skip
+        found = found.model_copy(update={"target": against.name})
+        await self._record(found)
+        return found
 
     async def _work(self, lane: Lane, queue: list[list[Case]]) -> None:
         while queue and self._stopped is None:
@@ -120,8 +160,7 @@ class _Collector:
 
     async def _case(self, lane: Lane, case: Case) -> None:
         for ask in case.requests():
-            if f"{case.id}/{ask.name}" not in self._keys and self._stopped is None:
-                await self._one(lane, case, ask)
+            await self._first(lane, case, ask)
         if case.canary and f"{case.id}/canary" not in self._keys and self._stopped is None:
             body = {**HELLO, "max_tokens": 8}
             await self._chat(lane, "canary", f"{case.id}/canary", body, case=case.id, ask="canary")
@@ -140,21 +179,23 @@ class _Collector:
             ))  # fmt: skip
             return
         try:
-            ask = self._long(ask)
+            ask = self._written(case, ask, key)
             messages = await self._messages(lane, case, ask)
         except Unfit as unfit:
             await self._record(Exchange(kind="skip", key=key, case=case.id, ask=ask.name, at=now(), detail=str(unfit)))
             return
-        body: dict[str, Any] = {"messages": messages, **ask.options}
-        if ask.stream:
-            body |= {"stream": True, "stream_options": {"include_usage": True}}
-        done = await self._chat(lane, "ask", key, body, case=case.id, ask=ask.name)
+        done = await self._chat(lane, "ask", key, _chat_body(ask, messages), case=case.id, ask=ask.name)
         broken = done.fault in ("connect", "no_byte", "deadline", "broken") or (done.status or 0) >= 500
         if broken and self._stopped is None and self._left() > 0:
             await self._still_there(lane, key, done)
 
-    def _long(self, ask: Ask) -> Ask:
-        """The ask with its long text written out. Raises Unfit when that depends on a context that nobody tells."""
+    def _written(self, case: Case, ask: Ask, key: str) -> Ask:
+        """The ask with its long text and its nonce written out. Raises Unfit when that depends on a context that nobody tells."""
+        if case.samples:
+            digits = (
+                f"{int(self._nonce(key), 16) % 10**8:08d}"  # tokenizers split digits alike, so every prompt is as long
+            )
+            ask = ask.model_copy(update={"messages": filled(ask.messages, digits, NONCE)})
         if ask.repeat is None:
             return ask
         times = ask.repeat.count(self._limit)
@@ -231,12 +272,11 @@ class _Collector:
                 break
         return ready
 
-    async def _probe(self, lane: Lane, path: str) -> None:
-        if f"probe/{path}" not in self._keys:
+    async def _probe(self, lane: Lane, path: str, key: str | None = None) -> None:
+        key = key or f"probe/{path}"
+        if key not in self._keys:
             await self._record(
-                await lane.ask(
-                    kind="probe", key=f"probe/{path}", body=None, path=path, deadline_s=PROBE_DEADLINE_S, retries=0
-                )
+                await lane.ask(kind="probe", key=key, body=None, path=path, deadline_s=PROBE_DEADLINE_S, retries=0)
             )
 
     async def _chat(
@@ -251,8 +291,10 @@ class _Collector:
 
     def _body(self, key: str, body: dict[str, Any]) -> dict[str, Any]:
         """Model first, and a `user` that no other request has, so that no exact-match cache can answer."""
-        nonce = hashlib.sha256(f"{self._run.manifest.run}/{self._notebook}/{key}".encode()).hexdigest()[:16]
-        return {"model": self._profile.target.model, "user": f"gatebook-{nonce}", **body}
+        return {"model": self._profile.target.model, "user": f"gatebook-{self._nonce(key)}", **body}
+
+    def _nonce(self, key: str) -> str:
+        return hashlib.sha256(f"{self._run.manifest.run}/{self._notebook}/{key}".encode()).hexdigest()[:16]
 
     async def _record(self, exchange: Exchange) -> None:
         await asyncio.to_thread(self._journal.append, exchange)
@@ -268,6 +310,7 @@ class _Collector:
 
     def _missing(self, case: Case) -> bool:
         keys = [f"{case.id}/{ask.name}" for ask in case.requests()] + ([f"{case.id}/canary"] if case.canary else [])
+        keys += [f"against/{key}" for key in keys] if case.samples and self._run.manifest.against else []
         return any(key not in self._keys for key in keys)
 
     def _left(self) -> float:
@@ -275,6 +318,11 @@ class _Collector:
 
     def _deadline(self) -> float:
         return max(min(self._limits.request_deadline_s, self._left()), 0.1)
+
+
+def _chat_body(ask: Ask, messages: list[dict[str, Any]]) -> dict[str, Any]:
+    stream = {"stream": True, "stream_options": {"include_usage": True}} if ask.stream else {}
+    return {"messages": messages, **ask.options, **stream}
 
 
 def _seconds_since(created: str) -> float:

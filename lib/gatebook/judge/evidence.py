@@ -10,6 +10,7 @@ from typing import Any
 
 from gatebook.judge.finding import Outcome
 from gatebook.judge.similarity import Cosines
+from gatebook.judge.timed import Timed
 from gatebook.plan.cases import Ask, Case
 from gatebook.plan.settings import Profile
 from gatebook.record.answer import Answer, read_answer
@@ -67,6 +68,8 @@ class Evidence:
     """The judged cases of the group that the case looks at."""
     canary: Exchange | None = None
     """The plain request after a negative control."""
+    timed: Timed | None = None
+    """Of a case with samples: they, the history and the second target's."""
 
     def reply(self, name: str) -> Reply:
         """The reply of the ask with this name. Raises KeyError."""

@@ -12,6 +12,7 @@ from gatebook.judge.checks.text import noise
 from gatebook.judge.evidence import Evidence, Reply, Seen
 from gatebook.judge.finding import Finding, Outcome, Result, worst
 from gatebook.judge.similarity import cosines_of
+from gatebook.judge.timed import timed_cases
 from gatebook.plan.cases import Ask, Case
 from gatebook.record.answer import read_answer
 from gatebook.record.exchange import REFUSED_KEY, Exchange
@@ -55,9 +56,10 @@ class _Judge:
         self._first_good = next((n for n, e in enumerate(exchanges) if _good(e)), None)
         self._stops = [e.detail for e in exchanges if e.kind == "stop"]
         self._identity = identify(exchanges, self._profile.target.model)
+        self._timed = timed_cases(run, notebook, exchanges)
         self._seen_ids: dict[str, str] = {}
         for exchange in earlier:
-            for name in read_answer(exchange).ids if exchange.kind != "probe" else ():
+            for name in read_answer(exchange).ids if exchange.kind not in ("probe", "against") else ():
                 self._seen_ids.setdefault(name, f"{exchange.key} (in an earlier notebook)")
 
     def findings(self) -> Iterator[Finding]:
@@ -126,7 +128,8 @@ class _Judge:
         if chats and (said := _unfinished(chats)):
             yield self._finding(case.id, case.id, case.group, "finished", said)
         canary = self._by_key.get(f"{case.id}/canary")
-        evidence = Evidence(case, replies, self._identity, self._profile, self._cosines, canary=canary)
+        timed = self._timed.get(case.id)
+        evidence = Evidence(case, replies, self._identity, self._profile, self._cosines, canary=canary, timed=timed)
         yield from self._expected(evidence)
 
     def _reply(self, case: Case, ask: Ask) -> Reply:

@@ -23,6 +23,8 @@ from gatebook.plan.strict import Strict, build, read_yaml
 Finish = Literal["stop", "length", "tool_calls", "any"]
 INCLUDES: dict[Suite, tuple[Suite, ...]] = {"integration": ("smoke",), "scenario": ("smoke", "integration")}
 """A case of a smaller suite runs in the larger one too; demo is a sample of its own, full is everything."""
+NONCE = "{nonce}"
+"""Where the messages of a timed case take digits of their own."""
 Name = re.compile(r"[a-z0-9][a-z0-9.\-]*")
 
 
@@ -72,6 +74,9 @@ class Case(Strict):
     """The server may refuse with a clean 4xx; that is then a result."""
     canary: bool = False
     """A plain request must still be answered afterwards."""
+    samples: int | None = Field(default=None, ge=2, le=1000)
+    """Asks its one request so many times, one after the other with nothing beside it: a latency to be judged. `{nonce}` in a
+    message becomes eight digits of their own each time, so that no prefix cache knows it."""
     document: Document | None = None
     """A long text from a seed, written when it is asked, in the server's own tokens; `{document}` and `{question}` in a message take it."""
     over: str | None = None
@@ -126,6 +131,12 @@ class Case(Strict):
         for number, ask in enumerate(self.asks):
             if ask.follows is not None and ask.follows not in names[:number]:
                 raise ValueError(f"key 'asks.{ask.name}.follows' names {ask.follows!r}, which is no earlier ask")
+        if self.samples and (len(self.asks) > 1 or self.over or self.document or self.canary or self.negative):
+            raise ValueError(
+                "key 'samples' repeats one plain request: no second ask, document, over, canary or negative"
+            )
+        if self.samples and any(ask.path or ask.follows or not ask.stream for ask in self.requests()):
+            raise ValueError("key 'samples' times a streamed chat: no path, no follows, no stream: false")
         if (self.document is None) == (PLACE in json.dumps([ask.messages for ask in self.requests()])):
             raise ValueError(f"key 'document' and {PLACE} in a message belong together")
         for ask in self.requests():
@@ -151,7 +162,7 @@ class Case(Strict):
             return []
         return [
             Ask(
-                name=ask.name,
+                name=name,
                 path=ask.path,
                 messages=ask.messages if ask.messages is not None else self.messages,
                 options={k: v for k, v in {**self.options, **ask.options}.items() if v is not None},
@@ -161,6 +172,7 @@ class Case(Strict):
                 finish=ask.finish or self.finish,
             )
             for ask in (self.asks or [Ask(name="ask")])
+            for name in ([f"{ask.name}-{n:03d}" for n in range(1, self.samples + 1)] if self.samples else [ask.name])
         ]
 
     @property

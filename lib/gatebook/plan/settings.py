@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from gatebook.errors import BadInput
+from gatebook.plan.latency import Latency
 from gatebook.plan.strict import Strict, build, read_yaml
 
 PolicyName = Literal["must", "no_worse", "proven_no_worse", "watch"]
@@ -86,6 +87,8 @@ class Limits(Strict):
     """Prompt tokens that the long documents of a notebook may cost, each counted once; what does not fit is not measured."""
     logprob_tolerance_nats: float = Field(default=0.1, ge=0)
     """What rounding may move a log probability (docs/decisions/fingerprint-tolerance.md); batches on a GPU need more."""
+    history_days: float = Field(default=7, gt=0, le=366)
+    """How far back the window of past runs reaches that latencies are compared with."""
     ttft_ms: float = Field(default=500, gt=0)
     """Time to first token of a short greeting."""
     total_ms: float = Field(default=800, gt=0)
@@ -126,6 +129,7 @@ class Profile(Strict):
     limits: Limits = Field(default_factory=Limits)
     groups: dict[str, Group]
     similarity: Similarity = Field(default_factory=Similarity)
+    latency: Latency = Field(default_factory=Latency)
     excused: dict[str, str] = Field(default_factory=dict)
     """Group or case id (`*` stands for anything) -> why it may be not_measured here."""
     name: str = "unnamed"

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Kind = Literal["ready", "probe", "ask", "canary", "stop", "skip"]
-"""`stop` and `skip` say why something was not asked: everything from there on, or one request."""
+Kind = Literal["ready", "probe", "ask", "canary", "stop", "skip", "against"]
+"""`against` went to the second target. `stop` and `skip` say why something was not asked: everything from there on, or one request."""
 FaultKind = Literal["connect", "no_byte", "deadline", "broken", "status"]
 
 BUSY = frozenset({429, 502, 503, 504})
@@ -61,6 +61,8 @@ class Exchange(Recorded):
     """Unique in a notebook's record: `<case>/<ask>`."""
     case: str | None = None
     ask: str = ""
+    target: str | None = None
+    """Model and base URL of the second target, where it was asked; null is the one under test."""
     at: str
     method: str = "POST"
     path: str = ""

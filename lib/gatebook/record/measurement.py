@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, AwareDatetime, Field
 
 from gatebook.record.exchange import Recorded
+
+Instant = Annotated[AwareDatetime, AfterValidator(lambda at: at.astimezone(UTC))]
+"""In UTC, whatever zone it was given in; without a zone it is no instant."""
 
 
 class Measurement(Recorded):
@@ -18,7 +22,7 @@ class Measurement(Recorded):
 
     run: str
     group: str
-    at: datetime
+    at: Instant
     """UTC: when the run was made."""
     profile: str
     engine: str
@@ -28,6 +32,7 @@ class Measurement(Recorded):
     workload: str
     """SHA-256 of what was asked of this group: prompts, options, concurrency, cache state."""
     revision: str | None = None
+    """What the profile says was deployed; `not NAME` when the fingerprint showed that something else answered."""
     engine_version: str | None = None
     verdict: str
     accepted: bool

@@ -8,6 +8,7 @@ import re
 import secrets
 import shutil
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,29 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gatebook.errors import BadInput, BrokenRecord
 from gatebook.plan.cases import Case
-from gatebook.plan.settings import Profile, Suite
+from gatebook.plan.settings import Profile, Suite, Target
 from gatebook.record.exchange import Exchange
 from gatebook.record.journal import Journal, read_journal
+from gatebook.record.measurement import Measurement
 from gatebook.record.texts import Texts
 
 SUMS = "SHA256SUMS"
 LATEST = "latest"
+HISTORY, UNREAD = "history.json", "could_not_be_read"
+
+
+class Against(BaseModel):
+    """The second target, asked in turn with the one under test."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    profile: str
+    target: Target
+    base_url: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.target.model} at {self.base_url}"
 
 
 class Manifest(BaseModel):
@@ -42,6 +59,7 @@ class Manifest(BaseModel):
     versions: dict[str, str] = {}
     machine: dict[str, Any] = {}
     commit: str | None = None
+    against: Against | None = None
     judged_from: str | None = None
     """The run whose answers these are, when `gatebook judge` made this one."""
 
@@ -74,8 +92,18 @@ class Run:
         self.anchor = hashlib.sha256((path / "cases.json").read_bytes()).hexdigest()
 
     @classmethod
-    def create(cls, path: Path, manifest: Manifest, cases: list[Case], baseline: bytes | None) -> Run:
-        """Write a new folder with the plan in it. Raises BadInput when it exists."""
+    def create(
+        cls,
+        path: Path,
+        manifest: Manifest,
+        cases: list[Case],
+        baseline: bytes | None,
+        history: list[Measurement] | str | None = None,
+    ) -> Run:
+        """Write a new folder with the plan in it. Raises BadInput when it exists.
+
+        `history` is what the run is compared with, or why that could not be read.
+        """
         try:
             path.mkdir(parents=True)
         except FileExistsError:
@@ -89,6 +117,9 @@ class Run:
         )
         if baseline is not None:
             write_new(path / "baseline.json", baseline.decode())
+        if history is not None:
+            kept = {UNREAD: history} if isinstance(history, str) else [m.model_dump(mode="json") for m in history]
+            write_new(path / HISTORY, json.dumps(kept, ensure_ascii=False))
         write_new(path / "manifest.json", manifest.model_dump_json(indent=1))
         return cls(path)
 
@@ -111,6 +142,28 @@ class Run:
 
     def exchanges(self, notebook: str) -> list[Exchange]:
         return read_journal(self.record_file(notebook), self.anchor)
+
+    @property
+    def history(self) -> list[Measurement]:
+        """The window of past runs as it was when this run was planned; empty when there is none, and when it could not
+        be read (`history_trouble`). `record.measured.comparable` has the rows of the same key. Raises BrokenRecord."""
+        return self._history if isinstance(self._history, list) else []
+
+    @property
+    def history_trouble(self) -> str | None:
+        """Why the past is not known: what compares with it is then not measured, and not compared with nothing."""
+        return self._history if isinstance(self._history, str) else None
+
+    @cached_property
+    def _history(self) -> list[Measurement] | str:
+        path = self.path / HISTORY
+        try:
+            said = json.loads(path.read_bytes()) if path.exists() else []
+            if isinstance(said, dict):
+                return f"history could not be read: {said[UNREAD]}"
+            return [Measurement.model_validate(row) for row in said]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise BrokenRecord(f"{path}: is no snapshot of a history: {str(error).splitlines()[0]}") from None
 
     @property
     def texts(self) -> Texts:

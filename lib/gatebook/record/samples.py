@@ -1,0 +1,113 @@
+"""The latency samples of a timed case: what each answer took, what the server says it took, and whether it counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from gatebook.plan.cases import NONCE, Case
+from gatebook.plan.latency import Metric
+from gatebook.record.answer import Answer, parse, read_answer
+from gatebook.record.exchange import Exchange
+
+CPU_SHARE = 0.5
+"""Of a core, past which our own client may be what is slow."""
+CACHED_SHARE = 0.1
+"""Of the prompt, past which an answer that should have been read anew came from a prefix cache."""
+CACHED_TOKENS = 64
+"""Fewer cached tokens are the chat template's own head."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One answer, in ms; missing is None."""
+
+    key: str
+    ttft_ms: float | None
+    itl_ms: float | None
+    """(last token - first token) / (completion tokens - 1)."""
+    total_ms: float | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cached_tokens: int | None
+    """Prompt tokens that a prefix cache answered for, where the server tells."""
+    server_ttft_ms: float | None
+    """What the server says that reading the prompt took (llama.cpp's `timings`)."""
+    server_itl_ms: float | None
+    invalid: str | None
+    """Why it is no measurement."""
+
+    def of(self, metric: Metric) -> float | None:
+        return {"ttft": self.ttft_ms, "itl": self.itl_ms, "total": self.total_ms}[metric]
+
+
+def samples_of(case: Case, exchanges: Iterable[Exchange], lag_ms: float, against: bool = False) -> list[Sample]:
+    """The samples of a timed case in the order in which they were asked, warm-up and invalid ones too."""
+    kind = "against" if against else "ask"
+    found = [e for e in exchanges if e.case == case.id and e.kind == kind and e.fault is None]
+    return [_sample(case, exchange, lag_ms) for exchange in found]
+
+
+def valid(samples: list[Sample], warm_up: int, metric: Metric) -> list[float]:
+    """What counts: the first `warm_up` samples and the invalid ones are left out."""
+    return [ms for s in samples[warm_up:] if s.invalid is None and (ms := s.of(metric)) is not None]
+
+
+def _sample(case: Case, exchange: Exchange, lag_ms: float) -> Sample:
+    answer, timing = read_answer(exchange), exchange.timing
+    first, last = (timing.first_token_ms, timing.last_token_ms) if timing else (None, None)
+    tokens = answer.tokens("completion_tokens")
+    spread = None if first is None or last is None or not tokens or tokens < 2 else (last - first) / (tokens - 1)
+    told = _timings(exchange)
+    cached = _whole(
+        (_dict((answer.usage or {}).get("prompt_tokens_details"))).get("cached_tokens", told.get("cache_n"))
+    )
+    return Sample(
+        key=exchange.key, ttft_ms=first, itl_ms=spread, total_ms=last,
+        prompt_tokens=answer.tokens("prompt_tokens"), completion_tokens=tokens, cached_tokens=cached,
+        server_ttft_ms=_number(told.get("prompt_ms")), server_itl_ms=_number(told.get("predicted_per_token_ms")),
+        invalid=_invalid(case, exchange, answer, cached, lag_ms),
+    )  # fmt: skip
+
+
+def _invalid(case: Case, exchange: Exchange, answer: Answer, cached: int | None, lag_ms: float) -> str | None:
+    asked, got = case.requests()[0].options.get("max_tokens"), answer.tokens("completion_tokens")
+    if exchange.timing is None or exchange.timing.first_token_ms is None or got is None:
+        return "no token or no usage"
+    if isinstance(asked, int) and got != asked:
+        return f"{got} tokens answered where {asked} are timed"
+    if len(exchange.attempts) > 1:
+        return "sent more than once"
+    lag, cpu = ((exchange.client.loop_lag_ms or 0), (exchange.client.cpu_share or 0)) if exchange.client else (0, 0)
+    if lag > max(lag_ms, (exchange.timing.last_token_ms or 0) / 20) or cpu > CPU_SHARE:
+        return f"our own client was busy ({lag:g} ms late, {cpu:.0%} of a core)"
+    prompt = answer.tokens("prompt_tokens") or 0
+    if is_cold(case) and cached and cached > max(CACHED_TOKENS, CACHED_SHARE * prompt):
+        return f"{cached} of {prompt} prompt tokens came from a prefix cache"
+    return None
+
+
+def is_cold(case: Case) -> bool:
+    """Whether each prompt is a new one, so that a prefix cache knows nothing but the chat template's head."""
+    return any(NONCE in str(ask.messages) for ask in case.requests()[:1])
+
+
+def _timings(exchange: Exchange) -> dict[str, Any]:
+    """llama.cpp's `timings`, which its last chunk carries."""
+    for _, data in reversed(exchange.events or []):
+        if isinstance(piece := parse(data), dict) and isinstance(piece.get("timings"), dict):
+            return dict(piece["timings"])
+    return {}
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
