@@ -15,7 +15,9 @@ from typing import Any
 
 from gatebook.ask.client import Lane, LoopLag
 from gatebook.ask.lengths import Lengths, Unfit, shelves
+from gatebook.ask.load import Prepared, Stage, closed_loop, is_broken, stages
 from gatebook.errors import CannotMeasure
+from gatebook.plan import load, repeats
 from gatebook.plan.cases import Ask, Case
 from gatebook.plan.repeats import filled
 from gatebook.plan.settings import Profile
@@ -106,51 +108,88 @@ class _Collector:
         self._lengths = Lengths(
             self._run.expected(self._notebook), self._limits.document_budget_tokens, limit, self._count
         )
-        queue = list(reversed(shelves(todo)))
+        queue = list(reversed(shelves(case for case in todo if case.load is None)))
+        open_lane = partial(Lane, self._profile.target, self._run.manifest.base_url, self._lag, close)
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             for _ in range(min(self._limits.in_flight, len(queue))):
-                lane = Lane(self._profile.target, self._run.manifest.base_url, self._lag, close)
-                group.create_task(self._work(await stack.enter_async_context(lane), queue))
+                group.create_task(self._work(await stack.enter_async_context(open_lane()), queue))
+        for stage in stages(todo):
+            await self._stage(open_lane, stage)
+
+    async def _stage(self, open_lane: Callable[[], Lane], stage: Stage) -> None:
+        """What is missing of one level of load, with nothing else in flight; after a break one plain token decides whether to go on."""
+        async with open_lane() as lane:
+            found = [await self._prepared(lane, case, ask) for case, ask in stage.asks if self._open(case, ask)]
+            todo = [prepared for prepared in found if prepared is not None]
+            while todo and self._stopped is None and not await self._too_late():
+                broken = await closed_loop(
+                    open_lane, stage.at_once, todo, self._send, self._record, lambda: self._left() > 0
+                )
+                if broken is not None and self._stopped is None and self._left() > 0:
+                    await self._still_there(lane, broken.key, broken)
 
     async def _work(self, lane: Lane, queue: list[list[Case]]) -> None:
         while queue and self._stopped is None:
             for case in queue.pop():
                 await self._case(lane, case)
 
+    def _open(self, case: Case, ask: Ask) -> bool:
+        return f"{case.id}/{ask.name}" not in self._keys and self._stopped is None
+
     async def _case(self, lane: Lane, case: Case) -> None:
         for ask in case.requests():
-            if f"{case.id}/{ask.name}" not in self._keys and self._stopped is None:
+            if self._open(case, ask):
                 await self._one(lane, case, ask)
         if case.canary and f"{case.id}/canary" not in self._keys and self._stopped is None:
             body = {**HELLO, "max_tokens": 8}
             await self._chat(lane, "canary", f"{case.id}/canary", body, case=case.id, ask="canary")
 
     async def _one(self, lane: Lane, case: Case, ask: Ask) -> None:
-        if self._left() <= 0:
-            await self._stop(
-                f"the notebook's deadline of {self._limits.notebook_deadline_s:g} s (or the run's) passed before it was asked"
-            )
+        if await self._too_late():
             return
-        key = f"{case.id}/{ask.name}"
         if ask.path is not None:
             await self._record(await lane.ask(
-                kind="ask", key=key, body=None, path=ask.path, case=case.id, ask=ask.name,
+                kind="ask", key=f"{case.id}/{ask.name}", body=None, path=ask.path, case=case.id, ask=ask.name,
                 deadline_s=self._deadline(), retries=self._limits.transport_retries,
             ))  # fmt: skip
             return
+        prepared = await self._prepared(lane, case, ask)
+        if prepared is None:
+            return
+        done = await self._send(lane, prepared)
+        await self._record(done)
+        if is_broken(done) and self._stopped is None and self._left() > 0:
+            await self._still_there(lane, done.key, done)
+
+    async def _too_late(self) -> bool:
+        """Whether the deadline has passed; then nothing more is asked, and the record says why."""
+        if self._left() <= 0:
+            limit = f"{self._limits.notebook_deadline_s:g} s"
+            await self._stop(f"the notebook's deadline of {limit} (or the run's) passed before it was asked")
+        return self._left() <= 0
+
+    async def _prepared(self, lane: Lane, case: Case, ask: Ask) -> Prepared | None:
+        """The request as it is sent; None when it cannot be, and then the record says why."""
+        key = f"{case.id}/{ask.name}"
         try:
             ask = self._long(ask)
-            messages = await self._messages(lane, case, ask)
+            messages, options = await self._messages(lane, case, ask), ask.options
         except Unfit as unfit:
             await self._record(Exchange(kind="skip", key=key, case=case.id, ask=ask.name, at=now(), detail=str(unfit)))
-            return
-        body: dict[str, Any] = {"messages": messages, **ask.options}
+            return None
+        if case.load is not None:
+            own = load.word(self._run.manifest.run, key)
+            messages, options = (filled(part, own, load.PLACE) for part in (messages, options))
+        body: dict[str, Any] = {"messages": messages, **options}
         if ask.stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
-        done = await self._chat(lane, "ask", key, body, case=case.id, ask=ask.name)
-        broken = done.fault in ("connect", "no_byte", "deadline", "broken") or (done.status or 0) >= 500
-        if broken and self._stopped is None and self._left() > 0:
-            await self._still_there(lane, key, done)
+        return Prepared(case, ask, key, self._body(key, body))
+
+    async def _send(self, lane: Lane, prepared: Prepared) -> Exchange:
+        return await lane.ask(
+            kind="ask", key=prepared.key, body=prepared.body, case=prepared.case.id, ask=prepared.ask.name,
+            deadline_s=self._deadline(), retries=self._limits.transport_retries,
+        )  # fmt: skip
 
     def _long(self, ask: Ask) -> Ask:
         """The ask with its long text written out. Raises Unfit when that depends on a context that nobody tells."""
@@ -160,7 +199,8 @@ class _Collector:
         if times is None:
             raise Unfit("the server does not tell its context limit and target.context_tokens names none")
         text = ask.repeat.text * times
-        return ask.model_copy(update={"messages": filled(ask.messages, text), "options": filled(ask.options, text)})
+        messages, options = (filled(part, text, repeats.PLACE) for part in (ask.messages, ask.options))
+        return ask.model_copy(update={"messages": messages, "options": options})
 
     async def _messages(self, lane: Lane, case: Case, ask: Ask) -> list[dict[str, Any]]:
         """What is sent: the long document written, the conversation so far with the model's own answer. Raises Unfit."""

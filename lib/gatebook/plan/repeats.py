@@ -38,10 +38,10 @@ class Repeat(Strict):
         )
 
 
-def filled(value: Any, text: str) -> Any:
+def filled(value: Any, text: str, place: str) -> Any:
     """The messages or options with the text in its place."""
     if isinstance(value, dict):
-        return {key: filled(inner, text) for key, inner in value.items()}
+        return {key: filled(inner, text, place) for key, inner in value.items()}
     if isinstance(value, list):
-        return [filled(inner, text) for inner in value]
-    return value.replace(PLACE, text) if isinstance(value, str) else value
+        return [filled(inner, text, place) for inner in value]
+    return value.replace(place, text) if isinstance(value, str) else value
