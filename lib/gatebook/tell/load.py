@@ -62,6 +62,7 @@ def load_plot(steps: list[Step], gain: float) -> Any:
         wait.axhline(limits.ttft_ms, color=BAD, linestyle="--", linewidth=1, label=f"limit, {limits.ttft_ms:g} ms")
     wait.set_ylabel("ms to the first token")
     found = knee(steps, gain)
+    figure.suptitle(headline(steps, found), fontsize=10, x=0.01, ha="left")
     for axes in (rate, wait):
         if found is not None:
             axes.axvline(found, color="#6b7280", linewidth=1, linestyle=":", label=f"knee: {found} in flight")
@@ -77,6 +78,21 @@ def load_plot(steps: list[Step], gain: float) -> Any:
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8)
     return figure
+
+
+def headline(steps: list[Step], found: int | None) -> str:
+    """What the picture says, in one line."""
+    if not steps:
+        return "nothing was asked"
+    share = steps[0].settings.goodput.share
+    late = next((s.at_once for s in steps if s.good < share * s.asked), None)
+    good = [s.at_once for s in steps if late is None or s.at_once < late]
+    told = (
+        f"{share:.0%} of answers in time up to {good[-1]} in flight"
+        if good
+        else f"not {share:.0%} of answers in time at any level"
+    )
+    return f"{told}; {'no knee can be told' if found is None else f'throughput stops growing at {found}'}"
 
 
 def flips_table(run: Run, notebook: str, findings: list[Finding]) -> pd.DataFrame:
