@@ -58,7 +58,7 @@ def test_what_breaks_only_in_company_is_caught_by_name(project: Project, server:
     """Each fault strikes a part of its own: swapped and slow answers, garbage, HTTP 500, and the third long prompt."""
     only(project, *STEPS, *GRADED, "picked-sky", "long-prompt", ttft_ms=8000.0)
     faults = [
-        Fault("swap_answers", match="is my word", crowd=2),
+        Fault("swap_answers", match="is my word"),
         Fault("slow", match="ship", crowd=2, arg=9.0),
         Fault("garbage", match="Answer in one word", crowd=2),
         Fault("server_error", match="clear sky", crowd=2),
