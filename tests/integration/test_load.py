@@ -16,14 +16,15 @@ from gatebook.record.run import Manifest, Run, now
 
 from tests.conftest import ROOT, Project
 from tests.faults.proxy import Fault, FaultProxy
+from tests.faults.scripted import ScriptedServer
 
 CASES = {case.id: case for case in load_cases(ROOT / "params" / "cases")}
 STEPS = ("steps", "own-answers", "goodput")
 GRADED = ("graded-france", "graded-italy", "graded-japan", "graded-spain", "graded-england", "decision-flips")
 LOAD: dict[str, Any] = {
-    "steps": [1, 3],
-    "requests": 4,
-    "goodput": {"at_once": 3, "ttft_ms": 20_000, "itl_ms": 5_000},
+    "steps": [1, 2],
+    "requests": 2,
+    "goodput": {"at_once": 2, "ttft_ms": 20_000, "itl_ms": 5_000},
     "client_lag_ms": 10_000,
     "client_cpu_share": 1.0,
     "long_prompts": {"at_once": 3, "tokens": 700},
@@ -46,32 +47,40 @@ def test_a_healthy_server_is_green_under_load(project: Project, server: str) -> 
     only(project, *STEPS, *GRADED)
     done = project.run(server)
     assert done.code == 0, done
-    assert "0 of 5 right answers become wrong at 3 in flight" in done.reasons
+    assert "0 of 5 right answers become wrong at 2 in flight" in done.reasons
     assert "answers hold the word of their own request, none another's" in done.reasons
-    assert "6 of 6 answered at 3 in flight" in done.reasons, done.reasons
+    assert "4 of 4 answered at 2 in flight" in done.reasons, done.reasons
     keys = {e.key: e.client.in_flight for e in Run(done.run).exchanges("08_load") if e.client and e.kind == "ask"}
     assert max(n for key, n in keys.items() if key.startswith("steps-1/")) == 1
-    assert max(n for key, n in keys.items() if key.startswith("steps-3/")) == 3
+    assert max(n for key, n in keys.items() if key.startswith("steps-2/")) == 2
 
 
-def test_what_breaks_only_in_company_is_caught_by_name(project: Project, server: str) -> None:
+def test_a_scripted_server_is_green_where_its_faults_are_not(project: Project) -> None:
+    """What the next test shows is the faults' doing."""
+    only(project, *STEPS, *GRADED, "picked-sky", "long-prompt", ttft_ms=8000.0)
+    with ScriptedServer("smollm2-135m-instruct") as healthy:
+        done = project.run(f"{healthy.url}/v1")
+    assert done.code == 0, done
+
+
+def test_what_breaks_only_in_company_is_caught_by_name(project: Project) -> None:
     """Each fault strikes a part of its own: swapped and slow answers, garbage, HTTP 500, and the third long prompt."""
     only(project, *STEPS, *GRADED, "picked-sky", "long-prompt", ttft_ms=8000.0)
     faults = [
-        Fault("swap_answers", match="is my word"),
+        Fault("swap_answers", match="ship"),
         Fault("slow", match="ship", crowd=2, arg=9.0),
         Fault("garbage", match="Answer in one word", crowd=2),
         Fault("server_error", match="clear sky", crowd=2),
         Fault("server_error", match="Handbook of the harbour office", crowd=3),
     ]
-    with FaultProxy(server.removesuffix("/v1"), faults) as proxy:
+    with ScriptedServer("smollm2-135m-instruct") as healthy, FaultProxy(healthy.url, faults) as proxy:
         done = project.run(proxy.base_url)
     assert done.code == 1, done
     findings = {f["id"]: f for f in done.verdict["findings"]}
     assert "an answer reached the wrong asker" in findings["own-answers.own_word"]["reason"]
-    assert "at 1 in flight 4 of 4: it is only so under load" in findings["goodput.goodput"]["reason"]
+    assert "at 1 in flight 2 of 2: it is only so under load" in findings["goodput.goodput"]["reason"]
     flips = findings["decision-flips.decision_flips"]["reason"]
-    assert "right answers become wrong at 3 in flight" in flips and "at 3 '!!!!" in flips
+    assert "right answers become wrong at 2 in flight" in flips and "at 2 '!!!!" in flips
     unanswered = {f["case"]: f["reason"] for f in findings.values() if f["check"] == "answered"}
     assert set(unanswered) == {"picked-sky", "long-prompt-3"}, unanswered
     assert all("HTTP 500: EngineCore encountered an issue" in why for why in unanswered.values())
