@@ -1,11 +1,11 @@
-"""One entry: `python -m benchmarks {accuracy,overhead,demo,embedded,noise,prompts,latency}`."""
+"""One entry: `python -m benchmarks {accuracy,overhead,demo,embedded,noise,prompts,latency,compare-load}`."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from benchmarks import accuracy, demo, embedded, latency, noise, overhead, prompts
+from benchmarks import accuracy, compare_load, demo, embedded, latency, noise, overhead, prompts
 from benchmarks.report import machine, print_table, write_json
 
 COMMANDS = {
@@ -16,6 +16,7 @@ COMMANDS = {
     "noise": noise,
     "prompts": prompts,
     "latency": latency,
+    "compare-load": compare_load,
 }
 
 

@@ -19,6 +19,7 @@ from gatebook.judge.policy import check_plan
 from gatebook.plan import project
 from gatebook.plan.cases import Case, load_cases, select
 from gatebook.plan.settings import Profile, Suite, api_key, extra_headers
+from gatebook.plan.steps import in_steps
 from gatebook.record.run import Against, Manifest, Run, new_name, now
 
 OVERALL = "90_verdict"
@@ -58,7 +59,7 @@ def check_case(case: Case) -> None:
 
 def planned(profile: Profile, suite: Suite, only: list[str] | None) -> list[Case]:
     """The cases of a run, every one of them valid and judgeable. Raises BadInput."""
-    cases = load_cases(project.cases_dir())
+    cases = in_steps(load_cases(project.cases_dir()), profile.load)
     for case in cases:
         check_case(case)
     chosen = select(cases, suite, only)

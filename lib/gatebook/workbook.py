@@ -29,6 +29,7 @@ from gatebook.tell import (
     key_information,
     languages,
     latency,
+    load,
     plots,
     scenarios,
     served,
@@ -233,6 +234,22 @@ class Workbook:
     def tools(self) -> pd.DataFrame:
         """Tool calls, a row a case."""
         return toolcalls.tools_table(self.run, self._notebook, self._verdict.findings)
+
+    def load(self) -> pd.DataFrame:
+        """One row a level of load: rates, latencies with their n, goodput, validity."""
+        return load.load_table(load.levels(self.run, self._notebook, load.STEPS))
+
+    def plot_load(self) -> Any:
+        steps = load.levels(self.run, self._notebook, load.STEPS)
+        return load.load_plot(steps, self.run.manifest.profile.load.knee_gain)
+
+    def flips(self) -> pd.DataFrame:
+        """One row a graded question: alone and under load."""
+        return load.flips_table(self.run, self._notebook, self._verdict.findings)
+
+    def long_prompts(self) -> pd.DataFrame:
+        """One row a long prompt of those that were in flight together."""
+        return load.long_table(self.run, self._notebook, self._verdict.findings)
 
     def examples(self) -> Examples:
         """The failing cases in full."""

@@ -374,6 +374,20 @@ def cache(call: Call, context: Context) -> None:
     call.transforms.append(store)
 
 
+SWAP_S = 0.5
+
+
+@fault
+def swap_answers(call: Call, context: Context) -> None:
+    """Two requests that are open together get each other's answers; a request that stays alone for half a second gets its own."""
+    waiting, since = context.memory.pop("waiting", (None, 0.0))
+    if waiting is not None and time.monotonic() - since < SWAP_S:
+        waiting.body, call.body = call.body, waiting.body
+        return
+    context.memory["waiting"] = call, time.monotonic()
+    call.delay_s += SWAP_S
+
+
 # --- content -------------------------------------------------------------------------------------------------
 
 SENTENCE = "I am happy to help you with that. "

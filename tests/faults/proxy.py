@@ -49,7 +49,10 @@ LISTS_MODELS = "/v1/models"
 
 @dataclass(frozen=True)
 class Fault:
-    """When a fault strikes. `after` and `until` count the requests that fit path, only and match: [after, until)."""
+    """When a fault strikes. `after` and `until` count the requests that fit path, only and match: [after, until).
+
+    `crowd`: only where at least so many requests to the path are open, this one included.
+    """
 
     name: str
     rate: float = 1.0
@@ -60,6 +63,7 @@ class Fault:
     match: str = ""
     arg: Any = None
     seed: int = 0
+    crowd: int = 1
 
     def __post_init__(self) -> None:
         if self.name not in FAULTS:
@@ -82,7 +86,7 @@ class Fault:
         unknown = options.keys() - {field.name for field in fields(cls)}
         if unknown:
             raise ValueError(f"{text!r}: no option {', '.join(sorted(unknown))}")
-        kinds = {"rate": float, "after": int, "until": int, "seed": int}
+        kinds = {"rate": float, "after": int, "until": int, "seed": int, "crowd": int}
         return cls(name, **{key: kinds.get(key, str)(value) for key, value in options.items()})
 
 
@@ -92,6 +96,8 @@ class _Armed:
     def __init__(self, fault: Fault) -> None:
         self.fault = fault
         self.seen = 0
+        self.open: set[int] = set()
+        """Requests to the path that are not answered yet."""
         self.dice = random.Random(fault.seed)
         self.context = Context(fault.arg, random.Random(fault.seed))
 
@@ -99,14 +105,17 @@ class _Armed:
         fault = self.fault
         if fault.name == "no_model" and call.path.endswith(LISTS_MODELS):
             return self._open(self.seen)
-        if fault.path not in call.path or not all(map(call.contains, fault.needles)):
+        if fault.path not in call.path:
+            return False
+        self.open.add(id(call))
+        if not all(map(call.contains, fault.needles)):
             return False
         if fault.only == ("plain" if call.streaming else "streams"):
             return False
         if fault.name in STREAMS_ONLY and not call.streaming:
             return False
         self.seen += 1
-        return self._open(self.seen - 1) and self.dice.random() < fault.rate
+        return self._open(self.seen - 1) and len(self.open) >= fault.crowd and self.dice.random() < fault.rate
 
     def _open(self, number: int) -> bool:
         return self.fault.after <= number < (math.inf if self.fault.until is None else self.fault.until)
@@ -187,11 +196,11 @@ class FaultProxy:
         self._armed = []
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        raw = await request.content.read()
+        body = _read_json(raw)
+        self.requests.append(Request(request.method, request.path, body))
+        call = Call(request.path, raw.decode(errors="replace"), deepcopy(body) if isinstance(body, dict) else {})
         try:
-            raw = await request.content.read()
-            body = _read_json(raw)
-            self.requests.append(Request(request.method, request.path, body))
-            call = Call(request.path, raw.decode(errors="replace"), deepcopy(body) if isinstance(body, dict) else {})
             call.authorization = request.headers.get("Authorization", "")
             self.authorizations.add(call.authorization)
             for armed in (striking := [armed for armed in self._armed if armed.strikes(call)]):
@@ -208,6 +217,9 @@ class FaultProxy:
             if request.transport is not None:
                 request.transport.abort()
             return web.Response()  # nobody is left to read it
+        finally:
+            for armed in self._armed:
+                armed.open.discard(id(call))
 
     async def _answer(self, request: web.BaseRequest, call: Call, data: bytes) -> web.StreamResponse:
         if call.reply is not None:

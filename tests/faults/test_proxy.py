@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -315,6 +316,7 @@ SYMPTOMS: dict[str, Callable[[Answer, Answer], bool]] = {
         complete(a) and a.content == TEXT
     ),  # it has none; tests/integration/test_context.py has some
     "more_prompt_tokens": lambda a, b: complete(a) and (a.usage or {})["prompt_tokens"] >= 9,
+    "swap_answers": lambda a, b: complete(a) and a.content == TEXT,  # alone; see below
     "force_temp": lambda a, b: complete(a) and a.upstream[-1]["temperature"] == 1.5,
 }
 
@@ -327,6 +329,20 @@ def test_the_middle_of_a_long_message_is_lost_and_its_length_stays(upstream: Ups
     third = len(long) // 3
     assert len(sent) == len(long) and sent != long
     assert (sent[:third], sent[2 * third :]) == (long[:third], long[2 * third :])
+
+
+def test_two_requests_that_are_open_together_get_each_other_s_answer(upstream: Upstream) -> None:
+    with FaultProxy(upstream.url, ["swap_answers"]) as proxy, ThreadPoolExecutor(2) as pool:
+        said = list(pool.map(lambda question: ask(proxy.base_url, question=question).content, ("a table", "中文")))
+    assert said == [CHINESE, TABLE]
+
+
+def test_a_crowd_strikes_only_where_so_many_are_open(upstream: Upstream) -> None:
+    with FaultProxy(upstream.url, [Fault("slow", arg=0.5), Fault("server_error", crowd=2)]) as proxy:
+        alone = [ask(proxy.base_url).status for _ in range(2)]
+        with ThreadPoolExecutor(2) as pool:
+            together = sorted(pool.map(lambda _: ask(proxy.base_url).status, range(2)))
+        assert (alone, together, ask(proxy.base_url).status) == ([200, 200], [200, 500], 200)
 
 
 def arguments(answer: Answer) -> str:

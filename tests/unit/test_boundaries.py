@@ -165,7 +165,9 @@ def test_how_often_a_text_stands_there() -> None:
     assert Repeat(text=TEXT, contexts=1.0).count(None) is None
     beyond = Repeat(text=TEXT, contexts=1.0).count(8192)
     assert beyond is not None and beyond * 4 > 8192
-    assert filled([{"content": [{"text": "a {repeat}"}], "n": 1}], "b") == [{"content": [{"text": "a b"}], "n": 1}]
+    assert filled([{"content": [{"text": "a {repeat}"}], "n": 1}], "b", "{repeat}") == [
+        {"content": [{"text": "a b"}], "n": 1}
+    ]
 
 
 @pytest.mark.parametrize(

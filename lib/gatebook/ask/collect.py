@@ -15,8 +15,10 @@ from typing import Any
 
 from gatebook.ask.client import Lane, LoopLag
 from gatebook.ask.lengths import Lengths, Unfit, shelves
+from gatebook.ask.load import Prepared, Stage, closed_loop, is_broken, stages
 from gatebook.ask.timed import TELLS_LATENCY, ask_in_turn
 from gatebook.errors import CannotMeasure
+from gatebook.plan import load, repeats
 from gatebook.plan.cases import NONCE, Ask, Case
 from gatebook.plan.repeats import filled
 from gatebook.plan.settings import Profile
@@ -108,22 +110,33 @@ class _Collector:
         self._lengths = Lengths(
             self._run.expected(self._notebook), self._limits.document_budget_tokens, limit, self._count, self._tokenize
         )
+        open_lane = partial(Lane, self._profile.target, self._run.manifest.base_url, self._lag, close)
         if timed := [case for case in todo if case.samples]:
-            await self._timed(timed, close, identity.engine in TELLS_LATENCY)
-        queue = list(reversed(shelves([case for case in todo if not case.samples])))
+            await self._timed(timed, open_lane, identity.engine in TELLS_LATENCY)
+        queue = list(reversed(shelves(case for case in todo if not case.samples and case.load is None)))
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             for _ in range(min(self._limits.in_flight, len(queue))):
-                lane = Lane(self._profile.target, self._run.manifest.base_url, self._lag, close)
-                group.create_task(self._work(await stack.enter_async_context(lane), queue))
+                group.create_task(self._work(await stack.enter_async_context(open_lane()), queue))
+        for stage in stages(todo):
+            await self._stage(open_lane, stage)
 
-    async def _timed(self, cases: list[Case], close: bool, metrics: bool) -> None:
+    async def _stage(self, open_lane: Callable[[], Lane], stage: Stage) -> None:
+        """What is missing of one level of load, with nothing else in flight; after a break one plain token decides whether to go on."""
+        async with open_lane() as lane:
+            found = [await self._prepared(lane, case, ask) for case, ask in stage.asks if self._open(case, ask)]
+            todo = [prepared for prepared in found if prepared is not None]
+            while todo and self._stopped is None and not await self._too_late():
+                broken = await closed_loop(
+                    open_lane, stage.at_once, todo, self._send, self._record, lambda: self._left() > 0
+                )
+                if broken is not None and self._stopped is None and self._left() > 0:
+                    await self._still_there(lane, broken.key, broken)
+
+    async def _timed(self, cases: list[Case], open_lane: Callable[[], Lane], metrics: bool) -> None:
         """Before anything is asked beside them, on lanes of their own."""
         against = self._run.manifest.against
         async with AsyncExitStack() as stack:
-            lane = await stack.enter_async_context(
-                Lane(self._profile.target, self._run.manifest.base_url, self._lag, close)
-            )
-            second = None
+            lane, second = await stack.enter_async_context(open_lane()), None
             if against is not None:
                 other = await stack.enter_async_context(Lane(against.target, against.base_url, self._lag))
                 second = partial(self._second, other, against)
@@ -135,7 +148,7 @@ class _Collector:
                     await self._probe(lane, "/metrics", f"metrics/{case.id}/after")
 
     async def _first(self, lane: Lane, case: Case, ask: Ask) -> None:
-        if f"{case.id}/{ask.name}" not in self._keys and self._stopped is None:
+        if self._open(case, ask):
             await self._one(lane, case, ask)
 
     async def _second(self, lane: Lane, against: Against, case: Case, ask: Ask) -> Exchange:
@@ -158,6 +171,9 @@ class _Collector:
             for case in queue.pop():
                 await self._case(lane, case)
 
+    def _open(self, case: Case, ask: Ask) -> bool:
+        return f"{case.id}/{ask.name}" not in self._keys and self._stopped is None
+
     async def _case(self, lane: Lane, case: Case) -> None:
         for ask in case.requests():
             await self._first(lane, case, ask)
@@ -166,28 +182,48 @@ class _Collector:
             await self._chat(lane, "canary", f"{case.id}/canary", body, case=case.id, ask="canary")
 
     async def _one(self, lane: Lane, case: Case, ask: Ask) -> None:
-        if self._left() <= 0:
-            await self._stop(
-                f"the notebook's deadline of {self._limits.notebook_deadline_s:g} s (or the run's) passed before it was asked"
-            )
+        if await self._too_late():
             return
-        key = f"{case.id}/{ask.name}"
         if ask.path is not None:
             await self._record(await lane.ask(
-                kind="ask", key=key, body=None, path=ask.path, case=case.id, ask=ask.name,
+                kind="ask", key=f"{case.id}/{ask.name}", body=None, path=ask.path, case=case.id, ask=ask.name,
                 deadline_s=self._deadline(), retries=self._limits.transport_retries,
             ))  # fmt: skip
             return
+        prepared = await self._prepared(lane, case, ask)
+        if prepared is None:
+            return
+        done = await self._send(lane, prepared)
+        await self._record(done)
+        if is_broken(done) and self._stopped is None and self._left() > 0:
+            await self._still_there(lane, done.key, done)
+
+    async def _too_late(self) -> bool:
+        """Whether the deadline has passed; then nothing more is asked, and the record says why."""
+        if self._left() <= 0:
+            limit = f"{self._limits.notebook_deadline_s:g} s"
+            await self._stop(f"the notebook's deadline of {limit} (or the run's) passed before it was asked")
+        return self._left() <= 0
+
+    async def _prepared(self, lane: Lane, case: Case, ask: Ask) -> Prepared | None:
+        """The request as it is sent; None when it cannot be, and then the record says why."""
+        key = f"{case.id}/{ask.name}"
         try:
             ask = self._written(case, ask, key)
             messages = await self._messages(lane, case, ask)
         except Unfit as unfit:
             await self._record(Exchange(kind="skip", key=key, case=case.id, ask=ask.name, at=now(), detail=str(unfit)))
-            return
-        done = await self._chat(lane, "ask", key, _chat_body(ask, messages), case=case.id, ask=ask.name)
-        broken = done.fault in ("connect", "no_byte", "deadline", "broken") or (done.status or 0) >= 500
-        if broken and self._stopped is None and self._left() > 0:
-            await self._still_there(lane, key, done)
+            return None
+        body = _chat_body(ask, messages)
+        if case.load is not None:
+            body = filled(body, load.word(self._run.manifest.run, key), load.PLACE)
+        return Prepared(case, ask, key, self._body(key, body))
+
+    async def _send(self, lane: Lane, prepared: Prepared) -> Exchange:
+        return await lane.ask(
+            kind="ask", key=prepared.key, body=prepared.body, case=prepared.case.id, ask=prepared.ask.name,
+            deadline_s=self._deadline(), retries=self._limits.transport_retries,
+        )  # fmt: skip
 
     def _written(self, case: Case, ask: Ask, key: str) -> Ask:
         """The ask with its long text and its nonce written out. Raises Unfit when that depends on a context that nobody tells."""
@@ -202,7 +238,8 @@ class _Collector:
         if times is None:
             raise Unfit("the server does not tell its context limit and target.context_tokens names none")
         text = ask.repeat.text * times
-        return ask.model_copy(update={"messages": filled(ask.messages, text), "options": filled(ask.options, text)})
+        messages, options = (filled(part, text, repeats.PLACE) for part in (ask.messages, ask.options))
+        return ask.model_copy(update={"messages": messages, "options": options})
 
     async def _messages(self, lane: Lane, case: Case, ask: Ask) -> list[dict[str, Any]]:
         """What is sent: the long document written, the conversation so far with the model's own answer. Raises Unfit."""

@@ -70,6 +70,10 @@ class Evidence:
     """The plain request after a negative control."""
     timed: Timed | None = None
     """Of a case with samples: they, the history and the second target's."""
+    together: list[Exchange] = field(default_factory=list)
+    """Of a load case: everything that its group asked at its levels."""
+    restarts: tuple[str, ...] = ()
+    """When collecting began (UTC, ISO 8601); more than once in a run that was resumed."""
 
     def reply(self, name: str) -> Reply:
         """The reply of the ask with this name. Raises KeyError."""

@@ -11,9 +11,11 @@ from gatebook.judge.checks.contract import violations
 from gatebook.judge.checks.text import noise
 from gatebook.judge.evidence import Evidence, Reply, Seen
 from gatebook.judge.finding import Finding, Outcome, Result, worst
+from gatebook.judge.load import restarts_of
 from gatebook.judge.similarity import cosines_of
 from gatebook.judge.timed import timed_cases
 from gatebook.plan.cases import Ask, Case
+from gatebook.plan.load import level_of
 from gatebook.record.answer import read_answer
 from gatebook.record.exchange import REFUSED_KEY, Exchange
 from gatebook.record.identity import Identity, identify
@@ -57,6 +59,7 @@ class _Judge:
         self._stops = [e.detail for e in exchanges if e.kind == "stop"]
         self._identity = identify(exchanges, self._profile.target.model)
         self._timed = timed_cases(run, notebook, exchanges)
+        self._restarts = restarts_of(exchanges)
         self._seen_ids: dict[str, str] = {}
         for exchange in earlier:
             for name in read_answer(exchange).ids if exchange.kind not in ("probe", "against") else ():
@@ -73,7 +76,9 @@ class _Judge:
             seen.setdefault(case.group, []).append(Seen(case, outcome, replies))
         for case in (c for c in self._cases if c.over is not None):
             yield from self._expected(
-                Evidence(case, [], self._identity, self._profile, over=seen.get(case.over or "", []))
+                Evidence(
+                    case, [], self._identity, self._profile, over=seen.get(case.over or "", []), restarts=self._restarts
+                )
             )
 
     def _ready(self) -> Finding:
@@ -129,8 +134,17 @@ class _Judge:
             yield self._finding(case.id, case.id, case.group, "finished", said)
         canary = self._by_key.get(f"{case.id}/canary")
         timed = self._timed.get(case.id)
-        evidence = Evidence(case, replies, self._identity, self._profile, self._cosines, canary=canary, timed=timed)
+        evidence = Evidence(case, replies, self._identity, self._profile, self._cosines, canary=canary, timed=timed,
+            together=self._together(case), restarts=self._restarts,
+        )  # fmt: skip
         yield from self._expected(evidence)
+
+    def _together(self, case: Case) -> list[Exchange]:
+        """What the group of a load case asked at the case's levels."""
+        levels = set(case.load.at_once) if case.load else set()
+        asked = [(c, a) for c in self._cases if levels and c.load and c.group == case.group for a in c.requests()]
+        keys = [f"{c.id}/{a.name}" for c, a in asked if level_of(a.name) in levels]
+        return [self._by_key[key] for key in keys if key in self._by_key and self._by_key[key].kind == "ask"]
 
     def _reply(self, case: Case, ask: Ask) -> Reply:
         return Reply(ask, self._by_key[f"{case.id}/{ask.name}"], self._identity.engine)

@@ -12,8 +12,10 @@ from typing import Any, Literal
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from gatebook.errors import BadInput
+from gatebook.plan import load as loads
 from gatebook.plan import repeats
 from gatebook.plan.documents import PLACE, Document
+from gatebook.plan.load import Load
 from gatebook.plan.minutes import Minutes
 from gatebook.plan.repeats import Repeat
 from gatebook.plan.rows import rows_of, with_minutes
@@ -79,6 +81,8 @@ class Case(Strict):
     message becomes eight digits of their own each time, so that no prefix cache knows it."""
     document: Document | None = None
     """A long text from a seed, written when it is asked, in the server's own tokens; `{document}` and `{question}` in a message take it."""
+    load: Load | None = None
+    """Asks its requests many at a time. `{word}` in messages and options becomes a word that no other request has."""
     over: str | None = None
     """Asks nothing: judged from the outcomes of all cases of this group."""
     expect: list[dict[str, Any]] = Field(default_factory=list)
@@ -137,6 +141,14 @@ class Case(Strict):
             )
         if self.samples and any(ask.path or ask.follows or not ask.stream for ask in self.requests()):
             raise ValueError("key 'samples' times a streamed chat: no path, no follows, no stream: false")
+        if self.load and (self.over or self.canary or self.negative or any(a.path or a.follows for a in self.asks)):
+            raise ValueError(
+                "key 'load' asks plain chats beside each other: no over, canary, negative, path or follows"
+            )
+        if not self.load and loads.PLACE in json.dumps(
+            [[ask.messages, ask.options] for ask in self.requests()], default=str
+        ):
+            raise ValueError(f"{loads.PLACE} in a message or option belongs to a case with key 'load'")
         if (self.document is None) == (PLACE in json.dumps([ask.messages for ask in self.requests()])):
             raise ValueError(f"key 'document' and {PLACE} in a message belong together")
         for ask in self.requests():
@@ -171,9 +183,17 @@ class Case(Strict):
                 stream=self.stream if ask.stream is None else ask.stream,
                 finish=ask.finish or self.finish,
             )
-            for ask in (self.asks or [Ask(name="ask")])
-            for name in ([f"{ask.name}-{n:03d}" for n in range(1, self.samples + 1)] if self.samples else [ask.name])
+            for name, ask in self._turns(self.asks or [Ask(name="ask")])
         ]
+
+    def _turns(self, asks: list[Ask]) -> list[tuple[str, Ask]]:
+        """Each request with its name; samples are numbered; under load every level has its own, and a name begins with its level."""
+        if self.samples:
+            return [(f"{ask.name}-{n:03d}", ask) for ask in asks for n in range(1, self.samples + 1)]
+        if self.load is None:
+            return [(ask.name, ask) for ask in asks]
+        turns = [asks[i % len(asks)] for i in range(self.load.requests or len(asks))]
+        return [(f"{level}-{ask.name}-{i:02d}", ask) for level in self.load.at_once for i, ask in enumerate(turns, 1)]
 
     @property
     def prompt_hash(self) -> str:

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from gatebook.errors import BadInput
 from gatebook.plan.latency import Latency
+from gatebook.plan.load import LoadSettings
 from gatebook.plan.strict import Strict, build, read_yaml
 
 PolicyName = Literal["must", "no_worse", "proven_no_worse", "watch"]
@@ -130,6 +131,7 @@ class Profile(Strict):
     groups: dict[str, Group]
     similarity: Similarity = Field(default_factory=Similarity)
     latency: Latency = Field(default_factory=Latency)
+    load: LoadSettings = Field(default_factory=LoadSettings)
     excused: dict[str, str] = Field(default_factory=dict)
     """Group or case id (`*` stands for anything) -> why it may be not_measured here."""
     name: str = "unnamed"
