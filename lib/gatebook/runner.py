@@ -46,7 +46,9 @@ def resume(path: Path, watch: bool) -> tuple[Run, Verdict]:
         raise BadInput(f"{path}: was judged again from {run.manifest.judged_from}; there is nothing to resume")
     if run.sealed and (
         damage := [
-            d for d in run.damage() if ".exchanges.jsonl" in d or d.startswith(("manifest", "cases", "baseline"))
+            d
+            for d in run.damage()
+            if ".exchanges.jsonl" in d or ".gauges.jsonl" in d or d.startswith(("manifest", "cases", "baseline"))
         ]
     ):
         raise BrokenRecord(f"{path}: {damage[0]} since the run was sealed; an edited record is not resumed")
@@ -68,6 +70,8 @@ def judge_again(path: Path, profile: Profile, out: Path) -> tuple[Run, Verdict]:
     run = Run.create(out.resolve(), manifest, list(old.cases.values()), accepted(profile)[1])
     for notebook in old.notebooks:
         run.record_file(notebook).write_bytes(old.record_file(notebook).read_bytes())
+        if old.gauges_file(notebook).exists():
+            run.gauges_file(notebook).write_bytes(old.gauges_file(notebook).read_bytes())
     if (old.path / "texts").is_dir():
         shutil.copytree(old.path / "texts", run.path / "texts")
     return _run(run, None, watch=False)

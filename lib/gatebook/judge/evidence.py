@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from gatebook.judge.finding import Outcome
+from gatebook.judge.gauges import Watched
 from gatebook.judge.similarity import Cosines
 from gatebook.plan.cases import Ask, Case
 from gatebook.plan.settings import Profile
@@ -67,6 +68,12 @@ class Evidence:
     """The judged cases of the group that the case looks at."""
     canary: Exchange | None = None
     """The plain request after a negative control."""
+    watching: Callable[[], Watched] | None = None
+    """The notebook's gauges beside its requests, read when a check asks for them."""
+
+    @property
+    def watched(self) -> Watched:
+        return self.watching() if self.watching else Watched([], [])
 
     def reply(self, name: str) -> Reply:
         """The reply of the ask with this name. Raises KeyError."""

@@ -75,7 +75,8 @@ class Case(Strict):
     document: Document | None = None
     """A long text from a seed, written when it is asked, in the server's own tokens; `{document}` and `{question}` in a message take it."""
     over: str | None = None
-    """Asks nothing: judged from the outcomes of all cases of this group."""
+    """Asks nothing: judged from the outcomes of all cases of this group; `gauges`: from what GPU and engine showed while
+    the notebook asked; `settings`: from what the server says of how it was started."""
     expect: list[dict[str, Any]] = Field(default_factory=list)
     """One check an item: `- name: parameters`."""
     good: list[str] = Field(default_factory=list)
