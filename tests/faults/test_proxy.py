@@ -237,6 +237,8 @@ ARGS = {
     "force_temp": 1.5,
     "slow": 0.3,
     "slow_tokens": 0.02,
+    "page": ["first", "then"],
+    "says": {"model": "another-model"},
 }
 SYMPTOMS: dict[str, Callable[[Answer, Answer], bool]] = {
     "unauthorized": lambda a, b: a.status == b.status == 401 and error(a)["code"] == 401,
@@ -314,6 +316,9 @@ SYMPTOMS: dict[str, Callable[[Answer, Answer], bool]] = {
     ),  # it has none; tests/integration/test_context.py has some
     "more_prompt_tokens": lambda a, b: complete(a) and (a.usage or {})["prompt_tokens"] >= 9,
     "force_temp": lambda a, b: complete(a) and a.upstream[-1]["temperature"] == 1.5,
+    "gone": lambda a, b: a.status == b.status == 404 and error(a)["message"] == "Not Found" and not a.upstream,
+    "page": lambda a, b: (a.raw, b.raw) == (b"first", b"then") and not a.upstream,
+    "says": lambda a, b: complete(a) and {document["model"] for document in a.documents} == {"another-model"},
 }
 
 
