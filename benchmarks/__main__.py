@@ -1,14 +1,21 @@
-"""One entry: `python -m benchmarks {accuracy,overhead,demo,embedded,noise}`."""
+"""One entry: `python -m benchmarks {accuracy,overhead,demo,embedded,noise,gauges}`."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from benchmarks import accuracy, demo, embedded, noise, overhead
+from benchmarks import accuracy, demo, embedded, gauges, noise, overhead
 from benchmarks.report import machine, print_table, write_json
 
-COMMANDS = {"accuracy": accuracy, "overhead": overhead, "demo": demo, "embedded": embedded, "noise": noise}
+COMMANDS = {
+    "accuracy": accuracy,
+    "overhead": overhead,
+    "demo": demo,
+    "embedded": embedded,
+    "noise": noise,
+    "gauges": gauges,
+}
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from gatebook.record.run import Run
 from gatebook.tell.tables import headed
 
 RED, BLUE, GREY = "#b3261e", "#1f5fa8", "#9aa5b1"
+SOURCES = {"nvml": "NVML", "metrics": "DCGM", "trace": "a trace"}
 COLOURS = (BLUE, "#2e7d4f", "#8a5a00", "#6b3fa0")
 
 
@@ -25,32 +26,35 @@ def watched(run: Run, notebook: str) -> Watched:
 
 
 def gauges_table(run: Run, notebook: str) -> pd.DataFrame:
-    """One row a gauge: what it showed at the start, at the peak and last, the limit, and how often it was read."""
+    """One row a gauge: at the start, at the peak and last; the limit, what was left of it, and how often it was read."""
     seen, production = watched(run, notebook), run.manifest.profile.production
     limit = production.gpu_memory_limit_gb
-    rows: list[tuple[str, str, str, str, str, str]] = []
+    rows: list[tuple[str, ...]] = []
     for gpu in seen.gpus:
         size = f" of {gpu.total_mib / 1024:.1f} GB" if gpu.total_mib else ""
-        name = f"GPU {gpu.id} {gpu.name}{size} ({gpu.source})"
+        name = f"GPU {gpu.id} {gpu.name}{size} ({SOURCES[gpu.source]})"
         rows.append(_row(name, [(ms, mib / 1024) for ms, mib in gpu.used], limit, "{:.2f} GB"))
-        rows += [(f"GPU {gpu.id} process {pid}", "", f"{mib / 1024:.2f} GB", "", "", "") for pid, mib in sorted(gpu.processes.items())]  # fmt: skip
+        rows += [(f"GPU {gpu.id} process {pid}", "", f"{mib / 1024:.2f} GB", "", "", "", "") for pid, mib in sorted(gpu.processes.items())]  # fmt: skip
     rows.append(_row("KV cache in use", seen.kv_cache, production.kv_cache_usage_limit, "{:.0%}"))
     rows.append(_row("waiting in the server", seen.waiting, production.queue_limit, "{:.0f}"))
     rows.append(_row("running in the server", seen.running, None, "{:.0f}"))
     rows.append(_row("preempted since it started", seen.preempted, None, "{:.0f}"))
     why = [r.labels for r in seen.gauges if r.name == UNAVAILABLE]
-    rows += [(f"not read: {r.get('of', '')}", "", "", "", "", r.get("why", "")) for r in why]
+    rows += [(f"not read: {r.get('of', '')}", "", "", "", "", "", r.get("why", "")) for r in why]
     return headed(
-        pd.DataFrame(rows, columns=["gauge", "first", "peak", "last", "limit", "readings"]).set_index("gauge")
+        pd.DataFrame(rows, columns=["gauge", "first", "peak", "last", "limit", "headroom", "readings"]).set_index(
+            "gauge"
+        )
     )
 
 
-def _row(name: str, points: Points, limit: float | None, shape: str) -> tuple[str, str, str, str, str, str]:
+def _row(name: str, points: Points, limit: float | None, shape: str) -> tuple[str, ...]:
     if not points:
-        return name, "", "", "", "" if limit is None else shape.format(limit), "not told"
+        return name, "", "", "", "" if limit is None else shape.format(limit), "", "not told"
     first, last, peak = points[0][1], points[-1][1], max(value for _, value in points)
     told = [shape.format(value) for value in (first, peak, last)]
-    return name, told[0], told[1], told[2], "" if limit is None else shape.format(limit), str(len(points))
+    against = ("", "") if limit is None else (shape.format(limit), shape.format(limit - peak))
+    return name, *told, *against, str(len(points))
 
 
 def gauges_plot(run: Run, notebook: str) -> Any:
@@ -75,7 +79,12 @@ def gauges_plot(run: Run, notebook: str) -> Any:
 def _memory(axis: Any, seen: Watched, production: Production, start: float) -> None:
     for number, gpu in enumerate(seen.gpus):
         if gpu.used:
-            axis.plot(*_xy(gpu.used, start, 1 / 1024), color=COLOURS[number % 4], label=f"GPU {gpu.id}", linewidth=1.2)
+            axis.plot(
+                *_xy(gpu.used, start, 1 / 1024),
+                color=COLOURS[number % 4],
+                label=f"GPU {gpu.id}, {SOURCES[gpu.source]}",
+                linewidth=1.2,
+            )
     sizes = [gpu.total_mib / 1024 for gpu in seen.gpus if gpu.total_mib]
     if sizes:
         axis.axhline(max(sizes), color=GREY, linewidth=1, label=f"the card, {max(sizes):.1f} GB")
