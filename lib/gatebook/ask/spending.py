@@ -24,7 +24,7 @@ class Spending:
     def reserve(self, key: str, messages: list[dict[str, Any]], options: dict[str, Any]) -> None:
         """Set aside what the request may cost. Raises Unfit when the budget has no room for it."""
         needed = prompt_tokens(messages, options) + cap(options)
-        taken = self._spent + sum(self._open.values())
+        taken = self._spent + sum(cost for other, cost in self._open.items() if other != key)
         if self._limit is not None and taken + needed > self._limit:
             raise Unfit(
                 f"{OVER_BUDGET} of {self._limit:,} has no room for it: {taken:,.0f} are spent or in flight and it may cost "
