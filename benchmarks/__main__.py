@@ -1,11 +1,11 @@
-"""One entry: `python -m benchmarks {accuracy,overhead,demo,embedded,noise,prompts,latency,compare-load}`."""
+"""One entry: `python -m benchmarks {accuracy,overhead,demo,embedded,noise,prompts,latency,compare-load,gauges}`."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from benchmarks import accuracy, compare_load, demo, embedded, latency, noise, overhead, prompts
+from benchmarks import accuracy, compare_load, demo, embedded, gauges, latency, noise, overhead, prompts
 from benchmarks.report import machine, print_table, write_json
 
 COMMANDS = {
@@ -17,6 +17,7 @@ COMMANDS = {
     "prompts": prompts,
     "latency": latency,
     "compare-load": compare_load,
+    "gauges": gauges,
 }
 
 

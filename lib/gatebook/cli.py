@@ -235,7 +235,7 @@ def _tell(run: Any, verdict: Any, as_json: bool) -> None:
     if as_json:
         print(verdict.model_dump_json(indent=1))
     else:
-        show(verdict, run.path)
+        show(verdict, run)
     raise SystemExit(verdict.exit_code)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from pathlib import Path
 
@@ -18,8 +19,11 @@ from gatebook.plan.settings import Profile, Target, load_profile
 from gatebook.plan.strict import build
 from gatebook.record.exchange import Exchange
 from gatebook.record.identity import Identity, identify
+from gatebook.record.served import SETTINGS_PATHS, Value
 
 IDENTITY_CHECKS = ("model_listed", "engine_told", "context_limit")
+LOAD_LIMITS = ("kv_cache_usage_limit", "queue_limit", "preemptions_limit")
+UNTOLD = "the server does not tell it"
 READY_S = 60.0
 
 
@@ -55,7 +59,7 @@ async def _probe(target: Target, url: str) -> list[Exchange]:
             )
         others = [
             await lane.ask(kind="probe", key=f"probe/{p}", body=None, path=p, deadline_s=PROBE_DEADLINE_S, retries=0)
-            for p in PROBES[1:]
+            for p in (*PROBES[1:], *SETTINGS_PATHS)
         ]
     return [first, *others]
 
@@ -97,9 +101,21 @@ def _text(target: Target, identity: Identity, url: str) -> str:
         "groups:                          # must | no_worse | proven_no_worse (with a margin) | watch",
         *(f"  {group}: {_policy(template, group)}" for group in groups),
     ]
+    lines += ["production:                      # what it says of itself now; make it what production is started with"]
+    lines += [f"  {item}: {_yaml(value)}" for item, value in _production(identity).items()]
+    lines += [f"  {name}: {getattr(template.production, name)}" for name in LOAD_LIMITS]
     excused = _excused(target, identity)
     lines += ["excused:", *(f"  {case}: {why}" for case, why in excused.items())] if excused else ["excused: {}"]
     return "\n".join(lines) + "\n"
+
+
+def _production(identity: Identity) -> dict[str, Value]:
+    """The first that the server says of every item."""
+    return {said.item: said.value for said in reversed(identity.settings)}
+
+
+def _yaml(value: Value) -> str:
+    return json.dumps(value)
 
 
 def _policy(template: Profile, group: str) -> str:
@@ -117,6 +133,9 @@ def _excused(target: Target, identity: Identity) -> dict[str, str]:
             result = CHECKS[check].run(Evidence(case, [], identity, profile), True)
             if result.outcome == "not_measured":
                 found[case.id] = result.reason.replace(": ", ", ")
+        items = [item for e in case.expect for check, item in e.items() if check == "like_production"]
+        if items and items[0] not in _production(identity):
+            found[case.id] = UNTOLD
     return found
 
 

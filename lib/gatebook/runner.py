@@ -64,7 +64,9 @@ def resume(path: Path, watch: bool) -> tuple[Run, Verdict]:
         damage := [
             d
             for d in run.damage()
-            if ".exchanges.jsonl" in d or d.startswith(("manifest", "cases", "baseline", "history"))
+            if ".exchanges.jsonl" in d
+            or ".gauges.jsonl" in d
+            or d.startswith(("manifest", "cases", "baseline", "history"))
         ]
     ):
         raise BrokenRecord(f"{path}: {damage[0]} since the run was sealed; an edited record is not resumed")
@@ -91,6 +93,8 @@ def judge_again(path: Path, profile: Profile, out: Path) -> tuple[Run, Verdict]:
     run = Run.create(out.resolve(), manifest, list(old.cases.values()), accepted(profile)[1])
     for notebook in old.notebooks:
         run.record_file(notebook).write_bytes(old.record_file(notebook).read_bytes())
+        if old.gauges_file(notebook).exists():
+            run.gauges_file(notebook).write_bytes(old.gauges_file(notebook).read_bytes())
     if (old.path / HISTORY).exists():
         shutil.copy(old.path / HISTORY, run.path)
     if (old.path / "texts").is_dir():

@@ -26,6 +26,7 @@ from gatebook.record.run import Run
 from gatebook.tell import (
     boundaries,
     context,
+    gauges,
     key_information,
     languages,
     latency,
@@ -33,6 +34,7 @@ from gatebook.tell import (
     plots,
     scenarios,
     served,
+    spending,
     tables,
     toolcalls,
 )
@@ -250,6 +252,26 @@ class Workbook:
     def long_prompts(self) -> pd.DataFrame:
         """One row a long prompt of those that were in flight together."""
         return load.long_table(self.run, self._notebook, self._verdict.findings)
+
+    def production(self) -> pd.DataFrame:
+        """The profile's production block, item by item: what production has and what the server says of itself."""
+        return gauges.production_table(self.run, self._notebook)
+
+    def gauges(self) -> pd.DataFrame:
+        """One row a gauge of GPU and engine: first, peak, last, limit; and what could not be read, with the reason."""
+        return gauges.gauges_table(self.run, self._notebook)
+
+    def plot_gauges(self) -> Any:
+        """Memory, KV cache and queue over time beside the requests in flight, with the limits."""
+        return gauges.gauges_plot(self.run, self._notebook)
+
+    def spending(self) -> pd.DataFrame:
+        """One row a notebook: where its time went and what it cost in tokens."""
+        return spending.spending_table(self.run)
+
+    def left_out(self) -> str:
+        """What was not asked because time or tokens did not suffice, by reason and group."""
+        return "\n".join(spending.left_out(self.run)) or "everything that was planned was asked"
 
     def examples(self) -> Examples:
         """The failing cases in full."""

@@ -38,7 +38,7 @@ FaultFunction = Callable[[Call, Context], None]
 AnswerFunction = Callable[[Events, Call, Context], Events]
 FAULTS: dict[str, FaultFunction] = {}
 STREAMS_ONLY: set[str] = set()
-NEEDS_ARG = {"die_on", "say", "strip_keyword", "poisoned", "truncate_long", "call_tool"}
+NEEDS_ARG = {"die_on", "say", "strip_keyword", "poisoned", "truncate_long", "call_tool", "page", "says"}
 
 
 def fault(function: FaultFunction) -> FaultFunction:
@@ -779,3 +779,34 @@ def drop_parts(call: Call, context: Context) -> None:
 def force_temp(call: Call, context: Context) -> None:
     """The server samples at temperature `arg` (2.0)."""
     call.body["temperature"] = 2.0 if context.arg is None else float(context.arg)
+
+
+# --- what a server says of itself ----------------------------------------------------------------------------
+
+
+@fault
+def gone(call: Call, context: Context) -> None:
+    """404: there is no such page."""
+    call.refuse(404, "NotFoundError", "Not Found")
+
+
+@fault
+def page(call: Call, context: Context) -> None:
+    """The texts of `arg` instead of the page, one a request; the last one stays."""
+    number = context.memory["number"] = context.memory.get("number", -1) + 1
+    text = context.arg[min(number, len(context.arg) - 1)]
+    kind = "application/json" if text.startswith(("{", "[")) else "text/plain"
+    call.reply = Reply(200, text.encode(), {"Content-Type": kind})
+
+
+@fault
+def says(call: Call, context: Context) -> None:
+    """Other values for the keys of `arg`, wherever they stand in the answer."""
+
+    def change(part: Any) -> None:
+        if isinstance(part, dict):
+            part.update({key: value for key, value in context.arg.items() if key in part})
+        for inner in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+            change(inner)
+
+    call.edit(change)

@@ -239,6 +239,8 @@ ARGS = {
     "slow": 0.3,
     "slow_tokens": 0.02,
     "slow_gaps": 0.02,
+    "page": ["first", "then"],
+    "says": {"model": "another-model"},
 }
 SYMPTOMS: dict[str, Callable[[Answer, Answer], bool]] = {
     "unauthorized": lambda a, b: a.status == b.status == 401 and error(a)["code"] == 401,
@@ -318,6 +320,9 @@ SYMPTOMS: dict[str, Callable[[Answer, Answer], bool]] = {
     "more_prompt_tokens": lambda a, b: complete(a) and (a.usage or {})["prompt_tokens"] >= 9,
     "swap_answers": lambda a, b: complete(a) and a.content == TEXT,  # alone; see below
     "force_temp": lambda a, b: complete(a) and a.upstream[-1]["temperature"] == 1.5,
+    "gone": lambda a, b: a.status == b.status == 404 and error(a)["message"] == "Not Found" and not a.upstream,
+    "page": lambda a, b: (a.raw, b.raw) == (b"first", b"then") and not a.upstream,
+    "says": lambda a, b: complete(a) and {document["model"] for document in a.documents} == {"another-model"},
 }
 
 

@@ -149,7 +149,7 @@ SHAPE = {
 }
 """DESIGN §5: the code cells in their order, with their tags."""
 KEYS = ("target", "limits", "groups", "excused")
-OWN_KEYS = {"06_scenarios": ("similarity",), "08_load": ("latency", "load")}
+OWN_KEYS = {"01_health": ("production",), "06_scenarios": ("similarity",), "08_load": ("latency", "load", "production")}
 """Sections of a profile that one notebook uses; the others are not asked to know them."""
 ASK_NOTHING = ("90_verdict",)
 

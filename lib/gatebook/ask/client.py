@@ -88,7 +88,7 @@ class Lane:
         self._client = httpx.AsyncClient(
             timeout=httpx.Timeout(None, connect=CONNECT_S),
             limits=httpx.Limits(max_connections=4, keepalive_expiry=4.0),
-            verify=_verify(target.ca_bundle),
+            verify=certificates(target.ca_bundle),
             trust_env=False,
         )
 
@@ -195,7 +195,7 @@ class Lane:
 
 
 @cache
-def _verify(ca_bundle: str | None) -> ssl.SSLContext:
+def certificates(ca_bundle: str | None) -> ssl.SSLContext:
     """One TLS context for all lanes: reading the certificates costs 30 ms each time."""
     if ca_bundle is None:
         return httpx.create_ssl_context(trust_env=False)

@@ -8,14 +8,16 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from gatebook.ask.client import Lane, LoopLag
+from gatebook.ask.gauges import glanced, sampled
 from gatebook.ask.lengths import Lengths, Unfit, shelves
 from gatebook.ask.load import Prepared, Stage, closed_loop, is_broken, stages
+from gatebook.ask.spending import Spending
 from gatebook.ask.timed import TELLS_LATENCY, ask_in_turn
 from gatebook.errors import CannotMeasure
 from gatebook.plan import load, repeats
@@ -26,6 +28,7 @@ from gatebook.record.answer import counted_tokens, read_answer
 from gatebook.record.exchange import Exchange
 from gatebook.record.identity import identify
 from gatebook.record.run import Against, Run, now
+from gatebook.record.served import SETTINGS_PATHS, kept
 
 STARTED = "GATEBOOK_STARTED"
 """When the runner started (UTC): a run resumed the next day has its whole deadline again."""
@@ -61,6 +64,9 @@ class _Collector:
         self._stopped: str | None = None
         self._cancel: Callable[[], object] | None = None
         self._writing = asyncio.Lock()
+        self._looks_at = {case.over for case in run.expected(notebook)}
+        """Besides groups of cases: `gauges` while the notebook asks, `settings` of the server."""
+        self._probes = (*PROBES, *(SETTINGS_PATHS if "settings" in self._looks_at else ()))
         started = time.monotonic()
         left = self._limits.run_deadline_s - _seconds_since(os.environ.get(STARTED, run.manifest.created))
         self._ends = started + min(self._limits.notebook_deadline_s, max(left, 0.0))
@@ -77,17 +83,30 @@ class _Collector:
             self._recorded = self._run.exchanges(self._notebook)
             self._keys = {e.key for e in self._recorded}
             todo = [case for case in self._run.expected(self._notebook) if self._missing(case)]
-            if not todo:
+            if not todo and all(f"probe/{path}" in self._keys for path in self._probes):
                 return
+            self._spending = Spending(self._limits.tokens, self._spent_before())
             ticker = asyncio.create_task(self._lag.run())
             try:
-                await self._ask_all(todo)
+                async with self._sampled():
+                    await self._ask_all(todo)
             except* CannotMeasure as group:
                 raise group.exceptions[0] from None
             finally:
                 ticker.cancel()
                 with suppress(asyncio.CancelledError):
                     await ticker
+
+    def _sampled(self) -> AbstractAsyncContextManager[None]:
+        """The gauges beside the load, where a case of the notebook looks at them."""
+        if "gauges" not in self._looks_at:
+            return nullcontext()
+        return sampled(self._run, self._notebook, self._profile, self._run.manifest.base_url)
+
+    def _spent_before(self) -> list[Exchange]:
+        """What the run has asked so far, in this notebook and in the others."""
+        others = [e for name in self._run.notebooks if name != self._notebook for e in self._run.exchanges(name)]
+        return [*others, *self._recorded]
 
     @staticmethod
     def _task() -> asyncio.Task[Any]:
@@ -99,8 +118,10 @@ class _Collector:
         async with Lane(self._profile.target, self._run.manifest.base_url, self._lag) as lane:
             ready = await self._ready(lane)
             if ready.fault != "connect":
-                for path in PROBES:
+                for path in self._probes:
                     await self._probe(lane, path)
+                if "settings" in self._looks_at and "gauges" not in self._looks_at:
+                    await glanced(self._run, self._notebook, self._profile, self._run.manifest.base_url)
         if ready.fault is not None:
             await self._stop(f"the server never became ready: {ready.detail}")
             return
@@ -157,6 +178,10 @@ class _Collector:
         if key in self._keys:
             return next(e for e in self._recorded if e.key == key)
         ask = self._written(case, ask, key)
+        try:
+            self._spending.reserve(key, ask.messages or [], ask.options)
+        except Unfit as unfit:
+            return await self._skip(key, case, ask, unfit)
         body = {**self._body(key, _chat_body(ask, ask.messages or [])), "model": against.target.model}
         found = await lane.ask(
             kind="against", key=key, body=body, case=case.id, ask=ask.name,
@@ -211,13 +236,19 @@ class _Collector:
         try:
             ask = self._written(case, ask, key)
             messages = await self._messages(lane, case, ask)
+            self._spending.reserve(key, messages, ask.options)
         except Unfit as unfit:
-            await self._record(Exchange(kind="skip", key=key, case=case.id, ask=ask.name, at=now(), detail=str(unfit)))
+            await self._skip(key, case, ask, unfit)
             return None
         body = _chat_body(ask, messages)
         if case.load is not None:
             body = filled(body, load.word(self._run.manifest.run, key), load.PLACE)
         return Prepared(case, ask, key, self._body(key, body))
+
+    async def _skip(self, key: str, case: Case, ask: Ask, why: Unfit) -> Exchange:
+        skipped = Exchange(kind="skip", key=key, case=case.id, ask=ask.name, at=now(), detail=str(why))
+        await self._record(skipped)
+        return skipped
 
     async def _send(self, lane: Lane, prepared: Prepared) -> Exchange:
         return await lane.ask(
@@ -310,11 +341,15 @@ class _Collector:
         return ready
 
     async def _probe(self, lane: Lane, path: str, key: str | None = None) -> None:
-        key = key or f"probe/{path}"
-        if key not in self._keys:
-            await self._record(
-                await lane.ask(kind="probe", key=key, body=None, path=path, deadline_s=PROBE_DEADLINE_S, retries=0)
-            )
+        """A GET beside the cases; of the long replies that settings are read from, only those are kept."""
+        if (key or f"probe/{path}") in self._keys:
+            return
+        done = await lane.ask(
+            kind="probe", key=key or f"probe/{path}", body=None, path=path, deadline_s=PROBE_DEADLINE_S, retries=0
+        )
+        if key is None and path in SETTINGS_PATHS and done.text is not None:
+            done = done.model_copy(update={"text": kept(done.text)})
+        await self._record(done)
 
     async def _chat(
         self, lane: Lane, kind: Any, key: str, body: dict[str, Any], case: str | None, ask: str
@@ -336,6 +371,7 @@ class _Collector:
     async def _record(self, exchange: Exchange) -> None:
         await asyncio.to_thread(self._journal.append, exchange)
         self._recorded.append(exchange)
+        self._spending.settle(exchange)
         self._keys.add(exchange.key)
         self._progress(exchange)
 

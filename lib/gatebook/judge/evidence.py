@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from gatebook.judge.finding import Outcome
+from gatebook.judge.gauges import Watched
 from gatebook.judge.similarity import Cosines
 from gatebook.judge.timed import Timed
 from gatebook.plan.cases import Ask, Case
@@ -74,6 +75,12 @@ class Evidence:
     """Of a load case: everything that its group asked at its levels."""
     restarts: tuple[str, ...] = ()
     """When collecting began (UTC, ISO 8601); more than once in a run that was resumed."""
+    watching: Callable[[], Watched] | None = None
+    """The notebook's gauges beside its requests, read when a check asks for them."""
+
+    @property
+    def watched(self) -> Watched:
+        return self.watching() if self.watching else Watched([], [])
 
     def reply(self, name: str) -> Reply:
         """The reply of the ask with this name. Raises KeyError."""

@@ -11,13 +11,14 @@ from gatebook.judge.checks.contract import violations
 from gatebook.judge.checks.text import noise
 from gatebook.judge.evidence import Evidence, Reply, Seen
 from gatebook.judge.finding import Finding, Outcome, Result, worst
+from gatebook.judge.gauges import Watched
 from gatebook.judge.load import restarts_of
 from gatebook.judge.similarity import cosines_of
 from gatebook.judge.timed import timed_cases
 from gatebook.plan.cases import Ask, Case
 from gatebook.plan.load import level_of
 from gatebook.record.answer import read_answer
-from gatebook.record.exchange import REFUSED_KEY, Exchange
+from gatebook.record.exchange import OVER_BUDGET, REFUSED_KEY, Exchange
 from gatebook.record.identity import Identity, identify
 from gatebook.record.run import Run
 
@@ -51,6 +52,7 @@ class _Judge:
     def __init__(self, run: Run, notebook: str, earlier: list[Exchange], exchanges: list[Exchange]) -> None:
         self._profile, self._notebook = run.manifest.profile, notebook
         self._cosines = cache(lambda: cosines_of(run, notebook))
+        self._watched = cache(lambda: Watched(run.gauges(notebook), exchanges))
         self._cases, self._exchanges = run.expected(notebook), exchanges
         self._by_key = {e.key: e for e in exchanges}
         self._order = {e.key: number for number, e in enumerate(exchanges)}
@@ -75,9 +77,16 @@ class _Judge:
             replies = [self._reply(case, a) for a in case.requests() if f"{case.id}/{a.name}" in self._by_key]
             seen.setdefault(case.group, []).append(Seen(case, outcome, replies))
         for case in (c for c in self._cases if c.over is not None):
+            others = seen.get(case.over or "", [])
             yield from self._expected(
                 Evidence(
-                    case, [], self._identity, self._profile, over=seen.get(case.over or "", []), restarts=self._restarts
+                    case,
+                    [],
+                    self._identity,
+                    self._profile,
+                    over=others,
+                    watching=self._watched,
+                    restarts=self._restarts,
                 )
             )
 
@@ -124,7 +133,8 @@ class _Judge:
             yield self._finding(case.id, case.id, case.group, "answered", Result(*self._blame(broken[0].exchange)))
             return
         if skipped:
-            yield self._finding(case.id, case.id, case.group, "asked", Result("not_measured", skipped[0]))
+            check = "recorded" if skipped[0].startswith(OVER_BUDGET) else "asked"  # no policy looks away from a budget
+            yield self._finding(case.id, case.id, case.group, check, Result("not_measured", skipped[0]))
             return
         if noisy := next((heard for r in chats if (heard := noise(r.answer.text))), None):
             yield self._finding(

@@ -84,7 +84,8 @@ class Case(Strict):
     load: Load | None = None
     """Asks its requests many at a time. `{word}` in messages and options becomes a word that no other request has."""
     over: str | None = None
-    """Asks nothing: judged from the outcomes of all cases of this group."""
+    """Asks nothing: judged from the outcomes of all cases of this group; `gauges`: from what GPU and engine showed while
+    the notebook asked; `settings`: from what the server says of how it was started."""
     expect: list[dict[str, Any]] = Field(default_factory=list)
     """One check an item: `- name: parameters`."""
     good: list[str] = Field(default_factory=list)

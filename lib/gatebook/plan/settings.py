@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from gatebook.errors import BadInput
 from gatebook.plan.latency import Latency
 from gatebook.plan.load import LoadSettings
+from gatebook.plan.production import Production
 from gatebook.plan.strict import Strict, build, read_yaml
 
 PolicyName = Literal["must", "no_worse", "proven_no_worse", "watch"]
@@ -86,6 +87,8 @@ class Limits(Strict):
     """Further attempts after connect errors, 429, 502, 503, 504 or a close before any byte."""
     document_budget_tokens: int | None = Field(default=None, ge=0)
     """Prompt tokens that the long documents of a notebook may cost, each counted once; what does not fit is not measured."""
+    tokens: int | None = Field(default=None, ge=1)
+    """Prompt and completion tokens that a run may cost; what does not fit is named and not measured."""
     logprob_tolerance_nats: float = Field(default=0.1, ge=0)
     """What rounding may move a log probability (docs/decisions/fingerprint-tolerance.md); batches on a GPU need more."""
     history_days: float = Field(default=7, gt=0, le=366)
@@ -132,6 +135,7 @@ class Profile(Strict):
     similarity: Similarity = Field(default_factory=Similarity)
     latency: Latency = Field(default_factory=Latency)
     load: LoadSettings = Field(default_factory=LoadSettings)
+    production: Production = Field(default_factory=Production)
     excused: dict[str, str] = Field(default_factory=dict)
     """Group or case id (`*` stands for anything) -> why it may be not_measured here."""
     name: str = "unnamed"

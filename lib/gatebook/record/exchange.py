@@ -11,6 +11,8 @@ Kind = Literal["ready", "probe", "ask", "canary", "stop", "skip", "against"]
 FaultKind = Literal["connect", "no_byte", "deadline", "broken", "status"]
 
 BUSY = frozenset({429, 502, 503, 504})
+OVER_BUDGET = "limits.tokens"
+"""How the detail of a skipped request begins that the run's token budget had no room for."""
 REFUSED_KEY = frozenset({401, 403})
 
 

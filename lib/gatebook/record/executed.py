@@ -37,6 +37,15 @@ def unfinished(path: Path) -> str | None:
     return None if _is_gate("".join(cells[-1]["source"])) else f"{name}: its last cell is not the gate"
 
 
+def execution(path: Path) -> tuple[str, float] | None:
+    """(start in UTC, seconds) of the last execution by papermill; None where it was not papermill, or has not ended."""
+    try:
+        told = json.loads(path.read_text())["metadata"]["papermill"]
+        return str(told["start_time"]), float(told["duration"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _error(cell: dict[str, Any]) -> str | None:
     for output in cell.get("outputs", []):
         if output.get("output_type") == "error":

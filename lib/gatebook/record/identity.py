@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from gatebook.record.answer import parse
 from gatebook.record.exchange import Exchange
+from gatebook.record.served import Said, said
 
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "max_tokens", "ignore_eos")
 EngineName = Literal["vllm", "sglang", "llama.cpp", "unknown"]
@@ -29,6 +30,8 @@ class Identity:
     """Whether the chat template knows tools, where the engine tells it (llama.cpp)."""
     health: int | None = None
     """Status of /health. 200 is not evidence that anything is generated."""
+    settings: tuple[Said, ...] = ()
+    """How it was started, where it tells it."""
 
 
 def probe(exchanges: Iterable[Exchange], path: str) -> Any:
@@ -66,6 +69,7 @@ def identify(exchanges: list[Exchange], model: str) -> Identity:
         if isinstance(tools := _dict(props.get("chat_template_caps")).get("supports_tools"), bool)
         else None,
         health=health[-1] if health else None,
+        settings=said(exchanges, card, props),
     )
 
 

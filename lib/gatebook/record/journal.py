@@ -39,9 +39,9 @@ class Journal:
         self._lock = threading.Lock()
         self._file = path.open("ab", buffering=0)
         try:
-            if not _locked(self._file.fileno()):
+            if not locked(self._file.fileno()):
                 raise CannotMeasure(f"{path}: another process is writing this record; wait for it or start a new run")
-            _set_torn_line_aside(path, self._file.fileno())
+            set_torn_line_aside(path, self._file.fileno())
             self._texts = texts_beside(path)
             self._prev, self._seq = anchor, 0
             for line in _lines(path, anchor):
@@ -85,7 +85,7 @@ class Journal:
             self._file.close()
 
 
-def _locked(descriptor: int) -> bool:
+def locked(descriptor: int) -> bool:
     """Wait a little: the kernel of a killed run needs a moment to notice that its parent is gone."""
     for _ in range(int(LOCK_WAIT_S * 10)):
         try:
@@ -96,7 +96,8 @@ def _locked(descriptor: int) -> bool:
     return False
 
 
-def _set_torn_line_aside(path: Path, descriptor: int) -> None:
+def set_torn_line_aside(path: Path, descriptor: int) -> None:
+    """Move what a crash left of a last line to `<file>.torn`."""
     data = path.read_bytes()
     whole = data.rfind(b"\n") + 1
     if whole < len(data):

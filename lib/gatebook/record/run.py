@@ -18,6 +18,7 @@ from gatebook.errors import BadInput, BrokenRecord
 from gatebook.plan.cases import Case
 from gatebook.plan.settings import Profile, Suite, Target
 from gatebook.record.exchange import Exchange
+from gatebook.record.gauges import Gauge, read_gauges
 from gatebook.record.journal import Journal, read_journal
 from gatebook.record.measurement import Measurement
 from gatebook.record.texts import Texts
@@ -140,6 +141,14 @@ class Run:
         """Derived from the record (judge/similarity.py); may be missing."""
         return self.path / f"{notebook}.similarity.json"
 
+    def gauges_file(self, notebook: str) -> Path:
+        """What GPU and engine showed while the notebook asked; may be missing."""
+        return self.path / f"{notebook}.gauges.jsonl"
+
+    def gauges(self, notebook: str) -> list[Gauge]:
+        """Raises BrokenRecord when the file was edited."""
+        return read_gauges(self.gauges_file(notebook))
+
     def exchanges(self, notebook: str) -> list[Exchange]:
         return read_journal(self.record_file(notebook), self.anchor)
 
@@ -174,6 +183,7 @@ class Run:
         """The same plan with no exchanges: what is left to judge when a record is broken."""
         bare = Run(self.path)
         bare.exchanges = lambda notebook: []  # type: ignore[method-assign]
+        bare.gauges = lambda notebook: []  # type: ignore[method-assign]
         return bare
 
     def seal(self) -> None:

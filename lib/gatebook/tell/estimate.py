@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 
 from gatebook.judge.baseline import Baseline
-from gatebook.plan.cases import Ask, Case
+from gatebook.plan.cases import Case
+from gatebook.plan.costs import cap, prompt_tokens
 from gatebook.plan.settings import Profile, Suite
 
-CHARS_PER_TOKEN = 3.0
-"""English has about 4, Chinese 1 to 2; an estimate need not be better than this."""
 NOTEBOOK_S = 6.0
 """Kernel, tables and pictures of one notebook, on two cores (docs/benchmarks.md)."""
 ASSUMED_MS = {"ttft": 200.0, "tpot": 20.0, "prompt_token": 0.2}
 """A 4B model on one 24 GB card: 50 tokens/s a stream, 5,000 prompt tokens/s; documents are read once (prefix cache)."""
-DEFAULT_CAP = 512
 SHARE_OF_CAP = 0.6
 """How much of max_tokens an answer uses, where nothing was measured."""
 
@@ -24,7 +21,8 @@ def estimate(profile: Profile, suite: Suite, cases: list[Case], baseline: Baseli
     """A table of notebooks with cases, requests, tokens and minutes; says what it rests on. Tokens are upper bounds."""
     rows: dict[str, list[float]] = defaultdict(lambda: [0, 0, 0, 0])
     speed = {**ASSUMED_MS, **(baseline.latency_ms if baseline else {})}
-    seconds, beyond, read = 0.0, 0, set()
+    seconds, spent, beyond, read = 0.0, 0.0, 0, set()
+    late: dict[str, list[str]] = {}
     for case in cases:
         row = rows[case.notebook]
         row[0] += 1
@@ -34,15 +32,20 @@ def estimate(profile: Profile, suite: Suite, cases: list[Case], baseline: Baseli
                 beyond += 1
                 continue
             row[2] += long
+            spent += long
             seconds += 0 if case.document.name in read else long * speed["prompt_token"] / 1000
             read.add(case.document.name)
         for ask in case.requests():
             chat = ask.path is None
-            cap = _cap(ask) if chat else 0
+            most = cap(ask.options) if chat else 0
+            read_in = prompt_tokens(ask.messages or [], ask.options) if chat else 0
             row[1] += 1
-            row[2] += len(json.dumps([ask.messages, ask.options], ensure_ascii=False)) / CHARS_PER_TOKEN if chat else 0
-            row[3] += cap
-            seconds += (speed["ttft"] + cap * SHARE_OF_CAP * speed["tpot"]) / 1000
+            row[2] += read_in
+            row[3] += most
+            spent += read_in + most
+            seconds += (speed["ttft"] + most * SHARE_OF_CAP * speed["tpot"]) / 1000
+        if spent > (profile.limits.tokens or spent):
+            late.setdefault(case.group, []).append(case.id)
         row[1] += case.canary
     lines = [f"{'notebook':<28}{'cases':>7}{'requests':>10}{'prompt tokens':>15}{'answer tokens':>15}"]
     lines += [
@@ -63,14 +66,13 @@ def estimate(profile: Profile, suite: Suite, cases: list[Case], baseline: Baseli
     lines.append(
         f"it ends after {profile.limits.run_deadline_s / 60:g} minutes in any case; answer tokens are caps; nothing was asked"
     )
+    if late:
+        named = ", ".join(f"{group} ({len(ids)})" for group, ids in late.items())
+        lines.append(
+            f"limits.tokens is {profile.limits.tokens:,}: these may not fit and would not be measured: {named}"
+        )
     if beyond:
         lines.append(
             f"{beyond} cases with a document beyond {profile.target.context_tokens:,} tokens will not be asked"
         )
     return "\n".join(lines)
-
-
-def _cap(ask: Ask) -> int:
-    """The largest answer that a request allows; a default where it sets no whole number."""
-    cap = ask.options.get("max_completion_tokens", ask.options.get("max_tokens"))
-    return cap if isinstance(cap, int) else DEFAULT_CAP

@@ -10,6 +10,7 @@ from gatebook.judge.finding import WORST_FIRST
 from gatebook.judge.verdict import Verdict
 from gatebook.record.answer import read_answer
 from gatebook.record.run import Run
+from gatebook.tell.spending import altogether
 from gatebook.tell.standing import recorded, standings
 from gatebook.tell.tables import latency_table
 
@@ -38,6 +39,9 @@ def metrics(run: Run, verdict: Verdict) -> str:
         kind: [n for u in usages if (n := u.tokens(f"{kind}_tokens")) is not None] for kind in ("prompt", "completion")
     }
     lines += _gauge("tokens", [(f'{{kind="{kind}"}}', str(sum(found))) for kind, found in tokens.items() if found])
+    cost = altogether(run)
+    seconds = {"server": cost.server_s, "waiting": cost.waiting_s, "harness": cost.harness_s}
+    lines += _gauge("spent_seconds", [(f'{{on="{k}"}}', f"{s:.1f}") for k, s in seconds.items() if s is not None])
     return "\n".join([*lines, "# EOF"]) + "\n"
 
 

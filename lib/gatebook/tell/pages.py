@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from gatebook.judge.verdict import Verdict
 from gatebook.record.executed import unfinished
 from gatebook.record.run import Run
+from gatebook.tell.spending import altogether, left_out, parts
 from gatebook.tell.standing import excuses, standings
 from gatebook.tell.text import excerpt, visible
 from gatebook.tell.turns import conversation, pretty
@@ -90,10 +91,11 @@ def index_page(run: Run, verdict: Verdict, notebooks: dict[str, Verdict]) -> str
     """The run at a glance, with links to everything in its folder."""
     blocking = [c for notebook in run.notebooks for c in standings(run, verdict, notebook) if c.blocks]
     rows = {name: (_heading(run, name), v) for name, v in notebooks.items()}
+    costs, lost = [*parts(run), altogether(run)], left_out(run)
     return _fitting(
         lambda detail: _render(
             "index.html.j2", run, verdict, detail, title="Gatebook run", heading=f"May {verdict.served.model} ship?",
-            notebooks=rows, blocking=blocking,
+            notebooks=rows, blocking=blocking, costs=costs, left_out=lost,
         )
     )  # fmt: skip
 

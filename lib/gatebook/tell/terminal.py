@@ -18,6 +18,7 @@ from gatebook.errors import GatebookError
 from gatebook.judge.findings import judge_notebook
 from gatebook.judge.verdict import Verdict, Word
 from gatebook.record.run import Run
+from gatebook.tell.spending import spending_lines
 from gatebook.tell.standing import excuses
 
 STYLE: dict[Word, str] = {
@@ -80,8 +81,9 @@ class Watcher:
         return Text(f"  {self._notebook}: {len(done)} of {len(cases)} cases, {failing} failing{left}")
 
 
-def show(verdict: Verdict, path: Path) -> None:
-    """The table of groups, why it is not green, what to do next, and the last line."""
+def show(verdict: Verdict, run: Run) -> None:
+    """The table of groups, why it is not green, what it cost, what to do next, and the last line."""
+    path = run.path
     path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     console = Console(soft_wrap=True, highlight=False)
     served = verdict.served
@@ -106,6 +108,8 @@ def show(verdict: Verdict, path: Path) -> None:
         console.print(Text(f"changed since the baseline: {change}"))
     for reason in verdict.reasons[1:6]:
         console.print(Text(f"also: {reason}"))
+    for told in spending_lines(run):
+        console.print(Text(told))
     if verdict.needs_baseline:
         console.print(f'next: gatebook accept {path} --reason "first run of this deployment"')
     partial = " PARTIAL" if verdict.partial else ""

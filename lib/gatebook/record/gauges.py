@@ -1,0 +1,169 @@
+"""What GPU and engine showed while a notebook asked: one row a reading, `<notebook>.gauges.jsonl`, append-only.
+
+Rows keep the exporters' own names. NVML's have ours: `gpu_memory_used_mib`, `gpu_memory_total_mib`,
+`gpu_process_memory_mib`. `session` opens and closes a stretch of sampling, `unavailable` says what could not be read and why.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+from pydantic import ValidationError
+
+from gatebook.errors import BrokenRecord
+from gatebook.record.exchange import Recorded
+from gatebook.record.journal import locked, set_torn_line_aside
+
+Source = Literal["nvml", "metrics", "trace"]
+SESSION, UNAVAILABLE = "session", "unavailable"
+USED, TOTAL, PROCESS = "gpu_memory_used_mib", "gpu_memory_total_mib", "gpu_process_memory_mib"
+DCGM_USED, DCGM_FREE = "DCGM_FI_DEV_FB_USED", "DCGM_FI_DEV_FB_FREE"
+KV_CACHE = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc", "sglang:token_usage", "llamacpp:kv_cache_usage_ratio")  # fmt: skip
+WAITING = ("vllm:num_requests_waiting", "sglang:num_queue_reqs", "llamacpp:requests_deferred")
+RUNNING = ("vllm:num_requests_running", "sglang:num_running_reqs", "llamacpp:requests_processing")
+PREEMPTED = ("vllm:num_preemptions_total", "sglang:num_retracted_requests_total")
+"""Counters; vLLM preempts, SGLang retracts."""
+RETRACTED_NOW = "sglang:num_retracted_reqs"
+"""A gauge of the last batch, in SGLang versions without the counter."""
+CACHE_CONFIG = "vllm:cache_config_info"
+KNOWN = (*KV_CACHE, *WAITING, *RUNNING, *PREEMPTED, RETRACTED_NOW, CACHE_CONFIG)
+
+
+class Gauge(Recorded):
+    """One reading."""
+
+    ms: float
+    """Since the Unix epoch, by the clock of the machine that asks."""
+    source: Source
+    name: str
+    labels: dict[str, str] = {}
+    value: float | None = None
+    """null in a row that is no number: a session, something unavailable."""
+
+
+class GaugeFile:
+    """Appends rows; a single writer at a time, every append on its way to the disk before it returns."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError when the file cannot be opened or another process writes it."""
+        self._lock = threading.Lock()
+        self._file = path.open("ab", buffering=0)
+        if not locked(self._file.fileno()):
+            self._file.close()
+            raise OSError(f"{path.name}: another process is writing it")
+        set_torn_line_aside(path, self._file.fileno())
+
+    def append(self, rows: Iterable[Gauge]) -> None:
+        """Raises OSError when the disk does not take them; nothing once the file is closed."""
+        lines = "".join(row.model_dump_json() + "\n" for row in rows)
+        with self._lock:
+            if lines and not self._file.closed:
+                self._file.write(lines.encode())
+
+    def __enter__(self) -> GaugeFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        with self._lock:
+            if not self._file.closed:
+                os.fsync(self._file.fileno())
+                self._file.close()
+
+
+def read_gauges(path: Path) -> list[Gauge]:
+    """All rows of a file; a last line that a crash cut is left out, a missing file has none. Raises BrokenRecord."""
+    if not path.exists():
+        return []
+    found = []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+        try:
+            found.append(Gauge.model_validate(json.loads(line)))
+        except (ValueError, ValidationError):
+            raise BrokenRecord(f"{path}, line {number}: is no reading of a gauge; the file was edited") from None
+    return found
+
+
+@dataclass
+class Gpu:
+    """One GPU or MIG instance over time, in MiB."""
+
+    id: str
+    """Index, `0:1` for the second MIG instance of GPU 0, or the exporter's host and index."""
+    source: Source
+    name: str = ""
+    total_mib: float | None = None
+    driver: str = ""
+    used: list[tuple[float, float]] = field(default_factory=list)
+    """(ms, MiB), what the driver itself reserves included."""
+    processes: dict[str, float] = field(default_factory=dict)
+    """Process id -> its peak in MiB, where the driver tells it."""
+
+    @property
+    def peak_mib(self) -> float | None:
+        return max((mib for _, mib in self.used), default=None)
+
+
+def gpus(gauges: Iterable[Gauge]) -> list[Gpu]:
+    """The GPUs that the rows tell of, NVML's and DCGM's alike."""
+    found: dict[tuple[str, str], Gpu] = {}
+    dcgm: dict[tuple[str, str], float] = {}
+    for row in gauges:
+        if row.value is None or row.name not in (USED, TOTAL, PROCESS, DCGM_USED, DCGM_FREE):
+            continue
+        exported = row.name in (DCGM_USED, DCGM_FREE)
+        key = ("dcgm", _exported_id(row.labels)) if exported else ("nvml", row.labels.get("gpu", "?"))
+        gpu = found.setdefault(key, Gpu(key[1], row.source))
+        if row.name == TOTAL:
+            gpu.total_mib, gpu.name, gpu.driver = row.value, row.labels.get("name", ""), row.labels.get("driver", "")
+        elif row.name == PROCESS:
+            process = row.labels.get("pid", "?")
+            gpu.processes[process] = max(gpu.processes.get(process, 0.0), row.value)
+        elif row.name == DCGM_FREE:
+            dcgm[key] = row.value
+        else:
+            gpu.used.append((row.ms, row.value))
+            gpu.name = gpu.name or row.labels.get("modelName", "")
+    for key, free in dcgm.items():  # memory that the driver reserves is in neither figure
+        if found[key].used:
+            found[key].total_mib = found[key].used[-1][1] + free
+    return list(found.values())
+
+
+def _exported_id(labels: dict[str, str]) -> str:
+    instance = f":{labels['GPU_I_ID']}" if labels.get("GPU_I_ID") else ""
+    host = labels.get("Hostname") or labels.get("hostname")
+    return f"{f'{host}/' if host else ''}{labels.get('gpu', '?')}{instance}"
+
+
+def series(gauges: Iterable[Gauge], names: tuple[str, ...], total: bool) -> list[tuple[float, float]]:
+    """(ms, value) of the first of these names that has rows. Engines of one scrape are added up, or the fullest counts."""
+    by_name: dict[str, dict[float, list[float]]] = {}
+    for row in gauges:
+        if row.name in names and row.value is not None:
+            by_name.setdefault(row.name, {}).setdefault(row.ms, []).append(row.value)
+    rows = next((by_name[name] for name in names if name in by_name), {})
+    return [(ms, sum(values) if total else max(values)) for ms, values in sorted(rows.items())]
+
+
+def sessions(gauges: Iterable[Gauge]) -> list[list[Gauge]]:
+    """The rows by stretch of sampling: a resumed run has several, and nothing is known of the time between them."""
+    found: list[list[Gauge]] = []
+    for row in gauges:
+        if not found or (row.name == SESSION and row.labels.get("state") == "begins"):
+            found.append([])
+        found[-1].append(row)
+    return found
+
+
+def unavailable(gauges: Iterable[Gauge], of: str) -> list[str]:
+    """Why readings of this kind (`gpu`, `metrics`) are missing, each reason once."""
+    return list(dict.fromkeys(
+        row.labels.get("why", "") for row in gauges if row.name == UNAVAILABLE and row.labels.get("of") == of
+    ))  # fmt: skip
