@@ -92,7 +92,7 @@ def test_a_card_past_its_limit_fails_and_missing_metrics_are_not_measured(projec
 
 
 def test_a_budget_too_small_is_named_and_not_green(project: Project, server: str) -> None:
-    project.edit_profile(limits={"tokens": 200})
+    project.edit_profile(limits={"tokens": 200, "request_deadline_s": 60})
     done = project.run(server, "--only", "greeting-nihao,max-tokens-5,canary-water")
     assert done.code == 3, done
     assert "limits.tokens of 200 has no room for it" in done.verdict["reason"]

@@ -51,6 +51,8 @@ def test_requests_in_flight_step_by_step() -> None:
         [answered("a/ask", attempt(0, 2)), answered("b/ask", attempt(1, 2)), answered("c/ask", attempt(3, 1))]
     )
     assert [(ms / 1000 - START, count) for ms, count in steps] == [(0, 1), (1, 2), (2, 1), (3, 1), (4, 0)]
+    chained = in_flight([answered("a/ask", attempt(0, 2.0005)), answered("b/ask", attempt(2, 2))])
+    assert [count for _, count in chained] == [1, 1, 0], "rounding makes no second request"
 
 
 def folder(path: Path, *exchanges: Exchange, **limits: Any) -> Run:

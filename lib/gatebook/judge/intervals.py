@@ -8,6 +8,7 @@ from datetime import datetime
 from gatebook.record.exchange import BUSY, Attempt, Exchange
 
 Interval = tuple[float, float]
+CLOCK_MS = 2.0
 
 
 def epoch_ms(at: str) -> float:
@@ -49,15 +50,17 @@ def clipped(intervals: Iterable[Interval], window: Interval) -> list[Interval]:
 
 
 def in_flight(exchanges: Iterable[Exchange]) -> list[tuple[float, int]]:
-    """(ms, requests at the server from then on), a step for every change."""
+    """(ms, requests at the server from then on), a step for every change. Times are recorded in whole ms, so changes closer
+    than two are one: else the next request would seem to begin before the last one ended."""
     changes = sorted((ms, step) for e in exchanges for a, b in worked(e) for ms, step in ((a, 1), (b, -1)))
     steps: list[tuple[float, int]] = []
     count = 0
     for ms, step in changes:
         count += step
-        if steps and steps[-1][0] == ms:
-            steps.pop()
-        steps.append((ms, count))
+        if steps and ms - steps[-1][0] < CLOCK_MS:
+            steps[-1] = (steps[-1][0], count)
+        else:
+            steps.append((ms, count))
     return steps
 
 
