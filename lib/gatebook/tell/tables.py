@@ -50,7 +50,7 @@ def _load_rows(load: LoadSettings) -> list[tuple[str, Any]]:
             "decisions that may flip",
             "what the McNemar test does not show" if load.max_flips is None else load.max_flips,
         ),
-        ("long prompts", f"{long.at_once} at once of {long.tokens or 'the cases own'} tokens"),
+        ("long prompts", f"{long.at_once} at once of {long.tokens or "the case's own"} tokens"),
         ("client", f"at most {load.client_lag_ms:g} ms late and {load.client_cpu_share:.0%} of a core"),
     ]
 
