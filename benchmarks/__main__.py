@@ -1,11 +1,11 @@
-"""One entry: `python -m benchmarks {accuracy,overhead,demo,embedded,noise,compare-load}`."""
+"""One entry: `python -m benchmarks {accuracy,overhead,demo,embedded,noise,prompts,compare-load}`."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from benchmarks import accuracy, compare_load, demo, embedded, noise, overhead
+from benchmarks import accuracy, compare_load, demo, embedded, noise, overhead, prompts
 from benchmarks.report import machine, print_table, write_json
 
 COMMANDS = {
@@ -15,6 +15,7 @@ COMMANDS = {
     "embedded": embedded,
     "noise": noise,
     "compare-load": compare_load,
+    "prompts": prompts,
 }
 
 

@@ -101,7 +101,8 @@ class Project:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The base URL of a real llama.cpp server with the embedded model."""
-    with embedded_server(tmp_path_factory.mktemp("server") / "server.log") as base_url:
+    log = tmp_path_factory.mktemp("server") / "server.log"
+    with embedded_server(log, prompt_threads=1) as base_url:  # tests run side by side
         yield base_url
 
 

@@ -124,7 +124,8 @@ def accept(
 @app.command()
 def serve(
     port: Annotated[int | None, typer.Option(help="Default: a free one.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the model.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Threads that write answers.")] = 1,
+    prompt_threads: Annotated[int, typer.Option(min=1, help="Threads that read prompts.")] = 2,
     log: Annotated[Path, typer.Option(help="The server's log, appended to.")] = Path("outputs/server.log"),
 ) -> None:
     """Serve the embedded SmolLM2-135M-Instruct on loopback until Ctrl-C."""
@@ -135,7 +136,7 @@ def serve(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     log.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with embedded_server(log, port, threads) as base_url:
+        with embedded_server(log, port, threads, prompt_threads) as base_url:
             print(f"serving smollm2-135m-instruct at {base_url} (log: {log}); Ctrl-C stops it", flush=True)
             signal.pause()
     except KeyboardInterrupt:

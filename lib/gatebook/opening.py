@@ -35,7 +35,6 @@ PACKAGES = (
     "pandas",
     "jsonschema",
     "scipy",
-    "statsmodels",
     "sentence-transformers",
     "torch",
     "xllamacpp",

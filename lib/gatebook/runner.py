@@ -19,6 +19,7 @@ from gatebook.judge.findings import contract_group
 from gatebook.judge.judging import judge
 from gatebook.judge.policy import check_plan
 from gatebook.judge.verdict import Verdict
+from gatebook.kernels import Kernels
 from gatebook.opening import OVERALL, accepted, open_run
 from gatebook.plan import project
 from gatebook.plan.settings import Profile, Suite
@@ -79,14 +80,14 @@ def _run(run: Run, start: Any, watch: bool) -> tuple[Run, Verdict]:
     os.environ[STARTED] = now()
     if run.path.name != LATEST:
         shutil.rmtree(run.path.parent / LATEST, ignore_errors=True)  # an older green must not stand for this run
-    with _interruptible(), Watcher(run, watch) as watcher:
+    with _interruptible(), Watcher(run, watch) as watcher, Kernels(run.path) as kernels:
         try:
             with ExitStack() as server:
                 if start is not None:
                     server.enter_context(start(run.path / "server.log"))
                 for notebook in run.notebooks:
                     watcher.now(notebook)
-                    troubles += _execute(run, notebook)
+                    troubles += _execute(run, notebook, kernels)
         except KeyboardInterrupt:
             troubles.append(f"interrupted; go on with: gatebook run --resume {run.path}")
         except CannotMeasure as error:
@@ -94,13 +95,13 @@ def _run(run: Run, start: Any, watch: bool) -> tuple[Run, Verdict]:
         watcher.now(OVERALL)
         verdict = _judged(run, troubles)
         if not any("interrupted" in trouble for trouble in troubles):
-            troubles += _execute(run, OVERALL)
+            troubles += _execute(run, OVERALL, kernels)
             verdict = _judged(run, troubles)
     report(run, verdict)
     return run, verdict
 
 
-def _execute(run: Run, notebook: str) -> list[str]:
+def _execute(run: Run, notebook: str, kernels: Kernels) -> list[str]:
     """Run one notebook through papermill in this process; what went wrong, other than a gate that is not green."""
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -108,12 +109,11 @@ def _execute(run: Run, notebook: str) -> list[str]:
 
     made = run.path / f"{notebook}.ipynb"
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), kernels.kernel(notebook) as kernel:
             warnings.simplefilter("ignore")
             papermill.execute_notebook(
-                str(project.notebook_file(notebook)), str(made), {"run_dir": "."}, cwd=str(run.path), kernel_name="python3",
+                str(project.notebook_file(notebook)), str(made), {"run_dir": "."}, cwd=str(run.path), kernel_name="python3", km=kernel,
                 progress_bar=False, execution_timeout=int(run.manifest.profile.limits.notebook_deadline_s + SPARE_S),
-                extra_arguments=["--IPKernelApp.log_level=50"],
             )  # fmt: skip
     except DeadKernelError:
         return [f"{notebook}: its kernel died"]

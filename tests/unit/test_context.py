@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -91,13 +92,23 @@ def test_clauses_are_named_all_and_no_others(said: str, outcome: Outcome, reason
     [
         (1000, "pass", "1,000 prompt tokens"),
         (961, "pass", "961"),
-        (900, "fail", "10% was cut silently"),
+        (950, "fail", "5% was cut silently"),
         (1200, "fail", "20% more"),
     ],
 )
 def test_the_length_that_was_sent_is_the_length_that_was_counted(tokens: int, outcome: Outcome, reason: str) -> None:
-    result = length_kept(answered(SINGLE, "x", tokens=tokens).replies[0], SINGLE, {})
+    record = {SINGLE.counted_key: tokenized("draft", 1000)}
+    result = length_kept(answered(SINGLE, "x", tokens=tokens).replies[0], SINGLE, record)
     assert (result.outcome, reason in result.reason) == (outcome, True), result
+
+
+@pytest.mark.parametrize(("tokens", "outcome"), [(920, "pass"), (890, "fail")])
+def test_a_server_that_does_not_tokenize_is_held_to_a_ruler_s_precision(tokens: int, outcome: Outcome) -> None:
+    assert length_kept(answered(SINGLE, "x", tokens=tokens).replies[0], SINGLE, {}).outcome == outcome
+
+
+def tokenized(text: str, tokens: int) -> Any:
+    return plain(json.dumps({"tokens": [1] * tokens}), sent={"prompt": text}, path="/tokenize")
 
 
 def test_a_document_measured_in_characters_is_compared_with_the_ruler() -> None:
@@ -113,6 +124,9 @@ def test_a_document_measured_in_characters_is_compared_with_the_ruler() -> None:
     assert length_kept(answered(pages, "x", sent, 30_010).replies[0], pages, record).outcome == "pass"
     assert length_kept(answered(pages, "x", sent, 20_000).replies[0], pages, record).outcome == "fail"
     assert length_kept(answered(pages, "x", sent, 20_000).replies[0], pages, {}).outcome == "error"
+    exact = {"ruler/template": counted(".", 11), pages.counted_key: tokenized("长" * 29_000, 14_500)}
+    assert length_kept(answered(pages, "x", sent, 15_010).replies[0], pages, exact).outcome == "pass"
+    assert length_kept(answered(pages, "x", sent, 14_000).replies[0], pages, exact).outcome == "fail"
 
 
 def seen(*counts: tuple[int, int, int]) -> list[Seen]:
@@ -155,11 +169,27 @@ def test_the_rate_of_a_length_has_its_wilson_interval() -> None:
     assert (row.n, row.passed, row.low, row.high) == (20, 18, 0.699, 0.9721)  # statsmodels 0.14, method="wilson"
 
 
-def lengths(cases: list[Case], budget: int | None = None, limit: int | None = None, tell: int | None = None) -> Lengths:
-    async def count(name: str, sample: str) -> int | None:
+def lengths(
+    cases: list[Case],
+    budget: int | None = None,
+    limit: int | None = None,
+    tell: int | None = None,
+    tokenizes: bool = False,
+) -> Lengths:
+    """A server that counts a third of the characters."""
+
+    async def chat(key: str, sample: str) -> int | None:
         return tell if tell is not None else 20 + len(sample) // CHARS_A_TOKEN
 
-    return Lengths(cases, budget, limit, count)
+    async def tokenize(key: str, sample: str) -> int | None:
+        return drifting(sample) if tokenizes else None
+
+    return Lengths(cases, budget, limit, chat, tokenize)
+
+
+def drifting(text: str) -> int:
+    """Tokens of a text whose later parts cost a quarter more than its beginning, which is all that a ruler sees."""
+    return len(text) // CHARS_A_TOKEN + max(len(text) - 1500, 0) // (4 * CHARS_A_TOKEN)
 
 
 async def written(one: Case, by: Lengths) -> str:
@@ -180,6 +210,12 @@ def test_a_document_has_the_length_that_was_asked_for(document: Document, tokens
     sent = run(written(one, lengths([one])))
     assert abs(20 + len(sent) / CHARS_A_TOKEN - one.document.tokens) <= max(0.02 * one.document.tokens, 40)
     assert question(one.document).text in sent
+
+
+def test_a_server_that_tokenizes_corrects_what_the_ruler_cannot_know() -> None:
+    one = asking(SINGLE.model_copy(update={"tokens": 8000}))
+    exact, rough = (run(written(one, lengths([one], tokenizes=yes))) for yes in (True, False))
+    assert abs(20 + drifting(exact) - 8000) <= 160 < abs(20 + drifting(rough) - 8000)
 
 
 def test_questions_of_a_length_share_one_text() -> None:

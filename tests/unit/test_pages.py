@@ -97,11 +97,13 @@ def test_a_torn_notebook_file_does_not_take_the_page_with_it(tmp_path: Path, tex
 @pytest.mark.parametrize(("cases", "picture_bytes"), [(3, 600_000), (80, 300_000), (200, 0)])
 def test_a_page_keeps_its_size(tmp_path: Path, cases: int, picture_bytes: int) -> None:
     run, verdict = made(tmp_path, [f"{n} " + "<&长" * 4000 for n in range(cases)])
-    executed(run, code("plot()", shown({"image/png": "A" * picture_bytes})), code("gate()"))
+    small = shown({"text/html": "<b>a small table</b>"})
+    executed(run, code("plot()", shown({"image/png": "A" * picture_bytes})), code("table()", small), code("gate()"))
     page = notebook_page(run, "01_x", verdict)
     assert len(page.encode()) <= LARGEST_BYTES
     assert 'id="c0"' in page and len(index_page(run, verdict, {"01_x": verdict}).encode()) <= LARGEST_BYTES
-    assert ("too long for a page" in page) == (picture_bytes > 250_000)
+    assert ("bytes, too long for this page: open 01_x.ipynb" in page) == (picture_bytes > 250_000)
+    assert "a small table" in page
 
 
 def test_a_case_shows_what_was_asked_answered_and_measured(tmp_path: Path) -> None:

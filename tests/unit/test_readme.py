@@ -42,3 +42,13 @@ def test_the_example_is_a_green_run_of_the_demo_with_small_self_contained_pages(
         "00_explore"
     }
     assert all(page.stat().st_size < 500_000 for page in pages)
+
+
+def test_what_was_asked_for_stands_on_the_page_that_is_named() -> None:
+    table = (ROOT / "docs" / "coverage.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (?!asked for|---)(.+) \| (.+) \| \[\w+\]\((.+)\) \|$", table, re.MULTILINE)
+    assert len(rows) > 20
+    for asked, groups, page in rows:
+        told = (ROOT / "docs" / page).read_text(encoding="utf-8")
+        for group in re.findall(r"`([\w.]+)`", groups):
+            assert group in told, f"{asked}: {group} is not on {page}"

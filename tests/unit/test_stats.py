@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -109,6 +110,12 @@ def test_the_bound_is_where_so_few_failures_have_a_chance_of_five_percent(worse:
 def test_wilson_gives_the_published_intervals(passed: int, n: int, low: float, high: float) -> None:
     """20 of 20: the two-sided 95 % interval; 81/263 and 15/148: Newcombe 1998, table I."""
     assert wilson(passed, n) == pytest.approx((low, high), abs=6e-5)
+
+
+@given(st.integers(1, 400), st.floats(0, 1))
+def test_wilson_is_that_of_statsmodels(n: int, share: float) -> None:
+    passed = round(n * share)
+    assert wilson(passed, n) == pytest.approx(proportion_confint(passed, n, ALPHA, method="wilson"), abs=1e-12)
 
 
 def test_a_rate_of_nothing_has_no_interval() -> None:

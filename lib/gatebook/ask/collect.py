@@ -21,13 +21,14 @@ from gatebook.plan import load, repeats
 from gatebook.plan.cases import Ask, Case
 from gatebook.plan.repeats import filled
 from gatebook.plan.settings import Profile
-from gatebook.record.answer import read_answer
+from gatebook.record.answer import counted_tokens, read_answer
 from gatebook.record.exchange import Exchange
 from gatebook.record.identity import identify
 from gatebook.record.run import Run, now
 
 STARTED = "GATEBOOK_STARTED"
 """When the runner started (UTC): a run resumed the next day has its whole deadline again."""
+TOKENIZE = "/tokenize"
 PROBES = ("models", "/version", "/get_model_info", "/props", "/health")
 PROBE_DEADLINE_S = 10.0
 HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "Say hello."}], "temperature": 0}
@@ -106,7 +107,7 @@ class _Collector:
         close = identity.engine in ("llama.cpp", "unknown")
         limit = self._limit = identity.context_tokens or self._profile.target.context_tokens
         self._lengths = Lengths(
-            self._run.expected(self._notebook), self._limits.document_budget_tokens, limit, self._count
+            self._run.expected(self._notebook), self._limits.document_budget_tokens, limit, self._count, self._tokenize
         )
         queue = list(reversed(shelves(case for case in todo if case.load is None)))
         open_lane = partial(Lane, self._profile.target, self._run.manifest.base_url, self._lag, close)
@@ -224,6 +225,24 @@ class _Collector:
             body = {"messages": [{"role": "user", "content": sample}], "temperature": 0, "max_tokens": 1}
             done = await self._chat(self._counts_with, "probe", key, body, case=None, ask="")
         return None if done.fault else read_answer(done).tokens("prompt_tokens")
+
+    async def _tokenize(self, key: str, sample: str) -> int | None:
+        """Tokens of a text by the server's own /tokenize, from the record when it was counted before; None where there is none."""
+        tried = {e.key: e for e in self._recorded if e.path == TOKENIZE}
+        if key not in tried:
+            if any(e.fault for e in tried.values()):
+                return None
+            body: dict[str, Any] = {"model": self._profile.target.model, "prompt": sample, "content": sample}
+            body |= {
+                "add_special_tokens": False,
+                "add_special": False,
+            }  # vLLM and SGLang; llama.cpp (prompt and content alike)
+            done = await self._counts_with.ask(
+                kind="probe", key=key, body=body, path=TOKENIZE, deadline_s=PROBE_DEADLINE_S, retries=0
+            )
+            await self._record(done)
+            tried[key] = done
+        return counted_tokens(tried[key])
 
     async def _still_there(self, lane: Lane, after: str, broken: Exchange) -> None:
         """After a break, one plain token decides whether it is worth asking on."""

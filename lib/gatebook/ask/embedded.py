@@ -1,6 +1,6 @@
 """The embedded server's own process: llama.cpp's HTTP server on the packaged SmolLM2-135M-Instruct.
 
-Run as `python -m gatebook.ask.embedded --port N --threads N`. It ends when its standard input closes, so it dies with
+Run as `python -m gatebook.ask.embedded --port N --threads N --prompt-threads N`. It ends when its standard input closes, so it dies with
 its parent however that ends.
 """
 
@@ -35,6 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--prompt-threads", type=int, default=2)
     args = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then stops us
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -47,7 +48,7 @@ def main() -> None:
     params.hostnames = ["127.0.0.1"]
     params.port = args.port
     params.n_parallel, params.n_ctx, params.kv_unified = SLOTS, SLOTS * CONTEXT_TOKENS, False
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = args.threads
+    params.cpuparams.n_threads, params.cpuparams_batch.n_threads = args.threads, args.prompt_threads
     params.endpoint_metrics = params.endpoint_props = params.endpoint_slots = True
     params.ui = False
     server = xllamacpp.Server(params)

@@ -1,4 +1,8 @@
-"""Long documents in the server's own tokens: a short ruler is counted first, then each document is cut to its length."""
+"""Long documents in the server's own tokens: a short ruler is counted first, then each document is cut to its length.
+
+Where the server has /tokenize (vLLM, SGLang, llama.cpp, LiteLLM), a draft of each document is counted whole and corrected;
+elsewhere the ruler alone decides, and its length is met to a few per cent only.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from gatebook.plan.cases import Ask, Case
 from gatebook.plan.documents import PLACE, QUESTION, Document, question, ruler, text
 
 Count = Callable[[str, str], Awaitable[int | None]]
-"""(name, text) -> tokens of a prompt with this text alone, as the server counts them; None when it does not answer."""
+"""(key, text) -> tokens as the server counts them; None when it does not tell."""
 RESERVE_TOKENS = 32
 """Between prompt, answer and the context limit: the length is met to 2 %, not to the token."""
 LEAST_TOKENS_A_CHAR = 0.05
@@ -25,9 +29,10 @@ class Lengths:
     """Writes the documents of one notebook; the same text for all cases that share it."""
 
     def __init__(
-        self, cases: Iterable[Case], budget_tokens: int | None, limit_tokens: int | None, count: Count
+        self, cases: Iterable[Case], budget_tokens: int | None, limit_tokens: int | None, chat: Count, tokenize: Count
     ) -> None:
-        self._limit, self._count = limit_tokens, count
+        """`chat` counts a whole prompt with this text alone (`usage`), `tokenize` the text itself."""
+        self._limit, self._chat, self._tokenize = limit_tokens, chat, tokenize
         self._texts: dict[str, str] = {}
         self._rates: dict[str, tuple[float, float, int]] = {}
         self._cut = _beyond(cases, budget_tokens)
@@ -55,12 +60,14 @@ class Lengths:
         per_char, needles, overhead = await self._rate(document)
         around = "".join(m["content"] for m in ask.messages or []).replace(PLACE, "")
         around = around.replace(QUESTION, question(document).text)
+        room = (document.tokens or 0) - overhead - len(around) * per_char
+        chars = document.chars or round((room - needles) / per_char)
+        draft = text(document, chars)
+        whole = await self._tokenize(document.counted_key, draft)
         if document.tokens is None:
-            assert document.chars is not None
-            self._refuse_beyond(document, round(document.chars * per_char), cap)
-            return text(document, document.chars)
-        room = document.tokens - overhead - needles - len(around) * per_char
-        return text(document, round(room / per_char))
+            self._refuse_beyond(document, whole or round(chars * per_char), cap)
+            return draft
+        return text(document, chars + round((room - whole) * len(draft) / whole)) if whole else draft
 
     def _refuse_beyond(self, document: Document, tokens: int, cap: int) -> None:
         if self._limit is not None and tokens + cap + RESERVE_TOKENS > self._limit:
@@ -73,23 +80,26 @@ class Lengths:
         kind = f"{document.kind}-{document.language}"
         if kind not in self._rates:
             made = ruler(document)
-            overhead = await self._counted("ruler/template", ".") - 1
-            per_char = (await self._counted(f"ruler/{kind}", made.entries) - overhead) / len(made.entries)
-            needles = 0
-            if made.needles:
-                needles = (await self._counted(f"ruler/{kind}-needles", made.needles) - overhead) * made.times
+            overhead = await self._asked("ruler/template", ".") - 1
+            per_char = await self._counted(kind, made.entries, overhead) / len(made.entries)
             if per_char < LEAST_TOKENS_A_CHAR:
                 raise Unfit(
                     f"the server counts {per_char * len(made.entries):.0f} tokens for {len(made.entries):,} characters: too few to be the "
                     "whole text, so no length can be met"
                 )
-            self._rates[kind] = per_char, needles, overhead
+            needles = await self._counted(f"{kind}-needles", made.needles, overhead) if made.needles else 0
+            self._rates[kind] = per_char, needles * made.times, overhead
         return self._rates[kind]
 
-    async def _counted(self, name: str, sample: str) -> int:
-        tokens = await self._count(name, sample)
+    async def _counted(self, name: str, sample: str, overhead: int) -> int:
+        """Tokens of a text alone. The first one is asked as a chat in any case: it tells the speed."""
+        tokens = await self._tokenize(f"tokens/{name}", sample) if self._rates else None
+        return await self._asked(f"ruler/{name}", sample) - overhead if tokens is None else tokens
+
+    async def _asked(self, key: str, sample: str) -> int:
+        tokens = await self._chat(key, sample)
         if tokens is None:
-            raise Unfit(f"the server did not tell how many tokens a sample has ({name}), so no length can be met")
+            raise Unfit(f"the server did not tell how many tokens a sample has ({key}), so no length can be met")
         return tokens
 
 

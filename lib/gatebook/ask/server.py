@@ -44,15 +44,16 @@ def endpoint(target: Target, resumed: str | None) -> tuple[str, Start | None]:
 
 
 @contextmanager
-def embedded_server(log: Path, port: int | None = None, threads: int = 1) -> Iterator[str]:
+def embedded_server(log: Path, port: int | None = None, threads: int = 1, prompt_threads: int = 2) -> Iterator[str]:
     """Yield the base URL of a running server; its output goes to `log` (appended).
 
-    One thread: on two cores a second one gains 30 % on a quiet machine and loses 80 % beside a busy process
-    (docs/decisions/embedded-threads.md). Raises ServerFailed with the end of the log.
+    One thread writes: on two cores a second one gains 30 % on a quiet machine and loses 80 % beside a busy process
+    (docs/decisions/embedded-threads.md). Two read prompts: that gains 80 % and loses half. Raises ServerFailed with the end of the log.
     """
     model_file()
     port = port or _free_port()
-    command = [sys.executable, "-m", "gatebook.ask.embedded", "--port", str(port), "--threads", str(threads)]
+    command = [sys.executable, "-m", "gatebook.ask.embedded", "--port", str(port)]
+    command += ["--threads", str(threads), "--prompt-threads", str(prompt_threads)]
     with log.open("ab") as out:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True)
     try:

@@ -52,6 +52,11 @@ class Document(Strict):
         return self
 
     @property
+    def counted_key(self) -> str:
+        """The record of its draft, counted whole by /tokenize."""
+        return f"tokens/{self.name}"
+
+    @property
     def name(self) -> str:
         """The text that it shares with other cases: what a prefix cache reads once."""
         size = f"{self.tokens}-tokens" if self.tokens else f"{self.chars}-chars"

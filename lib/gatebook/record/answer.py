@@ -74,6 +74,17 @@ def read_answer(exchange: Exchange) -> Answer:
     return answer
 
 
+def counted_tokens(exchange: Exchange) -> int | None:
+    """What /tokenize says: `count` (vLLM, SGLang) or the number of `tokens` (llama.cpp)."""
+    said = None if exchange.fault else parse(exchange.text or "")
+    if not isinstance(said, dict):
+        return None
+    count, tokens = said.get("count"), said.get("tokens")
+    if isinstance(count, int) and not isinstance(count, bool):
+        return count
+    return len(tokens) if isinstance(tokens, list) else None
+
+
 def whole(text: str) -> str:
     """The text with halves of a character (lone surrogates, which JSON may carry) joined, or replaced by U+FFFD."""
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from gatebook.judge.verdict import Verdict
 from gatebook.record.executed import unfinished
 from gatebook.record.run import Run
-from gatebook.tell.standing import standings
+from gatebook.tell.standing import excuses, standings
 from gatebook.tell.text import excerpt, visible
 from gatebook.tell.turns import conversation, pretty
 
@@ -55,7 +55,7 @@ class Detail:
     rows: int
     """Lines of a list."""
     notebook_bytes: int
-    """The longest executed notebook that is shown."""
+    """The executed notebook as it is shown; its largest outputs are left out until it fits."""
 
 
 DETAILS = (
@@ -66,23 +66,21 @@ DETAILS = (
 )
 """The first one with which a page stays under LARGEST_BYTES is used."""
 PASSING_CHARS = 400
+DISPLAYED = ("image/png", "text/html", "text/plain")
 
 
 def notebook_page(run: Run, notebook: str, verdict: Verdict) -> str:
     """The page of one executed notebook, under 500 KB: excerpts and lists get shorter until it fits."""
     planned = notebook in run.notebooks
     found = [c for name in ([notebook] if planned else run.notebooks) for c in standings(run, verdict, name)]
-    cells, trouble = _cells(run.path / f"{notebook}.ipynb")
-    size = len(cells.encode())
 
     def page(detail: Detail) -> str:
-        shown = size <= detail.notebook_bytes
+        cells, trouble = _cells(run.path / f"{notebook}.ipynb", detail.notebook_bytes)
         return _render(
             "notebook.html.j2", run, verdict, detail, title=notebook, heading=_heading(run, notebook), planned=planned,
             blocking=[c for c in found if c.blocks], passing=[c for c in found if c.standing == "passes"],
             tolerated=[c for c in found if c.standing in ("tolerated", "excused")], record=f"{notebook}.exchanges.jsonl",
-            cells=cells if shown else "",
-            trouble=trouble if shown else f"The executed notebook is too long for a page; open {notebook}.ipynb.",
+            cells=cells, trouble=trouble,
         )  # fmt: skip
 
     return _fitting(page)
@@ -130,7 +128,13 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"policies": POLICIES, "means": MEANS, "signs": SIGNS, "PASSING_CHARS": PASSING_CHARS}
+    environment.globals |= {
+        "policies": POLICIES,
+        "means": MEANS,
+        "signs": SIGNS,
+        "PASSING_CHARS": PASSING_CHARS,
+        "excuses": excuses,
+    }
     environment.filters |= {"show": _show, "pretty": pretty}
     return environment
 
@@ -156,7 +160,7 @@ def _heading(run: Run, notebook: str) -> str:
         return notebook
 
 
-def _cells(path: Path) -> tuple[Any, str]:
+def _cells(path: Path, most_bytes: int) -> tuple[Any, str]:
     """(the notebook's cells as HTML, what is wrong with its execution)."""
     import warnings
 
@@ -173,8 +177,9 @@ def _cells(path: Path) -> tuple[Any, str]:
 
             notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
             notebook.cells = [_under_our_heading(c) for c in notebook.cells if not _banner(c)]
+            _leave_out(notebook, most_bytes, path.name)
             settings = Config()
-            settings.NbConvertBase.display_data_priority = ["image/png", "text/html", "text/plain"]
+            settings.NbConvertBase.display_data_priority = list(DISPLAYED)
             settings.HTMLExporter.exclude_anchor_links = True
             exporter = HTMLExporter(config=settings, template_name="cells", extra_template_basedirs=[str(TEMPLATES)])
             body, _ = exporter.from_notebook_node(notebook)
@@ -182,6 +187,25 @@ def _cells(path: Path) -> tuple[Any, str]:
         return "", f"{path.name} cannot be shown: {type(error).__name__}"
     stopped = unfinished(path)
     return Markup(visible(body)), f"It did not run to its end. {stopped}" if stopped else ""  # noqa: S704 (nbconvert and our tables escape)
+
+
+def _leave_out(notebook: Any, most_bytes: int, name: str) -> None:
+    """Put a note in the place of the largest outputs until the rest is small enough."""
+    outputs = {(i, j): _bytes(o) for i, c in enumerate(notebook.cells) for j, o in enumerate(c.get("outputs", []))}
+    total = sum(outputs.values())
+    for (i, j), size in sorted(outputs.items(), key=lambda item: -item[1]):
+        if total <= most_bytes:
+            return
+        total -= size
+        note = f"{size:,} bytes, too long for this page: open {name}"
+        notebook.cells[i].outputs[j] = {"output_type": "stream", "name": "stdout", "text": note}
+
+
+def _bytes(output: Any) -> int:
+    """Of what the page shows of an output."""
+    data = output.get("data", {})
+    shown = next((data[kind] for kind in DISPLAYED if kind in data), output.get("text", ""))
+    return len("".join(shown).encode())
 
 
 def _banner(cell: Any) -> bool:

@@ -115,3 +115,14 @@ def _in_group(verdict: Verdict, group: GroupVerdict, case: str, outcome: Outcome
     if group.word == "FAIL":
         return "fails", f"blocks: it passed in the baseline, and {group.group} is shown worse"
     return "tolerated", f"does not block by itself: it passed in the baseline, but {group.group} is not shown worse"
+
+
+def excuses(verdict: Verdict) -> list[str]:
+    """One line a reason of the profile: what it excuses, three by name."""
+    by_reason: dict[str, list[str]] = {}
+    for excuse in verdict.excused:
+        by_reason.setdefault(excuse.reason, []).append(excuse.id)
+    return [
+        f"{', '.join(ids[:3])}{f' and {len(ids) - 3} more' if len(ids) > 3 else ''}: {reason}"
+        for reason, ids in by_reason.items()
+    ]

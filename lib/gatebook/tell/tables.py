@@ -15,6 +15,7 @@ from gatebook.plan.load import LoadSettings
 from gatebook.record.answer import read_answer
 from gatebook.record.exchange import Exchange
 from gatebook.record.run import Run
+from gatebook.tell.standing import excuses
 
 RUNG_OF = {"answered": 0, "recorded": 0, "contract": 0, "finished": 1, "json_parses": 2, "json_schema": 3}
 
@@ -50,7 +51,7 @@ def _load_rows(load: LoadSettings) -> list[tuple[str, Any]]:
             "decisions that may flip",
             "what the McNemar test does not show" if load.max_flips is None else load.max_flips,
         ),
-        ("long prompts", f"{long.at_once} at once of {long.tokens or "the case's own"} tokens"),
+        ("long prompts", f"{long.at_once} at once of {long.tokens or 'their own number of'} tokens"),
         ("client", f"at most {load.client_lag_ms:g} ms late and {load.client_cpu_share:.0%} of a core"),
     ]
 
@@ -149,7 +150,7 @@ def verdict_text(verdict: Verdict) -> str:
         "",
         *(f"{g.word:<13}{g.group:<30} {g.policy:<16} {g.passed}/{g.cases}  {g.reason}" for g in verdict.groups),
     ]
-    lines += [f"excused      {e.id}: {e.reason}" for e in verdict.excused]
+    lines += [f"excused      {excuse}" for excuse in excuses(verdict)]
     lines += [f"changed      {change}" for change in verdict.changes]
     lines += ["", *(f"because      {reason}" for reason in verdict.reasons), f"VERDICT      {verdict.verdict}"]
     return "\n".join(lines)

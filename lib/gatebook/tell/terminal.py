@@ -18,6 +18,7 @@ from gatebook.errors import GatebookError
 from gatebook.judge.findings import judge_notebook
 from gatebook.judge.verdict import Verdict, Word
 from gatebook.record.run import Run
+from gatebook.tell.standing import excuses
 
 STYLE: dict[Word, str] = {
     "PASS": "bold green",
@@ -99,8 +100,8 @@ def show(verdict: Verdict, path: Path) -> None:
             Text(g.reason if len(g.reason) < 240 else g.reason[:237] + "..."),
         )
     Console(highlight=False, width=None if console.is_terminal else 160).print(table)
-    for excuse in verdict.excused:
-        console.print(Text(f"excused: {excuse.id}: {excuse.reason}"))
+    for excuse in excuses(verdict):
+        console.print(Text(f"excused: {excuse}"))
     for change in verdict.changes:
         console.print(Text(f"changed since the baseline: {change}"))
     for reason in verdict.reasons[1:6]:

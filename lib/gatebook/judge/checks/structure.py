@@ -11,6 +11,7 @@ from pydantic import AfterValidator
 from gatebook.judge.checks.registry import Params, Pattern, check, each_text
 from gatebook.judge.evidence import Evidence, Reply
 from gatebook.judge.finding import Result
+from gatebook.judge.iri import formats
 from gatebook.plan.cases import Ask, Case
 
 RUNGS = ("accepted", "finished", "parses", "valid", "means")
@@ -150,9 +151,7 @@ def invalid(text: str, schema: Any) -> str:
     from referencing.exceptions import Unresolvable
 
     try:  # an empty registry: judging never fetches a schema from elsewhere
-        validator = Draft202012Validator(
-            schema, format_checker=Draft202012Validator.FORMAT_CHECKER, registry=Registry()
-        )
+        validator = Draft202012Validator(schema, format_checker=formats(), registry=Registry())
         error = best_match(validator.iter_errors(parsed))
     except Unresolvable as unresolvable:
         return f"the schema cannot be resolved: {unresolvable}"
