@@ -11,6 +11,7 @@ from gatebook.judge.checks.structure import RUNGS
 from gatebook.judge.finding import Finding, worst
 from gatebook.judge.findings import contract_group
 from gatebook.judge.verdict import Verdict
+from gatebook.plan.load import LoadSettings
 from gatebook.record.answer import read_answer
 from gatebook.record.exchange import Exchange
 from gatebook.record.run import Run
@@ -31,10 +32,28 @@ def settings_table(run: Run, notebook: str) -> pd.DataFrame:
         ("suite", f"{manifest.suite}{' (PARTIAL: ' + ', '.join(manifest.only) + ')' if manifest.partial else ''}"),
         ("cases", len(cases)), ("in flight", profile.limits.in_flight),
         ("request deadline", f"{profile.limits.request_deadline_s:g} s"), ("transport retries", profile.limits.transport_retries),
+        *(_load_rows(profile.load) if any(c.load for c in cases) else []),
         *((f"policy of {group}", _policy(run, group)) for group in groups),
         *((f"excused: {name}", why) for name, why in sorted(profile.excused.items()) if any(fnmatchcase(n, name) for n in names)),
     ]  # fmt: skip
     return headed(pd.DataFrame(rows, columns=["setting", "value"]).set_index("setting").astype(str))
+
+
+def _load_rows(load: LoadSettings) -> list[tuple[str, Any]]:
+    good, long = load.goodput, load.long_prompts
+    return [
+        ("load steps", ", ".join(map(str, load.steps))),
+        (
+            "goodput",
+            f"{good.share:.0%} within TTFT {good.ttft_ms:g} ms and ITL {good.itl_ms:g} ms at {load.judged_step} in flight",
+        ),
+        (
+            "decisions that may flip",
+            "what the McNemar test does not show" if load.max_flips is None else load.max_flips,
+        ),
+        ("long prompts", f"{long.at_once} at once of {long.tokens or 'their own number of'} tokens"),
+        ("client", f"at most {load.client_lag_ms:g} ms late and {load.client_cpu_share:.0%} of a core"),
+    ]
 
 
 def headed(frame: pd.DataFrame) -> pd.DataFrame:
