@@ -30,6 +30,7 @@ def small(project: Project, *ids: str) -> Project:
     profile = yaml.safe_load(project.profile.read_text())
     profile["groups"] |= dict.fromkeys({shipped[i].group for i in ids}, "must")
     profile["excused"] = {}
+    profile["limits"]["request_deadline_s"] = 15
     project.profile.write_text(yaml.safe_dump(profile, allow_unicode=True))
     return project
 

@@ -26,6 +26,7 @@ def test_the_notebook_for_people_runs_after_a_run_and_saves_nothing(project: Pro
     """With the embedded server that it starts itself, as the run had it."""
     empty = _papermill(project)
     assert empty.returncode == 1 and "outputs/ holds no run yet; make one with `make demo`" in empty.stderr
+    project.edit_profile(limits={"request_deadline_s": 30, "ready_deadline_s": 30})
     done = project.gatebook("run", "--profile", project.profile, "--only", "greeting-nihao")
     assert done.code == 0, done
     before = {path: path.read_bytes() for path in (project.root / "params").rglob("*.yaml")}

@@ -17,6 +17,7 @@ def accepted(project: Project, server: str) -> Project:
     chosen = [c for c in load_cases(ROOT / "params" / "cases") if c.id.startswith(("facts-en-", *TASKS))]
     cases = [case.model_dump(mode="json", exclude_defaults=True) for case in chosen if "demo" in case.suites]
     project.write_cases([{**case, "suites": ["smoke"]} for case in cases])
+    project.edit_profile(limits={"request_deadline_s": 30})
     first = project.run(server)
     assert first.code == 3, first
     taken = project.gatebook("accept", first.run, "--reason", "healthy")

@@ -17,7 +17,9 @@ def choose(project: Project, *ids: str) -> Project:
     """Only these cases, each group a `must`."""
     cases = [CASES[i] for i in ids]
     project.write_cases([{**c.model_dump(mode="json", exclude_defaults=True), "suites": ["smoke"]} for c in cases])
-    project.edit_profile(groups=dict.fromkeys((case.group for case in cases), "must"))
+    project.edit_profile(
+        groups=dict.fromkeys((case.group for case in cases), "must"), limits={"request_deadline_s": 30}
+    )
     return project
 
 

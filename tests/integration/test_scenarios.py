@@ -34,7 +34,9 @@ PORT: dict[str, Any] = {
 @pytest.fixture
 def small(project: Project) -> Project:
     project.write_cases([REPEAT, PORT])
-    project.edit_profile(groups={"scenarios.todos": "must", "scenarios.questions": "must"})
+    project.edit_profile(
+        groups={"scenarios.todos": "must", "scenarios.questions": "must"}, limits={"request_deadline_s": 30}
+    )
     return project
 
 
@@ -63,7 +65,7 @@ def test_a_copied_bundle_is_verified_read_only_and_a_forged_cosine_is_found(
 ) -> None:
     guarded = {**PORT, "golden": ["The log files are kept for 14 days."], "paraphrases": ["Logs stay for 14 days."]}
     project.write_cases([{**guarded, "expect": [*PORT["expect"], {"similar": True}]}])
-    project.edit_profile(groups={"scenarios.questions": "must"})
+    project.edit_profile(groups={"scenarios.questions": "must"}, limits={"request_deadline_s": 30})
     done = project.run(server)
     assert done.code == 0, done
     bundle = tmp_path / "copied"

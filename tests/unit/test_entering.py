@@ -149,7 +149,9 @@ def test_a_damaged_snapshot_is_a_broken_record(tmp_path: Path, content: str) -> 
 def test_the_snapshot_is_sealed_and_goes_along_when_a_run_is_judged_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gatebook.runner._execute", lambda run, notebook, kernels: [])  # kernels have nothing to do with it
+    monkeypatch.setattr(
+        "gatebook.runner._execute", lambda run, notebook, kernels: []
+    )  # kernels have nothing to do with it
     rows = [measurement().model_dump(mode="json")]
     run = made(tmp_path / "r1", history=rows)
     assert "history.json" in (run.path / "SHA256SUMS").read_text()

@@ -12,7 +12,7 @@ from gatebook.errors import BadInput
 from gatebook.importing import import_cases
 from gatebook.plan.cases import Case, read_case_file
 from gatebook.plan.table import read_table
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import Project
@@ -118,6 +118,8 @@ def test_without_an_id_the_line_names_the_case(place: Project) -> None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip))
+@example("0\x85")
+@example("two\nlines\u2028three")
 def test_any_text_comes_out_as_it_went_in(place: Project, text: str) -> None:
     into(place).unlink(missing_ok=True)
     row = {"no": 1, "question": text, "answer": [], "words": ["x"], "most": 9}
