@@ -61,7 +61,7 @@ class Pipeline:
         given = {**self.variables, **variables}
         # With isolation every job starts from the tracked files, its cache and what it needs, as on a runner.
         return [
-            str(EMULATOR), "--shell-isolation", "--shell-executor-no-image", "--concurrency", "1", "--no-color",
+            str(EMULATOR), "--shell-isolation", "--force-shell-executor", "--concurrency", "1", "--no-color",
             *(part for name, value in given.items() for part in ("--variable", f"{name}={value}")), *arguments,
         ]  # fmt: skip
 
