@@ -67,7 +67,9 @@ class Pipeline:
 
     @property
     def environment(self) -> dict[str, str]:
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("OPENAI_", "GATEBOOK_", "PYTEST_", "CI_", "GIT_"))}
+        kept = {
+            k: v for k, v in os.environ.items() if not k.startswith(("OPENAI_", "GATEBOOK_", "PYTEST_", "CI_", "GIT_"))
+        }
         here = self.root.parent
         return {
             **kept,
@@ -98,7 +100,9 @@ class Pipeline:
         (self.root.parent / "docker" / "faults.json").write_text(json.dumps(faults))
 
     def docker(self, *arguments: str) -> str:
-        done = subprocess.run(["docker", *arguments], env=self.environment, capture_output=True, text=True, cwd=self.root)
+        done = subprocess.run(
+            ["docker", *arguments], env=self.environment, capture_output=True, text=True, cwd=self.root
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
