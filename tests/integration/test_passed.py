@@ -8,13 +8,25 @@ from pathlib import Path
 
 import pytest
 from gatebook.errors import BrokenRecord
+from gatebook.plan.cases import load_cases
 from gatebook.record.run import Run
 from gatebook.verify import passed
 
-from tests.conftest import Done, Project
+from tests.conftest import ROOT, Done, Project, small_project
 from tests.faults.proxy import Fault, FaultProxy
 
 DIGEST = "sha256:" + "a" * 64
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """Two cases, and deadlines that a busy machine keeps."""
+    found = small_project(tmp_path)
+    cases = {case.id: case for case in load_cases(ROOT / "params" / "cases")}
+    two = [cases[i].model_dump(mode="json", exclude_defaults=True) for i in ("model-served", "canary-water")]
+    found.write_cases([{**case, "suites": ["smoke"]} for case in two])
+    found.edit_profile(limits={"request_deadline_s": 60, "ready_deadline_s": 10, "transport_retries": 0})
+    return found
 
 
 def _passed(project: Project, run: Path, suite: str = "smoke", revision: str = DIGEST) -> Done:
