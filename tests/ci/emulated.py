@@ -50,7 +50,7 @@ class Pipeline:
     root: Path
     variables: dict[str, str]
 
-    def run(self, *arguments: str, timeout: float = 280, **variables: str) -> Done:
+    def run(self, *arguments: str, timeout: float = 1400, **variables: str) -> Done:
         """`gitlab-ci-local ARGUMENTS`: no argument for the whole pipeline, a job's name for that job alone (a retry)."""
         done = subprocess.run(
             self.command(*arguments, **variables), cwd=self.root, env=self.environment, capture_output=True, text=True, timeout=timeout
@@ -120,11 +120,6 @@ class Pipeline:
     def remove_containers(self) -> None:
         for name in self.containers:
             self.docker("rm", "--force", name)
-
-    def copy(self, folder: Path) -> Pipeline:
-        """The same clone, with everything that its jobs left, elsewhere."""
-        shutil.copytree(self.root.parent, folder, dirs_exist_ok=True, symlinks=True)
-        return Pipeline(folder / self.root.name, dict(self.variables))
 
 
 def new_pipeline(folder: Path, server: str) -> Pipeline:
