@@ -4,7 +4,7 @@ BIN := .venv/bin
 RUN ?= outputs/latest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check lab verify serve bench format schema pins clean
+.PHONY: help setup demo run test check lab verify serve bench format schema pins clean image gate stop verdict publish deploy rollback
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,8 +28,9 @@ run: setup  ## gate a server: make run PROFILE=params/qwen3-4b.yaml URL=http://g
 verify: setup  ## check a run without any server: make verify RUN=outputs/...
 	$(BIN)/gatebook verify $(RUN)
 
-test: setup  ## set-up and the whole suite; installs PostgreSQL for its tests where it may (.ci/packages)
+test: setup  ## set-up and the whole suite; installs PostgreSQL and the pipeline's emulator for its tests where it may
 	.ci/packages
+	.ci/emulator
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: setup  ## lint, format, types, the walls between the rooms
@@ -37,6 +38,27 @@ check: setup  ## lint, format, types, the walls between the rooms
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+image:  ## in CI (docs/ci.md): build and push the served image once, its digest into image.env
+	deploy/image
+
+gate: setup  ## in CI: serve the image under test, gate SUITE, take it away
+	deploy/gate
+
+stop:  ## in CI: take away the server that a gate left
+	deploy/gate stop
+
+verdict: setup  ## in CI: judge the bundles of TIERS again; the one that decides into outputs/latest/
+	deploy/verdict
+
+publish: setup  ## in CI: the history and the site of kept runs
+	deploy/publish
+
+deploy: setup  ## in CI: the judged digest to staging, undone when it is not green there
+	deploy/staging deploy
+
+rollback: setup  ## in CI: staging back to what ran before
+	deploy/staging rollback
 
 lab: setup  ## JupyterLab on the notebooks, with the embedded model unless GATEBOOK_PROFILE says otherwise
 	GATEBOOK_PROFILE=$${GATEBOOK_PROFILE:-params/smollm2.yaml} $(BIN)/jupyter lab --notebook-dir=.

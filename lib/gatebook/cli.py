@@ -25,6 +25,8 @@ cases_app = typer.Typer(help="Write cases: check them, import them in bulk (docs
 app.add_typer(cases_app, name="cases")
 app.add_typer(history_app, name="history")
 ProfileOption = Annotated[Path, typer.Option("--profile", help="Profile: a YAML in params/.")]
+EXIT_PARTIAL = 3
+"""A green run that was narrowed: too little to say."""
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder in outputs/.")]
 
 
@@ -99,6 +101,27 @@ def verify(
         f"reproduced, {found.verdict.verdict}{' PARTIAL' if found.verdict.partial else ''}: {found.run}: {found.verdict.reason}"
     )
     raise SystemExit(0 if reproduced else found.verdict.exit_code)
+
+
+@app.command()
+def passed(
+    path: RunArgument,
+    suite: Annotated[str, typer.Option(help="The suite that must have passed.")],
+    revision: Annotated[
+        str | None, typer.Option(help="The revision that must have been judged, such as an image digest.")
+    ] = None,
+) -> None:
+    """Ask a bundle, as a deployment does: is it intact and complete, and did this suite pass for this revision?
+
+    Exit codes: 0 yes · 1 FAIL · 2 another suite or revision, or no run folder · 3 INCONCLUSIVE or PARTIAL · 75 ERROR, or missing or edited evidence.
+    """
+    from gatebook.verify import passed as ask
+
+    verdict = ask(path, _suite(suite), revision)
+    word = f"{verdict.verdict}{' PARTIAL' if verdict.partial else ''}"
+    green = word == "PASS"
+    print(f"{'passed' if green else 'NOT PASSED'}, {word}: {verdict.run}, suite {verdict.suite}: {verdict.reason}")
+    raise SystemExit(0 if green else verdict.exit_code or EXIT_PARTIAL)
 
 
 @app.command()

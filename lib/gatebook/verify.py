@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gatebook.errors import BrokenRecord
+from gatebook.errors import BadInput, BrokenRecord
 from gatebook.judge.judging import judge
 from gatebook.judge.verdict import Verdict
 from gatebook.opening import OVERALL
@@ -37,8 +37,8 @@ class Verification:
         return all(wrong is None for _, wrong in self.steps)
 
 
-def verify(path: Path) -> Verification:
-    """Re-judge a bundle from its own files. Raises BadInput when `path` is no run folder."""
+def verify(path: Path, replay: bool = True) -> Verification:
+    """Re-judge a bundle from its own files; without `replay`, all but the cells' outputs. Raises BadInput when `path` is no run folder."""
     try:
         run = Run(path.resolve())
     except BrokenRecord as error:
@@ -52,14 +52,31 @@ def verify(path: Path) -> Verification:
         ("records: every line continues the hash chain that starts at cases.json", lambda: _chains(run)),
         ("notebooks: every code cell of every notebook ran, the gate last", lambda: _executed(run)),
         ("verdicts: computed again from the record, equal to the files", lambda: _same_verdicts(run, found)),
-        (
-            "nbval: every checked cell gives the recorded output in a fresh kernel, with no server",
-            lambda: _replay(run, found),
-        ),
     ]
+    if replay:
+        what = "nbval: every checked cell gives the recorded output in a fresh kernel, with no server"
+        checks.append((what, lambda: _replay(run, found)))
     for what, check in checks:
         found.steps.append((what, check()))
     return found
+
+
+def passed(path: Path, suite: str, revision: str | None) -> Verdict:
+    """The verdict of an intact bundle of this suite and, where it is given, this revision: what a deployment asks for.
+
+    Judged again from the record, so an edited verdict.json says nothing. Raises BadInput for a bundle of something else,
+    BrokenRecord for one that is not the evidence of its verdict.
+    """
+    found = verify(path, replay=False)
+    wrong = next((f"{what.partition(':')[0]}: {said}" for what, said in found.steps if said), None)
+    if wrong or found.verdict is None:
+        raise BrokenRecord(f"{path}: {wrong}; this bundle is not the evidence of the verdict that it states")
+    have = found.verdict
+    if have.suite != suite:
+        raise BadInput(f"{path}: is a run of suite {have.suite!r}, asked for is {suite!r}; run that one")
+    if revision is not None and have.served.revision != revision:
+        raise BadInput(f"{path}: judged revision {have.served.revision!r}, asked for is {revision!r}; gate that one")
+    return have
 
 
 def _chains(run: Run) -> str | None:
