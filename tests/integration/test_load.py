@@ -38,7 +38,7 @@ def only(project: Project, *names: str, **goodput: float) -> None:
     )
     project.edit_profile(
         limits={"request_deadline_s": 120, "document_budget_tokens": None},
-        groups={"load.goodput": "must", "load.steps": "must"},
+        groups={"load.goodput": "must", "load.steps": "must", "load.long_prompts": "must"},
         load={**LOAD, "goodput": {**LOAD["goodput"], **goodput}},
     )
 

@@ -7,6 +7,7 @@ import random
 import pytest
 from gatebook.judge.drift import ALPHA, ByChance, Moved, greedy_moved, logprobs_moved, noise_nats, samples_moved
 from gatebook.judge.fingerprint import changes
+from gatebook.record.logprobs import TokenLogprobs, mean_shortfall
 from scipy.stats import permutation_test
 
 A = {"x": -1.0, "y": -2.0, "z": -3.0}
@@ -73,6 +74,14 @@ def test_another_temperature_shows_in_the_samples_and_in_bare_texts() -> None:
     )
     assert (tested := samples_moved({"d": calm}, {"d": wild}, "s")) and tested.p_value <= ALPHA
     assert samples_moved({"d": []}, {"d": calm}, "s") is None
+
+
+def test_what_is_sampled_is_told_by_how_far_it_is_behind_the_likeliest() -> None:
+    best, other = TokenLogprobs("a", -0.2, {"a": -0.2}), TokenLogprobs("b", -2.2, {"a": -0.2})
+    assert mean_shortfall([best, best]) == 0
+    assert mean_shortfall([best, other]) == pytest.approx(1.0)
+    assert mean_shortfall([best, TokenLogprobs("b", -2.2, {})]) is None
+    assert mean_shortfall([]) is None
 
 
 def greedy(*rows: tuple[str, float, float]) -> list[list[object]]:

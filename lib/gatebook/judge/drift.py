@@ -99,13 +99,13 @@ def _text(rows: list[list[Any]]) -> str:
 
 
 Samples = list[list[Any]]
-"""[text, mean logprob or None] of each request."""
+"""[text, mean shortfall in nats or None] of each request."""
 
 
 def samples_moved(old: dict[str, Samples], new: dict[str, Samples], seed: str) -> ByChance | None:
     """Samples of the server's default sampling by prompt, then and now, in one test that permutes within each prompt.
 
-    How likely the model itself finds what was sampled is the sharpest sign of another temperature; where the server
+    How far the sampled tokens are behind the likeliest is the sharpest sign of another temperature; where the server
     tells no logprobs, the texts are compared.
     """
     prompts = sorted(name for name in old.keys() & new.keys() if old[name] and new[name])
@@ -119,7 +119,9 @@ def samples_moved(old: dict[str, Samples], new: dict[str, Samples], seed: str) -
         told = Moved(f"{counts[0]} different texts", f"{counts[1]} different texts, other words")
     else:
         average = [_average([row[1] for row, _, w in rows if w == which]) for which in (0, 1)]
-        told = Moved(f"mean logprob {average[0]:.2f}", f"{average[1]:.2f} over {len(rows)} samples of both")
+        told = Moved(
+            f"{average[0]:.2f} nats a token behind the likeliest", f"{average[1]:.2f} over {len(rows)} samples of both"
+        )
     blocks = [[n for n, (_, prompt, _) in enumerate(rows) if prompt == name] for name in prompts]
     return ByChance(_permuted(table, blocks, [which == 0 for _, _, which in rows], seed, squared), told)
 

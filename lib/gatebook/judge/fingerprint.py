@@ -12,7 +12,7 @@ from gatebook.judge.finding import Finding
 from gatebook.record.answer import read_answer
 from gatebook.record.exchange import Exchange
 from gatebook.record.identity import Identity
-from gatebook.record.logprobs import mean_logprob, read_logprobs
+from gatebook.record.logprobs import mean_shortfall, read_logprobs
 from gatebook.record.run import Run
 
 Fingerprint = dict[str, Any]
@@ -84,7 +84,7 @@ def _values(kind: str, case: str, exchanges: list[Exchange]) -> Fingerprint:
     if kind == "tokens":
         return {f"tokens.{case}.{e.ask}": read_answer(e).tokens("prompt_tokens") for e in exchanges}
     if kind == "defaults":
-        samples = [(read_answer(e).text[: drift.PREFIX_CHARS], mean_logprob(read_logprobs(e))) for e in exchanges]
+        samples = [(read_answer(e).text[: drift.PREFIX_CHARS], mean_shortfall(read_logprobs(e))) for e in exchanges]
         return {f"defaults.{case}": sorted(([text, _rounded(mean)] for text, mean in samples), key=str)}
     found = [tokens for e in exchanges if (tokens := read_logprobs(e))]
     if not found:

@@ -25,6 +25,11 @@ class TokenLogprobs:
         best = sorted(self.top.values(), reverse=True)
         return best[0] - best[1] if len(best) > 1 else math.inf
 
+    @property
+    def shortfall(self) -> float:
+        """How much less likely this token is than the best at its place; 0 for the best itself."""
+        return max(self.logprob, *self.top.values()) - self.logprob
+
 
 def read_logprobs(exchange: Exchange) -> list[TokenLogprobs]:
     """Every token of a reply that is not streamed; empty where the server tells none, or tells what is no number."""
@@ -39,6 +44,15 @@ def read_logprobs(exchange: Exchange) -> list[TokenLogprobs]:
 def mean_logprob(tokens: list[TokenLogprobs]) -> float | None:
     """Nats a token; None for no tokens."""
     return sum(t.logprob for t in tokens) / len(tokens) if tokens else None
+
+
+def mean_shortfall(tokens: list[TokenLogprobs]) -> float | None:
+    """Nats a token by which a text is less likely, at each of its places, than the best: 0 at temperature 0.
+
+    None for no tokens and where the server tells no likely tokens. Unlike the mean logprob it does not grow with how
+    open the places are that a text happens to pass, so that a temperature shows in fewer samples.
+    """
+    return sum(t.shortfall for t in tokens) / len(tokens) if tokens and all(t.top for t in tokens) else None
 
 
 def _token(entry: dict[str, Any]) -> TokenLogprobs:

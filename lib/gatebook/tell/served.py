@@ -48,8 +48,8 @@ def _told(name: str, value: Any) -> str:
     if kind == "greedy":
         return f"{_short(''.join(str(row[0]) for row in value))}, mean {sum(row[1] for row in value) / len(value):.3f}"
     if kind == "defaults":
-        likely = [mean for _, mean in value if mean is not None]
-        told = f", mean logprob {sum(likely) / len(likely):.2f}" if likely else ""
+        short = [mean for _, mean in value if mean is not None]
+        told = f", {sum(short) / len(short):.2f} nats a token behind the likeliest" if short else ""
         return f"{len({text for text, _ in value})} different of {len(value)}{told}"
     return _short(str(value))
 

@@ -10,7 +10,7 @@ from gatebook.judge.checks.registry import Params, check
 from gatebook.judge.drift import noise_nats
 from gatebook.judge.evidence import Evidence
 from gatebook.judge.finding import Result
-from gatebook.record.logprobs import mean_logprob, read_logprobs
+from gatebook.record.logprobs import mean_logprob, mean_shortfall, read_logprobs
 
 
 class Top(Params):
@@ -59,8 +59,8 @@ def greedy_logprobs(evidence: Evidence, _: bool) -> Result:
 def default_samples(evidence: Evidence, _: bool) -> Result:
     """Answers to equal requests without any sampling parameter: what clients get that set none."""
     texts = [reply.answer.text for reply in evidence.replies]
-    likely = [mean for reply in evidence.replies if (mean := mean_logprob(read_logprobs(reply.exchange))) is not None]
-    told = f", mean logprob {sum(likely) / len(likely):.2f} nats" if likely else ""
+    short = [mean for r in evidence.replies if (mean := mean_shortfall(read_logprobs(r.exchange))) is not None]
+    told = f", {sum(short) / len(short):.2f} nats a token behind the likeliest" if short else ""
     return Result(
         "pass", f"{len(set(texts))} different answers of {len(texts)}{told}", len(set(texts)), None, "answers"
     )
