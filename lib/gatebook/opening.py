@@ -61,12 +61,14 @@ def planned(profile: Profile, suite: Suite, only: list[str] | None) -> list[Case
         check_case(case)
     chosen = select(cases, suite, only)
     check_plan(profile, chosen, {contract_group(case.group) for case in chosen})
-    for name in profile.excused:
-        if not any(
-            fnmatchcase(n, name) for n in {c.id for c in cases} | {c.group for c in cases} | set(profile.groups)
-        ):
+    known = {c.id for c in cases} | {c.group for c in cases} | set(profile.groups)
+    for key, name in (
+        *(("excused", name) for name in profile.excused),
+        *(("waivers", w.case) for w in profile.waivers),
+    ):
+        if not any(fnmatchcase(n, name) for n in known):
             raise BadInput(
-                f"profile {profile.name!r}, key 'excused.{name}': no case and no group has this name; correct or delete it"
+                f"profile {profile.name!r}, key '{key}.{name}': no case and no group has this name; correct or delete it"
             )
     api_key(profile.target)
     extra_headers(profile.target)

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from gatebook.errors import BadInput
 from gatebook.plan.strict import Strict, build, read_yaml
+from gatebook.plan.waivers import Waiver
 
 PolicyName = Literal["must", "no_worse", "proven_no_worse", "watch"]
 Suite = Literal["demo", "smoke", "integration", "scenario", "full"]
@@ -128,6 +129,8 @@ class Profile(Strict):
     similarity: Similarity = Field(default_factory=Similarity)
     excused: dict[str, str] = Field(default_factory=dict)
     """Group or case id (`*` stands for anything) -> why it may be not_measured here."""
+    waivers: list[Waiver] = Field(default_factory=list)
+    """Failing cases that a person answers for until a day."""
     name: str = "unnamed"
 
     @field_validator("groups", mode="before")
