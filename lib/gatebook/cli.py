@@ -114,11 +114,14 @@ def accept(
     path: RunArgument,
     reason: Annotated[str, typer.Option(help="Why this run may be the measure of later ones.")],
     group: Annotated[str | None, typer.Option(help="Take over this group only.")] = None,
+    by: Annotated[
+        str | None, typer.Option(help="Who accepts; default: GITLAB_USER_LOGIN, else git's user, else USER.")
+    ] = None,
 ) -> None:
-    """Make a run the baseline of its profile (params/baselines/<profile>.json)."""
+    """Make a run the baseline of its profile (params/baselines/<profile>.json), with an entry in its log."""
     from gatebook.accept import accept as take
 
-    print(take(path, reason, group))
+    print(take(path, reason, group, by))
 
 
 @app.command()

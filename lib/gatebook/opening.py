@@ -17,6 +17,7 @@ from gatebook.judge.findings import contract_group
 from gatebook.judge.policy import check_plan
 from gatebook.plan import project
 from gatebook.plan.cases import Case, load_cases, select
+from gatebook.plan.person import person
 from gatebook.plan.settings import Profile, Suite, api_key, extra_headers
 from gatebook.record.run import Manifest, Run, new_name, now
 
@@ -99,7 +100,7 @@ def open_run(
     name = folder.name if folder else new_name(profile.name)
     manifest = Manifest(
         run=name, created=now(), profile=profile, base_url=base_url, suite=suite, only=only or [], expected=expected,
-        versions=versions(PACKAGES), machine=_machine(), commit=_commit(),
+        versions=versions(PACKAGES), machine=_machine(), commit=_commit(), asked_by=person(), job_url=os.environ.get("CI_JOB_URL"),
     )  # fmt: skip
     return Run.create(folder or (out or project.root() / "outputs") / name, manifest, cases, raw)
 

@@ -42,6 +42,10 @@ class Manifest(BaseModel):
     versions: dict[str, str] = {}
     machine: dict[str, Any] = {}
     commit: str | None = None
+    asked_by: str | None = None
+    """Who started the run."""
+    job_url: str | None = None
+    """The CI job that it ran in."""
     judged_from: str | None = None
     """The run whose answers these are, when `gatebook judge` made this one."""
 
