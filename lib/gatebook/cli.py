@@ -125,6 +125,49 @@ def accept(
 
 
 @app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="A run folder, or the URL of a server.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The run or server that is measured by A.")],
+    profile: Annotated[Path | None, typer.Option(help="For two URLs: the profile by which both are asked.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write it as a page, with both answers of all cases.")] = None,
+    suite: Annotated[str | None, typer.Option(help="For two URLs: default, the profile's.")] = None,
+    only: Annotated[str | None, typer.Option(help="For two URLs: these notebooks, groups or cases only.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="For two URLs: the served name; twice where they differ.")
+    ] = None,
+    revision: Annotated[list[str] | None, typer.Option(help="For two URLs: what is deployed; twice, A then B.")] = None,
+    out: Annotated[Path | None, typer.Option(help="For two URLs: where the two runs go; default: outputs/.")] = None,
+) -> None:
+    """Compare two runs case by case, or two live servers (both are asked, and both runs are kept).
+
+    Exit codes: 0 same or better · 1 shown worse · 2 bad input · 3 cannot tell · 75 a run is damaged or could not be measured.
+    """
+    from gatebook import compare as comparing
+    from gatebook.judge.comparing import difference
+    from gatebook.tell.comparison import comparison_page, show
+
+    if comparing.are_urls(first, second):
+        from gatebook.plan.settings import load_profile
+
+        if profile is None:
+            raise BadInput("--profile is missing: two servers are asked by one profile, such as params/qwen3-4b.yaml")
+        asked = load_profile(profile)
+        sides = comparing.live(
+            asked, (first, second), _suite(suite or asked.target.default_suite), _list(only), out,
+            comparing.two("model", model), comparing.two("revision", revision), watch=True,
+        )  # fmt: skip
+    else:
+        if any((profile, suite, only, model, revision, out)):
+            raise BadInput("two recorded runs take no other option but --html: they say what was asked of whom")
+        sides = comparing.recorded(first, second)
+    found = difference(*sides)
+    if html is not None:
+        _write(html, comparison_page(found, *sides))
+    show(found, *sides)
+    raise SystemExit(found.exit_code)
+
+
+@app.command()
 def serve(
     port: Annotated[int | None, typer.Option(help="Default: a free one.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads that write answers.")] = 1,
@@ -234,6 +277,15 @@ def _tell(run: Any, verdict: Any, as_json: bool) -> None:
     else:
         show(verdict, run.path)
     raise SystemExit(verdict.exit_code)
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"--html {file}: cannot be written ({error.strerror}); name another file") from None
+    print(file)
 
 
 def _suite(name: str) -> Any:
