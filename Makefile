@@ -28,7 +28,8 @@ run: setup  ## gate a server: make run PROFILE=params/qwen3-4b.yaml URL=http://g
 verify: setup  ## check a run without any server: make verify RUN=outputs/...
 	$(BIN)/gatebook verify $(RUN)
 
-test: setup  ## set-up and the whole suite
+test: setup  ## set-up and the whole suite; installs Chromium for its tests where it may (.ci/packages)
+	.ci/packages
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: setup  ## lint, format, types, the walls between the rooms

@@ -125,6 +125,18 @@ def accept(
 
 
 @app.command()
+def archive(
+    source: Annotated[Path, typer.Argument(metavar="OUTPUTS", help="A folder of runs, or one run.")],
+    to: Annotated[Path, typer.Option(help="The site's folder, such as public/; runs that it has stay.")],
+) -> None:
+    """Write a static site of all kept runs: list, trends, difference of any two. Opens from disk and on GitLab Pages."""
+    from gatebook.tell.archive import archive as keep
+
+    for line in keep(source, to):
+        print(line)
+
+
+@app.command()
 def compare(
     first: Annotated[str, typer.Argument(metavar="A", help="A run folder, or the URL of a server.")],
     second: Annotated[str, typer.Argument(metavar="B", help="The run or server that is measured by A.")],

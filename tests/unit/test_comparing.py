@@ -72,10 +72,13 @@ def test_holm_covers_all_compared_groups(tmp_path: Path) -> None:
     assert difference(judged(runs[0]), judged(runs[2])).word == "worse"
 
 
-def test_what_broke_off_cannot_be_told_and_what_is_excused_does_not_matter(tmp_path: Path) -> None:
+def test_a_run_that_was_not_measured_is_no_comparison_and_a_broken_answer_is_worse(tmp_path: Path) -> None:
     first = judged(answered(tmp_path / "a", {}))
     broken = judged(answered(tmp_path / "b", {"w": None}))
-    assert difference(first, broken).word == "same", "only watched"
+    found = difference(first, broken)
+    assert found.word == "worse" and found.reason.startswith("g.contract: 1 newly failing"), (
+        "no policy looks away from it"
+    )
     unreached = answered(tmp_path / "c", {})
     unreached.record_file("01_x").unlink()
     found = difference(first, judged(unreached))

@@ -22,6 +22,7 @@ from gatebook.record.texts import Texts
 
 SUMS = "SHA256SUMS"
 LATEST = "latest"
+SCRATCH = (".ipynb_checkpoints", "__pycache__", ".pytest_cache")
 
 
 class Manifest(BaseModel):
@@ -175,7 +176,7 @@ class Run:
 
 
 def _scratch(path: Path) -> bool:
-    return any(part in (".ipynb_checkpoints", "__pycache__", ".pytest_cache") for part in path.parts)
+    return any(part in SCRATCH for part in path.parts)
 
 
 def _sha256(path: Path) -> str:
