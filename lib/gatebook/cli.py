@@ -79,19 +79,22 @@ def verify(
     reproduced: Annotated[
         bool, typer.Option("--reproduced", help="Exit 0 for a red run too, if all of it is reproduced.")
     ] = False,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write what was re-computed as a page, outside of the bundle.")
+    ] = None,
 ) -> None:
     """Check a run folder without any server: checksums, records, cells, verdict, nbval replay."""
+    from gatebook.tell.verification import show, verification_page
     from gatebook.verify import verify as check
 
+    if html is not None and html.resolve().is_relative_to(path.resolve()):
+        raise BadInput(f"--html {html}: lies in the bundle, which is sealed; name a file outside of it")
     found = check(path)
-    for what, wrong in found.steps:
-        print(f"{'ok   ' if wrong is None else 'WRONG'} {what}{'' if wrong is None else ': ' + wrong}")
+    if html is not None:
+        _write(html, verification_page(found))
+    show(found)
     if not found.reproduced or found.verdict is None:
-        print(f"NOT REPRODUCED: {found.run}: this bundle is not the evidence of the verdict that it states")
         raise SystemExit(75)
-    print(
-        f"reproduced, {found.verdict.verdict}{' PARTIAL' if found.verdict.partial else ''}: {found.run}: {found.verdict.reason}"
-    )
     raise SystemExit(0 if reproduced else found.verdict.exit_code)
 
 
