@@ -1,11 +1,11 @@
-"""One entry: `python -m benchmarks {accuracy,overhead,demo,embedded,noise,prompts}`."""
+"""One entry: `python -m benchmarks {accuracy,overhead,demo,embedded,noise,prompts,archive}`."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from benchmarks import accuracy, demo, embedded, noise, overhead, prompts
+from benchmarks import accuracy, archive, demo, embedded, noise, overhead, prompts
 from benchmarks.report import machine, print_table, write_json
 
 COMMANDS = {
@@ -15,6 +15,7 @@ COMMANDS = {
     "embedded": embedded,
     "noise": noise,
     "prompts": prompts,
+    "archive": archive,
 }
 
 

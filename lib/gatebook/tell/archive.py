@@ -38,7 +38,6 @@ class Kept:
     key: str
     """Its folder in runs/: the run's name, with the seal behind it where another bundle has the name."""
     summary: dict[str, Any]
-    cases: list[dict[str, Any]]
 
 
 def archive(source: Path, to: Path) -> list[str]:
@@ -47,7 +46,7 @@ def archive(source: Path, to: Path) -> list[str]:
     A bundle that is there already is not touched. One that was sealed again is kept beside the older one. Raises BadInput.
     """
     runs, data = to / "runs", to / "data"
-    if to.resolve() == source.resolve() or ((to / "index.html").exists() and not (data / "runs.js").exists()):
+    if to.resolve() == source.resolve() or ((to / "index.html").exists() and not (to / "runs.js").exists()):
         raise BadInput(f"{to}: holds something else already; name a folder of its own, such as public/archive")
     found = _bundles(source)
     try:
@@ -145,25 +144,27 @@ def _copy(folder: Path, kept: Path) -> None:
 
 def _kept(folder: Path, data: Path) -> Kept:
     """What is told of a bundle; its damage is looked for each time, the rest is made once for each seal."""
-    seal, damage, file = _seal(folder), _damage(folder), data / f"{folder.name}.js"
+    seal, damage, key = _seal(folder), _damage(folder), folder.name
     if seal is None or damage:
-        file.unlink(missing_ok=True)
-        return Kept(folder.name, _broken(folder, UNFINISHED if seal is None else DAMAGED, damage), [])
-    if told := _told_before(file, seal):
-        return Kept(folder.name, told["summary"], told["cases"])
+        return Kept(key, _broken(folder, UNFINISHED if seal is None else DAMAGED, damage))
+    if summary := _told_before(data, key, seal):
+        return Kept(key, summary)
     try:
         run = Run(folder)
         recorded = Verdict.model_validate_json((folder / "verdict.json").read_bytes())
         verdict = judge(run, troubles=recorded.troubles)
         if (verdict.verdict, verdict.partial) != (recorded.verdict, recorded.partial):
             said = f"verdict.json says {recorded.verdict}, the record says {verdict.verdict}: {verdict.reason}"
-            return Kept(folder.name, _broken(folder, DAMAGED, said), [])
+            return Kept(key, _broken(folder, DAMAGED, said))
         summary, cases = portrait(run, verdict)
     except (GatebookError, ValueError) as error:
-        return Kept(folder.name, _broken(folder, DAMAGED, str(error).splitlines()[0]), [])
-    summary |= {"key": folder.name, "state": verdict.verdict, "seal": seal}
-    _write_data(file, "run", {"format": FORMAT, "seal": seal, "summary": summary, "cases": cases}, folder.name)
-    return Kept(folder.name, summary, cases)
+        return Kept(key, _broken(folder, DAMAGED, str(error).splitlines()[0]))
+    summary |= {"key": key, "state": verdict.verdict}
+    _write_data(data / f"{key}.js", "run", {"summary": summary, "cases": cases}, key)
+    (data / f"{key}.json").write_text(
+        json.dumps({"format": FORMAT, "seal": seal, "summary": summary}), encoding="utf-8"
+    )
+    return Kept(key, summary)
 
 
 def _broken(folder: Path, state: str, why: str) -> dict[str, Any]:
@@ -173,28 +174,30 @@ def _broken(folder: Path, state: str, why: str) -> dict[str, Any]:
     return {"key": folder.name, "run": folder.name, "created": made, "state": state, "reason": visible(why)}
 
 
-def _told_before(file: Path, seal: str) -> dict[str, Any] | None:
+def _told_before(data: Path, key: str, seal: str) -> dict[str, Any] | None:
     try:
-        call = file.read_text(encoding="utf-8")
-        told = json.loads(json.loads(call[call.index(", ") + 2 : call.rindex(")")]))
-        return told if (told["format"], told["seal"]) == (FORMAT, seal) else None
+        told = json.loads((data / f"{key}.json").read_bytes())
+        same = (told["format"], told["seal"]) == (FORMAT, seal) and (data / f"{key}.js").exists()
+        return dict(told["summary"]) if same else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _write_data(file: Path, call: str, value: Any, key: str) -> None:
     """JSON as one string literal of a script, since a page from disk may load scripts and nothing else."""
-    text = json.dumps(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
-    safe = text.replace("<", "\\u003c")  # json.dumps wrote everything beyond ASCII as escapes already
+    safe = json.dumps(json.dumps(value, ensure_ascii=False, separators=(",", ":")), ensure_ascii=False)
+    for character in "<\u2028\u2029":
+        safe = safe.replace(character, f"\\u{ord(character):04x}")
     file.write_text(f"gatebook.{call}({json.dumps(key)}, {safe});\n", encoding="utf-8")
 
 
 def _write_site(to: Path, kept: list[Kept]) -> None:
-    for file in (to / "data").glob("*.js"):
-        if file.stem not in {k.key for k in kept}:
+    told = {k.key for k in kept if k.summary["state"] not in (DAMAGED, UNFINISHED)}
+    for file in (to / "data").iterdir():
+        if file.suffix in (".js", ".json") and file.name.removesuffix(file.suffix) not in told:
             file.unlink()
     summaries = [k.summary for k in kept]
-    _write_data(to / "data" / "runs.js", "runs", summaries, "all")
+    _write_data(to / "runs.js", "runs", summaries, "all")
     css = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in ("style.css", "archive.css"))
     (to / "archive.css").write_text(css, encoding="utf-8")
     shutil.copyfile(TEMPLATES / "archive.js", to / "archive.js")

@@ -99,11 +99,13 @@ def show(difference: Difference, first: Judged, second: Judged) -> None:
     Console(highlight=False, width=None if console.is_terminal else 160).print(_groups(difference))
     for changed in changes(difference, first, second, TERMINAL_CHARS)[:TERMINAL_CASES]:
         console.print(Text(f"\n{changed.what}: {changed.id}  ({changed.group})", "bold"))
+        answers = [{request.name: _said(request) for request in side} for side in changed.sides]
+        other = [name for name in answers[1] if answers[1][name] != answers[0].get(name)][:3]
         for name, requests, reason in zip(("first ", "second"), changed.sides, changed.reasons, strict=True):
             console.print(Text(f"  {name}  {visible(reason)}", "dim"))
-            for request in requests[:3]:
-                said = " / ".join(turn.text for turn in request.turns if turn.kind != "prompt") or "(nothing)"
-                console.print(Text(f"          {visible(excerpt(' '.join(said.split()), TERMINAL_CHARS)[0])}"))
+            for request in [r for r in requests if r.name in other] or requests[:1]:
+                told = f"{request.name}: {_said(request)}" if request.name else _said(request)
+                console.print(Text(f"          {visible(excerpt(told, TERMINAL_CHARS)[0])}"))
     if len(difference.changed) > TERMINAL_CASES:
         console.print(f"\nand {len(difference.changed) - TERMINAL_CASES} more cases changed; --html FILE shows all")
     if difference.unpaired:
@@ -116,6 +118,11 @@ def show(difference: Difference, first: Judged, second: Judged) -> None:
         console.print(Text(f"  {row.name}: {medians}; {shift}"))
     word = Text(difference.word.upper(), TERMINAL[STYLE[difference.word]])
     console.print(word.append(f"  {visible(difference.reason)}", "default not bold"))
+
+
+def _said(request: Request) -> str:
+    """What was answered, in one line."""
+    return " ".join(" / ".join(turn.text for turn in request.turns if turn.kind != "prompt").split()) or "(nothing)"
 
 
 def _groups(difference: Difference) -> Table:

@@ -14,7 +14,7 @@ from gatebook.tell.tables import latency_table
 from gatebook.tell.text import excerpt, visible
 from gatebook.tell.turns import Turn, conversation
 
-TEXT_CHARS = 4000
+TEXT_CHARS = 2000
 REASON_CHARS = 600
 MEMORY_CHECK = "gpu_memory"
 

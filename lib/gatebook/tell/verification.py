@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from gatebook import __version__
+from importlib.metadata import version
+
 from gatebook.judge.verification import Verification
 from gatebook.record.run import Manifest, now
 from gatebook.tell.pages import render
@@ -40,5 +41,5 @@ def verification_page(found: Verification) -> str:
     """One page without script; it stands outside of the bundle, which stays sealed."""
     return render(
         "verify.html.j2", found=found, facts=facts(found.manifest) if found.manifest else {}, v=found.verdict, m=found.manifest,
-        at=now()[:19].replace("T", " "), version=__version__,
+        at=now()[:19].replace("T", " "), version=version("gatebook"),
     )  # fmt: skip
