@@ -93,7 +93,7 @@ def _text(target: Target, identity: Identity, url: str) -> str:
         f"  api_key_env: {target.api_key_env or 'null'}              # NAME of the variable with the key",
         f"  context_tokens: {identity.context_tokens or 'null'}",
         "limits:",
-        *(f"  {key}: {value:g}" for key, value in template.limits.model_dump().items()),
+        *(f"  {key}: {value:g}" for key, value in template.limits.model_dump(exclude_none=True).items()),
         "groups:                          # must | no_worse | proven_no_worse (with a margin) | watch",
         *(f"  {group}: {_policy(template, group)}" for group in groups),
     ]

@@ -329,3 +329,7 @@ def test_a_contract_group_cannot_be_compared() -> None:
     """The baseline keeps what a case's own group says, not what its contract says: there is nothing to compare with."""
     with pytest.raises(BadInput, match=r"groups\.g\.contract"):
         check_plan(profile({"g.contract": "no_worse", "g.cmp": "must"}), CASES, {"g.contract"})
+
+
+def test_what_is_excused_does_not_keep_a_first_run_from_being_accepted() -> None:
+    assert compared("P" * 7 + "N", None, excused={"c7": "a context of 8,192 tokens"}).needs_baseline

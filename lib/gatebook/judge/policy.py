@@ -63,7 +63,10 @@ def decide(judged: Judged) -> Verdict:
     wants_baseline = [
         g
         for g in groups
-        if g.word == "INCONCLUSIVE" and g.comparison and not g.comparison.paired and not g.not_measured
+        if g.word == "INCONCLUSIVE"
+        and g.comparison
+        and not g.comparison.paired
+        and g.not_measured == len(_excused(profile, g.group, outcomes[g.group]))
     ]
     counts = f"{sum(map(len, judged.manifest.expected.values()))} cases asked, recorded and judged"
     return Verdict(
