@@ -28,7 +28,7 @@ run: setup  ## gate a server: make run PROFILE=params/qwen3-4b.yaml URL=http://g
 verify: setup  ## check a run without any server: make verify RUN=outputs/...
 	$(BIN)/gatebook verify $(RUN)
 
-test: setup  ## set-up and the whole suite; installs PostgreSQL and the pipeline's emulator for its tests where it may
+test: setup  ## set-up and the whole suite; installs PostgreSQL, Chromium and the pipeline's emulator for its tests where it may
 	.ci/packages
 	.ci/emulator
 	$(BIN)/python -m pytest -n 2 --dist worksteal

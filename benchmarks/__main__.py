@@ -1,11 +1,11 @@
-"""One entry: `python -m benchmarks {accuracy,overhead,demo,embedded,noise,prompts,latency,compare-load,gauges}`."""
+"""One entry: `python -m benchmarks {accuracy,overhead,demo,embedded,noise,prompts,latency,compare-load,gauges,archive}`."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from benchmarks import accuracy, compare_load, demo, embedded, gauges, latency, noise, overhead, prompts
+from benchmarks import accuracy, archive, compare_load, demo, embedded, gauges, latency, noise, overhead, prompts
 from benchmarks.report import machine, print_table, write_json
 
 COMMANDS = {
@@ -18,6 +18,7 @@ COMMANDS = {
     "latency": latency,
     "compare-load": compare_load,
     "gauges": gauges,
+    "archive": archive,
 }
 
 

@@ -9,21 +9,25 @@ from statistics import median
 from gatebook.entering import enter_accepted
 from gatebook.errors import BadInput, BrokenRecord
 from gatebook.judge import stats
-from gatebook.judge.baseline import AcceptedCase, Baseline, read_baseline
+from gatebook.judge.baseline import Acceptance, AcceptedCase, Baseline, read_baseline
 from gatebook.judge.checks.facts import COVERAGE
 from gatebook.judge.finding import worst
+from gatebook.judge.fingerprint import changes
 from gatebook.judge.judging import judge
 from gatebook.judge.keywords import answer_keywords
 from gatebook.judge.policy import COMPARED
 from gatebook.judge.verdict import Verdict
 from gatebook.plan import project
+from gatebook.plan.person import person
 from gatebook.record.answer import read_answer
 from gatebook.record.run import Run, now
 from gatebook.tell.tables import latency_table
 
+CHANGE_CHARS = 200
 
-def accept(path: Path, reason: str, group: str | None) -> str:
-    """Write `params/baselines/<profile>.json` and say what changed in it.
+
+def accept(path: Path, reason: str, group: str | None, by: str | None = None) -> str:
+    """Write `params/baselines/<profile>.json`, with an entry in its log, and say what changed in it.
 
     Takes a complete PASS, or an INCONCLUSIVE whose only reason is the missing baseline. With `group`, an existing
     baseline takes over that group's cases only. In the history the rows of what was accepted are marked so.
@@ -31,6 +35,10 @@ def accept(path: Path, reason: str, group: str | None) -> str:
     """
     if not reason.strip():
         raise BadInput("--reason is empty; say why this run may be the measure of later ones")
+    if not (who := (by or person() or "").strip()):
+        raise BadInput(
+            "--by is missing, and neither git config, GITLAB_USER_LOGIN nor USER says who you are; name yourself"
+        )
     run = Run(path.resolve())
     if damage := run.damage():
         raise BrokenRecord(f"{path}: {damage[0]}; only an intact run is accepted")
@@ -47,10 +55,17 @@ def accept(path: Path, reason: str, group: str | None) -> str:
     if group is not None:
         new = _one_group(new, old, verdict, group, file)
     _refuse_blind(new, verdict)
+    entry = _entry(old, new, verdict, run.manifest.profile.limits.logprob_tolerance_nats, who, reason.strip(), group)
+    new = new.model_copy(update={"log": [*_log(old), entry]})
     enter_accepted(run, verdict, group)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(new.to_json(), encoding="utf-8")
-    return f"{file}: {len(new.cases)} cases of {run.manifest.run} accepted{_difference(old, new)}; commit it ({_git_hint(file)})"
+    return "\n".join(
+        [
+            f"{file}: {len(new.cases)} cases of {run.manifest.run} accepted{_difference(old, new)}; commit it ({_git_hint(file)})",
+            *_told(entry),
+        ]
+    )
 
 
 def _baseline(run: Run, verdict: Verdict, reason: str) -> Baseline:
@@ -121,6 +136,54 @@ def _difference(old: Baseline | None, new: Baseline) -> str:
     turned = [i for i in new.cases if i in old.cases and new.cases[i].outcome != old.cases[i].outcome]
     added, gone = len(new.cases.keys() - old.cases.keys()), len(old.cases.keys() - new.cases.keys())
     return f" ({len(turned)} outcomes changed, {added} cases new, {gone} gone since {old.run})"
+
+
+def _log(old: Baseline | None) -> list[Acceptance]:
+    """The log so far; a baseline from before there was one says at least when and why it was accepted."""
+    if old is None or old.log:
+        return old.log if old else []
+    return [Acceptance(at=old.accepted, by="not recorded", run=old.run, reason=old.reason)]
+
+
+def _entry(
+    old: Baseline | None,
+    new: Baseline,
+    verdict: Verdict,
+    tolerance_nats: float,
+    by: str,
+    reason: str,
+    group: str | None,
+) -> Acceptance:
+    before, after = (old.cases if old else {}), new.cases
+    both = sorted(before.keys() & after.keys())
+    same = [i for i in both if before[i].prompt == after[i].prompt]
+    moved = [str(c) for c in changes(old.fingerprint, new.fingerprint, tolerance_nats, new.run)] if old else []
+    if old and old.revision != new.revision:
+        moved = [f"revision changed: was {old.revision or 'none named'}, is {new.revision or 'none named'}", *moved]
+    waived = {case for waiver in verdict.waivers for case in waiver.cases}
+    return Acceptance(
+        at=now(), by=by, run=verdict.run, reason=reason, group=group,
+        newly_passing=[i for i in same if after[i].outcome == "pass" != before[i].outcome],
+        newly_failing=[i for i in same if before[i].outcome == "pass" != after[i].outcome],
+        added=sorted(after.keys() - before.keys()) if old else [], gone=sorted(before.keys() - after.keys()),
+        other_prompt=[i for i in both if i not in same],
+        fingerprint=[text if len(text) <= CHANGE_CHARS else f"{text[:CHANGE_CHARS]} ..." for text in moved],
+        waived=sorted(i for i in waived if group is None or (i in after and after[i].group == group)),
+    )  # fmt: skip
+
+
+def _told(entry: Acceptance) -> list[str]:
+    """The log's new entry, for the terminal."""
+    lists = {
+        "newly passing": entry.newly_passing, "NEWLY FAILING": entry.newly_failing, "new": entry.added, "gone": entry.gone,
+        "asked differently": entry.other_prompt, "deployment": entry.fingerprint, "waived": entry.waived,
+    }  # fmt: skip
+    shown = [
+        f"  {what}: {', '.join(found[:8])}{f' and {len(found) - 8} more' if len(found) > 8 else ''}"
+        for what, found in lists.items()
+        if found
+    ]
+    return [f"  by {entry.by}: {entry.reason}", *shown]
 
 
 def _git_hint(file: Path) -> str:

@@ -87,19 +87,22 @@ def verify(
     reproduced: Annotated[
         bool, typer.Option("--reproduced", help="Exit 0 for a red run too, if all of it is reproduced.")
     ] = False,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write what was re-computed as a page, outside of the bundle.")
+    ] = None,
 ) -> None:
     """Check a run folder without any server: checksums, records, cells, verdict, nbval replay."""
+    from gatebook.tell.verification import show, verification_page
     from gatebook.verify import verify as check
 
+    if html is not None and html.resolve().is_relative_to(path.resolve()):
+        raise BadInput(f"--html {html}: lies in the bundle, which is sealed; name a file outside of it")
     found = check(path)
-    for what, wrong in found.steps:
-        print(f"{'ok   ' if wrong is None else 'WRONG'} {what}{'' if wrong is None else ': ' + wrong}")
+    if html is not None:
+        _write(html, verification_page(found))
+    show(found)
     if not found.reproduced or found.verdict is None:
-        print(f"NOT REPRODUCED: {found.run}: this bundle is not the evidence of the verdict that it states")
         raise SystemExit(75)
-    print(
-        f"reproduced, {found.verdict.verdict}{' PARTIAL' if found.verdict.partial else ''}: {found.run}: {found.verdict.reason}"
-    )
     raise SystemExit(0 if reproduced else found.verdict.exit_code)
 
 
@@ -143,11 +146,69 @@ def accept(
     path: RunArgument,
     reason: Annotated[str, typer.Option(help="Why this run may be the measure of later ones.")],
     group: Annotated[str | None, typer.Option(help="Take over this group only.")] = None,
+    by: Annotated[
+        str | None, typer.Option(help="Who accepts; default: GITLAB_USER_LOGIN, else git's user, else USER.")
+    ] = None,
 ) -> None:
-    """Make a run the baseline of its profile (params/baselines/<profile>.json)."""
+    """Make a run the baseline of its profile (params/baselines/<profile>.json), with an entry in its log."""
     from gatebook.accept import accept as take
 
-    print(take(path, reason, group))
+    print(take(path, reason, group, by))
+
+
+@app.command()
+def archive(
+    source: Annotated[Path, typer.Argument(metavar="OUTPUTS", help="A folder of runs, or one run.")],
+    to: Annotated[Path, typer.Option(help="The site's folder, such as public/; runs that it has stay.")],
+) -> None:
+    """Write a static site of all kept runs: list, trends, difference of any two. Opens from disk and on GitLab Pages."""
+    from gatebook.tell.archive import archive as keep
+
+    for line in keep(source, to):
+        print(line)
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="A run folder, or the URL of a server.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The run or server that is measured by A.")],
+    profile: Annotated[Path | None, typer.Option(help="For two URLs: the profile by which both are asked.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write it as a page, with both answers of all cases.")] = None,
+    suite: Annotated[str | None, typer.Option(help="For two URLs: default, the profile's.")] = None,
+    only: Annotated[str | None, typer.Option(help="For two URLs: these notebooks, groups or cases only.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="For two URLs: the served name; twice where they differ.")
+    ] = None,
+    revision: Annotated[list[str] | None, typer.Option(help="For two URLs: what is deployed; twice, A then B.")] = None,
+    out: Annotated[Path | None, typer.Option(help="For two URLs: where the two runs go; default: outputs/.")] = None,
+) -> None:
+    """Compare two runs case by case, or two live servers (both are asked, and both runs are kept).
+
+    Exit codes: 0 same or better · 1 shown worse · 2 bad input · 3 cannot tell · 75 a run is damaged or could not be measured.
+    """
+    from gatebook import compare as comparing
+    from gatebook.judge.comparing import difference
+    from gatebook.tell.comparison import comparison_page, show
+
+    if comparing.are_urls(first, second):
+        from gatebook.plan.settings import load_profile
+
+        if profile is None:
+            raise BadInput("--profile is missing: two servers are asked by one profile, such as params/qwen3-4b.yaml")
+        asked = load_profile(profile)
+        sides = comparing.live(
+            asked, (first, second), _suite(suite or asked.target.default_suite), _list(only), out,
+            comparing.two("model", model), comparing.two("revision", revision), watch=True,
+        )  # fmt: skip
+    else:
+        if any((profile, suite, only, model, revision, out)):
+            raise BadInput("two recorded runs take no other option but --html: they say what was asked of whom")
+        sides = comparing.recorded(first, second)
+    found = difference(*sides)
+    if html is not None:
+        _write(html, comparison_page(found, *sides))
+    show(found, *sides)
+    raise SystemExit(found.exit_code)
 
 
 @app.command()
@@ -260,6 +321,15 @@ def _tell(run: Any, verdict: Any, as_json: bool) -> None:
     else:
         show(verdict, run)
     raise SystemExit(verdict.exit_code)
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"--html {file}: cannot be written ({error.strerror}); name another file") from None
+    print(file)
 
 
 def _suite(name: str) -> Any:

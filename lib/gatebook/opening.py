@@ -18,6 +18,7 @@ from gatebook.judge.findings import contract_group
 from gatebook.judge.policy import check_plan
 from gatebook.plan import project
 from gatebook.plan.cases import Case, load_cases, select
+from gatebook.plan.person import person
 from gatebook.plan.settings import Profile, Suite, api_key, extra_headers
 from gatebook.plan.steps import in_steps
 from gatebook.record.run import Against, Manifest, Run, new_name, now
@@ -64,12 +65,14 @@ def planned(profile: Profile, suite: Suite, only: list[str] | None) -> list[Case
         check_case(case)
     chosen = select(cases, suite, only)
     check_plan(profile, chosen, {contract_group(case.group) for case in chosen})
-    for name in profile.excused:
-        if not any(
-            fnmatchcase(n, name) for n in {c.id for c in cases} | {c.group for c in cases} | set(profile.groups)
-        ):
+    known = {c.id for c in cases} | {c.group for c in cases} | set(profile.groups)
+    for key, name in (
+        *(("excused", name) for name in profile.excused),
+        *(("waivers", w.case) for w in profile.waivers),
+    ):
+        if not any(fnmatchcase(n, name) for n in known):
             raise BadInput(
-                f"profile {profile.name!r}, key 'excused.{name}': no case and no group has this name; correct or delete it"
+                f"profile {profile.name!r}, key '{key}.{name}': no case and no group has this name; correct or delete it"
             )
     api_key(profile.target)
     extra_headers(profile.target)
@@ -104,6 +107,7 @@ def open_run(
     manifest = Manifest(
         run=name, created=now(), profile=profile, base_url=base_url, suite=suite, only=only or [], expected=expected,
         versions=versions(PACKAGES), machine=_machine(), commit=_commit(), against=against,
+        asked_by=person(), job_url=os.environ.get("CI_JOB_URL"),
     )  # fmt: skip
     history = window(profile, suite, (case.group for case in cases), manifest.created)
     return Run.create(folder or (out or project.root() / "outputs") / name, manifest, cases, raw, history)

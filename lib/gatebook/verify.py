@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -9,32 +10,22 @@ import sys
 import tempfile
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from gatebook.errors import BadInput, BrokenRecord
 from gatebook.judge.judging import judge
 from gatebook.judge.verdict import Verdict
+from gatebook.judge.verification import Step, Verification
 from gatebook.opening import OVERALL
 from gatebook.record.executed import unfinished
-from gatebook.record.run import Run
+from gatebook.record.run import SUMS, Run
 
 REPLAY_S = 600
 HIDDEN = ("OPENAI_", "GATEBOOK_", "PYTEST_")
 
 
-@dataclass
-class Verification:
-    """What was re-computed, in order, and what did not fit."""
-
-    run: str
-    verdict: Verdict | None = None
-    steps: list[tuple[str, str | None]] = field(default_factory=list)
-    """(what was checked, what is wrong or None)."""
-
-    @property
-    def reproduced(self) -> bool:
-        return all(wrong is None for _, wrong in self.steps)
+Said = tuple[str, str | None]
+"""What was counted, and what does not fit."""
 
 
 def verify(path: Path, replay: bool = True) -> Verification:
@@ -42,22 +33,20 @@ def verify(path: Path, replay: bool = True) -> Verification:
     try:
         run = Run(path.resolve())
     except BrokenRecord as error:
-        return Verification(path.name, steps=[("plan", str(error))])
-    found = Verification(run.manifest.run)
-    checks: list[tuple[str, Callable[[], str | None]]] = [
-        (
-            "checksums: every file is what SHA256SUMS says, none missing, none added",
-            lambda: "; ".join(run.damage()[:5]) or None,
-        ),
+        return Verification(path.name, steps=[Step("plan", "manifest.json and cases.json", str(error))])
+    seal = hashlib.sha256((run.path / SUMS).read_bytes()).hexdigest() if run.sealed else None
+    found = Verification(run.manifest.run, run.manifest, seal)
+    checks: list[tuple[str, Callable[[], Said]]] = [
+        ("checksums: every file is what SHA256SUMS says, none missing, none added", lambda: _checksums(run)),
         ("records: every line continues the hash chain that starts at cases.json", lambda: _chains(run)),
         ("notebooks: every code cell of every notebook ran, the gate last", lambda: _executed(run)),
         ("verdicts: computed again from the record, equal to the files", lambda: _same_verdicts(run, found)),
     ]
     if replay:
         what = "nbval: every checked cell gives the recorded output in a fresh kernel, with no server"
-        checks.append((what, lambda: _replay(run, found)))
+        checks.append((what, lambda: _replay(run)))
     for what, check in checks:
-        found.steps.append((what, check()))
+        found.steps.append(Step(what, *check()))
     return found
 
 
@@ -68,7 +57,7 @@ def passed(path: Path, suite: str, revision: str | None) -> Verdict:
     BrokenRecord for one that is not the evidence of its verdict.
     """
     found = verify(path, replay=False)
-    wrong = next((f"{what.partition(':')[0]}: {said}" for what, said in found.steps if said), None)
+    wrong = next((f"{step.what.partition(':')[0]}: {step.wrong}" for step in found.steps if step.wrong), None)
     if wrong or found.verdict is None:
         raise BrokenRecord(f"{path}: {wrong}; this bundle is not the evidence of the verdict that it states")
     have = found.verdict
@@ -79,44 +68,56 @@ def passed(path: Path, suite: str, revision: str | None) -> Verdict:
     return have
 
 
-def _chains(run: Run) -> str | None:
+def _checksums(run: Run) -> Said:
+    sizes = [p.stat().st_size for p in run.path.rglob("*") if p.is_file()]
+    return f"{len(sizes)} files, {sum(sizes):,} bytes", "; ".join(run.damage()[:5]) or None
+
+
+def _chains(run: Run) -> Said:
+    count = 0
     for notebook in run.notebooks:
         if not run.record_file(notebook).exists():
-            return f"{notebook}: no record"
+            return f"{count} exchanges", f"{notebook}: no record"
         try:
-            run.exchanges(notebook)
+            count += len(run.exchanges(notebook))
         except BrokenRecord as error:
-            return str(error)
-    return None
+            return f"{count} exchanges", str(error)
+    return f"{count} exchanges in {len(run.notebooks)} records, from cases.json {run.anchor[:12]}", None
 
 
-def _executed(run: Run) -> str | None:
-    said = [unfinished(run.path / f"{notebook}.ipynb") for notebook in (*run.notebooks, OVERALL)]
-    return "; ".join(text for text in said if text) or None
+def _executed(run: Run) -> Said:
+    names = (*run.notebooks, OVERALL)
+    said = [unfinished(run.path / f"{notebook}.ipynb") for notebook in names]
+    return f"{len(names)} notebooks", "; ".join(text for text in said if text) or None
 
 
-def _same_verdicts(run: Run, found: Verification) -> str | None:
+def _same_verdicts(run: Run, found: Verification) -> Said:
+    done = f"{len(run.notebooks) + 1} verdicts"
     try:
         recorded = Verdict.model_validate_json((run.path / "verdict.json").read_bytes())
         found.verdict = judge(run, troubles=recorded.troubles)
+        done += f" from {len(found.verdict.findings)} findings on {len(run.cases)} cases in {len(found.verdict.groups)} groups"
         if found.verdict != recorded:
-            return f"verdict.json says {recorded.verdict} ({recorded.reason}), the record says {found.verdict.verdict} ({found.verdict.reason})"
+            return (
+                done,
+                f"verdict.json says {recorded.verdict} ({recorded.reason}), the record says {found.verdict.verdict} ({found.verdict.reason})",
+            )
         for notebook in run.notebooks:
             alone = Verdict.model_validate_json((run.path / f"{notebook}.verdict.json").read_bytes())
             if judge(run, notebook, alone.troubles) != alone:
-                return f"{notebook}.verdict.json is not what its record says"
+                return done, f"{notebook}.verdict.json is not what its record says"
     except FileNotFoundError as error:
-        return f"{Path(str(error.filename)).name} is missing"
+        return done, f"{Path(str(error.filename)).name} is missing"
     except (ValueError, BrokenRecord) as error:
-        return f"a verdict cannot be computed: {str(error).splitlines()[0]}"
-    return None
+        return done, f"a verdict cannot be computed: {str(error).splitlines()[0]}"
+    return done, None
 
 
-def _replay(run: Run, found: Verification) -> str | None:
+def _replay(run: Run) -> Said:
     """Run nbval on a copy; the gate of a notebook that is not green must fail and everything else must not."""
     names = [f"{notebook}.ipynb" for notebook in (*run.notebooks, OVERALL)]
     if missing := [name for name in names if not (run.path / name).exists()]:
-        return f"{missing[0]} is missing"
+        return "nothing", f"{missing[0]} is missing"
     environment = {k: v for k, v in os.environ.items() if not k.startswith(HIDDEN)}
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "run"
@@ -128,11 +129,13 @@ def _replay(run: Run, found: Verification) -> str | None:
         try:
             done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=REPLAY_S)
         except subprocess.TimeoutExpired:
-            return f"the replay took longer than {REPLAY_S} s"
+            return "nothing", f"the replay took longer than {REPLAY_S} s"
         report = Path(folder) / "nbval.xml"
         if done.returncode not in (0, 1) or not report.exists():
-            return f"nbval could not replay (status {done.returncode}): {' '.join(done.stdout.split()[-30:])}"
-        return _unexpected(ET.parse(report).getroot(), run)
+            said = " ".join(done.stdout.split()[-30:])
+            return "nothing", f"nbval could not replay (status {done.returncode}): {said}"
+        root = ET.parse(report).getroot()
+        return f"{len(list(root.iter('testcase')))} cells", _unexpected(root, run)
 
 
 def _unexpected(report: ET.Element, run: Run) -> str | None:

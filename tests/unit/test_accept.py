@@ -71,6 +71,7 @@ class Project:
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     monkeypatch.setenv("GATEBOOK_ROOT", str(tmp_path))
+    monkeypatch.setenv("GITLAB_USER_LOGIN", "li")
     return Project(tmp_path)
 
 
@@ -161,6 +162,49 @@ def test_one_group_needs_a_baseline_and_a_group_of_the_run(project: Project) -> 
         accept(path, "because", "g.zz")
     with pytest.raises(BadInput, match="could not be measured is not accepted|ERROR"):
         accept(project.run("r2", must="hang"), "because", "g.h")
+
+
+def test_every_acceptance_says_who_why_and_what_changed(project: Project) -> None:
+    accept(project.run("r1", failing=2), "first", None)
+    told = accept(project.run("r2", failing=3, groups={"g.h": "no_worse", "g.i": "must"}), "second", None, by="wang")
+    first, second = project.baseline.log
+    assert (first.by, first.run, first.reason, first.newly_failing, first.added) == ("li", "r1", "first", [], [])
+    assert (second.by, second.run, second.reason) == ("wang", "r2", "second")
+    assert (second.newly_failing, second.newly_passing, second.gone) == (["c2"], [], [])
+    assert "by wang: second" in told and "NEWLY FAILING: c2" in told
+    accept(project.run("r3", failing=1), "third", "g.h")
+    third = project.baseline.log[2]
+    assert (third.group, third.newly_passing) == ("g.h", ["c1", "c2"])
+    assert project.baseline.log[:2] == [first, second], "what was written stays"
+
+
+def test_a_new_revision_and_a_new_engine_stand_in_the_log(project: Project) -> None:
+    accept(project.run("r1"), "first", None)
+    file = project.root / "params" / "baselines" / "unnamed.json"
+    old = project.baseline
+    changed = old.model_copy(update={"fingerprint": {**old.fingerprint, "engine": "sglang"}, "revision": "r-old"})
+    file.write_text(changed.to_json())
+    accept(project.run("r2"), "moved to another engine", None)
+    assert project.baseline.log[-1].fingerprint[0] == "revision changed: was r-old, is none named"
+    assert any("engine changed: engine was sglang" in text for text in project.baseline.log[-1].fingerprint)
+
+
+def test_a_baseline_from_before_the_log_keeps_what_it_said(project: Project) -> None:
+    accept(project.run("r1"), "first", None)
+    file = project.root / "params" / "baselines" / "unnamed.json"
+    file.write_text(project.baseline.model_copy(update={"log": []}).to_json())
+    accept(project.run("r2"), "second", None)
+    assert [(e.by, e.run, e.reason) for e in project.baseline.log] == [
+        ("not recorded", "r1", "first"),
+        ("li", "r2", "second"),
+    ]
+
+
+def test_nobody_accepts_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gatebook.accept.person", lambda: None)
+    with pytest.raises(BadInput, match="--by is missing"):
+        accept(project.run("r1"), "because", None)
+    assert "by wang" in accept(project.run("r2"), "because", None, by="wang")
 
 
 def test_a_moved_run_is_accepted_as_well(project: Project) -> None:

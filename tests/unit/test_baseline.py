@@ -35,6 +35,13 @@ def test_a_case_is_a_line_so_that_a_diff_shows_what_changed() -> None:
     assert len(changed) == 1 and '"c1"' in changed[0][0]
 
 
+def test_an_acceptance_is_a_line_too() -> None:
+    entry = {"at": "2026-01-01", "by": "li", "run": "r0", "reason": "first", "newly_failing": ["c0"]}
+    made = baseline({"c0": "pass"}, CASES, log=[entry, {**entry, "by": "wang"}])
+    assert read_baseline(made.to_json().encode(), "b.json") == made
+    assert sum('"by": "' in line for line in made.to_json().splitlines()) == 2
+
+
 def test_no_file_is_no_baseline() -> None:
     assert read_baseline(None, "b.json") is None
 

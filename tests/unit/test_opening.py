@@ -108,6 +108,13 @@ def test_a_profile_that_does_not_fit_the_cases_is_refused(
     refused(profile(groups, excused), *words)
 
 
+def test_a_waiver_for_a_case_that_does_not_exist_is_refused(place: Place) -> None:
+    place.cases({"id": "a"})
+    waiver = {"case": "b", "owner": "li", "reason": "x", "expires": "2027-01-31"}
+    by = profile({"g.h": "must"})
+    refused(Profile.model_validate({**by.model_dump(), "waivers": [waiver]}), "'waivers.b'", "no case and no group")
+
+
 def test_cases_without_a_contract_group_are_refused(place: Place) -> None:
     place.cases({"id": "a", "group": "z.h"})
     refused(profile({"z.h": "must"}), "'z.contract' has no policy")

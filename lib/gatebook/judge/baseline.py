@@ -22,6 +22,31 @@ class AcceptedCase(BaseModel):
     """Coverage of the required facts, where the case has any."""
 
 
+class Acceptance(BaseModel):
+    """One entry of the log: who took which run as the measure, why, and what that changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    at: str
+    """UTC, ISO 8601."""
+    by: str
+    run: str
+    reason: str
+    group: str | None = None
+    """Only this group was taken over."""
+    newly_passing: list[str] = []
+    newly_failing: list[str] = []
+    """Cases that passed in the baseline before and now count as failing, so that no later run is red for them."""
+    added: list[str] = []
+    gone: list[str] = []
+    other_prompt: list[str] = []
+    """Cases that are asked differently now."""
+    fingerprint: list[str] = []
+    """What of the deployment is not what it was, in words."""
+    waived: list[str] = []
+    """Failing cases that a waiver excused in the accepted run."""
+
+
 class Baseline(BaseModel):
     """`params/baselines/<profile>.json`."""
 
@@ -42,13 +67,19 @@ class Baseline(BaseModel):
     cases: dict[str, AcceptedCase]
     keywords: dict[str, list[str]] = {}
     """Case id -> key words of its answer: shown as drift, never judged."""
+    log: list[Acceptance] = []
+    """Every acceptance, oldest first; entries are only added."""
 
     def to_json(self) -> str:
-        """Stable text: sorted, one line a case."""
-        data = self.model_dump(mode="json", exclude={"cases", "keywords"})
+        """Stable text: sorted, one line a case and an acceptance."""
+        data = self.model_dump(mode="json", exclude={"cases", "keywords", "log"})
         cases = {i: case.model_dump(mode="json", exclude_none=True) for i, case in self.cases.items()}
         head = json.dumps(data, ensure_ascii=False, indent=1, sort_keys=True)[:-2]
         more = f',\n "keywords": {{\n{_rows(self.keywords)}\n }}' if self.keywords else ""
+        log = ",\n".join(
+            f"  {json.dumps(entry.model_dump(exclude_defaults=True), ensure_ascii=False)}" for entry in self.log
+        )
+        more += f',\n "log": [\n{log}\n ]' if log else ""
         return f'{head},\n "cases": {{\n{_rows(cases)}\n }}{more}\n}}\n'
 
 

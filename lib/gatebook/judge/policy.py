@@ -11,7 +11,18 @@ from gatebook.judge import stats
 from gatebook.judge.baseline import Baseline
 from gatebook.judge.finding import Finding, Outcome, worst
 from gatebook.judge.fingerprint import Change, Fingerprint, changes
-from gatebook.judge.verdict import EXIT_CODES, PRECEDENCE, Comparison, Excuse, GroupVerdict, Served, Verdict, Word
+from gatebook.judge.verdict import (
+    EXIT_CODES,
+    PRECEDENCE,
+    Comparison,
+    Excuse,
+    GroupVerdict,
+    Served,
+    Verdict,
+    WaiverUse,
+    Word,
+)
+from gatebook.judge.waiving import waivers
 from gatebook.plan.cases import Case
 from gatebook.plan.settings import Group, Profile
 from gatebook.record.run import Manifest
@@ -43,7 +54,9 @@ def decide(judged: Judged) -> Verdict:
     moved = _moved(judged)
     if judged.baseline and judged.baseline.revision == profile.target.revision:
         said += [("FAIL", text) for text in _under_one_revision(moved, profile.target.revision or "none named")]
-    groups = _groups(judged, outcomes)
+    used = waivers(judged.manifest, outcomes)
+    said += [("INCONCLUSIVE", f"waiver of {w}") for w in used if w.blocks]
+    groups = _groups(judged, outcomes, used)
     said += [(g.word, f"{g.group}: {g.reason}") for g in groups if g.word != "PASS"]
     said.sort(key=lambda item: PRECEDENCE.index(item[0]))
     word: Word = said[0][0] if said else "PASS"
@@ -60,7 +73,7 @@ def decide(judged: Judged) -> Verdict:
         run=judged.manifest.run, profile=profile.name, suite=judged.manifest.suite, partial=judged.manifest.partial,
         served=judged.served, verdict=word, exit_code=EXIT_CODES[word],
         reason=said[0][1] if said else counts, reasons=[text for _, text in said],
-        groups=groups, findings=judged.findings, excused=_excuses(profile, outcomes),
+        groups=groups, findings=judged.findings, excused=_excuses(profile, outcomes), waivers=used,
         baseline=judged.baseline.run if judged.baseline else None,
         needs_baseline=word == "INCONCLUSIVE" and len(said) == len(wants_baseline),
         fingerprint=judged.fingerprint, changes=moved, troubles=judged.troubles,
@@ -141,17 +154,32 @@ def _unasked(judged: Judged) -> list[tuple[Word, str]]:
     ]  # fmt: skip
 
 
-def _groups(judged: Judged, outcomes: dict[str, dict[str, Outcome]]) -> list[GroupVerdict]:
+def _groups(judged: Judged, outcomes: dict[str, dict[str, Outcome]], used: list[WaiverUse]) -> list[GroupVerdict]:
     profile, family = judged.manifest.profile, judged.family
+    waived = {
+        g: [
+            c for c, outcome in cases.items() if outcome == "fail" and any(c in w.cases and w.names(c, g) for w in used)
+        ]
+        for g, cases in outcomes.items()
+    }
     compared = {
-        g: _compare(judged, g, cases, family) for g, cases in outcomes.items() if profile.policy(g).policy in COMPARED
+        g: _compare(judged, g, {c: o for c, o in cases.items() if c not in waived[g]}, family)
+        for g, cases in outcomes.items()
+        if profile.policy(g).policy in COMPARED
     }
     rejected = dict(zip(compared, stats.holm([c.p_value for c in compared.values()], family), strict=True))
-    return [_group(judged, g, cases, compared.get(g), rejected.get(g, False)) for g, cases in outcomes.items()]
+    return [
+        _group(judged, g, cases, waived[g], compared.get(g), rejected.get(g, False)) for g, cases in outcomes.items()
+    ]
 
 
 def _group(
-    judged: Judged, group: str, cases: dict[str, Outcome], comparison: Comparison | None, rejected: bool
+    judged: Judged,
+    group: str,
+    cases: dict[str, Outcome],
+    waived: list[str],
+    comparison: Comparison | None,
+    rejected: bool,
 ) -> GroupVerdict:
     policy = judged.manifest.profile.policy(group)
     excused = _excused(judged.manifest.profile, group, cases)
@@ -159,14 +187,20 @@ def _group(
     word, reason = _word(
         judged,
         policy,
-        {**found, "not_measured": [c for c in found["not_measured"] if c not in excused]},
+        {
+            **found,
+            "fail": [c for c in found["fail"] if c not in waived],
+            "not_measured": [c for c in found["not_measured"] if c not in excused],
+        },
         comparison,
         rejected,
     )
-    if set(cases) == set(excused):
-        word, reason = "PASS", "excused: nothing of it could be measured here"
+    if set(cases) == {*excused, *waived}:
+        word, reason = "PASS", "excused: nothing of it could be measured here" if excused else "nothing else was judged"
     elif word == "PASS" and not found["pass"] and policy.policy != "watch":
         word, reason = "INCONCLUSIVE", "no case of the group could be judged"
+    if waived:
+        reason += f"; waived: {_named(judged, waived)}"
     return GroupVerdict(
         group=group, policy=policy.policy, passed=len(found["pass"]), failed=len(found["fail"]), error=len(found["error"]),
         not_measured=len(found["not_measured"]), word=word, reason=reason, comparison=comparison,

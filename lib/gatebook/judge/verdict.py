@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from gatebook.judge.finding import Finding
 from gatebook.judge.fingerprint import Change, Fingerprint
 from gatebook.plan.settings import PolicyName
+from gatebook.plan.waivers import Waiver
 
 Word = Literal["PASS", "FAIL", "ERROR", "INCONCLUSIVE"]
 PRECEDENCE: tuple[Word, ...] = ("FAIL", "ERROR", "INCONCLUSIVE", "PASS")
@@ -79,6 +80,24 @@ class Excuse(Data):
     reason: str
 
 
+class WaiverUse(Waiver):
+    """A waiver of the profile, and what it did in this run."""
+
+    state: Literal["in use", "unused", "stale", "expired"]
+    """A stale and an expired one block; `unused` cannot be told from this run's cases."""
+    cases: list[str] = Field(default_factory=list)
+    """Failing cases that it excuses."""
+    note: str
+    """Why it is in this state."""
+
+    @property
+    def blocks(self) -> bool:
+        return self.state in ("stale", "expired")
+
+    def __str__(self) -> str:
+        return f"{self.case}: {self.note} (until {self.expires}, {self.owner}: {self.reason})"
+
+
 class Verdict(Data):
     """The judgement of one run. Schema: docs/schema/verdict.schema.json."""
 
@@ -98,6 +117,7 @@ class Verdict(Data):
     groups: list[GroupVerdict]
     findings: list[Finding]
     excused: list[Excuse] = Field(default_factory=list)
+    waivers: list[WaiverUse] = Field(default_factory=list)
     baseline: str | None = None
     """The run that was accepted."""
     needs_baseline: bool = False
@@ -106,3 +126,7 @@ class Verdict(Data):
     changes: list[Change] = Field(default_factory=list)
     troubles: list[str] = Field(default_factory=list)
     """What went wrong on our side: a notebook that did not run to its end, a record that is broken."""
+
+    def waiver_of(self, case: str, group: str) -> WaiverUse | None:
+        """The waiver that excuses a case's failure in a group."""
+        return next((w for w in self.waivers if case in w.cases and w.names(case, group)), None)

@@ -16,6 +16,7 @@ from gatebook.plan.latency import Latency
 from gatebook.plan.load import LoadSettings
 from gatebook.plan.production import Production
 from gatebook.plan.strict import Strict, build, read_yaml
+from gatebook.plan.waivers import Waiver
 
 PolicyName = Literal["must", "no_worse", "proven_no_worse", "watch"]
 Suite = Literal["demo", "smoke", "integration", "scenario", "full"]
@@ -138,6 +139,8 @@ class Profile(Strict):
     production: Production = Field(default_factory=Production)
     excused: dict[str, str] = Field(default_factory=dict)
     """Group or case id (`*` stands for anything) -> why it may be not_measured here."""
+    waivers: list[Waiver] = Field(default_factory=list)
+    """Failing cases that a person answers for until a day."""
     name: str = "unnamed"
 
     @field_validator("groups", mode="before")

@@ -40,6 +40,7 @@ class Against(BaseModel):
     @property
     def name(self) -> str:
         return f"{self.target.model} at {self.base_url}"
+SCRATCH = (".ipynb_checkpoints", "__pycache__", ".pytest_cache")
 
 
 class Manifest(BaseModel):
@@ -61,6 +62,10 @@ class Manifest(BaseModel):
     machine: dict[str, Any] = {}
     commit: str | None = None
     against: Against | None = None
+    asked_by: str | None = None
+    """Who started the run."""
+    job_url: str | None = None
+    """The CI job that it ran in."""
     judged_from: str | None = None
     """The run whose answers these are, when `gatebook judge` made this one."""
 
@@ -234,7 +239,7 @@ class Run:
 
 
 def _scratch(path: Path) -> bool:
-    return any(part in (".ipynb_checkpoints", "__pycache__", ".pytest_cache") for part in path.parts)
+    return any(part in SCRATCH for part in path.parts)
 
 
 def _sha256(path: Path) -> str:

@@ -79,6 +79,12 @@ def _verdict(suite: ET.Element, verdict: Verdict, blocked: set[str], page: str) 
         _red(fingerprint, "failure", f"under the same revision:\n{told}", page)
     elif told:
         ET.SubElement(fingerprint, "system-out").text = _text(f"does not block, the revision is a new one:\n{told}")
+    if verdict.waivers:
+        waivers, told = _testcase(suite, "waivers"), "\n".join(f"{w.state}: {w}" for w in verdict.waivers)
+        if any(w.blocks for w in verdict.waivers):
+            _red(waivers, "error", told, page)
+        else:
+            ET.SubElement(waivers, "system-out").text = _text(told)
     for group in verdict.groups:
         if group.word != "PASS" and (group.policy in COMPARED or group.group not in blocked):
             _red(_testcase(suite, group.group), "failure" if group.word == "FAIL" else "error", _decision(group), page)

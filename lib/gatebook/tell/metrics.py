@@ -28,6 +28,8 @@ def metrics(run: Run, verdict: Verdict) -> str:
     lines = _gauge("verdict", [(f'{{verdict="{verdict.verdict}"}}', "1")])
     lines += _gauge("exit_code", [("", str(verdict.exit_code))])
     lines += _gauge("cases", [(f'{{outcome="{name}"}}', str(cases.count(name))) for name in WORST_FIRST])
+    waived = {case for waiver in verdict.waivers for case in waiver.cases}
+    lines += _gauge("waived_cases", [("", str(len(waived)))] if verdict.waivers else [])
     ratios = [(g.group, g.passed, g.passed + g.failed) for g in verdict.groups]
     lines += _gauge("group_pass_ratio", [(f'{{group="{_label(g)}"}}', f"{n / of:.3f}") for g, n, of in ratios if of])
     table = latency_table(exchanges)

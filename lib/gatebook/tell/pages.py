@@ -84,7 +84,7 @@ def notebook_page(run: Run, notebook: str, verdict: Verdict) -> str:
             cells=cells, trouble=trouble,
         )  # fmt: skip
 
-    return _fitting(page)
+    return fitting(page)
 
 
 def index_page(run: Run, verdict: Verdict, notebooks: dict[str, Verdict]) -> str:
@@ -92,7 +92,7 @@ def index_page(run: Run, verdict: Verdict, notebooks: dict[str, Verdict]) -> str
     blocking = [c for notebook in run.notebooks for c in standings(run, verdict, notebook) if c.blocks]
     rows = {name: (_heading(run, name), v) for name, v in notebooks.items()}
     costs, lost = [*parts(run), altogether(run)], left_out(run)
-    return _fitting(
+    return fitting(
         lambda detail: _render(
             "index.html.j2", run, verdict, detail, title="Gatebook run", heading=f"May {verdict.served.model} ship?",
             notebooks=rows, blocking=blocking, costs=costs, left_out=lost,
@@ -100,7 +100,7 @@ def index_page(run: Run, verdict: Verdict, notebooks: dict[str, Verdict]) -> str
     )  # fmt: skip
 
 
-def _fitting(page: Callable[[Detail], str]) -> str:
+def fitting(page: Callable[[Detail], str]) -> str:
     """The fullest page that is small enough."""
     made = ""
     for detail in DETAILS:
@@ -111,11 +111,12 @@ def _fitting(page: Callable[[Detail], str]) -> str:
 
 
 def _render(template: str, run: Run, verdict: Verdict, detail: Detail, **values: Any) -> str:
-    return (
-        _environment()
-        .get_template(template)
-        .render(v=verdict, m=run.manifest, css=_css(), detail=detail, conversation=conversation, **values)
-    )
+    return render(template, v=verdict, m=run.manifest, detail=detail, conversation=conversation, **values)
+
+
+def render(template: str, **values: Any) -> str:
+    """A page from one of our templates, with our style in it; whatever stands in `values` is escaped and made visible."""
+    return str(_environment().get_template(template).render(css=_css(), **values))
 
 
 @cache

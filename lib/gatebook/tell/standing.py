@@ -98,6 +98,8 @@ def _in_group(verdict: Verdict, group: GroupVerdict, case: str, outcome: Outcome
         return "tolerated", f"does not block: {group.group} is only watched"
     if outcome == "not_measured" and (excuse := next((e for e in verdict.excused if e.id == case), None)):
         return "excused", f"does not block: excused by the profile, {excuse.reason}"
+    if outcome == "fail" and (waiver := verdict.waiver_of(case, group.group)):
+        return "excused", f"does not block: waived until {waiver.expires} by {waiver.owner}, {waiver.reason}"
     if outcome != "fail":
         return "unmeasured", f"blocks: {group.group} cannot be judged without it"
     if group.policy == "must":

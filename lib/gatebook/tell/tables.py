@@ -151,6 +151,7 @@ def verdict_text(verdict: Verdict) -> str:
         *(f"{g.word:<13}{g.group:<30} {g.policy:<16} {g.passed}/{g.cases}  {g.reason}" for g in verdict.groups),
     ]
     lines += [f"excused      {excuse}" for excuse in excuses(verdict)]
+    lines += [f"{'waived' if w.state == 'in use' else w.state:<13}{w}" for w in verdict.waivers]
     lines += [f"changed      {change}" for change in verdict.changes]
     lines += ["", *(f"because      {reason}" for reason in verdict.reasons), f"VERDICT      {verdict.verdict}"]
     return "\n".join(lines)

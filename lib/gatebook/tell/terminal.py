@@ -104,6 +104,8 @@ def show(verdict: Verdict, run: Run) -> None:
     Console(highlight=False, width=None if console.is_terminal else 160).print(table)
     for excuse in excuses(verdict):
         console.print(Text(f"excused: {excuse}"))
+    for waiver in verdict.waivers:
+        console.print(Text(f"waiver {waiver.state}: {waiver}", "bold magenta" if waiver.blocks else ""))
     for change in verdict.changes:
         console.print(Text(f"changed since the baseline: {change}"))
     for reason in verdict.reasons[1:6]:
