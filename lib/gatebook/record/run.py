@@ -40,6 +40,8 @@ class Against(BaseModel):
     @property
     def name(self) -> str:
         return f"{self.target.model} at {self.base_url}"
+
+
 SCRATCH = (".ipynb_checkpoints", "__pycache__", ".pytest_cache")
 
 
