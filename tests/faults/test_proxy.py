@@ -235,6 +235,9 @@ ARGS = {
     "call_tool": '{"city": "Paris"}',
     "die_on": "fox",
     "force_temp": 1.5,
+    "drop_field": "stop",
+    "lose_field": "usage.total_tokens",
+    "preamble": "You have tools.",
     "slow": 0.3,
     "slow_tokens": 0.02,
 }
@@ -314,6 +317,13 @@ SYMPTOMS: dict[str, Callable[[Answer, Answer], bool]] = {
     ),  # it has none; tests/integration/test_context.py has some
     "more_prompt_tokens": lambda a, b: complete(a) and (a.usage or {})["prompt_tokens"] >= 9,
     "force_temp": lambda a, b: complete(a) and a.upstream[-1]["temperature"] == 1.5,
+    "drop_field": lambda a, b: complete(a) and "stop" not in a.upstream[-1] and "max_tokens" in a.upstream[-1],
+    "lose_field": lambda a, b: complete(a) and (a.usage or {}).keys() == {"prompt_tokens", "completion_tokens"},
+    "preamble": lambda a, b: a.upstream[-1]["messages"][0]["content"] == "You have tools.\nBe kind.",
+    "overthink": lambda a, b: a.finishes == ["length"] and not a.content and a.reasoning == TEXT,
+    "previous": lambda a, b: complete(b) and a.content == b.content == TEXT,  # the same question; see below
+    "no_quotes": lambda a, b: complete(a) and a.content == TEXT,  # it has none
+    "first_chunk_only": lambda a, b: a.finishes == ["stop"] and bool(a.content) and TEXT.startswith(a.content),
 }
 
 
