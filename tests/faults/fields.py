@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from tests.faults.call import Call, Events, Json
+from tests.faults.call import Call, Events, Json, Reply, dump
 from tests.faults.faults import NEEDS_ARG, Context, answer_fault, fault, instead
 
-NEEDS_ARG |= {"drop_field", "lose_field", "preamble"}
+NEEDS_ARG |= {"drop_field", "lose_field", "preamble", "reply"}
+
+
+@fault
+def reply(call: Call, context: Context) -> None:
+    """200 with the JSON `arg`, whatever is asked."""
+    call.reply = Reply(200, str(context.arg).encode())
+
+
+@fault
+def missing(call: Call, context: Context) -> None:
+    """404: there is no such page."""
+    call.reply = Reply(404, dump({"detail": "Not Found"}))
 
 
 @fault

@@ -238,6 +238,7 @@ ARGS = {
     "drop_field": "stop",
     "lose_field": "usage.total_tokens",
     "preamble": "You have tools.",
+    "reply": '{"version": "1"}',
     "slow": 0.3,
     "slow_tokens": 0.02,
 }
@@ -319,6 +320,8 @@ SYMPTOMS: dict[str, Callable[[Answer, Answer], bool]] = {
     "force_temp": lambda a, b: complete(a) and a.upstream[-1]["temperature"] == 1.5,
     "drop_field": lambda a, b: complete(a) and "stop" not in a.upstream[-1] and "max_tokens" in a.upstream[-1],
     "lose_field": lambda a, b: complete(a) and (a.usage or {}).keys() == {"prompt_tokens", "completion_tokens"},
+    "reply": lambda a, b: a.status == 200 and json.loads(a.raw) == {"version": "1"} and not a.upstream,
+    "missing": lambda a, b: a.status == 404 and not a.upstream,
     "preamble": lambda a, b: a.upstream[-1]["messages"][0]["content"] == "You have tools.\nBe kind.",
     "overthink": lambda a, b: a.finishes == ["length"] and not a.content and a.reasoning == TEXT,
     "previous": lambda a, b: complete(b) and a.content == b.content == TEXT,  # the same question; see below

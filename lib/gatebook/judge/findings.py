@@ -144,12 +144,12 @@ class _Judge:
         for reply in chats:
             if not reply.refused:
                 label = f"{reply.ask.name}: " if len(chats) > 1 else ""
-                said += [label + text for text in violations(reply, self._profile.target.model, self._seen_ids)]
+                said += [label + text for text in self._violations(reply)]
         canary = self._by_key.get(f"{case.id}/canary")
         if case.canary and canary is None and not self._stops:
             return Result("error", "no record of the plain request that must follow")
-        if canary is not None and (canary.fault or not read_answer(canary).text.strip()):
-            said.append(f"the plain request after it was not answered: {canary.detail or 'empty content'}")
+        if canary is not None:
+            said += [f"the plain request after it {text}" for text in self._canary(canary)]
         if said:
             return Result(
                 "fail",
@@ -165,6 +165,19 @@ class _Judge:
             0,
             "violations",
         )
+
+    def _violations(self, reply: Reply) -> Iterator[str]:
+        return violations(reply, self._profile.target.model, self._seen_ids, self._identity.context_tokens)
+
+    def _canary(self, canary: Exchange) -> Iterator[str]:
+        """What is wrong with the plain answer after a hard request: none, noise, or a broken contract (sglang#2414)."""
+        reply = Reply(Ask(name="canary"), canary, self._identity.engine)
+        if canary.fault or not reply.answer.text.strip():
+            yield f"was not answered: {canary.detail or 'empty content'}"
+        elif said := noise(reply.answer.text):
+            yield f"was answered with noise: {said}"
+        else:
+            yield from (f"broke the contract: {text}" for text in self._violations(reply))
 
     def _blame(self, exchange: Exchange) -> tuple[Outcome, str]:
         """Whose fault a request without a usable reply is (DESIGN §6)."""
