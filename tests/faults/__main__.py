@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from tests.faults import mutation, quiet, rates, score
 from tests.faults.catalogue import ALL, Row
-from tests.faults.lab import OUTPUTS, Lab, Result, keep, results, state
+from tests.faults.lab import OUTPUTS, RESULTS, Lab, Result, keep, results, state
 
 
 def main() -> int:
@@ -25,7 +25,11 @@ def main() -> int:
         for row in ALL:
             print(f"{row.id:14} {row.what}: {row.injected}")
         return 0
-    rows = [row for row in ALL if not args.only or row.id in args.only.split(",") or row.id.split("-")[0] in args.only.split(",")]
+    rows = [
+        row
+        for row in ALL
+        if not args.only or row.id in args.only.split(",") or row.id.split("-")[0] in args.only.split(",")
+    ]
     rows = [row for row in rows if row.fast] if args.fast else rows
     if not rows:
         sys.exit(f"--only {args.only}: no such row; see --list")
@@ -61,7 +65,7 @@ def run_rows(rows: list[Row], jobs: int, again: bool) -> int:
                     except Exception as error:  # the other rows go on
                         print(f"{number}/{len(todo)} {row.id}: could not be made: {error}", flush=True)
                         continue
-                    keep(result)
+                    keep(result, RESULTS)
                     print(f"{number}/{len(todo)} {_line(row, result)}", flush=True)
     return sum(row.id not in have or not _good(row, have[row.id]) for row in rows)
 
@@ -71,16 +75,31 @@ def _good(row: Row, result: Result) -> bool:
 
 
 def _line(row: Row, result: Result) -> str:
-    word = "ok" if _good(row, result) else "NOT NAMED" if result.caught else "NOT CAUGHT" if row.kind == "fault" else "WRONG"
+    word = (
+        "ok"
+        if _good(row, result)
+        else "NOT NAMED"
+        if result.caught
+        else "NOT CAUGHT"
+        if row.kind == "fault"
+        else "WRONG"
+    )
     reason = result.reasons[0] if result.reasons else "green"
     return f"{row.id} {word}: {result.verdict} in {result.seconds:.0f} s: {reason[:160]}"
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", default="", metavar="ID,...", help="rows by id, or by the number before the hyphen")
     parser.add_argument("--fast", action="store_true", help="one row a class of failure")
-    parser.add_argument("--jobs", type=int, default=max((os.cpu_count() or 2) // 2, 1), help="rows at a time, each with a server of its own")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=max((os.cpu_count() or 2) // 2, 1),
+        help="rows at a time, each with a server of its own",
+    )
     parser.add_argument("--again", action="store_true", help="also what is done already")
     parser.add_argument("--mutants", action="store_true")
     parser.add_argument("--quiet", type=int, nargs="?", const=30, metavar="RUNS")

@@ -50,7 +50,10 @@ class Row:
     before: tuple[Fault, ...] | Mapping[str, Any] | None = None
     groups: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, Any] = field(default_factory=dict)
+    profile: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Sections of the profile that are changed once the baseline is accepted."""
     arguments: tuple[str, ...] = ()
+    """Of `gatebook run`, after the row's own; the last one counts."""
     fast: bool = False
     """Part of `make test`: one row a class of failure."""
 
@@ -63,6 +66,8 @@ class Row:
     def injected(self) -> str:
         """The settings and faults, as they are written on a command line."""
         told = [f"`{name}={_short(value)}`" for name, value in self.server.items()]
+        told += [f"`{section}: {_short(dict(values))}`" for section, values in self.profile.items()]
+        told += [f"`{' '.join(self.arguments)}`"] if self.arguments else []
         return ", ".join(told + [f"`{spell(fault)}`" for fault in self.faults]) or "nothing"
 
 
@@ -84,10 +89,10 @@ def wire(name: str, **more: Any) -> tuple[Fault, ...]:
 
 ROWS = [
     # --- broken or degenerate text
-    Row("F01", "the answer is `!!!!!!!!` (NaN logits)", "'!' is", wire("garbage"), fast=True),
+    Row("F01", "the answer is `!!!!!!!!` (NaN logits)", "'!' is", wire("garbage")),
     Row("F03", "fluent at first, then token soup", "scripts are mixed", wire("soup")),
     Row("F03-kv", "quantised KV cache, fluent text", "weights or precision changed", server={"cache_type_k": 2, "cache_type_v": 2}, asks=FINGERPRINT),
-    Row("F04", "garbage from the third turn on", "canary-turns .*'!' is", wire("garbage", turns=4)),
+    Row("F04", "garbage from the third turn on", "canary-turns .*'!' is", wire("garbage", turns=4), fast=True),
     Row("F05", "empty content, one token, stop", "content is empty", wire("empty")),
     Row("F05-template", "template without roles: answers end at once or run on", "chat template", server={"chat_template": PLAIN_TEMPLATE}, asks=FINGERPRINT, fast=True),
     Row("F07", "one sentence over and over", "repeated", wire("loop")),
@@ -103,7 +108,7 @@ ROWS = [
     Row("F13", "[INST] template on a ChatML model", "chat template", server={"chat_template": LLAMA_TEMPLATE}, asks=FINGERPRINT),
     Row("F13-prompt", "template without the generation prompt", "chat template|role header", server={"chat_template": NO_PROMPT}, asks=FINGERPRINT),
     Row("F14", "a second BOS before every prompt", "chat template|tokenizer", server={"weights": "double_bos"}, asks=FINGERPRINT),
-    Row("F15", "thinking block inside the content", "thinking block", wire("think"), fast=True),
+    Row("F15", "thinking block inside the content", "thinking block", wire("think")),
     Row("F15-plain", "thinking block in plain answers only", "thinking block", wire("think", only="plain")),
     Row("F16", "the answer stands in reasoning_content", "reasoning field", wire("reasoning")),
     Row("F16-vllm", "the answer stands in reasoning", "reasoning field", wire("reasoning", arg="reasoning")),
@@ -120,12 +125,12 @@ ROWS = [
     Row("F22-max", "max_tokens is ignored", "although max_tokens is|expected 'length'", wire("ignore_max_tokens")),
     Row("F23", "an invalid parameter is now a 500", "hostile-negative-temperature .*HTTP 500", wire("server_error", match='"temperature": -1'), asks=("hostile-negative-temperature", "wrong-temperature-text")),
     Row("F23-dead", "an empty conversation kills the engine", "HTTP 500", wire("poisoned", arg='"messages": []'), asks=("hostile-no-messages", "wrong-temperature-text")),
-    Row("F25", "the system prompt is dropped", "a message is dropped|chat template", wire("drop_system"), fast=True),
+    Row("F25", "the system prompt is dropped", "a message is dropped|chat template", wire("drop_system")),
     Row("F25-template", "the template skips the system role", "a message is dropped|chat template", server={"chat_template": NO_SYSTEM}, asks=FINGERPRINT),
     Row("F26", "hidden text before every prompt", "chat template", wire("preamble", arg="You are a helpful assistant with tools."), asks=FINGERPRINT),
     Row("F26-tools", "hidden text where tools are offered", "chat template", wire("preamble", arg="You may call a tool.", has="tools"), asks=FINGERPRINT),
     # --- structured output and tools
-    Row("F27", "response_format is ignored", "structured.enforced: .*(not JSON|schema|no JSON)", wire("strip_format"), asks=ENFORCED, fast=True),
+    Row("F27", "response_format is ignored", "structured.enforced: .*(not JSON|schema|no JSON)", wire("strip_format"), asks=ENFORCED),
     Row("F28", "one keyword of JSON Schema is ignored", "constraint enforcement changed.*enum|keyword-enum", wire("strip_keyword", arg="enum"), asks=("structured.keywords",)),
     Row("F29", "an awkward schema is let through as free text", "enforced-(nonsense-escapes|nonsense-characters)", wire("strip_format", match="zorv"), asks=ENFORCED),
     Row("F31", "an odd schema kills the engine", "HTTP 500", wire("poisoned", arg="vrelk-04"), asks=ENFORCED),
@@ -134,14 +139,14 @@ ROWS = [
     Row("F36", "quotes and newlines are dropped inside strings", "enforced-nonsense-escapes", wire("no_quotes"), asks=ENFORCED),
     Row("F38", "arguments of a tool call are cut", "arguments of get_weather", (Fault("call_tool", arg='{"city": "Paris"}'), Fault("drop_arguments")), asks=("tool-weather",), before=wire("call_tool", arg='{"city": "Paris"}'), groups={"structured.tools": "must"}),
     Row("F38-parser", "the call stands in the text: wrong parser", "tool", wire("say", arg='<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>', has="tools"), asks=("tool-weather",), before=wire("call_tool", arg='{"city": "Paris"}'), groups={"structured.tools": "must"}),
-    Row("F39", "the stream ends without finish_reason and [DONE]", "without \\[DONE\\]|no finish_reason", wire("no_end"), fast=True),
+    Row("F39", "the stream ends without finish_reason and [DONE]", "without \\[DONE\\]|no finish_reason", wire("no_end")),
     Row("F39-done", "only [DONE] is missing", "without \\[DONE\\]", wire("no_done")),
     Row("F39-cut", "the connection breaks in the middle", "broke off in the middle", wire("cut", only="streams")),
     Row("F39-error", "an error event ends the stream", "carries an error", wire("error_event")),
     Row("F39-twice", "every delta is sent twice", "the stream says", wire("dup")),
     # --- languages and long context
     Row("F40", "English answers to Chinese questions", "script of zh|reads as en", wire("english"), asks=("answer-zh-refund",), before=wire("say", arg=CHINESE), groups={"multilingual.language": "must"}),
-    Row("F41", "a long prompt is cut in silence", "cut silently|truncated silently", wire("truncate_long", arg=1200), asks=("length-over",), fast=True),
+    Row("F41", "a long prompt is cut in silence", "cut silently|truncated silently", wire("truncate_long", arg=1200), asks=("length-over",)),
     Row("F41-needle", "only the end of a document is read", "cut silently", wire("truncate", arg=2500), asks=NEEDLES),
     Row("F42", "the context is divided by the slots", "256 tokens served, 8192 needed|context limit changed", server={"n_ctx": 1024, "n_parallel": 4}, asks=("context-limit", "greeting-nihao")),
     Row("F43", "rope base of another model", "weights or precision changed", server={"rope_freq_base": 1000.0}, asks=FINGERPRINT),
@@ -149,7 +154,7 @@ ROWS = [
     Row("F44", "static rope scaling on short texts", "weights or precision changed|rope", server={"rope_freq_scale": 0.25}, asks=FINGERPRINT),
     Row("F45", "endless generation: no end token, the context shifts", "no complete reply within|no limit|ignore_eos", server={"sampling.ignore_eos": True, "ctx_shift": True, "n_ctx": 1024, "n_parallel": 1}, asks=("no-limit", "greeting-nihao"), limits={"request_deadline_s": 60}),
     # --- availability, concurrency, speed
-    Row("F47", "/health says 200 and nothing is generated", "though /health says 200", wire("hang", after=4), fast=True),
+    Row("F47", "/health says 200 and nothing is generated", "though /health says 200", wire("hang", after=4)),
     Row("F47-start", "the same from the first request on", "no complete reply within", wire("hang"), code=(75,)),
     Row("F47-stall", "headers come, then nothing", "no complete reply within", wire("stall", only="streams")),
     Row("F47-late", "it hangs on the last request", "no complete reply within", wire("hang", match="snow"), asks=TALK),
@@ -193,10 +198,33 @@ HARMLESS = [
     Row("H04", "the first request takes 2 s (F55)", "", wire("slow", arg=2, until=1), kind="harmless", code=(0,)),
     Row("H05", "every answer is half a second late", "", wire("slow", arg=0.5), kind="harmless", code=(0,)),
     Row("H06", "one request in ten is refused once with 429", "", wire("busy", every=10, after=3), kind="harmless", code=(0,)),
-    Row("H07", "/metrics and /props are hidden by a gateway", "", (Fault("missing", path="/metrics"), Fault("missing", path="/slots")), kind="harmless", code=(0,)),
+    Row("H07", "tokens trickle, one in 50 ms", "", wire("slow_tokens", arg=0.05), kind="harmless", code=(0,)),
 ]  # fmt: skip
 
-ALL = [*ROWS, *HARMLESS]
+DOWN = ("--base-url", "http://127.0.0.1:9/v1")
+WATCHED = {f"health.{part}": "watch" for part in ("contract", "identity", "service", "canaries", "greeting")}
+FALSE_GREENS = [
+    Row("L01", "server unreachable: `inspect eval` ends with 0", "cannot connect", kind="false green", code=(75,), arguments=DOWN),
+    Row("L02", "the same, failing switched off: `inspect eval --no-fail-on-error` says success", "cannot connect|never became ready", kind="false green", code=(75,), before=(), groups=WATCHED, arguments=DOWN),
+    Row("L03", "8 of 10 samples are errors, the rest are right: `inspect eval` says accuracy 1.0", "HTTP 500", wire("server_error", after=5, rate=0.8), kind="false green"),
+    Row("L08", "a filter that matches nothing: promptfoo ends with 0", "matches no case", kind="false green", code=(2,), arguments=("--only", "typo")),
+    Row("L09", "the server was killed after the first run: promptfoo is green from its cache", "broke off|closed|reset|disconnect|cannot connect|no byte", wire("die"), kind="false green", code=(75,)),
+    Row("L10", "answers from a cache, and a latency limit: promptfoo says success", "cache", wire("cache"), kind="false green"),
+    Row("L11", "empty content and an assertion that something is not there: promptfoo says success", "content is empty", wire("empty"), asks=("greeting-nihao",), kind="false green"),
+    Row("L12", "every answer is cut, nobody asserts anything: promptfoo says success", "though the request sets no limit|expected 'stop'", server={"n_predict": 4}, asks=("no-limit",), kind="false green"),
+    Row("L13", "the reply names another model: promptfoo says success", "answered by model", wire("swap_model"), kind="false green"),
+    Row("L15", "80 errors of 100 are not in the denominator: the gate script of promptfoo's documents is green", "HTTP 500", wire("server_error", after=2, rate=0.8, seed=1), kind="false green"),
+    Row("L17", "an option that does not exist stands in promptfoo's documents", "No such option", kind="false green", code=(2,), arguments=("--fail-on-error",)),
+    Row("L19", "a failing case marked as flaky: deepeval ends with 0; here it is excused by name", "'!' is", wire("garbage", match="water boils"), kind="false green", profile={"excused": {"canary-water": "it is flaky"}}),
+    Row("L20", "the judge is unreachable (deepeval counts it; so do we)", "cosine cannot be computed", asks=("ticket-kettle-leak",), kind="false green", code=(75,), before=(), groups={"scenarios.tasks": "watch"}, profile={"similarity": {"model": "no-such-model"}}),
+    Row("L22", "`content: null` for every sample: lm_eval ends with 0 and a score of 0", "content is null", wire("null"), kind="false green"),
+    Row("L24", "a case that passes 4 times in 10 and is tried three times: green 11 times in 12", "'!' is", wire("garbage", rate=0.6), kind="false green"),
+    Row("L25", "401 to everything: promptfoo ends with 0", "key was refused", wire("unauthorized"), kind="false green", code=(75,)),
+    Row("L25-404", "404 to everything: promptfoo ends with 0", "is not served", wire("no_model"), kind="false green"),
+]  # fmt: skip
+"""Situations in which a widely used tool was measured to end green (the letter L and the number of that list)."""
+
+ALL = [*ROWS, *FALSE_GREENS, *HARMLESS]
 
 UNREPRODUCED = {
     "F50": "preemption under many long requests needs a full GPU; its look on the wire is `slow,arg=2,busy=3`, which only requests in flight together show (notebook 08)",

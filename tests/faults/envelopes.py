@@ -20,8 +20,6 @@ def _text(change: Callable[[str, random.Random], str]) -> Edit:
     def edit(reply: Envelope, dice: random.Random) -> None:
         message = _message(reply)
         message["content"] = change(message["content"], dice)
-        size = len(message["content"].encode()) // 3 + 1
-        reply["usage"] = {"prompt_tokens": 8, "completion_tokens": size, "total_tokens": 8 + size}
 
     return edit
 
@@ -44,7 +42,11 @@ def _usage(**changes: Any) -> Edit:
 WRONG: dict[str, Edit] = {
     "U+FFFD": _text(lambda text, dice: _put(text, "\ufffd", dice)),
     "mojibake": _text(lambda text, dice: text + " " + "你好，世界".encode().decode("latin-1")),
-    "special token": _text(lambda text, dice: _put(text, dice.choice(("<|im_end|>", "<|endoftext|>", "[/INST]", "<end_of_turn>", "<|eot_id|>")), dice)),
+    "special token": _text(
+        lambda text, dice: _put(
+            text, dice.choice(("<|im_end|>", "<|endoftext|>", "[/INST]", "<end_of_turn>", "<|eot_id|>")), dice
+        )
+    ),
     "thinking": _text(lambda text, dice: f"<think>\n{dice.choice(('Hm.', ''))}\n</think>\n\n{text}"),
     "role": _text(lambda text, dice: f"{dice.choice(('assistant', 'user', 'system'))}\n{text}"),
     "empty": _text(lambda text, dice: ""),
@@ -53,19 +55,29 @@ WRONG: dict[str, Edit] = {
     "reasoning": _reasoning,
     "no choices": lambda reply, dice: reply.update(choices=[]),
     "no finish": lambda reply, dice: reply["choices"][0].update(finish_reason=None),
-    "strange finish": lambda reply, dice: reply["choices"][0].update(finish_reason=dice.choice(("done", "eos", "abort", "error"))),
+    "strange finish": lambda reply, dice: reply["choices"][0].update(
+        finish_reason=dice.choice(("done", "eos", "abort", "error"))
+    ),
     "no usage": lambda reply, dice: reply.pop("usage"),
     "half a usage": lambda reply, dice: reply["usage"].pop(dice.choice(sorted(reply["usage"]))),
     "zero usage": _usage(prompt_tokens=0, completion_tokens=0, total_tokens=0),
-    "wrong sum": lambda reply, dice: reply["usage"].update(total_tokens=reply["usage"]["total_tokens"] + dice.choice((-1, 1, 100))),
+    "wrong sum": lambda reply, dice: reply["usage"].update(
+        total_tokens=reply["usage"]["total_tokens"] + dice.choice((-1, 1, 100))
+    ),
     "too many tokens": _usage(completion_tokens=99_999, total_tokens=100_007),
-    "other model": lambda reply, dice: reply.update(model=dice.choice(("other", reply["model"] + "-mini", reply["model"].upper()))),
+    "other model": lambda reply, dice: reply.update(
+        model=dice.choice(("other", reply["model"] + "-mini", reply["model"].upper()))
+    ),
     "error inside": lambda reply, dice: reply.update(error={"message": "engine died", "code": 500}),
     "old": lambda reply, dice: reply.update(created=1_700_000_000 + dice.randrange(9_999)),
 }
 HARMLESS: dict[str, Edit] = {
-    "unknown fields": lambda reply, dice: reply.update(system_fingerprint="fp", service_tier="default", timings={"x": 1}),
-    "usage details": lambda reply, dice: reply["usage"].update(prompt_tokens_details={"cached_tokens": 3}, completion_tokens_details=None),
+    "unknown fields": lambda reply, dice: reply.update(
+        system_fingerprint="fp", service_tier="default", timings={"x": 1}
+    ),
+    "usage details": lambda reply, dice: reply["usage"].update(
+        prompt_tokens_details={"cached_tokens": 3}, completion_tokens_details=None
+    ),
     "dated model": lambda reply, dice: reply.update(model=reply["model"] + "-2026-01-31"),
     "empty reasoning": lambda reply, dice: _message(reply).update(reasoning_content=None, refusal=None, tool_calls=[]),
     "trailing newline": _text(lambda text, dice: text + "\n" * dice.randrange(1, 3)),

@@ -78,11 +78,11 @@ def digest(row: Row) -> str:
     return hashlib.sha256(repr(row).encode()).hexdigest()[:12]
 
 
-def kept(path: Path = RESULTS) -> list[dict[str, Any]]:
+def kept(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def keep(result: Any, path: Path = RESULTS) -> None:
+def keep(result: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         file.write(json.dumps(asdict(result), ensure_ascii=False) + "\n")
@@ -91,7 +91,7 @@ def keep(result: Any, path: Path = RESULTS) -> None:
 def results(now: str | None = None) -> dict[str, Result]:
     """The newest result of each row as it stands in the catalogue; of the state `now` only, where one is named."""
     digests = {row.id: digest(row) for row in ALL}
-    found = [Result(**data) for data in kept()]
+    found = [Result(**data) for data in kept(RESULTS)]
     return {r.row: r for r in found if r.digest == digests.get(r.row) and now in (None, r.state)}
 
 
@@ -148,11 +148,12 @@ class Lab:
             project = self._new_project(scratch, [case.id for case in self._cases(row)], row.groups)
             project.edit_profile(limits=dict(row.limits))
             self._accept_before(row, project)
+            project.edit_profile(**{section: dict(values) for section, values in row.profile.items()})
             return project
         base = self.base_project()
         project = Project(scratch / "project")
         shutil.copytree(base.root, project.root, ignore=shutil.ignore_patterns("outputs"))
-        project.edit_profile(limits=dict(row.limits))
+        project.edit_profile(limits=dict(row.limits), **{k: dict(v) for k, v in row.profile.items()})
         return project
 
     def _accept_before(self, row: Row, project: Project) -> None:
@@ -182,7 +183,9 @@ class Lab:
         found = []
         for name in row.asks:
             own = [c for c in self._shipped if c.id == name]
-            own = own or [c for c in self._shipped if name in (c.group, c.notebook[:2]) and {"demo", "smoke"} & {*c.suites}]
+            own = own or [
+                c for c in self._shipped if name in (c.group, c.notebook[:2]) and {"demo", "smoke"} & {*c.suites}
+            ]
             if not own:
                 raise ValueError(f"{row.id}: no case or group {name!r}")
             found += own
@@ -207,8 +210,13 @@ def accept(project: Project, base_url: str) -> None:
 
 def judged(row: Row, done: Done, seconds: float, struck: int) -> Result:
     """The row's result, from what the command left behind."""
+    if done.code == 2:
+        return _refused(row, done, seconds)
     verdict = done.verdict
-    shown = [f"{change['part']} changed: {change['name']} was {change['was']}, is {change['now']}" for change in verdict["changes"]]
+    shown = [
+        f"{change['part']} changed: {change['name']} was {change['was']}, is {change['now']}"
+        for change in verdict["changes"]
+    ]
     reasons = [*verdict["reasons"][:SHOWN], *(s for s in shown if not any(s[:60] in r for r in verdict["reasons"]))]
     named = [bool(row.named) and re.search(row.named, reason, re.DOTALL) is not None for reason in reasons]
     return Result(
@@ -218,10 +226,30 @@ def judged(row: Row, done: Done, seconds: float, struck: int) -> Result:
     )  # fmt: skip
 
 
+def _refused(row: Row, done: Done, seconds: float) -> Result:
+    """Bad input: nothing was asked, so there is no verdict."""
+    said = [line.strip(" │") for line in done.err.splitlines() if line.strip(" │╭╮╰╯─")][-1:]
+    named = any(re.search(row.named, line) for line in said)
+    return Result(
+        row.id,
+        digest(row),
+        state(),
+        2,
+        "bad input",
+        said,
+        ["command line"],
+        2 in row.code,
+        named,
+        named,
+        round(seconds, 1),
+        0,
+    )
+
+
 def _caught_by(verdict: dict[str, Any]) -> list[str]:
     red = {group["group"] for group in verdict["groups"] if group["word"] != "PASS"}
-    found = [f"{f['notebook'][:2]} {f['check']}" for f in verdict["findings"] if f["outcome"] != "pass" and f["group"] in red]
+    found = [
+        f"{f['notebook'][:2]} {f['check']}" for f in verdict["findings"] if f["outcome"] != "pass" and f["group"] in red
+    ]
     changed = ["05 against the baseline"] if any("changed:" in reason for reason in verdict["reasons"]) else []
     return list(dict.fromkeys([*changed, *found]))[:4]
-
-

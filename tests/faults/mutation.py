@@ -56,9 +56,14 @@ def measure() -> dict[str, Score]:
     started = time.monotonic()
     found = scores(load_cases(ROOT / "params" / "cases"))
     OUTPUTS.mkdir(parents=True, exist_ok=True)
-    TABLE.write_text(json.dumps({"state": state(), "scores": {k: asdict(v) for k, v in found.items()}}, ensure_ascii=False))
+    TABLE.write_text(
+        json.dumps({"state": state(), "scores": {k: asdict(v) for k, v in found.items()}}, ensure_ascii=False)
+    )
     for name, score in sorted(found.items()):
-        print(f"{name:18} kills {score.killed} of {score.wrong}, refuses {score.alarms} of {score.harmless} harmless", flush=True)
+        print(
+            f"{name:18} kills {score.killed} of {score.wrong}, refuses {score.alarms} of {score.harmless} harmless",
+            flush=True,
+        )
         for told in (*score.survivors[:SHOWN], *score.false_alarms[:SHOWN]):
             print(f"    {told[:200]!r}")
     print(f"mutants: {time.monotonic() - started:.0f} s")
@@ -93,7 +98,9 @@ def _check(case: Case, name: str, raw: object, score: Score) -> None:
                 score.wrong_one(not passes(text), f"{case.id} bad: {text}")
 
 
-def _variations(mutators: list[Mutator], case: Case, params: object, good: str, dice: random.Random) -> Iterator[tuple[str, str]]:
+def _variations(
+    mutators: list[Mutator], case: Case, params: object, good: str, dice: random.Random
+) -> Iterator[tuple[str, str]]:
     for mutator in mutators:
         for text in mutator(case, params, good, dice):
             if text != good:

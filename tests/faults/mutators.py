@@ -21,9 +21,19 @@ HARMLESS: dict[str, list[Mutator]] = {}
 JSON_CHECKS = ("json_parses", "json_schema", "json_value", "keyword")
 CODE_CHECKS = ("identifiers_kept", "literals_kept", "same_syntax_tree")
 PROSE_CHECKS = ("contains_any", "facts", "no_live_facts", "not_degenerate", "rule_kept")
-ENGLISH = "The shop opens at nine in the morning and closes late, and everyone who lives nearby knows the old owner well."
+ENGLISH = (
+    "The shop opens at nine in the morning and closes late, and everyone who lives nearby knows the old owner well."
+)
 MANDARIN = "这家店早上九点开门，晚上很晚才关门，住在附近的人都认识那位年长的店主，他对每一位顾客都很客气。"
-TODAY = ("It is currently {n}°C outside.", "The price right now is ${n}.50.", "Today is Monday, May {d}.", "现在的气温是{n}℃。", "It's {d}:30 pm right now.", "昨晚的比分是{d}比2。")
+ITEM = re.compile(r"\s*(?:[-*+•]|\d+[.)、])\s*")
+TODAY = (
+    "It is currently {n}°C outside.",
+    "The price right now is ${n}.50.",
+    "Today is Monday, May {d}.",
+    "现在的气温是{n}℃。",
+    "It's {d}:30 pm right now.",
+    "昨晚的比分是{d}比2。",
+)
 
 
 def wrong(*checks: str) -> Callable[[Mutator], Mutator]:
@@ -82,7 +92,15 @@ def _violations(rule: dict[str, Any], dice: random.Random) -> Iterator[Any]:
     """Values that the rule of one property forbids."""
     kind = rule.get("type")
     if isinstance(kind, str):
-        yield {"string": 7, "integer": "seven", "number": "seven", "boolean": "yes", "array": {}, "object": [], "null": 0}[kind]
+        yield {
+            "string": 7,
+            "integer": "seven",
+            "number": "seven",
+            "boolean": "yes",
+            "array": {},
+            "object": [],
+            "null": 0,
+        }[kind]
     if "enum" in rule:
         yield f"{rule['enum'][0]}{dice.choice('xyz')}"
     if "const" in rule:
@@ -136,7 +154,9 @@ def means_another(case: Case, params: Any, good: str, dice: random.Random) -> It
     yield _changed(value, (), lambda o: o.pop(name))
     if params.equals is not None:
         old = params.equals
-        yield _changed(value, (), lambda o: o.update({name: f"{old}{dice.choice('xyz')}" if isinstance(old, str) else str(old)}))
+        yield _changed(
+            value, (), lambda o: o.update({name: f"{old}{dice.choice('xyz')}" if isinstance(old, str) else str(old)})
+        )
         yield _changed(value, (), lambda o: o.update({name: [old]}))
     if params.min_chars:
         yield _changed(value, (), lambda o: o.update({name: str(o[name])[: params.min_chars - 1]}))
@@ -146,7 +166,17 @@ def means_another(case: Case, params: Any, good: str, dice: random.Random) -> It
 # --- words, lengths, facts -----------------------------------------------------------------------------------
 
 
-@harmless("length_chars", "contains_none", "list_items", "markdown_table", "lines_kept", "todos", "regex", *PROSE_CHECKS, *CODE_CHECKS)
+@harmless(
+    "length_chars",
+    "contains_none",
+    "list_items",
+    "markdown_table",
+    "lines_kept",
+    "todos",
+    "regex",
+    *PROSE_CHECKS,
+    *CODE_CHECKS,
+)
 def framed_by_space(case: Case, params: Any, good: str, dice: random.Random) -> Iterator[str]:
     yield f"\n\n{good}"
     yield f"{good}{' ' * dice.randrange(1, 4)}\n"
@@ -154,9 +184,15 @@ def framed_by_space(case: Case, params: Any, good: str, dice: random.Random) -> 
 
 @harmless("contains_any", "facts", "not_degenerate", "rule_kept", "contains_none")
 def kindly_closed(case: Case, params: Any, good: str, dice: random.Random) -> Iterator[str]:
+    if getattr(params, "ends", None):
+        return
     chinese = sum("\u4e00" <= c <= "\u9fff" for c in good) > len(good) / 4
     if chinese:
-        yield good + dice.choice(("希望啲資料幫到你。",) if "rule" in case.id or "memory" in case.id else ("希望对您有所帮助。", "祝您一切顺利。"))
+        yield good + dice.choice(
+            ("希望啲資料幫到你。",)
+            if "rule" in case.id or "memory" in case.id
+            else ("希望对您有所帮助。", "祝您一切顺利。")
+        )
     else:
         yield good + dice.choice((" I hope this helps.", " Let me know what else you need."))
 
@@ -186,7 +222,11 @@ def with_a_word(case: Case, params: Any, good: str, dice: random.Random) -> Iter
 
 @wrong("regex")
 def without_the_pattern(case: Case, params: Any, good: str, dice: random.Random) -> Iterator[str]:
-    yield re.sub(params, "", good)
+    text = good
+    while re.search(params, text) and text:
+        text = re.sub(params, "", text)
+    if not re.search(params, text):  # a pattern of what must not stand there cannot be taken out
+        yield text
 
 
 @wrong("facts")
@@ -226,9 +266,28 @@ def states_this_moment(case: Case, params: Any, good: str, dice: random.Random) 
 
 @wrong("not_degenerate")
 def no_language(case: Case, params: Any, good: str, dice: random.Random) -> Iterator[str]:
-    scripts = "the ing 的 是 ных στα の ます 한다 في में ქართ ไทย }); ::= ▁▁".split()
+    scripts = [
+        "the",
+        "ing",
+        "的",
+        "是",
+        "ных",
+        "στα",
+        "の",
+        "ます",
+        "한다",
+        "في",
+        "में",
+        "ქართ",
+        "ไทย",
+        "});",
+        "::=",
+        "▁▁",
+    ]
     yield dice.choice("!?0的 a.,") * dice.randrange(40, 200)
-    yield (" ".join(dice.sample(good.split() or [good], min(3, len(good.split() or [good])))) + " again ") * dice.randrange(12, 30)
+    yield (
+        " ".join(dice.sample(good.split() or [good], min(3, len(good.split() or [good])))) + " again "
+    ) * dice.randrange(12, 30)
     yield good + "".join(dice.choices(scripts, k=120))
     yield good + "\n" * dice.randrange(60, 90) + "."
 
@@ -238,6 +297,14 @@ def another_language(case: Case, params: Any, good: str, dice: random.Random) ->
     if params.where == "prose":
         yield ENGLISH if params.is_ != "en" else MANDARIN
         yield f"{ENGLISH if params.is_ != 'en' else MANDARIN} " * 3 + good[:12]
+
+
+@harmless("language")
+def with_terms_or_code(case: Case, params: Any, good: str, dice: random.Random) -> Iterator[str]:
+    yield f"{good}\n"
+    if params.where == "prose":
+        yield f"{good}\n\n```python\nvalue = read_table('orders', limit={dice.randrange(9)})\n```"
+        yield f"{good} {good}"
 
 
 @wrong("rule_kept")
@@ -252,14 +319,15 @@ def in_mandarin(case: Case, params: Any, good: str, dice: random.Random) -> Iter
 @wrong("list_items")
 def items_lost_or_added(case: Case, params: Any, good: str, dice: random.Random) -> Iterator[str]:
     lines = good.splitlines()
-    yield "\n".join(lines[:-1])
-    yield f"{good}\n{lines[-1]}"
-    yield ", ".join(line.lstrip("-*•0123456789.、) ") for line in lines)
+    items = [n for n, line in enumerate(lines) if ITEM.match(line)]
+    yield "\n".join(line for n, line in enumerate(lines) if n != dice.choice(items))
+    yield f"{good}\n{lines[dice.choice(items)]}"
+    yield ", ".join(ITEM.sub("", line) for line in lines)
 
 
 @harmless("list_items")
 def other_markers(case: Case, params: Any, good: str, dice: random.Random) -> Iterator[str]:
-    bare = [re.sub(r"^\s*(?:[-*+•]|\d+[.)、])\s*", "", line) for line in good.splitlines()]
+    bare = [ITEM.sub("", line) for line in good.splitlines() if ITEM.match(line)]
     if len(bare) == params.count:
         yield "\n".join(f"{dice.choice('-*+')} {line}" for line in bare)
         yield "\n\n".join(f"{n}) {line}" for n, line in enumerate(bare, 1))
@@ -290,7 +358,13 @@ def log_changed(case: Case, params: Any, good: str, dice: random.Random) -> Iter
         spots = [m for m in re.finditer(r"\d", line)]
         spot = dice.choice(spots)
         other = line[: spot.start()] + str((int(spot[0]) + 1) % 10) + line[spot.end() :]
-        yield good.replace(line[:24], other[:24]) if spot.start() < 24 else good.replace(line.split()[3], other.split()[3]) if line.split()[3] != other.split()[3] else good.replace(line[:24], "")
+        yield (
+            good.replace(line[:24], other[:24])
+            if spot.start() < 24
+            else good.replace(line.split()[3], other.split()[3])
+            if line.split()[3] != other.split()[3]
+            else good.replace(line[:24], "")
+        )
         yield "\n".join(part for part in good.splitlines() if line[:19] not in part) or "nothing"
 
 
@@ -315,7 +389,12 @@ def todos_spoiled(case: Case, params: Any, good: str, dice: random.Random) -> It
 @wrong("identifiers_kept")
 def renamed(case: Case, params: Any, good: str, dice: random.Random) -> Iterator[str]:
     for name in _identifiers(params):
-        for other in (name + "s", name[:-1] + "x", name.upper() if name != name.upper() else name.lower(), re.sub(r"_(\w)", lambda m: m[1].upper(), name)):
+        for other in (
+            name + "s",
+            name[:-1] + "x",
+            name.upper() if name != name.upper() else name.lower(),
+            re.sub(r"_(\w)", lambda m: m[1].upper(), name),
+        ):
             if other != name:
                 yield re.sub(rf"(?<![A-Za-z0-9_]){re.escape(name)}(?![A-Za-z0-9_])", other, good)
 
@@ -335,7 +414,11 @@ def code_changed(case: Case, params: Any, good: str, dice: random.Random) -> Ite
     if names:
         name = dice.choice(names)
         yield re.sub(rf"\b{re.escape(name)}\b", name + "2", good)
-    yield re.sub(r"return .*", "return None", good) if "return " in good and "return None" not in good else good.replace("=", "= not ", 1)
+    yield (
+        re.sub(r"return .*", "return None", good)
+        if "return " in good and "return None" not in good
+        else good.replace("=", "= not ", 1)
+    )
     yield re.sub(r"(?m)^(def .*)$", r"\1\n    pass", good) if "def " in good else "print(1)"
 
 
@@ -343,7 +426,11 @@ def code_changed(case: Case, params: Any, good: str, dice: random.Random) -> Ite
 def code_framed(case: Case, params: Any, good: str, dice: random.Random) -> Iterator[str]:
     fenced = good if "```" in good else f"```python\n{good}\n```"
     yield f"Here is the code:\n\n{fenced}\n"
-    yield re.sub(r"(?m)^(\s*def .*)$", r"# a remark\n\1", fenced, count=1) if not re.search(r"(?m)^\s+def", fenced) else fenced
+    yield (
+        re.sub(r"(?m)^(\s*def .*)$", r"# a remark\n\1", fenced, count=1)
+        if not re.search(r"(?m)^\s+def", fenced)
+        else fenced
+    )
 
 
 def _identifiers(params: Any) -> list[str]:
@@ -351,7 +438,9 @@ def _identifiers(params: Any) -> list[str]:
         return params
     tree = ast.parse(params.code)
     found = [n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef)]
-    return found + [a.arg for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) for a in n.args.args if a.arg != "self"]
+    return found + [
+        a.arg for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) for a in n.args.args if a.arg != "self"
+    ]
 
 
 def _literals(code: str) -> list[str]:

@@ -75,10 +75,21 @@ def measure(runs: int) -> int:
             started = time.monotonic()
             ran = ask(project, warm)
             verdict = ran.verdict
-            quiet = Quiet(now, number, cache, in_flight, verdict["verdict"], verdict["reason"], round(time.monotonic() - started, 1))
+            quiet = Quiet(
+                now,
+                number,
+                cache,
+                in_flight,
+                verdict["verdict"],
+                verdict["reason"],
+                round(time.monotonic() - started, 1),
+            )
             keep(quiet, RUNS)
             done.append(quiet)
-            print(f"quiet {number + 1}/{runs}: {cache}, {in_flight} in flight: {quiet.verdict} in {quiet.seconds:.0f} s {quiet.reason[:120]}", flush=True)
+            print(
+                f"quiet {number + 1}/{runs}: {cache}, {in_flight} in flight: {quiet.verdict} in {quiet.seconds:.0f} s {quiet.reason[:120]}",
+                flush=True,
+            )
     print(told(done))
     return sum(run.verdict != "PASS" for run in done)
 

@@ -64,13 +64,22 @@ def measure(runs: int) -> None:
     now = state()
     project = with_baseline(OUTPUTS / now / "smoke")
     have = {(s.fault, round(s.rate, 4), s.seed) for s in measured() if s.state == now}
-    todo = [(fault, rate, seed) for seed in range(1, runs + 1) for rate in RATES for fault in FAULTS if (fault.name, round(rate, 4), seed) not in have]
+    todo = [
+        (fault, rate, seed)
+        for seed in range(1, runs + 1)
+        for rate in RATES
+        for fault in FAULTS
+        if (fault.name, round(rate, 4), seed) not in have
+    ]
     with ExitStack() as stack:
         url = stack.enter_context(embedded_server(OUTPUTS / now / "rates.log")) if todo else ""
         for number, (fault, rate, seed) in enumerate(todo, 1):
             struck = _run(project, url, replace(fault, rate=rate, seed=seed), now)
             keep(struck, RUNS)
-            print(f"rates {number}/{len(todo)}: {fault.name} at {rate:.2f}, seed {seed}: struck {struck.struck} of {struck.touched}: {struck.verdict} {struck.reason[:100]}", flush=True)
+            print(
+                f"rates {number}/{len(todo)}: {fault.name} at {rate:.2f}, seed {seed}: struck {struck.struck} of {struck.touched}: {struck.verdict} {struck.reason[:100]}",
+                flush=True,
+            )
 
 
 def _run(project: Project, url: str, fault: Fault, now: str) -> Struck:
@@ -80,7 +89,17 @@ def _run(project: Project, url: str, fault: Fault, now: str) -> Struck:
         shutil.copytree(project.root, copy.root, ignore=shutil.ignore_patterns("outputs"))
         verdict = ask(copy, proxy.base_url).verdict
         [touched] = proxy.fitted
-    return Struck(now, fault.name, fault.rate, fault.seed, verdict["verdict"], verdict["reason"], proxy.faulted, touched, round(time.monotonic() - started, 1))
+    return Struck(
+        now,
+        fault.name,
+        fault.rate,
+        fault.seed,
+        verdict["verdict"],
+        verdict["reason"],
+        proxy.faulted,
+        touched,
+        round(time.monotonic() - started, 1),
+    )
 
 
 def measured() -> list[Struck]:
@@ -97,5 +116,14 @@ def table(done: list[Struck]) -> list[list[str]]:
     for (fault, rate), runs in sorted(grouped.items()):
         touched, seen = min(run.touched for run in runs), sum(run.seen for run in runs)
         low, high = wilson(seen, len(runs))
-        lines.append([f"`{fault}`", f"1 in {round(1 / rate)}", str(touched), f"{1 - (1 - rate) ** touched:.1%}", f"{seen} of {len(runs)} ({low:.0%} to {high:.0%})", ", ".join(str(run.seed) for run in runs)])
+        lines.append(
+            [
+                f"`{fault}`",
+                f"1 in {round(1 / rate)}",
+                str(touched),
+                f"{1 - (1 - rate) ** touched:.1%}",
+                f"{seen} of {len(runs)} ({low:.0%} to {high:.0%})",
+                ", ".join(str(run.seed) for run in runs),
+            ]
+        )
     return lines

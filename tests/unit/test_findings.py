@@ -260,3 +260,18 @@ def test_a_notebook_alone_is_as_blind_as_the_run(tmp_path: Path, passed: int) ->
 def test_judging_is_a_function_of_the_folder(tmp_path: Path) -> None:
     run = two_notebooks(tmp_path, 3, 2)
     assert judge(run) == judge(Run(run.path)) and judge(run, "01_x") == judge(Run(run.path), "01_x")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("Hello!", None),
+        ("", "the plain request after it was not answered: empty content"),
+        ("!" * 32, "the plain request after it was answered with noise: '!' is 32 of 32 characters"),
+        ("Hel<|im_end|>lo", "the plain request after it broke the contract: special token"),
+    ],
+)
+def test_the_plain_request_afterwards_keeps_the_contract_too(tmp_path: Path, text: str, reason: str | None) -> None:
+    hard = case("a", canary=True, expect=[{"length_chars": {"min": 1}}])
+    found = said(tmp_path, [hard], ready(), answered("a"), answered("a/canary", text, kind="canary"))["a.contract"]
+    assert (found.outcome, (reason or "") in found.reason) == ("fail" if reason else "pass", True), found.reason
