@@ -17,7 +17,8 @@ Kind = Literal["fault", "harmless", "false green"]
 
 TALK = ("greeting-nihao", "stream-equals-plain-english", "max-tokens-5", "canary-water", "canary-turns")
 START = ("model-served", "token-counts", "fresh-answers", *TALK)
-FINGERPRINT = ("fingerprint.tokens", "fingerprint.logprobs", "fingerprint.defaults", "token-counts")
+FINGERPRINT = ("fingerprint.tokens", "token-counts", "first-token-x", "first-token-capital", "first-token-code", "greedy-boat", "greedy-rain")
+SAMPLES = (*FINGERPRINT, "fingerprint.defaults")
 ENFORCED = ("structured.enforced",)
 NEEDLES = ("needle-1k-single-50", "needle-1k-single-75", "needle-1k-single-100")
 TEMPLATE = "{%% for m in messages %%}%s{%% endfor %%}"
@@ -113,11 +114,11 @@ ROWS = [
     Row("F16", "the answer stands in reasoning_content", "reasoning field", wire("reasoning")),
     Row("F16-vllm", "the answer stands in reasoning", "reasoning field", wire("reasoning", arg="reasoning")),
     Row("F17", "thinking eats all tokens", "reasoning field", wire("overthink")),
-    Row("F18", "another default temperature, greedy answers alike", "sampling defaults changed", server={"sampling.temp": 2.0}, asks=FINGERPRINT, fast=True),
-    Row("F18-penalty", "a repetition penalty by default", "sampling defaults changed", server={"sampling.penalty_repeat": 2.0}, asks=FINGERPRINT),
+    Row("F18", "another default temperature, greedy answers alike", "sampling defaults changed", server={"sampling.temp": 2.0}, asks=SAMPLES, fast=True),
+    Row("F18-penalty", "a repetition penalty by default", "sampling defaults changed", server={"sampling.penalty_repeat": 2.0}, asks=SAMPLES),
     Row("F18-forced", "every request is sampled at temperature 2", "sampling|differ already", wire("force_temp"), asks=FINGERPRINT),
     Row("F19", "seed is not honoured", "seed is not honoured", wire("drop_field", arg="seed"), asks=("seed", "greeting-nihao"), fast=True),
-    Row("F20", "greedy answers vary (1 of 3 is sampled)", "sampling defaults|weights or precision|differ", wire("force_temp", rate=1 / 3, arg=1.0), asks=(*FINGERPRINT, "stream-equals-plain-english", "stream-equals-plain-chinese"), code=(1, 3)),
+    Row("F20", "greedy answers vary (1 of 3 is sampled)", "sampling defaults|weights or precision|differ", wire("force_temp", rate=1 / 3, arg=1.0), asks=(*SAMPLES, "stream-equals-plain-english", "stream-equals-plain-chinese"), code=(1, 3)),
     Row("F21", "a low default of max_tokens", "though the request sets no limit|sampling defaults", server={"n_predict": 8}, asks=("no-limit", "greeting-nihao", *FINGERPRINT)),
     Row("F22", "finish_reason is always stop", "finish_reason is 'stop', expected 'length'", wire("finish")),
     Row("F22-missing", "finish_reason is missing", "no finish_reason", wire("finish_missing")),
@@ -172,7 +173,7 @@ ROWS = [
     Row("F60", "a name that is not served is answered", "vLLM answers 404", (Fault("reply", path="/version", arg='{"version": "0.9.1"}'), Fault("missing", path="/props")), asks=("wrong-model-name",), before=(Fault("reply", path="/version", arg='{"version": "0.9.1"}'), Fault("missing", path="/props"), Fault("no_model", match="gatebook-no-such-model"))),
     Row("F60-name", "the reply names another model", "answered by model", wire("swap_model")),
     Row("F61", "the model is not served under its name", "is not served", wire("no_model")),
-    Row("F62", "the adapter is accepted and the base answers", "weights or precision changed", asks=("fingerprint.logprobs", "token-counts"), before={"lora": True}),
+    Row("F62", "the adapter is accepted and the base answers", "weights or precision changed", asks=FINGERPRINT, before={"lora": True}),
     Row("F63", "a stronger quantisation under the same name", "weights or precision changed", server={"weights": "coarser"}, asks=FINGERPRINT),
     Row("F63-weights", "other weights of the same size and name", "weights or precision changed", server={"weights": "other_layer"}, asks=FINGERPRINT, fast=True),
     Row("F64", "4 MiB of the file are zero", "weights or precision changed", server={"weights": "zeroed"}, asks=FINGERPRINT),

@@ -128,12 +128,13 @@ class Lab:
         with self._lock:
             root = self.folder / "base"
             made = Project(root / "project")
-            if not (root / "ready").exists():
+            ready = root / "ready.json"
+            if not (ready.exists() and {*self._asked} <= {*json.loads(ready.read_text())}):
                 shutil.rmtree(root, ignore_errors=True)
                 root.mkdir(parents=True)
                 made = self._new_project(root, self._asked, {})
                 accept(made, self.healthy())
-                (root / "ready").touch()
+                ready.write_text(json.dumps(self._asked))
             return made
 
     def healthy(self) -> str:

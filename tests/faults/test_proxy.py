@@ -470,6 +470,13 @@ def struck(proxy: FaultProxy, asked: list[Any]) -> list[bool]:
         (Fault("garbage", match="中文"), [False, False, True, True]),
         (Fault("garbage", path="/v1/completions"), [False, False, False, False]),
         (Fault("garbage", rate=0.0), [False, False, False, False]),
+        (Fault("garbage", every=3), [True, False, False, True]),
+        (Fault("garbage", every=2, after=1), [False, True, False, True]),
+        (Fault("garbage", has="stop"), [True, True, True, True]),
+        (Fault("garbage", has="logprobs"), [False, False, False, False]),
+        (Fault("garbage", turns=2), [True, True, False, False]),
+        (Fault("garbage", longer=200), [True, True, False, False]),
+        (Fault("garbage", busy=1), [False, False, False, False]),
     ],
     ids=repr,
 )
@@ -478,6 +485,37 @@ def test_when_a_fault_strikes(upstream: Upstream, fault: Fault, expected: list[b
     with FaultProxy(upstream.url, [fault]) as proxy:
         assert struck(proxy, asked) == expected
     assert proxy.faulted == sum(expected)
+
+
+@pytest.mark.parametrize(
+    ("condition", "struck_beside"), [({"busy": 1}, True), ({"beside": "wait"}, True), ({"beside": "zebra"}, False)]
+)
+def test_faults_under_load_and_beside_a_neighbour(
+    upstream: Upstream, condition: dict[str, Any], struck_beside: bool
+) -> None:
+    body = BODY | {"stream": True, "messages": [{"role": "user", "content": "wait"}]}
+    with (
+        FaultProxy(upstream.url, [Fault("garbage", **condition)]) as proxy,
+        httpx.Client(trust_env=False, verify=False) as client,
+    ):
+        upstream.go_on.clear()
+        with client.stream("POST", proxy.base_url + "/chat/completions", json=body) as neighbour:
+            pieces = neighbour.iter_text()
+            next(pieces)  # it is in flight, and waits for its end
+            beside = ask(proxy.base_url, question="And you?")
+            upstream.go_on.set()
+            assert "!!!!" not in "".join(pieces)
+        alone = ask(proxy.base_url, question="And now?")
+    assert (set(beside.content) == {"!"}) == struck_beside
+    assert alone.content == TEXT
+
+
+def test_an_answer_is_that_of_the_request_before(upstream: Upstream) -> None:
+    with FaultProxy(upstream.url, ["previous"]) as proxy:
+        answers = [
+            ask(proxy.base_url, stream, question=q) for q, stream in (("fox", True), ("中文", True), ("fox", False))
+        ]
+    assert [answer.content for answer in answers] == [TEXT, TEXT, CHINESE]
 
 
 def test_rate_is_seeded(upstream: Upstream) -> None:
