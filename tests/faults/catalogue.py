@@ -17,7 +17,15 @@ Kind = Literal["fault", "harmless", "false green"]
 
 TALK = ("greeting-nihao", "stream-equals-plain-english", "max-tokens-5", "canary-water", "canary-turns")
 START = ("model-served", "token-counts", "fresh-answers", *TALK)
-FINGERPRINT = ("fingerprint.tokens", "token-counts", "first-token-x", "first-token-capital", "first-token-code", "greedy-boat", "greedy-rain")
+FINGERPRINT = (
+    "fingerprint.tokens",
+    "token-counts",
+    "first-token-x",
+    "first-token-capital",
+    "first-token-code",
+    "greedy-boat",
+    "greedy-rain",
+)
 SAMPLES = (*FINGERPRINT, "fingerprint.defaults")
 ENFORCED = ("structured.enforced",)
 NEEDLES = ("needle-1k-single-50", "needle-1k-single-75", "needle-1k-single-100")

@@ -275,3 +275,17 @@ def test_the_plain_request_afterwards_keeps_the_contract_too(tmp_path: Path, tex
     hard = case("a", canary=True, expect=[{"length_chars": {"min": 1}}])
     found = said(tmp_path, [hard], ready(), answered("a"), answered("a/canary", text, kind="canary"))["a.contract"]
     assert (found.outcome, (reason or "") in found.reason) == ("fail" if reason else "pass", True), found.reason
+
+
+def test_a_request_that_kills_the_server_fails_though_the_rest_of_its_case_was_never_asked(tmp_path: Path) -> None:
+    two = case("a", asks=[{"name": "x"}, {"name": "y"}])
+    stop = Exchange(
+        kind="stop", key="stop/0", at="2026-01-01T00:00:00.000+00:00", detail="the server stopped answering at a/x"
+    )
+    found = said(tmp_path, [case("b"), two, case("c")], ready(), answered("b"), broken("a/x"), stop)
+    assert {i: f.outcome for i, f in found.items() if i[0] in "ac"} == {
+        "a.contract": "fail",
+        "a.answered": "fail",
+        "c.recorded": "not_measured",
+    }
+    assert "the server had answered before" in found["a.answered"].reason

@@ -96,6 +96,14 @@ class _Judge:
     def _case(self, case: Case) -> Iterator[Finding]:
         contract = contract_group(case.group)
         missing = [ask.name for ask in case.requests() if f"{case.id}/{ask.name}" not in self._by_key]
+        asked = [self._reply(case, ask) for ask in case.requests() if ask.name not in missing]
+        if missing and self._stops and (broke := [r for r in asked if self._broke(case, r)]):
+            for group, check in (
+                (contract, "contract"),
+                (case.group, "answered"),
+            ):  # the rest was not asked because of it
+                yield self._finding(case.id, case.id, group, check, Result(*self._blame(broke[0].exchange)))
+            return
         if missing:
             why = Result("not_measured", self._stops[-1]) if self._stops else Result(
                 "error", f"no record of {', '.join(missing)}: expected, but never asked or lost"
@@ -105,7 +113,7 @@ class _Judge:
         replies = [self._reply(case, ask) for ask in case.requests()]
         skipped = [r.exchange.detail for r in replies if r.exchange.kind == "skip"]
         replies = [r for r in replies if r.exchange.kind != "skip"]
-        broken = [r for r in replies if r.exchange.fault and not (case.negative and r.refused)]
+        broken = [r for r in replies if self._broke(case, r)]
         chats = [r for r in replies if r.ask.path is None]
         if chats:
             yield self._finding(case.id, case.id, contract, "contract", self._contract(case, chats, broken))
@@ -128,6 +136,10 @@ class _Judge:
         canary = self._by_key.get(f"{case.id}/canary")
         evidence = Evidence(case, replies, self._identity, self._profile, self._cosines, canary=canary)
         yield from self._expected(evidence)
+
+    @staticmethod
+    def _broke(case: Case, reply: Reply) -> bool:
+        return bool(reply.exchange.fault) and not (case.negative and reply.refused)
 
     def _reply(self, case: Case, ask: Ask) -> Reply:
         return Reply(ask, self._by_key[f"{case.id}/{ask.name}"], self._identity.engine)

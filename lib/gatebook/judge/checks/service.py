@@ -213,7 +213,9 @@ def seed_honoured(evidence: Evidence, params: Seeds) -> Result:
         return Result("fail", f"the seed is not honoured: {said}", different, 1, "answers")
     if other == same[0]:
         return Result("not_measured", f"another seed gives the same answer, so nothing is shown: {other[:40]!r}")
-    return Result("pass", f"{len(same)} requests with one seed say the same, another seed another thing", 1, 1, "answers")
+    return Result(
+        "pass", f"{len(same)} requests with one seed say the same, another seed another thing", 1, 1, "answers"
+    )
 
 
 @check("distinct_ids", Literal[True], judges_text=False)
