@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from copy import deepcopy
 from typing import Any
 
+from gatebook.judge.mutants import mutants
 from gatebook.plan.cases import Case
 
 Mutator = Callable[[Case, Any, str, random.Random], Iterator[str]]
@@ -25,8 +26,14 @@ ENGLISH = (
     "The shop opens at nine in the morning and closes late, and everyone who lives nearby knows the old owner well."
 )
 MANDARIN = "这家店早上九点开门，晚上很晚才关门，住在附近的人都认识那位年长的店主，他对每一位顾客都很客气。"
+LOOKALIKES = str.maketrans("aeopc", "аеорс")
+"""Cyrillic letters that look Latin."""
 ITEM = re.compile(r"\s*(?:[-*+•]|\d+[.)、])\s*")
 TODAY = (
+    "Right now it's {n} degrees.",
+    "目前股价是{n}.2元。",
+    "今天是5月{d}日，星期三。",
+    "The match ended {d}-2 last night.",
     "It is currently {n}°C outside.",
     "The price right now is ${n}.50.",
     "Today is Monday, May {d}.",
@@ -63,6 +70,10 @@ def not_json(case: Case, params: Any, good: str, dice: random.Random) -> Iterato
     yield "Here is the JSON: " + good
     yield f"```json\n{good}\n```"
     yield good.replace('"', "'")
+    yield "\ufeff" + good
+    yield good + " // done"
+    yield good.rstrip("}]") + "," + good[len(good.rstrip("}]")) :]
+    yield "“" + good[1:]
 
 
 @harmless(*JSON_CHECKS)
@@ -256,6 +267,16 @@ def _without(text: str, fact: Any) -> str:
     return text
 
 
+@wrong("facts")
+def a_word_against_the_facts(case: Case, params: Any, good: str, dice: random.Random) -> Iterator[str]:
+    """A number of the required facts changed, or the statement denied (judge/mutants.py)."""
+    known = {wording for fact in params.required for wording in ([fact] if isinstance(fact, str) else fact)}
+    for mutant in mutants(good, [], []):
+        lost = [n for n in re.findall(r"\d+", good) if n not in re.findall(r"\d+", mutant.text)]
+        if mutant.kind == "number" and any(n in known for n in lost):
+            yield mutant.text
+
+
 @wrong("no_live_facts")
 def states_this_moment(case: Case, params: Any, good: str, dice: random.Random) -> Iterator[str]:
     for pattern in TODAY:
@@ -290,6 +311,13 @@ def no_language(case: Case, params: Any, good: str, dice: random.Random) -> Iter
     ) * dice.randrange(12, 30)
     yield good + "".join(dice.choices(scripts, k=120))
     yield good + "\n" * dice.randrange(60, 90) + "."
+    yield (
+        good
+        + " "
+        + dice.choice(("I am here to help you today. ", "我很高兴为您服务。", "Yes, and then "))
+        * dice.randrange(16, 40)
+    )
+    yield "".join(dice.choice("的一是不了人我在有他这") for _ in range(4)) * 40
 
 
 @wrong("language")
@@ -297,6 +325,13 @@ def another_language(case: Case, params: Any, good: str, dice: random.Random) ->
     if params.where == "prose":
         yield ENGLISH if params.is_ != "en" else MANDARIN
         yield f"{ENGLISH if params.is_ != 'en' else MANDARIN} " * 3 + good[:12]
+
+
+@wrong("language")
+def half_in_another(case: Case, params: Any, good: str, dice: random.Random) -> Iterator[str]:
+    """vllm-ascend#10405: the answer changes its language on the way."""
+    if params.where == "prose" and params.is_ in ("zh", "ja", "ko", "yue"):
+        yield good + " " + ENGLISH * (1 + len(good) // 20)
 
 
 @harmless("language")
@@ -366,6 +401,10 @@ def log_changed(case: Case, params: Any, good: str, dice: random.Random) -> Iter
             else good.replace(line[:24], "")
         )
         yield "\n".join(part for part in good.splitlines() if line[:19] not in part) or "nothing"
+        for level, word in (("ERROR", "错误"), ("WARN", "警告"), ("INFO", "信息")):
+            if f" {level} " in line:
+                yield good.replace(f" {level} ", f" {word} ")
+        yield good.replace(line[:10], line[:10].replace("-", "/"))
 
 
 @wrong("todos")
@@ -391,6 +430,9 @@ def renamed(case: Case, params: Any, good: str, dice: random.Random) -> Iterator
     for name in _identifiers(params):
         for other in (
             name + "s",
+            name.translate(LOOKALIKES),
+            name.replace("_", "\\_"),
+            name.replace("_", " "),
             name[:-1] + "x",
             name.upper() if name != name.upper() else name.lower(),
             re.sub(r"_(\w)", lambda m: m[1].upper(), name),
@@ -406,6 +448,7 @@ def literal_changed(case: Case, params: Any, good: str, dice: random.Random) -> 
             at = dice.randrange(len(literal))
             yield good.replace(literal, literal[:at] + "~" + literal[at + 1 :])
             yield good.replace(literal, literal + " ")
+            yield good.replace(f'"{literal}"', f"“{literal}”").replace(f"'{literal}'", f"“{literal}”")
 
 
 @wrong("same_syntax_tree")

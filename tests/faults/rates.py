@@ -27,14 +27,11 @@ RATES = (1 / 3, 1 / 10)
 FAULTS = (
     Fault("garbage"),
     Fault("empty"),
-    Fault("think"),
     Fault("no_end"),
     Fault("server_error"),
     Fault("finish"),
     Fault("strip_format", has="response_format"),
     Fault("force_temp", arg=1.0),
-    Fault("usage_wrong"),
-    Fault("drop_system", match='"system"'),
 )
 
 

@@ -143,7 +143,7 @@ def _harmless(have: dict[str, Result]) -> str:
 def _rates() -> str:
     done = rates.measured()
     if not done:
-        return "Not measured yet: `python -m tests.faults --rates 5`."
+        return "Not measured yet: `python -m tests.faults --rates 3`."
     head = [
         "fault",
         "strikes",
