@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from tests.faults.proxy import Fault
@@ -37,6 +38,7 @@ NO_SYSTEM = (
     TEMPLATE % "{% if m['role'] != 'system' %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endif %}"
     + "<|im_start|>assistant\n"
 )
+SHORT = {"request_deadline_s": 20, "ready_deadline_s": 5}
 CHINESE = "您好，退款会在三个工作日之内退回到您原来的支付账户，请您放心，谢谢您的耐心等待。"
 
 
@@ -95,6 +97,12 @@ def _short(value: Any) -> str:
 def wire(name: str, **more: Any) -> tuple[Fault, ...]:
     return (Fault(name, **more),)
 
+
+UNDER_LOAD = [
+    Row("F52-load", "answers are swapped between users under load only", "wrong asker|without the word", wire("previous", busy=1), asks=("08",), before=()),
+    Row("F32-load", "a structured request spoils its neighbours", "'!' is", wire("garbage", beside="response_format"), asks=("08",), before=()),
+] if (Path(__file__).parents[2] / "notebooks" / "08_load.ipynb").exists() else []  # fmt: skip
+"""Needs requests in flight together."""
 
 ROWS = [
     # --- broken or degenerate text
@@ -163,13 +171,14 @@ ROWS = [
     Row("F44", "static rope scaling on short texts", "weights or precision changed|rope", server={"rope_freq_scale": 0.25}, asks=FINGERPRINT),
     Row("F45", "endless generation: no end token, the context shifts", "no complete reply within|no limit|ignore_eos", server={"sampling.ignore_eos": True, "ctx_shift": True, "n_ctx": 1024, "n_parallel": 1}, asks=("no-limit-list", "greeting-nihao"), limits={"request_deadline_s": 60}),
     # --- availability, concurrency, speed
-    Row("F47", "/health says 200 and nothing is generated", "though /health says 200", wire("hang", after=4)),
-    Row("F47-start", "the same from the first request on", "no complete reply within", wire("hang"), code=(75,)),
-    Row("F47-stall", "headers come, then nothing", "no complete reply within", wire("stall", only="streams")),
-    Row("F47-late", "it hangs on the last request", "no complete reply within", wire("hang", match="snow"), asks=TALK),
+    Row("F47", "/health says 200 and nothing is generated", "though /health says 200", wire("hang", after=4), limits=SHORT),
+    Row("F47-start", "the same from the first request on", "no complete reply within", wire("hang"), code=(75,), limits=SHORT),
+    Row("F47-stall", "headers come, then nothing", "no complete reply within", wire("stall", only="streams"), limits=SHORT),
+    Row("F47-late", "it hangs on the last request", "no complete reply within", wire("hang", match="snow"), asks=TALK, limits=SHORT),
     Row("F51", "logprobs kill the engine", "first-token-x .*HTTP 500|HTTP 500", wire("poisoned", arg='"logprobs": true'), asks=FINGERPRINT),
-    Row("F51-long", "a long prompt kills the engine", "length-over .*HTTP 500|HTTP 500", wire("poisoned", arg="the mill.\\nThe brown fox walks along the river and counts the boats that pass the mill.\\nThe brown fox walks along the river and counts the boats that pass the mill.\\nThe brown fox walks along the river and counts the boats that pass the mill.\\nThe brown fox walks along"), asks=("length-over",)),
-    Row("F52", "an answer is that of the request before", "another|schema|zq7|stream says|seed", wire("previous"), asks=(*START, *ENFORCED)),
+    Row("F51-long", "a long prompt is a 500", "length-over .*HTTP 500|HTTP 500", wire("server_error", longer=3000), asks=("length-over",)),
+    Row("F52", "an answer is that of the request before", "is not one of|not JSON|no JSON|the stream says", wire("previous"), asks=(*START, *ENFORCED)),
+    *UNDER_LOAD,
     Row("F56", "the first token comes 7 s late", "first token after", wire("slow", arg=7, match="你好"), asks=("health.latency",), before=(), groups={"health.latency": "must"}, limits={"ttft_ms": 5000, "total_ms": 6000, "request_deadline_s": 30}),
     Row("F56-tokens", "a second passes between tokens", "last token after", wire("slow_tokens", arg=1), asks=("health.latency",), before=(), groups={"health.latency": "must"}, limits={"ttft_ms": 5000, "total_ms": 6000, "request_deadline_s": 60}),
     Row("F58", "usage counts nothing", "usage counts no tokens", wire("usage_zero")),
@@ -185,7 +194,7 @@ ROWS = [
     Row("F63", "a stronger quantisation under the same name", "weights or precision changed", server={"weights": "coarser"}, asks=FINGERPRINT),
     Row("F63-weights", "other weights of the same size and name", "weights or precision changed", server={"weights": "other_layer"}, asks=FINGERPRINT, fast=True),
     Row("F64", "4 MiB of the file are zero", "weights or precision changed", server={"weights": "zeroed"}, asks=FINGERPRINT),
-    Row("F65", "half of the facts are wrong, the text is fluent", "fingerprint.facts: shown worse", wire("say", arg="It was decided on Monday at noon.", rate=0.5), asks=("fingerprint.facts",)),
+    Row("F65", "four of five facts are wrong, the text is fluent", "fingerprint.facts: shown worse", wire("say", arg="It was decided on Monday at noon.", rate=0.8), asks=("fingerprint.facts",)),
     Row("F66", "a picture is ignored, the text is answered", "answered with HTTP 200 instead of refusing", wire("drop_parts"), asks=("media-image",)),
     Row("F66-500", "a picture makes the conversation a 500", "media-image .*HTTP 500", wire("server_error", match="image_url"), asks=("media-image",)),
     # --- caches, gateways, keys
