@@ -268,6 +268,10 @@ def test_judging_is_a_function_of_the_folder(tmp_path: Path) -> None:
         ("Hello!", None),
         ("", "the plain request after it was not answered: empty content"),
         ("!" * 32, "the plain request after it was answered with noise: '!' is 32 of 32 characters"),
+        (
+            '{"answer": "zq7',
+            "the plain request after it was answered with JSON: an answer or a grammar reached the wrong",
+        ),
         ("Hel<|im_end|>lo", "the plain request after it broke the contract: special token"),
     ],
 )

@@ -182,12 +182,14 @@ class _Judge:
         return violations(reply, self._profile.target.model, self._seen_ids, self._identity.context_tokens)
 
     def _canary(self, canary: Exchange) -> Iterator[str]:
-        """What is wrong with the plain answer after a hard request: none, noise, or a broken contract (sglang#2414)."""
+        """What is wrong with the plain answer after a hard request: none, noise, another's (sglang#2414), a broken contract."""
         reply = Reply(Ask(name="canary"), canary, self._identity.engine)
         if canary.fault or not reply.answer.text.strip():
             yield f"was not answered: {canary.detail or 'empty content'}"
         elif said := noise(reply.answer.text):
             yield f"was answered with noise: {said}"
+        elif reply.answer.text.lstrip().startswith("{"):
+            yield f"was answered with JSON: an answer or a grammar reached the wrong request: {reply.answer.text[:60]!r}"
         else:
             yield from (f"broke the contract: {text}" for text in self._violations(reply))
 
