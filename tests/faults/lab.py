@@ -32,7 +32,7 @@ OUTPUTS = ROOT / "outputs" / "faults"
 RESULTS = OUTPUTS / "results.jsonl"
 SHOWN = 6
 """Reasons that the command prints."""
-LIMITS = {"request_deadline_s": 60, "ready_deadline_s": 20, "transport_retries": 2}
+LIMITS = {"request_deadline_s": 180, "ready_deadline_s": 20, "transport_retries": 2}
 PATIENCE_S = 1500
 POLICIES = {"context.needles": "must"}
 """Groups of which the lab asks too few cases to be compared."""
@@ -119,6 +119,8 @@ class Lab:
             with self._deployment(row.server) as upstream, FaultProxy(upstream, row.faults) as proxy:
                 done = ask(project, proxy.base_url, "--only", ",".join(row.asks), *row.arguments)
             seconds = time.monotonic() - started
+            if done.code != 2 and not (done.folder / "latest" / "verdict.json").exists():
+                raise RuntimeError(f"{row.id}: the run left no verdict; {done}")
             if row.faults and not proxy.faulted:
                 raise RuntimeError(f"{row.id}: the fault was never made; {done}")
             return judged(row, done, seconds, proxy.faulted)
@@ -147,14 +149,14 @@ class Lab:
     def _project(self, row: Row, scratch: Path) -> Project:
         if row.own_project:
             project = self._new_project(scratch, [case.id for case in self._cases(row)], row.groups)
-            project.edit_profile(limits=dict(row.limits))
+            project.edit_profile(limits=LIMITS | dict(row.limits))
             self._accept_before(row, project)
             project.edit_profile(**{section: dict(values) for section, values in row.profile.items()})
             return project
         base = self.base_project()
         project = Project(scratch / "project")
         shutil.copytree(base.root, project.root, ignore=shutil.ignore_patterns("outputs"))
-        project.edit_profile(limits=dict(row.limits), **{k: dict(v) for k, v in row.profile.items()})
+        project.edit_profile(limits=LIMITS | dict(row.limits), **{k: dict(v) for k, v in row.profile.items()})
         return project
 
     def _accept_before(self, row: Row, project: Project) -> None:
