@@ -4,7 +4,7 @@ BIN := .venv/bin
 RUN ?= outputs/latest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check lab verify serve bench format schema pins clean image gate stop verdict publish deploy rollback
+.PHONY: help setup demo run test check lab verify serve bench faults format schema pins clean image gate stop verdict publish deploy rollback
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ lab: setup  ## JupyterLab on the notebooks, with the embedded model unless GATEB
 
 serve: setup  ## the embedded model on loopback until Ctrl-C
 	$(BIN)/gatebook serve
+
+faults: setup  ## the fault lab: what the gate catches and when it keeps quiet (docs/fault-score.md); goes on where it stopped
+	$(BIN)/python -m tests.faults --all
 
 bench: setup  ## the harness against the bare server, as ratios (docs/benchmarks.md)
 	$(BIN)/python -m benchmarks accuracy && $(BIN)/python -m benchmarks overhead && $(BIN)/python -m benchmarks demo

@@ -23,7 +23,7 @@ def main() -> None:
 
     def changed(params: Any) -> Any:
         for setting in args.set:
-            name, value = setting.split("=")
+            name, value = setting.split("=", 1)
             *path, last = name.split(".")
             owner = reduce(getattr, path, params)
             setattr(owner, last, type(getattr(owner, last))(ast.literal_eval(value)))

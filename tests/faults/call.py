@@ -71,7 +71,7 @@ class Reply:
     headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
 
 
-@dataclass
+@dataclass(eq=False)
 class Call:
     """One request on its way through the proxy."""
 
@@ -89,6 +89,11 @@ class Call:
     @property
     def streaming(self) -> bool:
         return self.body.get("stream") is True
+
+    @property
+    def messages(self) -> list[Any]:
+        found = self.body.get("messages")
+        return found if isinstance(found, list) else []
 
     def contains(self, needle: str) -> bool:
         return needle in self.text or needle in json.dumps(self.body, ensure_ascii=False)

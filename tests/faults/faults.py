@@ -413,7 +413,7 @@ def _recite(text: str, at_least: int = 0, keep: int = 0) -> Rewriter:
     return rewriter
 
 
-def _instead(call: Call, text: str) -> None:
+def instead(call: Call, text: str) -> None:
     """Says exactly `text`, spread over the chunks of the answer."""
 
     def make() -> Rewriter:
@@ -449,7 +449,7 @@ def _once(call: Call, change: Callable[[str], str]) -> None:
 @fault
 def empty(call: Call, context: Context) -> None:
     """Content is empty: 1 completion token, finish_reason stop."""
-    _instead(call, "")
+    instead(call, "")
     finish(call, context)
     _edit_usage(call, lambda usage: usage.update(completion_tokens=1, total_tokens=usage["prompt_tokens"] + 1))
 
@@ -538,19 +538,19 @@ def reasoning(call: Call, context: Context) -> None:
 @fault
 def english(call: Call, context: Context) -> None:
     """Whatever is asked, one English sentence is the answer."""
-    _instead(call, "Thank you for your message, I will be glad to help you with this question as soon as I can.")
+    instead(call, "Thank you for your message, I will be glad to help you with this question as soon as I can.")
 
 
 @fault
 def echo(call: Call, context: Context) -> None:
     """The answer is the last user message."""
-    _instead(call, _text(_last_user_message(call.body)))
+    instead(call, _text(_last_user_message(call.body)))
 
 
 @fault
 def say(call: Call, context: Context) -> None:
     """The answer is exactly `arg`."""
-    _instead(call, str(context.arg))
+    instead(call, str(context.arg))
 
 
 @fault
@@ -580,7 +580,7 @@ def change_number(call: Call, context: Context) -> None:
 @fault
 def valid_json_wrong(call: Call, context: Context) -> None:
     """Valid JSON that means nothing."""
-    _instead(call, '{"type": "其他", "summary": "x"}')
+    instead(call, '{"type": "其他", "summary": "x"}')
 
 
 @fault

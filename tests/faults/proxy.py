@@ -4,6 +4,7 @@ with FaultProxy("http://127.0.0.1:8111", ["hang"]) as proxy:
     ask(proxy.base_url)
 
 python -m tests.faults.proxy --upstream http://127.0.0.1:8111 --fault garbage,rate=0.3,after=5,only=streams
+python -m tests.faults.proxy --upstream ... --fault soup,turns=3 --fault drop_field,arg=seed --fault slow,arg=2,busy=3
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import random
 import re
 import signal
 import threading
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, fields
 from types import TracebackType
@@ -27,6 +28,7 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
+from tests.faults import fields as _fields  # noqa: F401 (puts its faults into FAULTS)
 from tests.faults.call import Abort, Call, Event, Events, dump
 from tests.faults.faults import FAULTS, NEEDS_ARG, STREAMS_ONLY, Context
 
@@ -49,21 +51,32 @@ LISTS_MODELS = "/v1/models"
 
 @dataclass(frozen=True)
 class Fault:
-    """When a fault strikes. `after` and `until` count the requests that fit path, only and match: [after, until).
-
-    `crowd`: only where at least so many requests to the path are open, this one included.
-    """
+    """When a fault strikes. `after`, `until` and `every` count the requests that fit all other conditions."""
 
     name: str
     rate: float = 1.0
+    """Of the requests that fit, by seeded dice."""
     after: int = 0
     until: int | None = None
+    """[after, until)."""
     path: str = "/chat/completions"
     only: Literal["all", "streams", "plain"] = "all"
     match: str = ""
+    """Text that the request contains."""
     arg: Any = None
     seed: int = 0
-    crowd: int = 1
+    every: int = 1
+    """Of the requests that fit, strikes the 1st, (1 + every)th ..."""
+    has: str = ""
+    """Field that the request sets, such as response_format."""
+    turns: int = 0
+    """Fewest messages of its conversation."""
+    longer: int = 0
+    """Fewest characters of its messages."""
+    busy: int = 0
+    """Fewest other requests in flight when it arrives."""
+    beside: str = ""
+    """Text that another request in flight contains."""
 
     def __post_init__(self) -> None:
         if self.name not in FAULTS:
@@ -86,7 +99,7 @@ class Fault:
         unknown = options.keys() - {field.name for field in fields(cls)}
         if unknown:
             raise ValueError(f"{text!r}: no option {', '.join(sorted(unknown))}")
-        kinds = {"rate": float, "after": int, "until": int, "seed": int, "crowd": int}
+        kinds = {"rate": float} | dict.fromkeys(("every", "after", "until", "turns", "longer", "busy", "seed"), int)
         return cls(name, **{key: kinds.get(key, str)(value) for key, value in options.items()})
 
 
@@ -96,29 +109,38 @@ class _Armed:
     def __init__(self, fault: Fault) -> None:
         self.fault = fault
         self.seen = 0
-        self.open: set[int] = set()
-        """Requests to the path that are not answered yet."""
         self.dice = random.Random(fault.seed)
         self.context = Context(fault.arg, random.Random(fault.seed))
 
-    def strikes(self, call: Call) -> bool:
-        fault = self.fault
-        if fault.name == "no_model" and call.path.endswith(LISTS_MODELS):
+    def strikes(self, call: Call, others: Collection[Call]) -> bool:
+        """Whether it strikes this request, while `others` are in flight."""
+        if self.fault.name == "no_model" and call.path.endswith(LISTS_MODELS):
             return self._open(self.seen)
-        if fault.path not in call.path:
-            return False
-        self.open.add(id(call))
-        if not all(map(call.contains, fault.needles)):
-            return False
-        if fault.only == ("plain" if call.streaming else "streams"):
-            return False
-        if fault.name in STREAMS_ONLY and not call.streaming:
+        if not (self._fits(call) and self._fits_load(others)):
             return False
         self.seen += 1
-        return self._open(self.seen - 1) and len(self.open) >= fault.crowd and self.dice.random() < fault.rate
+        return self._open(self.seen - 1) and self.dice.random() < self.fault.rate
+
+    def _fits(self, call: Call) -> bool:
+        fault = self.fault
+        return (
+            fault.path in call.path
+            and all(map(call.contains, fault.needles))
+            and fault.only != ("plain" if call.streaming else "streams")
+            and (call.streaming or fault.name not in STREAMS_ONLY)
+            and (not fault.has or fault.has in call.body)
+            and len(call.messages) >= fault.turns
+            and (not fault.longer or len(json.dumps(call.messages, ensure_ascii=False)) >= fault.longer)
+        )
+
+    def _fits_load(self, others: Collection[Call]) -> bool:
+        fault = self.fault
+        return len(others) >= fault.busy and (not fault.beside or any(other.contains(fault.beside) for other in others))
 
     def _open(self, number: int) -> bool:
-        return self.fault.after <= number < (math.inf if self.fault.until is None else self.fault.until)
+        fault = self.fault
+        inside = fault.after <= number < (math.inf if fault.until is None else fault.until)
+        return inside and (number - fault.after) % fault.every == 0
 
 
 class Request(NamedTuple):
@@ -138,6 +160,7 @@ class FaultProxy:
         self.authorizations: set[str] = set()
         self.faulted = 0
         self._armed = [_Armed(Fault(fault) if isinstance(fault, str) else fault) for fault in faults]
+        self._flying: list[Call] = []
         self._dead = False
         self._ready = threading.Event()
         self._failure: BaseException | None = None
@@ -195,16 +218,25 @@ class FaultProxy:
         """From now on nothing is faulted."""
         self._armed = []
 
+    @property
+    def fitted(self) -> list[int]:
+        """How many requests each fault could have struck, were its rate 1."""
+        return [armed.seen for armed in self._armed]
+
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        raw = await request.content.read()
-        body = _read_json(raw)
-        self.requests.append(Request(request.method, request.path, body))
-        call = Call(request.path, raw.decode(errors="replace"), deepcopy(body) if isinstance(body, dict) else {})
+        call = None
         try:
+            raw = await request.content.read()
+            body = _read_json(raw)
+            self.requests.append(Request(request.method, request.path, body))
+            call = Call(request.path, raw.decode(errors="replace"), deepcopy(body) if isinstance(body, dict) else {})
             call.authorization = request.headers.get("Authorization", "")
             self.authorizations.add(call.authorization)
-            for armed in (striking := [armed for armed in self._armed if armed.strikes(call)]):
+            striking = [armed for armed in self._armed if armed.strikes(call, self._flying)]
+            for armed in striking:
                 FAULTS[armed.fault.name](call, armed.context)
+            if request.method == "POST":
+                self._flying.append(call)
             if call.kills_server:
                 self._die()
             self.faulted += bool(striking) or self._dead
@@ -218,8 +250,8 @@ class FaultProxy:
                 request.transport.abort()
             return web.Response()  # nobody is left to read it
         finally:
-            for armed in self._armed:
-                armed.open.discard(id(call))
+            if call in self._flying:
+                self._flying.remove(call)
 
     async def _answer(self, request: web.BaseRequest, call: Call, data: bytes) -> web.StreamResponse:
         if call.reply is not None:

@@ -236,6 +236,10 @@ ARGS = {
     "call_tool": '{"city": "Paris"}',
     "die_on": "fox",
     "force_temp": 1.5,
+    "drop_field": "stop",
+    "lose_field": "usage.total_tokens",
+    "preamble": "You have tools.",
+    "reply": '{"version": "1"}',
     "slow": 0.3,
     "slow_tokens": 0.02,
     "slow_gaps": 0.02,
@@ -323,6 +327,15 @@ SYMPTOMS: dict[str, Callable[[Answer, Answer], bool]] = {
     "gone": lambda a, b: a.status == b.status == 404 and error(a)["message"] == "Not Found" and not a.upstream,
     "page": lambda a, b: (a.raw, b.raw) == (b"first", b"then") and not a.upstream,
     "says": lambda a, b: complete(a) and {document["model"] for document in a.documents} == {"another-model"},
+    "drop_field": lambda a, b: complete(a) and "stop" not in a.upstream[-1] and "max_tokens" in a.upstream[-1],
+    "lose_field": lambda a, b: complete(a) and (a.usage or {}).keys() == {"prompt_tokens", "completion_tokens"},
+    "reply": lambda a, b: a.status == 200 and json.loads(a.raw) == {"version": "1"} and not a.upstream,
+    "missing": lambda a, b: a.status == 404 and not a.upstream,
+    "preamble": lambda a, b: a.upstream[-1]["messages"][0]["content"] == "You have tools.\nBe kind.",
+    "overthink": lambda a, b: a.finishes == ["length"] and not a.content and a.reasoning == TEXT,
+    "previous": lambda a, b: complete(b) and a.content == b.content == TEXT,  # the same question; see below
+    "no_quotes": lambda a, b: complete(a) and a.content == TEXT,  # it has none
+    "first_chunk_only": lambda a, b: a.finishes == ["stop"] and bool(a.content) and TEXT.startswith(a.content),
 }
 
 
@@ -343,7 +356,7 @@ def test_two_requests_that_are_open_together_get_each_other_s_answer(upstream: U
 
 
 def test_a_crowd_strikes_only_where_so_many_are_open(upstream: Upstream) -> None:
-    with FaultProxy(upstream.url, [Fault("slow", arg=0.5), Fault("server_error", crowd=2)]) as proxy:
+    with FaultProxy(upstream.url, [Fault("slow", arg=0.5), Fault("server_error", busy=1)]) as proxy:
         alone = [ask(proxy.base_url).status for _ in range(2)]
         with ThreadPoolExecutor(2) as pool:
             together = sorted(pool.map(lambda _: ask(proxy.base_url).status, range(2)))
@@ -480,6 +493,13 @@ def struck(proxy: FaultProxy, asked: list[Any]) -> list[bool]:
         (Fault("garbage", match="中文"), [False, False, True, True]),
         (Fault("garbage", path="/v1/completions"), [False, False, False, False]),
         (Fault("garbage", rate=0.0), [False, False, False, False]),
+        (Fault("garbage", every=3), [True, False, False, True]),
+        (Fault("garbage", every=2, after=1), [False, True, False, True]),
+        (Fault("garbage", has="stop"), [True, True, True, True]),
+        (Fault("garbage", has="logprobs"), [False, False, False, False]),
+        (Fault("garbage", turns=2), [True, True, False, False]),
+        (Fault("garbage", longer=200), [True, True, False, False]),
+        (Fault("garbage", busy=1), [False, False, False, False]),
     ],
     ids=repr,
 )
@@ -488,6 +508,37 @@ def test_when_a_fault_strikes(upstream: Upstream, fault: Fault, expected: list[b
     with FaultProxy(upstream.url, [fault]) as proxy:
         assert struck(proxy, asked) == expected
     assert proxy.faulted == sum(expected)
+
+
+@pytest.mark.parametrize(
+    ("condition", "struck_beside"), [({"busy": 1}, True), ({"beside": "wait"}, True), ({"beside": "zebra"}, False)]
+)
+def test_faults_under_load_and_beside_a_neighbour(
+    upstream: Upstream, condition: dict[str, Any], struck_beside: bool
+) -> None:
+    body = BODY | {"stream": True, "messages": [{"role": "user", "content": "wait"}]}
+    with (
+        FaultProxy(upstream.url, [Fault("garbage", **condition)]) as proxy,
+        httpx.Client(trust_env=False, verify=False) as client,
+    ):
+        upstream.go_on.clear()
+        with client.stream("POST", proxy.base_url + "/chat/completions", json=body) as neighbour:
+            pieces = neighbour.iter_text()
+            next(pieces)  # it is in flight, and waits for its end
+            beside = ask(proxy.base_url, question="And you?")
+            upstream.go_on.set()
+            assert "!!!!" not in "".join(pieces)
+        alone = ask(proxy.base_url, question="And now?")
+    assert (set(beside.content) == {"!"}) == struck_beside
+    assert alone.content == TEXT
+
+
+def test_an_answer_is_that_of_the_request_before(upstream: Upstream) -> None:
+    with FaultProxy(upstream.url, ["previous"]) as proxy:
+        answers = [
+            ask(proxy.base_url, stream, question=q) for q, stream in (("fox", True), ("中文", True), ("fox", False))
+        ]
+    assert [answer.content for answer in answers] == [TEXT, TEXT, CHINESE]
 
 
 def test_rate_is_seeded(upstream: Upstream) -> None:

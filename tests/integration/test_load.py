@@ -68,10 +68,10 @@ def test_what_breaks_only_in_company_is_caught_by_name(project: Project) -> None
     only(project, *STEPS, *GRADED, "picked-sky", "long-prompt", ttft_ms=8000.0)
     faults = [
         Fault("swap_answers", match="ship"),
-        Fault("slow", match="ship", crowd=2, arg=9.0),
-        Fault("garbage", match="Answer in one word", crowd=2),
-        Fault("server_error", match="clear sky", crowd=2),
-        Fault("server_error", match="Handbook of the harbour office", crowd=3),
+        Fault("slow", match="ship", busy=1, arg=9.0),
+        Fault("garbage", match="Answer in one word", busy=1),
+        Fault("server_error", match="clear sky", busy=1),
+        Fault("server_error", match="Handbook of the harbour office", busy=2),
     ]
     with ScriptedServer("smollm2-135m-instruct") as healthy, FaultProxy(healthy.url, faults) as proxy:
         done = project.run(proxy.base_url)

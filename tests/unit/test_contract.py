@@ -190,3 +190,14 @@ def test_wrong_types_are_violations_and_never_a_crash(change: Callable[[dict[str
     change(body)
     found = said(plain(json.dumps(body)))
     assert found or body["id"] is None or body["model"] == 5
+
+
+@pytest.mark.parametrize(
+    ("cap", "context", "broken"), [(None, 8192, True), (None, 15, False), (None, None, False), (8, 8192, False)]
+)
+def test_a_cut_that_nobody_asked_for_is_the_servers_own(cap: int | None, context: int | None, broken: bool) -> None:
+    body = chat_body("Hello there, you.", usage={"prompt_tokens": 7, "completion_tokens": 8, "total_tokens": 15})
+    body["choices"][0]["finish_reason"] = "length"
+    reply = plain(body, sent={"max_tokens": cap})
+    found = list(violations(Reply(Ask(name="ask"), reply), MODEL, {}, context))
+    assert any("cut after 8 tokens though the request sets no limit" in text for text in found) == broken, found

@@ -260,3 +260,36 @@ def test_a_notebook_alone_is_as_blind_as_the_run(tmp_path: Path, passed: int) ->
 def test_judging_is_a_function_of_the_folder(tmp_path: Path) -> None:
     run = two_notebooks(tmp_path, 3, 2)
     assert judge(run) == judge(Run(run.path)) and judge(run, "01_x") == judge(Run(run.path), "01_x")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("Hello!", None),
+        ("", "the plain request after it was not answered: empty content"),
+        ("!" * 32, "the plain request after it was answered with noise: '!' is 32 of 32 characters"),
+        (
+            '{"answer": "zq7',
+            "the plain request after it was answered with JSON: an answer or a grammar reached the wrong",
+        ),
+        ("Hel<|im_end|>lo", "the plain request after it broke the contract: special token"),
+    ],
+)
+def test_the_plain_request_afterwards_keeps_the_contract_too(tmp_path: Path, text: str, reason: str | None) -> None:
+    hard = case("a", canary=True, expect=[{"length_chars": {"min": 1}}])
+    found = said(tmp_path, [hard], ready(), answered("a"), answered("a/canary", text, kind="canary"))["a.contract"]
+    assert (found.outcome, (reason or "") in found.reason) == ("fail" if reason else "pass", True), found.reason
+
+
+def test_a_request_that_kills_the_server_fails_though_the_rest_of_its_case_was_never_asked(tmp_path: Path) -> None:
+    two = case("a", asks=[{"name": "x"}, {"name": "y"}])
+    stop = Exchange(
+        kind="stop", key="stop/0", at="2026-01-01T00:00:00.000+00:00", detail="the server stopped answering at a/x"
+    )
+    found = said(tmp_path, [case("b"), two, case("c")], ready(), answered("b"), broken("a/x"), stop)
+    assert {i: f.outcome for i, f in found.items() if i[0] in "ac"} == {
+        "a.contract": "fail",
+        "a.answered": "fail",
+        "c.recorded": "not_measured",
+    }
+    assert "the server had answered before" in found["a.answered"].reason

@@ -71,3 +71,25 @@ def test_the_identity_of_a_run_is_that_of_the_first_notebook_that_asked(tmp_path
     record(run, "02_y", probe("/version", {"version": "2"}))
     record(run, "03_z", probe("/version", {"version": "3"}))
     assert (run_identity(run).engine, run_identity(run).version) == ("vllm", "2")
+
+
+COUNTS = {"tokens.t.short": 31, "tokens.t.long": 73, "tokens.r.short": 18, "tokens.r.long": 31}
+
+
+@pytest.mark.parametrize(
+    ("now", "part"),
+    [
+        ({"tokens.t.long": 80}, "tokenizer"),
+        ({name: count + 4 for name, count in COUNTS.items()}, "chat template"),
+        (
+            {"tokens.t.short": 1, "tokens.t.long": 43, "tokens.r.short": 3, "tokens.r.long": 5},
+            "chat template or tokenizer",
+        ),
+    ],
+)
+def test_a_template_is_told_from_a_tokenizer_and_stands_first(now: dict[str, int], part: str) -> None:
+    old = {**COUNTS, "logprobs.a": {"times": 2, "rows": [{"x": -1.0}]}, "sampling.temperature": 0.8}
+    new = {**old, **now, "logprobs.a": {"times": 2, "rows": [{"x": -3.0}]}}
+    found = changes(old, new)
+    assert found[0].part == part
+    assert found[-1].name == "logprobs.a"

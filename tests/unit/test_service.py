@@ -179,3 +179,20 @@ def test_default_sampling_gives_different_answers(texts: list[str], outcome: str
 )
 def test_equal_questions_get_replies_of_their_own(ids: list[str | None], outcome: str) -> None:
     assert judged("distinct_ids", True, evidence(*(plain(chat_body(id=name)) for name in ids))).outcome == outcome
+
+
+SEEDS = {"same": ["a", "b"], "other": "c"}
+
+
+@pytest.mark.parametrize(
+    ("texts", "outcome", "reason"),
+    [
+        (("red boat", "red boat", "blue boat"), "pass", "2 requests with one seed say the same"),
+        (("red boat", "green boat", "blue boat"), "fail", "the seed is not honoured: 2 different answers"),
+        (("red boat", "red boat", "red boat"), "not_measured", "another seed gives the same answer"),
+    ],
+)
+def test_a_seed_is_honoured(texts: tuple[str, ...], outcome: str, reason: str) -> None:
+    seen = evidence(*(plain(chat_body(text)) for text in texts), asks=[Ask(name=name) for name in "abc"])
+    result = judged("seed_honoured", SEEDS, seen)
+    assert (result.outcome, reason in result.reason) == (outcome, True), result.reason

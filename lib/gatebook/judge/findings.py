@@ -112,6 +112,14 @@ class _Judge:
     def _case(self, case: Case) -> Iterator[Finding]:
         contract = contract_group(case.group)
         missing = [ask.name for ask in case.requests() if f"{case.id}/{ask.name}" not in self._by_key]
+        asked = [self._reply(case, ask) for ask in case.requests() if ask.name not in missing]
+        if missing and self._stops and (broke := [r for r in asked if self._broke(case, r)]):
+            for group, check in (
+                (contract, "contract"),
+                (case.group, "answered"),
+            ):  # the rest was not asked because of it
+                yield self._finding(case.id, case.id, group, check, Result(*self._blame(broke[0].exchange)))
+            return
         if missing:
             why = Result("not_measured", self._stops[-1]) if self._stops else Result(
                 "error", f"no record of {', '.join(missing)}: expected, but never asked or lost"
@@ -121,7 +129,7 @@ class _Judge:
         replies = [self._reply(case, ask) for ask in case.requests()]
         skipped = [r.exchange.detail for r in replies if r.exchange.kind == "skip"]
         replies = [r for r in replies if r.exchange.kind != "skip"]
-        broken = [r for r in replies if r.exchange.fault and not (case.negative and r.refused)]
+        broken = [r for r in replies if self._broke(case, r)]
         chats = [r for r in replies if r.ask.path is None]
         if chats:
             yield self._finding(case.id, case.id, contract, "contract", self._contract(case, chats, broken))
@@ -156,6 +164,10 @@ class _Judge:
         keys = [f"{c.id}/{a.name}" for c, a in asked if level_of(a.name) in levels]
         return [self._by_key[key] for key in keys if key in self._by_key and self._by_key[key].kind == "ask"]
 
+    @staticmethod
+    def _broke(case: Case, reply: Reply) -> bool:
+        return bool(reply.exchange.fault) and not (case.negative and reply.refused)
+
     def _reply(self, case: Case, ask: Ask) -> Reply:
         return Reply(ask, self._by_key[f"{case.id}/{ask.name}"], self._identity.engine)
 
@@ -171,12 +183,12 @@ class _Judge:
         for reply in chats:
             if not reply.refused:
                 label = f"{reply.ask.name}: " if len(chats) > 1 else ""
-                said += [label + text for text in violations(reply, self._profile.target.model, self._seen_ids)]
+                said += [label + text for text in self._violations(reply)]
         canary = self._by_key.get(f"{case.id}/canary")
         if case.canary and canary is None and not self._stops:
             return Result("error", "no record of the plain request that must follow")
-        if canary is not None and (canary.fault or not read_answer(canary).text.strip()):
-            said.append(f"the plain request after it was not answered: {canary.detail or 'empty content'}")
+        if canary is not None:
+            said += [f"the plain request after it {text}" for text in self._canary(canary)]
         if said:
             return Result(
                 "fail",
@@ -192,6 +204,21 @@ class _Judge:
             0,
             "violations",
         )
+
+    def _violations(self, reply: Reply) -> Iterator[str]:
+        return violations(reply, self._profile.target.model, self._seen_ids, self._identity.context_tokens)
+
+    def _canary(self, canary: Exchange) -> Iterator[str]:
+        """What is wrong with the plain answer after a hard request: none, noise, another's (sglang#2414), a broken contract."""
+        reply = Reply(Ask(name="canary"), canary, self._identity.engine)
+        if canary.fault or not reply.answer.text.strip():
+            yield f"was not answered: {canary.detail or 'empty content'}"
+        elif said := noise(reply.answer.text):
+            yield f"was answered with noise: {said}"
+        elif reply.answer.text.lstrip().startswith("{"):
+            yield f"was answered with JSON: an answer or a grammar reached the wrong request: {reply.answer.text[:60]!r}"
+        else:
+            yield from (f"broke the contract: {text}" for text in self._violations(reply))
 
     def _blame(self, exchange: Exchange) -> tuple[Outcome, str]:
         """Whose fault a request without a usable reply is (DESIGN §6)."""

@@ -119,8 +119,13 @@ def changes(old: Fingerprint, new: Fingerprint, tolerance_nats: float = 0.0, see
     exact = {
         name: (old[name], new[name]) for name in moved if name.split(".")[0] not in ("logprobs", "greedy", "defaults")
     }
-    told = {n: exact.get(n, (m.was, m.now)) for n, m in sorted(moved.items())}
+    told = {n: exact.get(n, (m.was, m.now)) for n, m in sorted(moved.items(), key=lambda item: _causes_first(item[0]))}
     return [Change(name=n, part=_part(n, old, new, moved.keys()), was=was, now=now) for n, (was, now) in told.items()]
+
+
+def _causes_first(name: str) -> tuple[int, str]:
+    """What is served before what follows from it: a new template moves every log probability too."""
+    return list(PART).index(name.split(".")[0]), name
 
 
 def _compare(name: str, old: Any, new: Any, tolerance: float, seed: str) -> Moved | ByChance | None:
@@ -165,15 +170,10 @@ def _part(name: str, old: Fingerprint, new: Fingerprint, moved: Any) -> str:
 
 
 def _lone_text_moved(old: Fingerprint, new: Fingerprint) -> bool:
-    """Whether the tokens that a text adds to the same conversation moved: `<case>.long` less `<case>.short`."""
-    for name in old.keys() & new.keys():
-        if (
-            name.startswith("tokens.")
-            and name.endswith(".long")
-            and (short := f"{name[:-4]}short") in old.keys() & new.keys()
-        ):
-            return bool(old[name] - old[short] != new[name] - new[short])
-    return False
+    """Whether a text's own tokens moved and its template's did not: `<case>.long` with an unmoved `<case>.short`."""
+    known = old.keys() & new.keys()
+    pairs = [(name, f"{name[:-4]}short") for name in known if name.startswith("tokens.") and name.endswith(".long")]
+    return any(short in known and old[short] == new[short] and old[long] != new[long] for long, short in pairs)
 
 
 def _rounded(value: Any) -> Any:

@@ -20,7 +20,7 @@ LATEST = 2**40
 """Seconds; a creation time beyond it is no time."""
 
 
-def violations(reply: Reply, model: str, seen_ids: dict[str, str]) -> Iterator[str]:
+def violations(reply: Reply, model: str, seen_ids: dict[str, str], context_tokens: int | None = None) -> Iterator[str]:
     """Every broken clause of one 200 reply, most telling first. `seen_ids`: response id -> the request it first answered."""
     exchange, answer = reply.exchange, reply.answer
     if answer.error:
@@ -34,7 +34,7 @@ def violations(reply: Reply, model: str, seen_ids: dict[str, str]) -> Iterator[s
         return
     yield from _envelope(exchange, answer)
     yield from _content(answer)
-    yield from _finish(exchange, answer)
+    yield from _finish(exchange, answer, context_tokens)
     yield from _usage(exchange, answer)
     yield from _fresh(exchange, answer, seen_ids)
     asked = (exchange.body or {}).get("model", model)
@@ -81,7 +81,7 @@ def _cut_before_first_character(answer: Answer) -> bool:
     return answer.finish_reason == "length" and (answer.tokens("completion_tokens") or 9) <= 4
 
 
-def _finish(exchange: Exchange, answer: Answer) -> Iterator[str]:
+def _finish(exchange: Exchange, answer: Answer, context_tokens: int | None) -> Iterator[str]:
     if len(answer.finish_reasons) != 1:
         yield (
             "no finish_reason"
@@ -95,6 +95,8 @@ def _finish(exchange: Exchange, answer: Answer) -> Iterator[str]:
     total = answer.tokens("total_tokens")
     if reason == "length" and limit is not None and used is not None and used < limit:
         yield f"cut after {used} tokens although {limit} were allowed (the server has a limit of its own; context used: {total})"
+    if reason == "length" and limit is None and total is not None and context_tokens and total < context_tokens:
+        yield f"cut after {used} tokens though the request sets no limit (a default of the server; {total} of {context_tokens} tokens of context used)"
 
 
 def _usage(exchange: Exchange, answer: Answer) -> Iterator[str]:

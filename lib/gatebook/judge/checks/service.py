@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from gatebook.judge.checks.registry import Params, check, needs_asks
+from gatebook.judge.checks.registry import Params, Words, check, needs_asks
 from gatebook.judge.evidence import Evidence, Reply
 from gatebook.judge.finding import Result
 from gatebook.record.exchange import Timing
@@ -24,6 +24,13 @@ class Stop(Params):
 
 class Range(Params):
     min: int
+
+
+class Seeds(Params):
+    """The asks with one seed, and the one with another."""
+
+    same: Words
+    other: str
 
 
 @check("model_listed", Literal[True], judges_text=False)
@@ -188,6 +195,27 @@ def distinct_answers(evidence: Evidence, params: Range) -> Result:
     texts = {reply.answer.text for reply in evidence.replies}
     reason = f"{len(texts)} different answers to {len(evidence.replies)} equal requests without sampling parameters"
     return Result("pass" if len(texts) >= params.min else "fail", reason, len(texts), params.min, "answers")
+
+
+@check(
+    "seed_honoured", Seeds, lambda case, params: needs_asks(*params.same, params.other)(case, params), judges_text=False
+)
+def seed_honoured(evidence: Evidence, params: Seeds) -> Result:
+    """Requests with one seed get one answer, and another seed another, at a temperature that leaves a choice (vllm#21310).
+
+    Engines that batch are not bound to it bit by bit; there the group is for the profile to watch.
+    """
+    same = [evidence.reply(name).answer.text for name in params.same]
+    other = evidence.reply(params.other).answer.text
+    different = len(set(same))
+    if different > 1:
+        said = f"{different} different answers to {len(same)} requests with the same seed: {same[0][:40]!r} and {next(t for t in same if t != same[0])[:40]!r}"
+        return Result("fail", f"the seed is not honoured: {said}", different, 1, "answers")
+    if other == same[0]:
+        return Result("not_measured", f"another seed gives the same answer, so nothing is shown: {other[:40]!r}")
+    return Result(
+        "pass", f"{len(same)} requests with one seed say the same, another seed another thing", 1, 1, "answers"
+    )
 
 
 @check("distinct_ids", Literal[True], judges_text=False)

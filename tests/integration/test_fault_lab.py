@@ -1,0 +1,28 @@
+"""The fast part of the fault lab (`make faults` runs it whole): one row of each class that no other test makes.
+
+Other tests of the real command make faults on the wire; here are real servers with another setting, template and weights, a
+fault in the middle of conversations, a field that is ignored, and a difference that must not matter.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.catalogue import ALL
+from tests.faults.lab import Lab
+
+FAST = [row for row in ALL if row.fast]
+
+
+@pytest.mark.timeout(900)
+def test_the_fast_rows_are_caught_and_named(tmp_path: Path) -> None:
+    with Lab(tmp_path, FAST) as lab:
+        found = [(row, lab.run(row)) for row in FAST]
+    wrong = [
+        (row.id, result.verdict, result.reasons)
+        for row, result in found
+        if not result.caught or (row.named and not result.named)
+    ]
+    assert wrong == []
