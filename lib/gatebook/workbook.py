@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import json
 import os
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -49,7 +50,7 @@ class Workbook:
     Raises BadInput when neither names a target.
     """
 
-    def __init__(self, notebook: str, run_dir: str = "", **parameters: dict[str, Any]) -> None:
+    def __init__(self, notebook: str, run_dir: str = "", **parameters: Any) -> None:
         pd.set_option("display.max_colwidth", None, "display.max_rows", None, "display.width", 200)
         self._notebook = notebook
         self._planned = bool(run_dir) and (Path(run_dir) / "manifest.json").is_file()
@@ -287,7 +288,7 @@ class Workbook:
             raise NotGreen(f"{self._verdict.verdict}: {self._verdict.reason}")
 
 
-def _profile(parameters: dict[str, dict[str, Any]]) -> Profile:
+def _profile(parameters: dict[str, Any]) -> Profile:
     given = {key: value for key, value in parameters.items() if value}
     if given:
         return profile_from(
@@ -303,14 +304,19 @@ def _profile(parameters: dict[str, dict[str, Any]]) -> Profile:
     return load_profile(path if path.is_absolute() or path.exists() else project.root() / path)
 
 
-def _file_of(given: dict[str, dict[str, Any]], known: Iterable[str]) -> str | None:
+def _plain(parameters: dict[str, Any]) -> str:
+    """The same text for the same parameters: a day of a waiver comes as a date from YAML and as text from papermill."""
+    return json.dumps(parameters, sort_keys=True, default=str)
+
+
+def _file_of(given: dict[str, Any], known: Iterable[str]) -> str | None:
     """The name of the profile whose content the parameters are: papermill passes what the file says and not its name.
 
     Sections that this notebook does not know (`similarity` belongs to 06) are not compared.
     """
     for path in sorted((project.root() / "params").glob("*.yaml")):
         said = read_yaml(path)
-        if isinstance(said, dict) and {key: said[key] for key in known if said.get(key)} == given:
+        if isinstance(said, dict) and _plain({key: said[key] for key in known if said.get(key)}) == _plain(given):
             return path.stem
     return None
 

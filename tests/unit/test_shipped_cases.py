@@ -148,7 +148,7 @@ SHAPE = {
     "gate": [],
 }
 """DESIGN §5: the code cells in their order, with their tags."""
-KEYS = ("target", "limits", "groups", "excused")
+KEYS = ("target", "limits", "groups", "excused", "waivers")
 OWN_KEYS = {"01_health": ("production",), "06_scenarios": ("similarity",), "08_load": ("latency", "load", "production")}
 """Sections of a profile that one notebook uses; the others are not asked to know them."""
 ASK_NOTHING = ("90_verdict",)
@@ -188,7 +188,7 @@ def test_its_parameters_are_the_keys_of_a_profile(notebook: Path) -> None:
     tree = ast.parse(code_cells(notebook)[0].source)
     given = {target.id: ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign) for target in node.targets if isinstance(target, ast.Name)}  # fmt: skip
     keys = [*KEYS[:3], *OWN_KEYS.get(notebook.stem, ()), *KEYS[3:]]
-    assert given == {**dict.fromkeys(keys, {}), "run_dir": ""} and len(tree.body) == len(keys) + 1
+    assert given == {**dict.fromkeys(keys, {}), "waivers": [], "run_dir": ""} and len(tree.body) == len(keys) + 1
     assert set(KEYS) | {key for own in OWN_KEYS.values() for key in own} == set(Profile.model_fields) - {"name"}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from gatebook.errors import BadInput
@@ -18,6 +18,8 @@ from gatebook.tell.pages import index_page
 from gatebook.tell.standing import standings
 from gatebook.tell.tables import verdict_text
 from gatebook.tell.terminal import show
+from gatebook.workbook import _profile
+from papermill.iorw import read_yaml_file
 
 from tests.unit.replies import baseline, case, finding, manifest, profile, run_folder, verdict_of
 
@@ -123,7 +125,7 @@ def test_it_is_told_on_the_terminal_the_page_in_junit_and_in_the_notebook(tmp_pa
     rules = by(waiver(), waiver("m1"))
     run = run_folder(tmp_path / "run", MUST[:2], rules)
     said = verdict_of([finding("m0", "fail", "g.must"), finding("m1", "pass", "g.must")], MUST[:2], rules)
-    show(said, run.path)
+    show(said, run)
     lines = capsys.readouterr().out
     assert "waiver in use: m0: m0 fails (until 2026-03-01, li@example.org: template fixed in 1.9)" in lines
     assert "waiver stale: m1" in lines
@@ -156,3 +158,17 @@ def test_what_is_no_waiver(fields: dict[str, Any], said: str) -> None:
 def test_a_day_of_a_yaml_file_is_a_day() -> None:
     data = {"target": {"model": "m"}, "groups": {"g.h": "must"}, "waivers": [waiver(expires=date(2027, 1, 31))]}
     assert profile_from(data, "p.yaml", "p").waivers[0].expires == date(2027, 1, 31)
+
+
+def test_papermill_alone_knows_the_waivers_and_the_file_they_are_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """papermill hands over a file's keys, its days as text; 01 alone under it is then judged as in the whole run."""
+    (tmp_path / "params").mkdir()
+    file = tmp_path / "params" / "ours.yaml"
+    file.write_text(f"target: {{model: m}}\ngroups: {{g.h: must}}\nwaivers:\n- {{case: g.h, owner: li, reason: r, expires: {DAY}}}\n")
+    monkeypatch.setenv("GATEBOOK_ROOT", str(tmp_path))
+    handed = cast("dict[str, Any]", read_yaml_file(str(file)))
+    assert isinstance(handed["waivers"][0]["expires"], str)
+    profile = _profile({**handed, "limits": {}})
+    assert (profile.name, profile.waivers[0].expires) == ("ours", date.fromisoformat(DAY))
