@@ -166,7 +166,9 @@ def test_papermill_alone_knows_the_waivers_and_the_file_they_are_from(
     """papermill hands over a file's keys, its days as text; 01 alone under it is then judged as in the whole run."""
     (tmp_path / "params").mkdir()
     file = tmp_path / "params" / "ours.yaml"
-    file.write_text(f"target: {{model: m}}\ngroups: {{g.h: must}}\nwaivers:\n- {{case: g.h, owner: li, reason: r, expires: {DAY}}}\n")
+    file.write_text(
+        f"target: {{model: m}}\ngroups: {{g.h: must}}\nwaivers:\n- {{case: g.h, owner: li, reason: r, expires: {DAY}}}\n"
+    )
     monkeypatch.setenv("GATEBOOK_ROOT", str(tmp_path))
     handed = cast("dict[str, Any]", read_yaml_file(str(file)))
     assert isinstance(handed["waivers"][0]["expires"], str)
