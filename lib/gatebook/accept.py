@@ -18,6 +18,7 @@ from gatebook.judge.keywords import answer_keywords
 from gatebook.judge.policy import COMPARED
 from gatebook.judge.verdict import Verdict
 from gatebook.plan import project
+from gatebook.plan.cases import load_cases
 from gatebook.plan.person import person
 from gatebook.record.answer import read_answer
 from gatebook.record.run import Run, now
@@ -29,8 +30,8 @@ CHANGE_CHARS = 200
 def accept(path: Path, reason: str, group: str | None, by: str | None = None) -> str:
     """Write `params/baselines/<profile>.json`, with an entry in its log, and say what changed in it.
 
-    Takes a complete PASS, or an INCONCLUSIVE whose only reason is the missing baseline. With `group`, an existing
-    baseline takes over that group's cases only. In the history the rows of what was accepted are marked so.
+    Takes a complete PASS, or an INCONCLUSIVE whose only reason is the missing baseline. Cases that a smaller suite does
+    not ask stay as they were accepted. With `group`, an existing baseline takes over that group's cases only. In the history the rows of what was accepted are marked so.
     Raises BadInput, BrokenRecord, HistoryFailed; then nothing was accepted.
     """
     if not reason.strip():
@@ -53,7 +54,9 @@ def accept(path: Path, reason: str, group: str | None, by: str | None = None) ->
     old = read_baseline(file.read_bytes() if file.is_file() else None, str(file))
     new = _baseline(run, verdict, reason)
     if group is not None:
-        new = _one_group(new, old, verdict, group, file)
+        new, kept = _one_group(new, old, verdict, group, file), 0
+    else:
+        new, kept = _with_unasked(new, old)
     _refuse_blind(new, verdict)
     entry = _entry(old, new, verdict, run.manifest.profile.limits.logprob_tolerance_nats, who, reason.strip(), group)
     new = new.model_copy(update={"log": [*_log(old), entry]})
@@ -62,7 +65,8 @@ def accept(path: Path, reason: str, group: str | None, by: str | None = None) ->
     file.write_text(new.to_json(), encoding="utf-8")
     return "\n".join(
         [
-            f"{file}: {len(new.cases)} cases of {run.manifest.run} accepted{_difference(old, new)}; commit it ({_git_hint(file)})",
+            f"{file}: {len(new.cases) - kept} cases of {run.manifest.run} accepted{_difference(old, new)}; commit it ({_git_hint(file)})",
+            *([f"  kept: {kept} cases that suite {run.manifest.suite} does not ask"] if kept else []),
             *_told(entry),
         ]
     )
@@ -94,6 +98,30 @@ def _latencies(run: Run) -> dict[str, float]:
         if e.key.startswith("ruler/") and not e.fault and (tokens := read_answer(e).tokens("prompt_tokens") or 0) > 100
     ]
     return {name: round(float(median(found)), 2) for name, found in values.items() if found}
+
+
+def _with_unasked(new: Baseline, old: Baseline | None) -> tuple[Baseline, int]:
+    """With the cases of the project that this run's suite does not ask, as they were accepted before, and their number.
+
+    Their fingerprints stay for the same revision only: another one has others.
+    """
+    missing = old.cases.keys() - new.cases.keys() if old else set()
+    if old is None or not missing:
+        return new, 0
+    kept = missing & {case.id for case in load_cases(project.cases_dir())}
+    if not kept:
+        return new, 0
+    prints = {
+        n: v
+        for n, v in old.fingerprint.items()
+        if old.revision == new.revision and n.split(".")[1:2] and n.split(".")[1] in kept
+    }
+    return new.model_copy(update={
+        "suite": old.suite,
+        "fingerprint": prints | new.fingerprint,
+        "cases": new.cases | {i: old.cases[i] for i in kept},
+        "keywords": {i: w for i, w in old.keywords.items() if i in kept} | new.keywords,
+    }), len(kept)  # fmt: skip
 
 
 def _one_group(new: Baseline, old: Baseline | None, verdict: Verdict, group: str, file: Path) -> Baseline:

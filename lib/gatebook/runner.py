@@ -125,6 +125,7 @@ def _run(run: Run, start: Any, watch: bool) -> tuple[Run, Verdict]:
         watcher.now(OVERALL)
         verdict = _judged(run, troubles)
         if not any("interrupted" in trouble for trouble in troubles):
+            run.note_troubles(troubles)
             troubles += _execute(run, OVERALL, kernels)
             verdict = _judged(run, troubles)
     report(run, verdict)

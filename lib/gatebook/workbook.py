@@ -105,7 +105,9 @@ class Workbook:
 
     @cached_property
     def _verdict(self) -> Verdict:
-        return judge(self.run, None if self._notebook == OVERALL else self._notebook)
+        if self._notebook == OVERALL:
+            return judge(self.run, troubles=self.run.troubles)
+        return judge(self.run, self._notebook)
 
     def evidence(self) -> pd.DataFrame:
         """One row a case: outcome, measured, limit, reason."""

@@ -124,6 +124,20 @@ def test_a_notebook_that_does_not_do_its_work_is_an_error(
     assert reason in done.reasons
 
 
+def test_what_breaks_after_the_record_is_complete_is_told_by_the_last_notebook_too(
+    project: Project, server: str
+) -> None:
+    """Every answer is there and right; only the runner knows that a cell of 01 broke."""
+    path = project.root / "notebooks" / "01_health.ipynb"
+    notebook = json.loads(path.read_text())
+    next(c for c in notebook["cells"] if c["id"] == "look")["source"] = "1 / 0"
+    path.write_text(json.dumps(notebook))
+    done = project.run(server)
+    assert done.code == 75 and "ZeroDivisionError" in done.reasons, done
+    told = (done.run / "90_verdict.ipynb").read_text()
+    assert "VERDICT      ERROR" in told and "VERDICT      PASS" not in told
+
+
 def test_an_interrupted_run_leaves_its_evidence_and_goes_on(project: Project, server: str) -> None:
     with FaultProxy(server.removesuffix("/v1"), [Fault("slow", arg=1.0)]) as proxy:
         process = _start(project, proxy.base_url)

@@ -16,6 +16,7 @@ from gatebook.record.run import Run
 
 from tests.unit.replies import case, chat_body, good_chunks, plain, profile, ready, record, run_folder, streamed, timing
 
+ASKED = [{"role": "user", "content": "Hi"}]
 GROUPS = {"g.h": "no_worse", "g.i": "must"}
 
 
@@ -41,10 +42,11 @@ class Project:
         must: str = "Hello",
         groups: Any = None,
         troubles: list[str] | None = None,
+        asked: int = 12,
         **manifest: Any,
     ) -> Path:
         hello = [{"contains_any": ["Hello"]}]
-        cases = [case(f"c{n}", expect=hello) for n in range(12)] + [case("m", group="g.i", expect=hello)]
+        cases = [case(f"c{n}", expect=hello) for n in range(asked)] + [case("m", group="g.i", expect=hello)]
         old = self.root / "params" / "baselines" / "unnamed.json"
         run = run_folder(
             self.root / name,
@@ -54,11 +56,12 @@ class Project:
             run=name,
             **manifest,
         )
-        texts = {f"c{n}": "No." if n < failing else "Hello" for n in range(12)} | {"m": must}
-        replies = [plain(chat_body(text, id=f"id-{i}"), key=f"{i}/ask") for i, text in texts.items() if i != "c11"]
+        texts = {f"c{n}": "No." if n < failing else "Hello" for n in range(asked)} | {"m": must}
+        last_one = f"c{asked - 1}"
+        replies = [plain(chat_body(text, id=f"id-{i}"), key=f"{i}/ask") for i, text in texts.items() if i != last_one]
         stream = streamed(
             [{**piece, "id": "id-s"} for piece in good_chunks()],
-            key="c11/ask",
+            key=f"{last_one}/ask",
             timing=timing(first_token_ms=20.0, last_token_ms=60.0, end_ms=61.0),
         )
         last = ready("deadline", status=None, text=None, detail="no answer") if must == "hang" else replies.pop()
@@ -88,6 +91,21 @@ def test_a_first_run_that_lacks_only_a_baseline_is_accepted_and_then_passes(proj
     assert kept.latency_ms["ttft"] == 20.0
     again = judge(Run(project.run("r2", failing=3)))
     assert again.verdict == "PASS" and again.groups[1].comparison and again.groups[1].comparison.worse == ["c2"]
+
+
+def test_what_a_smaller_suite_does_not_ask_stays_accepted_while_the_project_has_it(project: Project) -> None:
+    accept(project.run("r1", failing=2, suite="full"), "first", None)
+    told = [
+        {"id": i, "notebook": "01_x", "group": "g.h", "suites": ["full"], "why": "w", "messages": ASKED}
+        for i in ("c10", "m")
+    ]
+    (project.root / "params" / "cases" / "x.yaml").write_text(json.dumps(told))
+    said = accept(project.run("r2", failing=1, asked=10, suite="smoke"), "smoke alone", None)
+    assert "11 cases of r2 accepted" in said and "kept: 1 cases that suite smoke does not ask" in said
+    assert "gone: c11" in said, "it is in no case file any more"
+    now = project.baseline
+    assert set(now.cases) == {*(f"c{n}" for n in range(11)), "m"} and now.suite == "full"
+    assert now.cases["c1"].outcome == "pass" and now.log[-1].gone == ["c11"]
 
 
 def test_a_passing_run_replaces_the_baseline_and_says_what_changed(project: Project) -> None:

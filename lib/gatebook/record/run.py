@@ -26,6 +26,7 @@ from gatebook.record.texts import Texts
 SUMS = "SHA256SUMS"
 LATEST = "latest"
 HISTORY, UNREAD = "history.json", "could_not_be_read"
+TROUBLES = "troubles.json"
 
 
 class Against(BaseModel):
@@ -158,6 +159,19 @@ class Run:
 
     def exchanges(self, notebook: str) -> list[Exchange]:
         return read_journal(self.record_file(notebook), self.anchor)
+
+    @property
+    def troubles(self) -> list[str]:
+        """What went wrong on our side before the last notebook told the verdict."""
+        path = self.path / TROUBLES
+        return list(json.loads(path.read_bytes())) if path.exists() else []
+
+    def note_troubles(self, troubles: list[str]) -> None:
+        """For the notebook that tells the verdict: no record shows a kernel that died after its last exchange."""
+        path = self.path / TROUBLES
+        path.unlink(missing_ok=True)
+        if troubles:
+            path.write_text(json.dumps(troubles, ensure_ascii=False, indent=1), encoding="utf-8")
 
     @property
     def history(self) -> list[Measurement]:
