@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from gatebook.judge import drift, stats
-from gatebook.judge.drift import ByChance, Moved
+from gatebook.judge.drift import Moved
 from gatebook.judge.finding import Finding
 from gatebook.record.answer import read_answer
 from gatebook.record.exchange import Exchange
@@ -102,20 +102,22 @@ def changes(old: Fingerprint, new: Fingerprint, tolerance_nats: float = 0.0, see
     enforced by luck, so only the loss counts.
     """
     moved: dict[str, Moved] = {}
-    tested: dict[str, ByChance] = {}
+    noisy: dict[str, tuple[list[dict[str, float]], list[dict[str, float]]]] = {}
     for name in sorted(old.keys() & new.keys()):
-        found = _compare(name, old[name], new[name], tolerance_nats, f"{seed}/{name}")
-        if isinstance(found, Moved):
+        if name.startswith("logprobs.") and drift.noisy(*(pair := (rows_of(old[name]), rows_of(new[name])))):
+            noisy[name] = pair
+        elif found := _compare(name, old[name], new[name], tolerance_nats):
             moved[name] = found
-        elif found is not None:
-            tested[name] = found
     samples = [{n: v for n, v in side.items() if n.startswith("defaults.")} for side in (old, new)]
-    if test := drift.samples_moved(samples[0], samples[1], f"{seed}/defaults"):
-        tested["defaults"] = test
-    rejected = stats.holm([t.p_value for t in tested.values()], len(tested), drift.ALPHA)
-    for (name, test), yes in zip(tested.items(), rejected, strict=True):
-        if yes:
-            moved[name] = test.moved
+    tests = [
+        test for test in (
+            drift.noisy_logprobs_moved(noisy, tolerance_nats, f"{seed}/logprobs"),
+            drift.samples_moved(samples[0], samples[1], f"{seed}/defaults"),
+        ) if test
+    ]  # fmt: skip
+    rejected = stats.holm([t.p_value for t in tests], len(tests), drift.ALPHA)
+    for test, yes in zip(tests, rejected, strict=True):
+        moved |= test.moved if yes else {}
     exact = {
         name: (old[name], new[name]) for name in moved if name.split(".")[0] not in ("logprobs", "greedy", "defaults")
     }
@@ -128,10 +130,10 @@ def _causes_first(name: str) -> tuple[int, str]:
     return list(PART).index(name.split(".")[0]), name
 
 
-def _compare(name: str, old: Any, new: Any, tolerance: float, seed: str) -> Moved | ByChance | None:
+def _compare(name: str, old: Any, new: Any, tolerance: float) -> Moved | None:
     kind = name.split(".")[0]
     if kind == "logprobs":
-        return drift.logprobs_moved(rows_of(old), rows_of(new), tolerance, seed)
+        return drift.logprobs_moved(rows_of(old), rows_of(new), tolerance)
     if kind == "greedy":
         return drift.greedy_moved(old, new, tolerance)
     same = old == new or kind == "defaults" or (kind == "keyword" and old != "enforced")

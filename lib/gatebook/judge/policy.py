@@ -68,11 +68,10 @@ def decide(judged: Judged) -> Verdict:
         and not g.comparison.paired
         and g.not_measured == len(_excused(profile, g.group, outcomes[g.group]))
     ]
-    counts = f"{sum(map(len, judged.manifest.expected.values()))} cases asked, recorded and judged"
     return Verdict(
         run=judged.manifest.run, profile=profile.name, suite=judged.manifest.suite, partial=judged.manifest.partial,
         served=judged.served, verdict=word, exit_code=EXIT_CODES[word],
-        reason=said[0][1] if said else counts, reasons=[text for _, text in said],
+        reason=said[0][1] if said else _counts(judged, outcomes), reasons=[text for _, text in said],
         groups=groups, findings=judged.findings, excused=_excuses(profile, outcomes), waivers=used,
         baseline=judged.baseline.run if judged.baseline else None,
         needs_baseline=word == "INCONCLUSIVE" and len(said) == len(wants_baseline),
@@ -278,6 +277,14 @@ def _named(judged: Judged, cases: list[str]) -> str:
     reasons = {f.case: f.reason for f in reversed(judged.findings) if f.outcome != "pass"}
     shown = "; ".join(f"{case} ({reasons.get(case, 'no reason')})" for case in cases[:3])
     return shown + (f"; and {len(cases) - 3} more" if len(cases) > 3 else "")
+
+
+def _counts(judged: Judged, outcomes: dict[str, dict[str, Outcome]]) -> str:
+    """What a PASS rests on."""
+    expected = [case for cases in judged.manifest.expected.values() for case in cases]
+    unmeasured = sum(outcomes.get(judged.cases[c].group, {}).get(c) == "not_measured" for c in expected)
+    told = f"{len(expected) - unmeasured} cases asked, recorded and judged"
+    return f"{told}; {unmeasured} not measured, excused or watched" if unmeasured else told
 
 
 def _excused(profile: Profile, group: str, cases: dict[str, Outcome]) -> list[str]:
