@@ -29,6 +29,7 @@ from gatebook.record.identity import Identity, identify
 from gatebook.record.served import SETTINGS_PATHS, Value
 
 IDENTITY_CHECKS = ("model_listed", "engine_told", "context_limit")
+GPU_MEMORY = "load.gpu_memory"
 LOAD_LIMITS = ("kv_cache_usage_limit", "queue_limit", "preemptions_limit")
 UNTOLD = "the server does not tell it"
 READY_S = 60.0
@@ -171,8 +172,8 @@ def _excused(target: Target, identity: Identity, url: str, cases: list[Case]) ->
         items = [item for e in case.expect for check, item in e.items() if check == "like_production"]
         if items and items[0] not in _production(identity):
             found[case.id] = UNTOLD
-    if unseen := _gpu_unseen(url):
-        found["load.gpu_memory"] = unseen
+    if any(case.group == GPU_MEMORY for case in cases) and (unseen := _gpu_unseen(url)):
+        found[GPU_MEMORY] = unseen
     return found | _too_long(cases, identity.context_tokens)
 
 

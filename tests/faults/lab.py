@@ -205,7 +205,8 @@ def accept(project: Project, base_url: str) -> None:
     """Accepts a run of a healthy deployment. Raises RuntimeError when it is not green."""
     done = ask(project, base_url)
     if done.code not in (0, 3):
-        raise RuntimeError(f"the healthy deployment is not green: {done}\n{done.reasons}")
+        why = "" if done.code == 2 else done.reasons
+        raise RuntimeError(f"the healthy deployment is not green: {done}\n{why}")
     said = project.gatebook("accept", done.run, "--reason", "the healthy server of the fault lab")
     if said.code:
         raise RuntimeError(f"the healthy run was not accepted: {said}\n{done.reasons}")

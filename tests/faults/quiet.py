@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
 
@@ -43,7 +44,9 @@ def smoke_project(folder: Path) -> Project:
     smoke = [case for case in load_cases(ROOT / "params" / "cases") if "smoke" in case.suites]
     project.write_cases([case.model_dump(mode="json", exclude_defaults=True) for case in smoke])
     shipped = yaml.safe_load((ROOT / "params" / "smollm2.yaml").read_text())
-    project.edit_profile(excused=shipped["excused"], limits={**shipped["limits"], "request_deadline_s": 60})
+    names = {name for case in smoke for name in (case.id, case.group)}
+    excused = {k: why for k, why in shipped["excused"].items() if any(fnmatchcase(name, k) for name in names)}
+    project.edit_profile(excused=excused, limits={**shipped["limits"], "request_deadline_s": 60})
     return project
 
 

@@ -231,6 +231,7 @@ def test_a_second_target_that_is_down_is_not_green_though_the_group_is_watched(t
 
 
 def test_the_command_compares_with_a_second_profile_and_the_page_shows_it(timed: Project, steady: str) -> None:
+    """The command of docs/latency.md."""
     other = timed.root / "params" / "old.yaml"
     other.write_text(
         timed.profile.read_text()

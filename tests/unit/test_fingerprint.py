@@ -62,7 +62,8 @@ def test_the_values_of_a_run(tmp_path: Path) -> None:
 
 def test_what_the_server_does_not_tell_is_left_out(tmp_path: Path) -> None:
     run = run_folder(tmp_path / "r", [case("a")], profile())
-    assert fingerprint(run, Identity(), []) == {"model": "m1", "engine": "unknown"}
+    assert fingerprint(run, Identity(models=("m1",)), []) == {"model": "m1", "engine": "unknown"}
+    assert fingerprint(run, Identity(), []) == {"model": "m1"}, "nobody answered: not another engine"
 
 
 def test_the_identity_of_a_run_is_that_of_the_first_notebook_that_asked(tmp_path: Path) -> None:

@@ -333,3 +333,12 @@ def test_a_contract_group_cannot_be_compared() -> None:
 
 def test_what_is_excused_does_not_keep_a_first_run_from_being_accepted() -> None:
     assert compared("P" * 7 + "N", None, excused={"c7": "a context of 8,192 tokens"}).needs_baseline
+
+
+def test_a_pass_counts_only_what_was_measured() -> None:
+    assert must("pass", "pass").reason == "2 cases asked, recorded and judged"
+    said = must("pass", "not_measured", excused={"m1": "no GPU here"})
+    assert (said.verdict, said.reason) == (
+        "PASS",
+        "1 cases asked, recorded and judged; 1 not measured, excused or watched",
+    )

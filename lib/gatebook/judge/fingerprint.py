@@ -55,9 +55,10 @@ class Change(BaseModel):
 
 def fingerprint(run: Run, identity: Identity, findings: list[Finding]) -> Fingerprint:
     """Flat name -> value. What the server does not tell is left out, not empty."""
+    nobody = identity.engine == "unknown" and not identity.models  # a dead server is no other engine
     values: Fingerprint = {
         "model": run.manifest.profile.target.model,
-        "engine": identity.engine,
+        "engine": None if nobody else identity.engine,
         "version": identity.version,
         "context_tokens": identity.context_tokens,
     }

@@ -1,0 +1,110 @@
+"""A newcomer with a server of his own types what README.md and docs/first-gate.md say, then what the other pages say.
+
+The commands are taken from the pages, in their order, with the exit codes that their comments tell; only addresses and
+placeholders are filled in. `make setup` and `make demo` are for a fresh clone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gatebook.plan.cases import load_cases
+
+from tests.conftest import ROOT, SMALL, Project, small_project
+from tests.documents import blocks, commands, exit_code
+
+README, FIRST_GATE = ROOT / "README.md", ROOT / "docs" / "first-gate.md"
+LATER = [ROOT / "docs" / name for name in ("verdict.md", "history.md", "archive.md")] + [ROOT / "outputs" / "README.md"]
+
+
+@pytest.fixture(scope="module")
+def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A small project with its `.venv/bin/gatebook`, the production profile that `init` follows, and compared cases."""
+    project = small_project(tmp_path_factory.mktemp("newcomer"))
+    shutil.copy(ROOT / "params" / "qwen3-4b.yaml", project.root / "params")
+    (project.root / ".venv").mkdir()
+    (project.root / ".venv" / "bin").symlink_to(sysconfig.get_path("scripts"))
+    cases = load_cases(ROOT / "params" / "cases")
+    chosen = [case for case in cases if case.id in SMALL or case.group == "structured.keywords"]
+    project.write_cases(
+        [{**c.model_dump(mode="json", exclude_defaults=True), "suites": ["smoke", "full"]} for c in chosen]
+    )
+    yield project
+
+
+def typed(project: Project, line: str, server: str) -> subprocess.CompletedProcess[str]:
+    """The line as it stands, by a shell in the project; `outputs/<run>` is the newest run."""
+    runs = sorted(p.parent for p in (project.root / "outputs").glob("20*/manifest.json"))
+    filled = line.replace("http://gpu-box:8000/v1", server).replace("outputs/<new>", "outputs/new")
+    if runs:
+        newest, before = runs[-1].relative_to(project.root), runs[max(-2, -len(runs))].relative_to(project.root)
+        filled = filled.replace("outputs/<run>", str(newest))
+        filled = filled.replace("outputs/<A>", str(before)).replace("outputs/<B>", str(newest))
+    path = f"{project.root / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", "-c", filled], cwd=project.root, env={**project.environment, "PATH": path}, capture_output=True, text=True, timeout=300
+    )  # fmt: skip
+
+
+def expect(project: Project, line: str, server: str) -> str:
+    done = typed(project, line, server)
+    assert done.returncode == exit_code(line), f"{line}\nexit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_the_first_gate_is_typed_as_it_stands(newcomer: Project, server: str) -> None:
+    lines = [line for line in commands(FIRST_GATE) if not line.startswith("make ")]
+    verbs = [re.split(r"gatebook (\w+)", line)[1] for line in lines]
+    assert verbs == ["doctor", "init", "run", "run", "accept", "run", "verify", "run"], (
+        "the page tells another story now"
+    )
+    told = [expect(newcomer, line, server) for line in lines if "gatebook doctor" not in line]
+    assert "nothing was asked" in told[1] and "INCONCLUSIVE" in told[2].splitlines()[-1]
+    assert told[4].splitlines()[-1].startswith("PASS") and told[5].splitlines()[-1].startswith("reproduced, PASS")
+    assert told[6].splitlines()[-1].startswith("FAIL") and "no-such-model" in told[6]
+    shutil.rmtree(max(newcomer.root.glob("outputs/20*")))  # the red one: what follows is about the green one
+    shutil.copytree(max(newcomer.root.glob("outputs/20*")), newcomer.root / "outputs" / "latest", dirs_exist_ok=True)
+
+
+def test_what_else_is_told_works_on_that_run(newcomer: Project, server: str) -> None:
+    """Every other `gatebook` command of these pages, but two servers side by side (tests/integration/test_audit.py)."""
+    if not list(newcomer.root.glob("outputs/20*/manifest.json")):
+        pytest.skip("the first gate left no run")
+    shutil.copy(newcomer.root / "params" / "mine.yaml", newcomer.root / "params" / "stricter.yaml")
+    shutil.copy(
+        newcomer.root / "params" / "baselines" / "mine.json", newcomer.root / "params" / "baselines" / "stricter.json"
+    )
+    for page in LATER:
+        for line in commands(page):
+            if line.startswith("gatebook") and "http://a" not in line:
+                expect(newcomer, line, server)
+    assert {p.name for p in newcomer.root.glob("rows.*")} == {"rows.parquet"} and (
+        newcomer.root / "trend.svg"
+    ).is_file()
+    assert (newcomer.root / "compare.html").is_file() and (newcomer.root / "public" / "index.html").is_file()
+
+
+def test_the_readme_leads_to_a_gate_of_ones_own(newcomer: Project, server: str, tmp_path: Path) -> None:
+    """Four commands, and the three that move and break a bundle."""
+    project = Project(shutil.copytree(newcomer.root, tmp_path / "project", symlinks=True, ignore=shutil.ignore_patterns("outputs", "mine*", "stricter*")))  # fmt: skip
+    own = next(block for block in blocks(README) if any("gatebook init" in line for line in block))
+    assert [re.split(r"gatebook (\w+)", line)[1] for line in own] == ["init", "run", "accept", "run"]
+    told = [expect(project, line, server) for line in own]
+    assert told[3].splitlines()[-1].startswith("PASS")
+    evidence = next(block for block in blocks(README) if any("dd of=" in line for line in block))
+    for line in evidence:
+        expect(project, line.replace("/tmp/bundle", str(tmp_path / "bundle")), server)
+    assert json.loads((tmp_path / "bundle" / "verdict.json").read_text())["verdict"] == "PASS"
+    rest = next(block for block in blocks(README) if any("gatebook judge" in line for line in block))
+    skipped = ("make", "gatebook doctor", "gatebook judge", "gatebook compare", "gatebook archive")  # typed above
+    for line in rest:
+        if not line.startswith(skipped):
+            expect(project, line.replace("--profile P ", "--profile params/mine.yaml "), server)
