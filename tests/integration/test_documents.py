@@ -20,6 +20,7 @@ from gatebook.plan.cases import load_cases
 
 from tests.conftest import ROOT, SMALL, Project, small_project
 from tests.documents import blocks, commands, exit_code
+from tests.faults.proxy import Fault, FaultProxy
 
 README, FIRST_GATE = ROOT / "README.md", ROOT / "docs" / "first-gate.md"
 LATER = [ROOT / "docs" / name for name in ("verdict.md", "history.md", "archive.md")] + [ROOT / "outputs" / "README.md"]
@@ -93,18 +94,48 @@ def test_what_else_is_told_works_on_that_run(newcomer: Project, server: str) -> 
 
 
 def test_the_readme_leads_to_a_gate_of_ones_own(newcomer: Project, server: str, tmp_path: Path) -> None:
-    """Four commands, and the three that move and break a bundle."""
-    project = Project(shutil.copytree(newcomer.root, tmp_path / "project", symlinks=True, ignore=shutil.ignore_patterns("outputs", "mine*", "stricter*")))  # fmt: skip
-    own = next(block for block in blocks(README) if any("gatebook init" in line for line in block))
-    assert [re.split(r"gatebook (\w+)", line)[1] for line in own] == ["init", "run", "accept", "run"]
-    told = [expect(project, line, server) for line in own]
-    assert told[3].splitlines()[-1].startswith("PASS")
-    evidence = next(block for block in blocks(README) if any("dd of=" in line for line in block))
-    for line in evidence:
-        expect(project, line.replace("/tmp/bundle", str(tmp_path / "bundle")), server)
-    assert json.loads((tmp_path / "bundle" / "verdict.json").read_text())["verdict"] == "PASS"
-    rest = next(block for block in blocks(README) if any("gatebook judge" in line for line in block))
-    skipped = ("make", "gatebook doctor", "gatebook judge", "gatebook compare", "gatebook archive")  # typed above
-    for line in rest:
-        if not line.startswith(skipped):
-            expect(project, line.replace("--profile P ", "--profile params/mine.yaml "), server)
+    """Four commands; then a server that is worse; then the three that move and break a bundle."""
+    left_out = shutil.ignore_patterns("outputs", "mine*", "stricter*")
+    project = Project(shutil.copytree(newcomer.root, tmp_path / "project", symlinks=True, ignore=left_out))
+    init, run, accept, again = next(block for block in blocks(README) if any("gatebook init" in line for line in block))
+    assert "exists already" not in expect(project, init, server)
+    twice = typed(project, init, server)
+    assert twice.returncode == 2 and "exists already" in twice.stderr and len(twice.stderr.splitlines()) == 1
+    first = expect(project, run, server)
+    accepted = max(project.root.glob("outputs/20*"))
+    assert f"gatebook accept outputs/{accepted.name}" in first
+    expect(project, accept, server)
+    baseline = json.loads((project.root / "params" / "baselines" / "mine.json").read_text())
+    assert set(baseline["cases"]) == {case.id for case in load_cases(project.root / "params" / "cases")}
+    assert expect(project, again, server).splitlines()[-1].startswith("PASS")
+    green = json.loads((project.root / "outputs" / "latest" / "verdict.json").read_text())
+    assert green["baseline"] == accepted.name
+    assert any(
+        "could have seen a drop of" in g["reason"] for g in green["groups"] if g["group"] == "structured.keywords"
+    )
+    _evidence(project, server, tmp_path)
+
+    asked = ("run", "--profile", "params/mine.yaml", "--base-url")
+    with FaultProxy(server.removesuffix("/v1"), [Fault("strip_keyword", arg="maxLength")]) as proxy:
+        weakened = project.gatebook(*asked, proxy.base_url)
+    assert weakened.code == 1, weakened
+    assert "constraint enforcement changed: keyword.keyword-max-length was enforced, is ignored" in weakened.reasons
+    assert project.gatebook("accept", weakened.run, "--reason", "no").code == 2
+    with FaultProxy(server.removesuffix("/v1"), ["strip_format"]) as proxy:
+        worse = project.gatebook(*asked, proxy.base_url, "--revision", "new")
+    assert worse.code == 1 and "shown worse than the baseline" in worse.reasons, worse
+
+
+def _evidence(project: Project, server: str, folder: Path) -> None:
+    """The blocks of README.md about a run that is there already."""
+    about = [
+        block for block in blocks(README) if any(w in line for line in block for w in ("dd of=", "gatebook judge"))
+    ]
+    assert len(about) == 2
+    elsewhere = ("make", "gatebook doctor", "gatebook judge", "gatebook compare", "gatebook archive")
+    for line in (line for block in about for line in block if not line.startswith(elsewhere)):
+        filled = line.replace("/tmp/bundle", str(folder / "bundle")).replace(
+            "--profile P ", "--profile params/mine.yaml "
+        )
+        expect(project, filled, server)
+    assert json.loads((folder / "bundle" / "verdict.json").read_text())["verdict"] == "PASS"

@@ -11,65 +11,10 @@ import time
 from pathlib import Path
 
 import httpx
-import pytest
 import yaml
-from gatebook.plan.cases import load_cases
 
-from tests.conftest import ROOT, SMALL, Project
+from tests.conftest import Project
 from tests.faults.proxy import Fault, FaultProxy
-
-
-@pytest.fixture
-def compared(project: Project) -> Project:
-    """With a group of twelve cases that is compared with the baseline."""
-    cases = {case.id: case for case in load_cases(ROOT / "params" / "cases")}
-    keywords = [case for case in cases.values() if case.group == "structured.keywords"]
-    chosen = [*(cases[i] for i in SMALL), *keywords]
-    project.write_cases(
-        [{**case.model_dump(mode="json", exclude_defaults=True), "suites": ["smoke"]} for case in chosen]
-    )
-    return project
-
-
-def test_from_init_to_the_second_run(compared: Project, server: str) -> None:
-    shutil.copy(ROOT / "params" / "qwen3-4b.yaml", compared.root / "params")
-    made = compared.gatebook("init", "--base-url", server, "--name", "mine")
-    assert made.code == 0, made
-    assert made.out.splitlines()[-1].startswith("next: gatebook run --profile")
-    profile = compared.root / "params" / "mine.yaml"
-    again = compared.gatebook("init", "--base-url", server, "--name", "mine")
-    assert again.code == 2
-    assert "exists already" in again.err
-
-    first = compared.gatebook("run", "--profile", profile, "--suite", "smoke")
-    assert first.code == 3, first
-    accepted = first.run
-    assert f"gatebook accept {first.run.relative_to(compared.root)}" in first.out
-    taken = compared.gatebook("accept", first.run, "--reason", "first run")
-    assert taken.code == 0, taken
-    baseline = json.loads((compared.root / "params" / "baselines" / "mine.json").read_text())
-    assert set(baseline["cases"]) == {case.id for case in load_cases(compared.root / "params" / "cases")}
-
-    second = compared.gatebook("run", "--profile", profile, "--suite", "smoke", "--json")
-    assert second.code == 0, second
-    verdict = json.loads(second.out)
-    assert verdict["baseline"] == accepted.name
-    assert "could have seen a drop of" in next(
-        g["reason"] for g in verdict["groups"] if g["group"] == "structured.keywords"
-    )
-
-    with FaultProxy(server.removesuffix("/v1"), [Fault("strip_keyword", arg="maxLength")]) as proxy:
-        weakened = compared.gatebook("run", "--profile", profile, "--suite", "smoke", "--base-url", proxy.base_url)
-    assert weakened.code == 1, weakened
-    assert "constraint enforcement changed: keyword.keyword-max-length was enforced, is ignored" in weakened.reasons
-    assert compared.gatebook("accept", weakened.run, "--reason", "no").code == 2
-
-    with FaultProxy(server.removesuffix("/v1"), ["strip_format"]) as proxy:
-        worse = compared.gatebook(
-            "run", "--profile", profile, "--suite", "smoke", "--base-url", proxy.base_url, "--revision", "new"
-        )
-    assert worse.code == 1, worse
-    assert "shown worse than the baseline" in worse.reasons
 
 
 def test_verify_anywhere_and_not_after_one_changed_byte(project: Project, server: str, tmp_path: Path) -> None:

@@ -52,3 +52,25 @@ def test_what_was_asked_for_stands_on_the_page_that_is_named() -> None:
         told = (ROOT / "docs" / page).read_text(encoding="utf-8")
         for group in re.findall(r"`([\w.]+)`", groups):
             assert group in told, f"{asked}: {group} is not on {page}"
+
+
+CHINESE = (ROOT / "README.zh.md").read_text(encoding="utf-8")
+
+
+def _commands(text: str) -> list[str]:
+    """The lines of all fenced blocks, without what stands after `#`."""
+    lines = [line for block in re.findall(r"^```\w*\n(.*?)^```$", text, re.DOTALL | re.MULTILINE) for line in block.splitlines()]
+    return [line if line.startswith("#") else line.split(" # ")[0].rstrip() for line in lines]
+
+
+def test_the_chinese_page_has_the_same_commands_links_tables_and_numbers() -> None:
+    assert _commands(CHINESE) == _commands(README)
+    for pattern in (r"^#+ ", r"^\|"):
+        count = [len(re.findall(pattern, text, re.MULTILINE)) for text in (README, CHINESE)]
+        assert count[0] == count[1] > 5
+    links = [sorted(re.findall(r"\]\(([^)]+)\)", text)) for text in (README, CHINESE)]
+    assert [link for link in links[0] if link != "README.zh.md"] == [link for link in links[1] if link != "README.md"]
+    for number in re.findall(r"\d[\d.,:/]*\d", README):
+        assert number in CHINESE, number
+    for number in re.findall(r"\d[\d.,:/]*\d", CHINESE):
+        assert number in README, number
