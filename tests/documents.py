@@ -15,7 +15,8 @@ _COMMAND = re.compile(rf"^(?:\.venv/bin/)?({'|'.join(PROGRAMS)})\s")
 def blocks(page: Path) -> list[list[str]]:
     """Lines of every fenced block that is a shell's or says nothing of its language."""
     text = page.read_text(encoding="utf-8")
-    return [body.splitlines() for body in re.findall(r"^```(?:sh)?\n(.*?)^```", text, re.DOTALL | re.MULTILINE)]
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [body.splitlines() for language, body in found if language in ("", "sh")]
 
 
 def commands(page: Path) -> list[str]:

@@ -23,6 +23,7 @@ from tests.documents import blocks, commands, exit_code
 from tests.faults.proxy import Fault, FaultProxy
 
 README, FIRST_GATE = ROOT / "README.md", ROOT / "docs" / "first-gate.md"
+pytestmark = pytest.mark.timeout(900)
 LATER = [ROOT / "docs" / name for name in ("verdict.md", "history.md", "archive.md")] + [ROOT / "outputs" / "README.md"]
 
 

@@ -10,7 +10,7 @@ from gatebook.judge.findings import run_identity
 from gatebook.judge.fingerprint import changes, fingerprint
 from gatebook.record.identity import Identity
 
-from tests.unit.replies import USAGE, case, chat_body, finding, plain, probe, profile, record, run_folder
+from tests.unit.replies import USAGE, case, chat_body, finding, plain, probe, profile, ready, record, run_folder
 
 
 @pytest.mark.parametrize(
@@ -62,8 +62,9 @@ def test_the_values_of_a_run(tmp_path: Path) -> None:
 
 def test_what_the_server_does_not_tell_is_left_out(tmp_path: Path) -> None:
     run = run_folder(tmp_path / "r", [case("a")], profile())
-    assert fingerprint(run, Identity(models=("m1",)), []) == {"model": "m1", "engine": "unknown"}
     assert fingerprint(run, Identity(), []) == {"model": "m1"}, "nobody answered: not another engine"
+    record(run, "01_x", ready())
+    assert fingerprint(run, Identity(), []) == {"model": "m1", "engine": "unknown"}
 
 
 def test_the_identity_of_a_run_is_that_of_the_first_notebook_that_asked(tmp_path: Path) -> None:

@@ -59,7 +59,11 @@ CHINESE = (ROOT / "README.zh.md").read_text(encoding="utf-8")
 
 def _commands(text: str) -> list[str]:
     """The lines of all fenced blocks, without what stands after `#`."""
-    lines = [line for block in re.findall(r"^```\w*\n(.*?)^```$", text, re.DOTALL | re.MULTILINE) for line in block.splitlines()]
+    lines = [
+        line
+        for block in re.findall(r"^```\w*\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+        for line in block.splitlines()
+    ]
     return [line if line.startswith("#") else line.split(" # ")[0].rstrip() for line in lines]
 
 

@@ -55,10 +55,9 @@ class Change(BaseModel):
 
 def fingerprint(run: Run, identity: Identity, findings: list[Finding]) -> Fingerprint:
     """Flat name -> value. What the server does not tell is left out, not empty."""
-    nobody = identity.engine == "unknown" and not identity.models  # a dead server is no other engine
     values: Fingerprint = {
         "model": run.manifest.profile.target.model,
-        "engine": None if nobody else identity.engine,
+        "engine": identity.engine if identity.engine != "unknown" or _answered(run) else None,
         "version": identity.version,
         "context_tokens": identity.context_tokens,
     }
@@ -74,6 +73,11 @@ def fingerprint(run: Run, identity: Identity, findings: list[Finding]) -> Finger
             values |= _values(wanted[case], case, exchanges)
     values |= {f"keyword.{f.case}": f.measured for f in findings if f.check == "keyword" and f.measured is not None}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _answered(run: Run) -> bool:
+    """Whether anything was: a dead server is no other engine."""
+    return any(e.status == 200 for notebook in run.notebooks for e in run.exchanges(notebook))
 
 
 def _kinds(expect: list[dict[str, Any]]) -> list[str]:
