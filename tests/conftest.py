@@ -16,11 +16,14 @@ import pytest
 import yaml
 from gatebook.ask.server import embedded_server
 from gatebook.plan.cases import load_cases
+from hypothesis import settings
 
 from tests.postgresql import postgresql
 
 __all__ = ["postgresql"]
 os.environ.pop("GATEBOOK_HISTORY_URL", None)  # nothing that a test measures enters the history of whoever runs it
+settings.register_profile("gatebook", deadline=None)  # machines are shared; no test asserts a time
+settings.load_profile("gatebook")
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = (
     "model-served",
