@@ -3,7 +3,7 @@
 First-token logprobs are compared as in Chauvin et al. (arXiv 2512.03816): mean difference a token, an absent token counts as the
 row's minimum. Samples drawn with the server's defaults are compared by the maximum mean discrepancy with a Hamming kernel
 (Gao et al., arXiv 2410.20247). Permutation p-values are (1 + #) / (b + 1). A run makes two tests, one of all first tokens and one
-of all samples, under Holm's correction.
+of all samples, each with a level of its own.
 """
 
 from __future__ import annotations
@@ -13,9 +13,13 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-PERMUTATIONS = 19_999
+PERMUTATIONS, FIRST, ENOUGH = 19_999, 1_999, 40
+SAMPLE_PERMUTATIONS = 99_999
+"""Of the default samples. After the FIRST ones it is enough that ENOUGH of them are as far apart (Besag & Clifford 1991)."""
 ALPHA = 0.001
-"""Of the whole family: the comparison runs on every commit, and one false alarm in a thousand runs is quiet."""
+"""Of the first tokens; what it rejects must be beyond the tolerance too."""
+SAMPLES_ALPHA = 0.0001
+"""Of the default samples, which have no tolerance: with 60 runs a day, one false alarm in half a year."""
 NOISE_FLOOR_NATS = 0.01
 """Added to the spread by which a difference is divided, so that rows that agree by luck do not make it infinite."""
 PREFIX_CHARS = 40
@@ -34,10 +38,15 @@ class Moved:
 
 @dataclass(frozen=True)
 class ByChance:
-    """Values that were compared by chance in one test, by name; the family of the tests decides whether they moved."""
+    """Values that were compared by chance in one test, by name."""
 
     p_value: float
+    level: float
     moved: dict[str, Moved]
+
+    @property
+    def rejected(self) -> bool:
+        return self.p_value <= self.level
 
 
 def noise_nats(rows: list[Row]) -> float:
@@ -95,7 +104,7 @@ def noisy_logprobs_moved(pairs: dict[str, tuple[list[Row], list[Row]]], toleranc
         total += (np.abs(means[0] - means[1]).mean(axis=1) / (sum(spreads) / 2 + NOISE_FLOOR_NATS)) ** 2
     p_value = float((1 + (total[1:] >= total[0] * (1 - 1e-9)).sum()) / (PERMUTATIONS + 1))
     moved = {name: found for name, (old, new) in pairs.items() if (found := logprobs_moved(old, new, tolerance))}
-    return ByChance(p_value, moved)
+    return ByChance(p_value, ALPHA, moved)
 
 
 def _side(values: Any, weights: Any) -> tuple[Any, Any]:
@@ -161,7 +170,7 @@ def samples_moved(old: dict[str, Samples], new: dict[str, Samples], seed: str) -
         )
     blocks = [[n for n, (_, prompt, _) in enumerate(rows) if prompt == name] for name in prompts]
     p_value = _permuted(table, blocks, [which == 0 for _, _, which in rows], seed, squared)
-    return ByChance(p_value, {"defaults": told})
+    return ByChance(p_value, SAMPLES_ALPHA, {"defaults": told})
 
 
 def _means(rows: list[tuple[list[Any], str, int]]) -> list[list[float]] | None:
@@ -192,11 +201,16 @@ def _permuted(
     gram = values @ values.T if squared else None
     rng = np.random.default_rng(_seeded(seed))
     weights = np.where(first, 1 / sum(first), -1 / (len(first) - sum(first)))
-    drawn = np.tile(weights, (PERMUTATIONS + 1, 1))
-    for block in blocks:
-        drawn[1:, block] = rng.permuted(drawn[1:, block], axis=1)
-    stats = ((drawn @ gram) * drawn).sum(axis=1) if gram is not None else np.abs(drawn @ values).sum(axis=1)
-    return float((1 + (stats[1:] >= stats[0] - 1e-12).sum()) / (PERMUTATIONS + 1))
+    found, done = 0, 0
+    for number in (FIRST, SAMPLE_PERMUTATIONS - FIRST):
+        drawn = np.tile(weights, (number + 1, 1))
+        for block in blocks:
+            drawn[1:, block] = rng.permuted(drawn[1:, block], axis=1)
+        stats = ((drawn @ gram) * drawn).sum(axis=1) if gram is not None else np.abs(drawn @ values).sum(axis=1)
+        found, done = found + int((stats[1:] >= stats[0] - 1e-12).sum()), done + number
+        if found >= ENOUGH:
+            break
+    return (1 + found) / (done + 1)
 
 
 def _seeded(seed: str) -> int:
