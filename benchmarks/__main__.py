@@ -1,11 +1,23 @@
-"""One entry: `python -m benchmarks {accuracy,overhead,demo,embedded,noise,prompts,latency,compare-load,gauges,archive}`."""
+"""One entry: `python -m benchmarks {accuracy,overhead,demo,embedded,noise,prompts,latency,compare-load,gauges,archive,sampling}`."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from benchmarks import accuracy, archive, compare_load, demo, embedded, gauges, latency, noise, overhead, prompts
+from benchmarks import (
+    accuracy,
+    archive,
+    compare_load,
+    demo,
+    embedded,
+    gauges,
+    latency,
+    noise,
+    overhead,
+    prompts,
+    sampling,
+)
 from benchmarks.report import machine, print_table, write_json
 
 COMMANDS = {
@@ -19,6 +31,7 @@ COMMANDS = {
     "compare-load": compare_load,
     "gauges": gauges,
     "archive": archive,
+    "sampling": sampling,
 }
 
 
