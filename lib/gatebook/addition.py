@@ -10,7 +10,7 @@ from gatebook.judge.examples import try_examples
 from gatebook.opening import check_case
 from gatebook.plan import project
 from gatebook.plan.cases import Case, cases_in, load_cases
-from gatebook.plan.settings import holds_secret
+from gatebook.plan.secrets import holds_secret
 from gatebook.plan.strict import parse_yaml
 from gatebook.plan.writing import SCHEMA_LINE, replace_text, to_yaml
 

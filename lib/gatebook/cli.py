@@ -120,10 +120,14 @@ def passed(
     """
     from gatebook.verify import passed as ask
 
-    verdict = ask(path, _suite(suite), revision)
+    if revision is not None and not revision.strip():
+        raise BadInput("--revision is empty; name what is deployed, such as an image digest, or leave the option out")
+    verdict, profile = ask(path, _suite(suite), revision)
     word = f"{verdict.verdict}{' PARTIAL' if verdict.partial else ''}"
     green = word == "PASS"
-    print(f"{'passed' if green else 'NOT PASSED'}, {word}: {verdict.run}, suite {verdict.suite}: {verdict.reason}")
+    print(
+        f"{'passed' if green else 'NOT PASSED'}, {word}: {verdict.run}, profile {profile}, suite {verdict.suite}: {verdict.reason}"
+    )
     raise SystemExit(0 if green else verdict.exit_code or EXIT_PARTIAL)
 
 

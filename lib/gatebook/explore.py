@@ -34,7 +34,7 @@ class Explorer:
 
     def __init__(self, run: str = "") -> None:
         pd.set_option("display.max_colwidth", 80, "display.max_rows", 200, "display.html.use_mathjax", False)
-        self._outputs = project.root() / "outputs"
+        self._outputs = project.outputs()
         self._kept = ExitStack()
         self._base_url: str | None = None
         self._last: Answered | None = None

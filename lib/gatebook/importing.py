@@ -14,7 +14,7 @@ from gatebook.judge.checks.shape import params_schema, types_at
 from gatebook.opening import check_case
 from gatebook.plan import project
 from gatebook.plan.cases import cases_in, load_cases
-from gatebook.plan.settings import holds_secret
+from gatebook.plan.secrets import holds_secret
 from gatebook.plan.strict import parse_yaml, read_yaml
 from gatebook.plan.table import Row, read_table
 from gatebook.plan.writing import SCHEMA_LINE, to_yaml

@@ -21,6 +21,7 @@ from gatebook.judge.findings import contract_group
 from gatebook.plan import project
 from gatebook.plan.cases import Case, load_cases
 from gatebook.plan.load import LoadSettings
+from gatebook.plan.secrets import refuse_secrets
 from gatebook.plan.settings import Profile, Target, load_profile
 from gatebook.plan.strict import build
 from gatebook.record.exchange import Exchange
@@ -33,6 +34,7 @@ GPU_MEMORY = "load.gpu_memory"
 LOAD_LIMITS = ("kv_cache_usage_limit", "queue_limit", "preemptions_limit")
 UNTOLD = "the server does not tell it"
 READY_S = 60.0
+NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 CHARS_A_TOKEN = 4
 """More than any tokenizer here needs, so that a document this long in characters is surely too long."""
 LONG_SHARE = 0.85
@@ -42,6 +44,11 @@ LONG_SHARE = 0.85
 def introduce(base_url: str, name: str | None, model: str | None, api_key_env: str | None) -> str:
     """Write `params/<name>.yaml` and say what to type next. Raises BadInput, CannotMeasure when nobody answers."""
     url = normal_base_url(base_url)
+    if name is not None and not NAME.fullmatch(name):
+        raise BadInput(
+            f"--name has value {name!r}: letters, digits, dots, dashes and underscores only, such as gpu-box"
+        )
+    refuse_secrets({"target": {"api_key_env": api_key_env, "model": model}}, "command line")
     target = build(Target, {"model": model or "unknown", "api_key_env": api_key_env, "base_url": url}, "command line")
     exchanges = asyncio.run(_probe(target, url))
     identity = identify(exchanges, target.model)

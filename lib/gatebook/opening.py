@@ -110,7 +110,7 @@ def open_run(
         asked_by=person(), job_url=os.environ.get("CI_JOB_URL"),
     )  # fmt: skip
     history = window(profile, suite, (case.group for case in cases), manifest.created)
-    return Run.create(folder or (out or project.root() / "outputs") / name, manifest, cases, raw, history)
+    return Run.create(folder or (out or project.outputs()) / name, manifest, cases, raw, history)
 
 
 def check_against(against: Against, profile: Profile, base_url: str, cases: list[Case]) -> None:

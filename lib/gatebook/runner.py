@@ -27,7 +27,7 @@ from gatebook.plan import project
 from gatebook.plan.settings import Profile, Suite
 from gatebook.record.answer import read_answer
 from gatebook.record.executed import unfinished
-from gatebook.record.run import HISTORY, LATEST, Against, Manifest, Run, now
+from gatebook.record.run import HISTORY, LATEST, Against, Manifest, Run, check_latest, drop_latest, now
 from gatebook.tell.terminal import Watcher
 
 SPARE_S = 120
@@ -43,6 +43,7 @@ def run_profile(
     against: Profile | None = None,
 ) -> tuple[Run, Verdict]:
     """A new run; `against` names a second target. Raises BadInput before anything is asked."""
+    check_latest(out or project.outputs())
     base_url, start = endpoint(profile.target, None)
     second = None
     if against is not None:
@@ -58,6 +59,7 @@ def run_profile(
 def resume(path: Path, watch: bool) -> tuple[Run, Verdict]:
     """Go on where a killed or failed run stopped: nothing recorded is asked again. Raises BadInput, BrokenRecord."""
     run = Run(path.resolve())
+    check_latest(run.path.parent)
     if run.manifest.judged_from:
         raise BadInput(f"{path}: was judged again from {run.manifest.judged_from}; there is nothing to resume")
     if run.sealed and (
@@ -77,6 +79,7 @@ def resume(path: Path, watch: bool) -> tuple[Run, Verdict]:
 
 def judge_again(path: Path, profile: Profile, out: Path) -> tuple[Run, Verdict]:
     """The same answers by other rules, in a new bundle; nothing is asked. Raises BadInput, BrokenRecord."""
+    check_latest(out.resolve().parent)
     old = Run(path.resolve())
     if damage := old.damage():
         raise BrokenRecord(f"{path}: {damage[0]}; only an intact run is judged again")
@@ -109,7 +112,7 @@ def _run(run: Run, start: Any, watch: bool) -> tuple[Run, Verdict]:
         _warn(f"{run.history_trouble}; what is compared with past runs is not measured")
     os.environ[STARTED] = now()
     if run.path.name != LATEST:
-        shutil.rmtree(run.path.parent / LATEST, ignore_errors=True)  # an older green must not stand for this run
+        drop_latest(run.path.parent)  # an older green must not stand for this run
     with _interruptible(), Watcher(run, watch) as watcher, Kernels(run.path) as kernels:
         try:
             with ExitStack() as server:

@@ -50,8 +50,8 @@ def verify(path: Path, replay: bool = True) -> Verification:
     return found
 
 
-def passed(path: Path, suite: str, revision: str | None) -> Verdict:
-    """The verdict of an intact bundle of this suite and, where it is given, this revision: what a deployment asks for.
+def passed(path: Path, suite: str, revision: str | None) -> tuple[Verdict, str]:
+    """The verdict, and the name of the profile, of an intact bundle of this suite and, where it is given, this revision: what a deployment asks for.
 
     Judged again from the record, so an edited verdict.json says nothing. Raises BadInput for a bundle of something else,
     BrokenRecord for one that is not the evidence of its verdict.
@@ -60,12 +60,16 @@ def passed(path: Path, suite: str, revision: str | None) -> Verdict:
     wrong = next((f"{step.what.partition(':')[0]}: {step.wrong}" for step in found.steps if step.wrong), None)
     if wrong or found.verdict is None:
         raise BrokenRecord(f"{path}: {wrong}; this bundle is not the evidence of the verdict that it states")
-    have = found.verdict
+    have, asked = found.verdict, Run(path.resolve()).manifest
+    if asked.judged_from:
+        raise BadInput(
+            f"{path}: holds the answers of {asked.judged_from}, judged again by other rules; name the run that asked"
+        )
     if have.suite != suite:
         raise BadInput(f"{path}: is a run of suite {have.suite!r}, asked for is {suite!r}; run that one")
     if revision is not None and have.served.revision != revision:
         raise BadInput(f"{path}: judged revision {have.served.revision!r}, asked for is {revision!r}; gate that one")
-    return have
+    return have, asked.profile.name
 
 
 def _checksums(run: Run) -> Said:

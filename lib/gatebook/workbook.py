@@ -324,7 +324,7 @@ def _file_of(given: dict[str, Any], known: Iterable[str]) -> str | None:
 
 
 def _newest() -> Path:
-    runs = sorted(p.parent for p in (project.root() / "outputs").glob("20*/manifest.json"))
+    runs = sorted(p.parent for p in project.outputs().glob("20*/manifest.json"))
     if not runs:
         raise BadInput("outputs/ holds no run yet; make one with `gatebook run --profile params/smollm2.yaml`")
     return runs[-1]

@@ -96,6 +96,8 @@ def test_judge_by_other_rules_asks_nothing(project: Project, server: str) -> Non
     assert twice.code == 2
     assert "exists already" in twice.err
     assert project.gatebook("verify", project.root / "outputs" / "judged").code == 0
+    shipped = project.gatebook("passed", project.root / "outputs" / "judged", "--suite", verdict["suite"])
+    assert (shipped.code, "judged again by other rules" in shipped.err) == (2, True), shipped
 
 
 def test_the_key_reaches_the_server_and_nothing_else(project: Project, server: str) -> None:

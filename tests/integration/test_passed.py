@@ -44,6 +44,11 @@ def test_only_the_intact_bundle_of_this_suite_and_digest_has_passed(project: Pro
     assert (other.code, "asked for is 'scenario'" in other.err) == (2, True), other
     other = _passed(project, run, revision="sha256:" + "b" * 64)
     assert (other.code, "asked for is 'sha256:bbb" in other.err) == (2, True), other
+    for blank in ("", " "):
+        other = _passed(project, run, revision=blank)
+        assert (other.code, "--revision is empty" in other.err) == (2, True), other
+        asked = project.run(server, "--revision", blank)
+        assert (asked.code, "key 'revision'" in asked.err) == (2, True), asked
     assert _passed(project, project.root / "outputs" / "nothing").code == 2
     assert _passed(project, run, suite="smok").code == 2
 
@@ -52,7 +57,7 @@ def test_only_the_intact_bundle_of_this_suite_and_digest_has_passed(project: Pro
         shutil.copytree(run, copy)
         edit(copy)
         with pytest.raises(BrokenRecord):
-            pytest.fail(f"{name}: {passed(copy, 'smoke', DIGEST).verdict}")
+            pytest.fail(f"{name}: {passed(copy, 'smoke', DIGEST)}")
     assert _passed(project, copy).code == 75
 
 
@@ -104,3 +109,17 @@ def test_what_is_not_a_whole_green_run_has_not_passed(
     done = _passed(project, made.run)
     assert done.code == code, done
     assert done.out.startswith(word), done
+
+
+def test_what_lies_where_runs_should_go_is_neither_deleted_nor_written_into(project: Project, server: str) -> None:
+    run = project.run(server).run
+    other = project.root / "thesis" / "latest" / "chapter.txt"
+    other.parent.mkdir(parents=True)
+    other.write_text("years of work")
+    for out in (other.parent.parent, run, run / "deeper", project.root / "outputs" / "latest"):
+        asked = project.run(server, "--out", str(out))
+        judged = project.gatebook("judge", run, "--profile", project.profile, "--out", out / "new")
+        for done in (asked, judged):
+            assert (done.code, "choose another --out" in done.err) == (2, True), done
+    assert other.read_text() == "years of work" and Run(run).damage() == []
+    assert [p.name for p in (project.root / "thesis").iterdir()] == ["latest"]

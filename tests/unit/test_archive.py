@@ -189,3 +189,11 @@ def test_a_bundle_of_the_archive_can_be_checked_there(outputs: Path, tmp_path: P
     steps = {step.what: step.wrong for step in verify(tmp_path / "public" / "runs" / "run-2").steps}
     assert steps["checksums: every file is what SHA256SUMS says, none missing, none added"] is None
     assert steps["verdicts: computed again from the record, equal to the files"] is None
+
+
+@pytest.mark.parametrize("to", ["run-1", "run-1/site", "run-1/a/b"])
+def test_no_site_is_made_in_a_run(outputs: Path, to: str) -> None:
+    for source in (outputs, outputs / "run-1"):
+        with pytest.raises(BadInput, match="holds something else|lies in the run folder"):
+            archive(source, outputs / to)
+    assert Run(outputs / "run-1").damage() == []

@@ -226,3 +226,25 @@ def test_a_case_survives_being_written_down() -> None:
 
 def test_a_case_that_expects_nothing_is_refused(tmp_path: Path) -> None:
     assert "'expect' is empty" in refused(write(tmp_path, one("a", ", finish: any")))
+
+
+ASKS_NOTHING: list[dict[str, Any]] = [
+    {"messages": []},
+    {"messages": [], "asks": [{"name": "a", "messages": [{"role": "user", "content": "x"}]}, {"name": "b"}]},
+    {"asks": [{"name": "a", "messages": []}]},
+]
+
+
+@pytest.mark.parametrize("fields", ASKS_NOTHING)
+def test_a_request_without_a_message_is_refused_unless_a_refusal_is_the_result(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="key 'messages' is empty, so '.+' would ask nothing"):
+        case("a", **fields)
+    assert case("a", negative=True, **fields).negative
+
+
+@pytest.mark.parametrize("role", ["usr", "User", None, 3])
+def test_an_unknown_role_is_refused_unless_a_refusal_is_the_result(role: object) -> None:
+    message = {"role": role, "content": "x"} if role else {"content": "x"}
+    with pytest.raises(ValueError, match=f"key 'messages' has the role {role!r}; roles are system"):
+        case("a", messages=[message])
+    assert case("a", messages=[message], negative=True).negative

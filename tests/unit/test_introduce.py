@@ -6,7 +6,8 @@ from fnmatch import fnmatchcase
 
 import pytest
 import yaml
-from gatebook.introduce import _text, _too_long
+from gatebook.errors import BadInput
+from gatebook.introduce import _text, _too_long, introduce
 from gatebook.plan.cases import load_cases
 from gatebook.plan.settings import Profile, Target, load_profile, profile_from
 from gatebook.record.identity import Identity
@@ -50,3 +51,15 @@ def test_documents_read_at_once_fit_the_context(context_tokens: int | None, toke
 
 def test_gpu_memory_that_cannot_be_read_from_here_is_excused_with_what_to_do() -> None:
     assert "production.gpu_metrics_url" in written(32768).excused["load.gpu_memory"]
+
+
+@pytest.mark.parametrize("name", ["", " ", "../up", "a/b", ".hidden", "a b", "x\n"])
+def test_a_name_that_is_no_file_name_is_refused_before_anything_is_asked(name: str) -> None:
+    with pytest.raises(BadInput, match="--name has value"):
+        introduce("http://127.0.0.1:9/v1", name, None, None)
+
+
+def test_a_key_in_the_place_of_its_variable_is_refused_and_not_repeated() -> None:
+    with pytest.raises(BadInput, match="must be the NAME of an environment variable") as caught:
+        introduce("http://127.0.0.1:9/v1", None, None, "sk-abcdef0123456789")
+    assert "abcdef" not in str(caught.value)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from gatebook.errors import BadInput, BrokenRecord
-from gatebook.record.run import Run, new_name
+from gatebook.record.run import Run, check_latest, drop_latest, new_name
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -181,3 +181,48 @@ def test_names_are_sortable_and_safe() -> None:
     assert new_name("Qwen/Qwen3 4B…").split("Z-")[1].startswith("qwen-qwen3-4b-")
     assert new_name("中文").split("Z-")[1].startswith("profile-")
     assert new_name("p") != new_name("p")
+
+
+@pytest.mark.parametrize("where", ["r", "r/texts", "r/not/there/yet", "latest"])
+def test_no_run_is_made_in_a_run_or_in_its_copy(tmp_path: Path, where: str) -> None:
+    run = sealed(tmp_path / "r")
+    with pytest.raises(BadInput, match="choose another --out"):
+        Run.create(tmp_path / where / "new", run.manifest, CASES, None)
+    assert run.damage() == [] and not (tmp_path / "latest").exists()
+
+
+def test_the_copy_of_the_last_run_is_replaced(tmp_path: Path) -> None:
+    for name in ("r", "s"):
+        run = sealed(tmp_path / name)
+        assert run.copy_to_latest() == tmp_path / "latest"
+        assert Run(tmp_path / "latest").manifest.run == run.manifest.run
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["latest", "r", "s"]
+
+
+def test_a_link_named_latest_is_replaced_and_what_it_points_to_stays(tmp_path: Path) -> None:
+    run, kept = sealed(tmp_path / "r"), tmp_path / "kept"
+    kept.mkdir()
+    (kept / "thesis.txt").write_text("years of work")
+    (tmp_path / "latest").symlink_to(kept)
+    run.copy_to_latest()
+    assert (kept / "thesis.txt").exists() and not (tmp_path / "latest").is_symlink()
+    assert Run(tmp_path / "latest").damage() == []
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_something_else_named_latest_is_never_deleted(tmp_path: Path, folder: bool) -> None:
+    run, other = sealed(tmp_path / "r"), tmp_path / "latest"
+    if folder:
+        other.mkdir()
+        other = other / "thesis.txt"
+    other.write_text("years of work")
+    for act in (lambda: check_latest(tmp_path), lambda: drop_latest(tmp_path), run.copy_to_latest):
+        with pytest.raises(BadInput, match="is no copy of a run"):
+            act()
+    assert other.read_text() == "years of work"
+
+
+def test_an_empty_folder_named_latest_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "latest").mkdir()
+    sealed(tmp_path / "r").copy_to_latest()
+    assert Run(tmp_path / "latest").damage() == []

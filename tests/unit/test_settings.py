@@ -139,3 +139,39 @@ def test_headers_are_filled_from_the_environment(monkeypatch: pytest.MonkeyPatch
     assert extra_headers(filled) == {"Authorization": f"Bearer {SECRET}", "X-Team": "a"}
     with pytest.raises(BadInput, match=r"environment variable MISSING \(target.headers.X\) is not set"):
         extra_headers(profile_from(target(headers={"X": "env:MISSING"}), "p", "p").target)
+
+
+@pytest.mark.parametrize("spoiled", ["two\nlines", "trail\n", "one two", " padded", "clé", "zero​width", "tab\t"])
+def test_a_key_that_no_header_can_carry_is_refused_and_never_repeated(
+    monkeypatch: pytest.MonkeyPatch, spoiled: str
+) -> None:
+    for name in ("MINE", "OPENAI_API_KEY"):
+        monkeypatch.setenv(name, spoiled)
+    for fields, variable in (({"api_key_env": "MINE"}, "MINE"), ({}, "OPENAI_API_KEY")):
+        with pytest.raises(BadInput, match=f"environment variable {variable} cannot be sent") as caught:
+            api_key(profile_from(target(**fields), "p", "p").target)
+        assert spoiled.strip() not in str(caught.value)
+    monkeypatch.setenv("MINE", "Bearer two\nlines")
+    with pytest.raises(BadInput, match="environment variable MINE cannot be sent"):
+        extra_headers(profile_from(target(headers={"X": "env:MINE"}), "p", "p").target)
+
+
+@pytest.mark.parametrize(
+    "headers", [{"X-Team": "a\nb"}, {"X Team": "a"}, {"": "a"}, {"X": ""}, {"X\n": "a"}, {"X": "é"}]
+)
+def test_a_header_that_cannot_be_sent_is_refused(headers: dict[str, str]) -> None:
+    with pytest.raises(BadInput, match=r"p\.yaml: key 'target.headers' .* cannot be sent"):
+        profile_from(target(headers=headers), "p.yaml", "p")
+
+
+@pytest.mark.parametrize("revision", ["", " ", "sha256:1 ", "\tsha256:1", "sha256:1\n"])
+def test_a_revision_that_names_nothing_is_refused(revision: str) -> None:
+    with pytest.raises(BadInput, match="command line: key 'revision' has value .* empty or has blanks"):
+        with_target(profile_from(target(), "p", "p"), revision=revision)
+
+
+@pytest.mark.parametrize("name", ["*", "*.*", "?*", "", "[!.]*"])
+def test_an_excuse_for_everything_is_refused(name: str) -> None:
+    data = {**target(), "excused": {name: "because"}}
+    with pytest.raises(BadInput, match="would excuse everything and leave no gate"):
+        profile_from(data, "p", "p")

@@ -8,7 +8,7 @@ import pytest
 from gatebook.errors import BadInput
 from gatebook.plan.cases import Case
 from gatebook.plan.settings import Profile
-from gatebook.plan.strict import Strict, build, read_yaml
+from gatebook.plan.strict import Strict, build, parse_yaml, read_yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -134,3 +134,8 @@ def test_other_mistakes_are_counted_and_long_values_cut() -> None:
     with pytest.raises(BadInput, match=r"\(and 2 more\)$") as caught:
         build(Case, {**CASE, "id": "x" * 500 + "!", "xa": 1, "xb": 2}, "c.yaml")
     assert len(str(caught.value)) < 300
+
+
+def test_yaml_nested_beyond_reading_is_bad_input() -> None:
+    with pytest.raises(BadInput, match="p.yaml: is nested deeper than can be read"):
+        parse_yaml("[" * 5000 + "]" * 5000, "p.yaml")

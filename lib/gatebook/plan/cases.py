@@ -27,6 +27,7 @@ INCLUDES: dict[Suite, tuple[Suite, ...]] = {"integration": ("smoke",), "scenario
 """A case of a smaller suite runs in the larger one too; demo is a sample of its own, full is everything."""
 NONCE = "{nonce}"
 """Where the messages of a timed case take digits of their own."""
+ROLES = ("system", "developer", "user", "assistant", "tool")
 Name = re.compile(r"[a-z0-9][a-z0-9.\-]*")
 
 
@@ -157,6 +158,11 @@ class Case(Strict):
                 raise ValueError(f"key 'asks.{ask.name}.repeat' and {repeats.PLACE} in its request belong together")
         if self.over is not None and (self.messages or self.asks or self.over == self.group):
             raise ValueError("key 'over' names another group, and a case with it asks nothing: no messages, no asks")
+        for ask in () if self.negative else self.requests():
+            if ask.path is None and not ask.messages:
+                raise ValueError(f"key 'messages' is empty, so {ask.name!r} would ask nothing; say what it asks")
+            if unknown := [m.get("role") for m in ask.messages or () if m.get("role") not in ROLES]:
+                raise ValueError(f"key 'messages' has the role {unknown[0]!r}; roles are {', '.join(ROLES)}")
         if not self.expect and all(ask.finish == "any" for ask in self.requests()):
             raise ValueError(
                 "key 'expect' is empty and any finish will do, so nothing of it would be judged; expect something"

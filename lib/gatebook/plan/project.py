@@ -22,6 +22,11 @@ def root() -> Path:
     )
 
 
+def outputs() -> Path:
+    """Where runs go that say nothing else."""
+    return root() / "outputs"
+
+
 def cases_dir() -> Path:
     return root() / "params" / "cases"
 

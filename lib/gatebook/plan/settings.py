@@ -15,20 +15,13 @@ from gatebook.errors import BadInput
 from gatebook.plan.latency import Latency
 from gatebook.plan.load import LoadSettings
 from gatebook.plan.production import Production
+from gatebook.plan.secrets import is_sendable, refuse_secrets, sendable
 from gatebook.plan.strict import Strict, build, read_yaml
 from gatebook.plan.waivers import Waiver
 
 PolicyName = Literal["must", "no_worse", "proven_no_worse", "watch"]
 Suite = Literal["demo", "smoke", "integration", "scenario", "full"]
 SUITES: tuple[Suite, ...] = ("demo", "smoke", "integration", "scenario", "full")
-
-_SECRET_VALUE = re.compile(
-    r"^(sk-|hf_|glpat-|ghp_|xox[bp]-|AKIA|ey[JK][\w-]+\.[\w-]+\.)[\w.\-]{6,}|^(Bearer|Basic)\s+\S{6,}$"
-    r"|://[^/\s@]*:[^/\s@]+@|[?&](api[_-]?key|key|token|access_token|password)=[^&\s]",
-    re.IGNORECASE,
-)
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SECRET_KEY = re.compile(r"(^|[_-])(api[_-]?key|apikey|token|secret|password|passwd|authorization)$", re.IGNORECASE)
 
 
 def is_url(text: str) -> bool:
@@ -71,6 +64,21 @@ class Target(Strict):
         if value is not None and not is_url(value):
             raise ValueError("must be a URL such as http://gpu-box:8000/v1")
         return value.rstrip("/") if value else value
+
+    @field_validator("model", "revision")
+    @classmethod
+    def _named(cls, value: str | None) -> str | None:
+        if value is not None and (not value or value != value.strip()):
+            raise ValueError("is empty or has blanks around it; write the bare name, or leave it out")
+        return value
+
+    @field_validator("headers")
+    @classmethod
+    def _headers(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            if not re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII) or not is_sendable(text, blanks=True):
+                raise ValueError(f"header {name!r} cannot be sent: printable ASCII only, in one line")
+        return value
 
 
 class Limits(Strict):
@@ -156,6 +164,8 @@ class Profile(Strict):
     @classmethod
     def _reasons(cls, value: dict[str, str]) -> dict[str, str]:
         for key, reason in value.items():
+            if not any(letter.isalnum() for letter in key):
+                raise ValueError(f"{key!r} would excuse everything and leave no gate; name a case or a group")
             if not reason.strip():
                 raise ValueError(f"{key!r} is excused without a reason; say why it cannot be measured")
         return value
@@ -193,33 +203,6 @@ def profile_from(data: Any, where: str, name: str) -> Profile:
     return build(Profile, {"name": name, **data}, where)
 
 
-def refuse_secrets(data: Any, where: str, path: str = "") -> None:
-    """Raise BadInput where a value looks like a key, or a key of `target` names one. The message never repeats the value."""
-    items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
-    for key, value in items:
-        here = f"{path}.{key}" if path else str(key)
-        if here.endswith("api_key_env") and value is not None and not _VARIABLE.fullmatch(str(value)):
-            raise BadInput(f"{where}: key {here!r} must be the NAME of an environment variable, not the key itself")
-        if _is_secret(str(key) if here.startswith("target") or not path else "", value):
-            raise BadInput(
-                f"{where}: key {here!r} holds what looks like a secret; put it in an environment variable and "
-                "name that variable in target.api_key_env (headers: `env:NAME`)"
-            )
-        refuse_secrets(value, where, here)
-
-
-def _is_secret(key: str, value: Any) -> bool:
-    if value in (None, "") or isinstance(value, dict | list) or str(value).startswith("env:"):
-        return False
-    return bool(_SECRET_KEY.search(key) or _SECRET_VALUE.search(str(value)))
-
-
-def holds_secret(text: str) -> bool:
-    """Whether any word of a text looks like a key: for prompts and tables, where it may stand inside a sentence."""
-    words = re.split(r"[\s\"'`,;()<>\[\]{}=：，。；]+", text)
-    return bool(re.search(r"\b(Bearer|Basic)\s+[\w.+/\-]{16,}", text)) or any(_SECRET_VALUE.search(w) for w in words)
-
-
 def with_target(profile: Profile, **changes: str | None) -> Profile:
     """The profile with target fields replaced by what the command line says; None leaves a field."""
     kept = {key: value for key, value in changes.items() if value is not None}
@@ -231,22 +214,23 @@ def with_target(profile: Profile, **changes: str | None) -> Profile:
 
 
 def api_key(target: Target) -> str | None:
-    """The key from the variable that the profile names, else OPENAI_API_KEY. Raises BadInput when it is not set."""
+    """The key from the variable that the profile names, else OPENAI_API_KEY. Raises BadInput when it is not set or no key."""
     if target.api_key_env:
         if not (key := os.environ.get(target.api_key_env)):
             raise BadInput(
                 f"environment variable {target.api_key_env} (target.api_key_env) is not set; export the key in it"
             )
-        return key
-    return os.environ.get("OPENAI_API_KEY") or None if target.server == "external" else None
+        return sendable(key, target.api_key_env)
+    common = os.environ.get("OPENAI_API_KEY") if target.server == "external" else None
+    return sendable(common, "OPENAI_API_KEY") if common else None
 
 
 def extra_headers(target: Target) -> dict[str, str]:
-    """The profile's headers with `env:NAME` values filled in. Raises BadInput when one is not set."""
+    """The profile's headers with `env:NAME` values filled in. Raises BadInput when one is not set or cannot be sent."""
     found = {}
     for name, value in target.headers.items():
         variable = value.removeprefix("env:")
         if variable != value and variable not in os.environ:
             raise BadInput(f"environment variable {variable} (target.headers.{name}) is not set; export it")
-        found[name] = os.environ[variable] if variable != value else value
+        found[name] = sendable(os.environ[variable], variable, blanks=True) if variable != value else value
     return found

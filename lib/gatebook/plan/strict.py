@@ -67,6 +67,8 @@ def parse_yaml(text: str, where: str) -> Any:
         line = f", line {mark.line + 1}" if mark else ""
         said = " ".join(str(getattr(error, "problem", None) or error).split())
         raise BadInput(f"{where}{line}: not valid YAML: {said}; fix this line (quote it if it is text)") from None
+    except RecursionError:
+        raise BadInput(f"{where}: is nested deeper than can be read; make it flatter") from None
 
 
 def build(model: type[M], data: Any, where: str) -> M:

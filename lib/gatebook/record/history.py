@@ -33,7 +33,7 @@ CONNECT_S = 5
 def open_history() -> History:
     """The history that GATEBOOK_HISTORY_URL names, else the project's own file. Raises BadInput."""
     given = os.environ.get(VARIABLE)
-    return History(database_url(given) if given else file_url(project.root() / "outputs" / "history.sqlite"))
+    return History(database_url(given) if given else file_url(project.outputs() / "history.sqlite"))
 
 
 def file_url(path: Path) -> URL:

@@ -25,6 +25,7 @@ from gatebook.record.texts import Texts
 
 SUMS = "SHA256SUMS"
 LATEST = "latest"
+PLAN = ("manifest.json", "cases.json")
 HISTORY, UNREAD = "history.json", "could_not_be_read"
 TROUBLES = "troubles.json"
 
@@ -113,6 +114,10 @@ class Run:
 
         `history` is what the run is compared with, or why that could not be read.
         """
+        if (inside := run_folder_of(path.parent)) or path.parent.name == LATEST:
+            raise BadInput(
+                f"{path.parent}: {'lies in a run folder' if inside else 'is where the copy of the last run goes'}; choose another --out"
+            )
         try:
             path.mkdir(parents=True)
         except FileExistsError:
@@ -247,11 +252,37 @@ class Run:
         """Copy the bundle to `latest/` beside it, for CI, which wants fixed names; a run resumed in `latest/` is there already."""
         if self.path.name == LATEST:
             return self.path
-        latest, fresh = self.path.parent / LATEST, self.path.parent / f".latest-{secrets.token_hex(4)}"
+        fresh = self.path.parent / f".latest-{secrets.token_hex(4)}"
         shutil.copytree(self.path, fresh)
-        shutil.rmtree(latest, ignore_errors=True)
-        fresh.rename(latest)
-        return latest
+        drop_latest(self.path.parent)
+        return fresh.rename(self.path.parent / LATEST)
+
+
+def run_folder_of(path: Path) -> Path | None:
+    """The run folder that `path` is or lies in."""
+    path = path.resolve()
+    return next((p for p in (path, *path.parents) if all((p / name).is_file() for name in PLAN)), None)
+
+
+def check_latest(folder: Path) -> None:
+    """Raises BadInput where `latest` in the folder of runs is something else than a copy of a run, which may be replaced."""
+    latest = folder / LATEST
+    if not latest.exists() or latest.is_symlink() or (latest.is_dir() and not any(latest.iterdir())):
+        return
+    if not (latest / PLAN[0]).is_file():
+        raise BadInput(
+            f"{latest}: is no copy of a run, and would be replaced by one; move it away or choose another --out"
+        )
+
+
+def drop_latest(folder: Path) -> None:
+    """Take the copy of the last run away, whole, so that half of one never stands there. Raises BadInput, OSError."""
+    check_latest(folder)
+    latest, old = folder / LATEST, folder / f".latest-{secrets.token_hex(4)}"
+    if latest.is_symlink():
+        latest.unlink()
+    elif latest.exists():
+        shutil.rmtree(latest.rename(old), ignore_errors=True)
 
 
 def _scratch(path: Path) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 from gatebook.errors import BadInput, CannotMeasure, GatebookError
 from gatebook.judge.judging import judge
 from gatebook.judge.verdict import Verdict
-from gatebook.record.run import SCRATCH, SUMS, Run
+from gatebook.record.run import SCRATCH, SUMS, Run, run_folder_of
 from gatebook.tell.pages import TEMPLATES, render
 from gatebook.tell.portrait import portrait
 from gatebook.tell.text import visible
@@ -48,6 +48,8 @@ def archive(source: Path, to: Path) -> list[str]:
     runs, data = to / "runs", to / "data"
     if to.resolve() == source.resolve() or ((to / "index.html").exists() and not (to / "runs.js").exists()):
         raise BadInput(f"{to}: holds something else already; name a folder of its own, such as public/archive")
+    if inside := run_folder_of(to):
+        raise BadInput(f"{to}: lies in the run folder {inside}, which is sealed; name a folder outside of it")
     found = _bundles(source)
     try:
         runs.mkdir(parents=True, exist_ok=True)

@@ -112,7 +112,7 @@ def show(verdict: Verdict, run: Run) -> None:
         console.print(Text(f"also: {reason}"))
     for told in spending_lines(run):
         console.print(Text(told))
-    if verdict.needs_baseline:
+    if verdict.needs_baseline and not verdict.partial:
         console.print(f'next: gatebook accept {path} --reason "first run of this deployment"')
     partial = " PARTIAL" if verdict.partial else ""
     line = Text(f"{verdict.verdict}{partial}", STYLE[verdict.verdict])
