@@ -217,7 +217,7 @@ def compare(
 
 @app.command()
 def serve(
-    port: Annotated[int | None, typer.Option(help="Default: a free one.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Default: a free one.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads that write answers.")] = 1,
     prompt_threads: Annotated[int, typer.Option(min=1, help="Threads that read prompts.")] = 2,
     log: Annotated[Path, typer.Option(help="The server's log, appended to.")] = Path("outputs/server.log"),

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import yaml
@@ -155,6 +156,16 @@ def test_jupyterlab_serves_the_notebooks(project: Project) -> None:
         finally:
             lab.terminate()
             lab.stderr.close() if lab.stderr else None
+
+
+def test_a_port_where_something_listens_is_not_taken_for_the_embedded_server(
+    project: Project, server: str, tmp_path: Path
+) -> None:
+    port = str(urlsplit(server).port)
+    done = project.gatebook("serve", "--port", port, "--log", tmp_path / "server.log")
+    assert (done.code, f"port {port} on 127.0.0.1: Address already in use" in done.err) == (75, True), done
+    for beyond in ("0", "65536"):
+        assert project.gatebook("serve", "--port", beyond).code == 2
 
 
 def test_the_embedded_server_ends_with_its_parent(project: Project, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def embedded_server(log: Path, port: int | None = None, threads: int = 1, prompt
     (docs/decisions/embedded-threads.md). Two read prompts: that gains 80 % and loses half. Raises ServerFailed with the end of the log.
     """
     model_file()
-    port = port or _free_port()
+    port = _free_port(port or 0)
     command = [sys.executable, "-m", "gatebook.ask.embedded", "--port", str(port)]
     command += ["--threads", str(threads), "--prompt-threads", str(prompt_threads)]
     with log.open("ab") as out:
@@ -98,7 +98,12 @@ def _tail(log: Path) -> str:
     return f"{lines[-1] if lines else 'it wrote nothing'} (log: {log})"
 
 
-def _free_port() -> int:
+def _free_port(wanted: int = 0) -> int:
+    """This port, or any for 0. Raises ServerFailed when it is taken: what listens there is not the embedded server."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was closed a moment ago is free
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError as error:
+            raise ServerFailed(f"port {wanted} on 127.0.0.1: {error.strerror}; stop what listens there") from None
         return int(probe.getsockname()[1])
