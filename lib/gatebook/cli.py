@@ -146,6 +146,17 @@ def judge(
 
 
 @app.command()
+def report(
+    path: RunArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
+) -> None:
+    """Tell a run again from its record, and exit as it did; one that was killed gets its pages, and is an ERROR."""
+    from gatebook import runner
+
+    _tell(*runner.tell_again(path), as_json)
+
+
+@app.command()
 def accept(
     path: RunArgument,
     reason: Annotated[str, typer.Option(help="Why this run may be the measure of later ones.")],

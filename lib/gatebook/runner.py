@@ -29,6 +29,7 @@ from gatebook.record.answer import read_answer
 from gatebook.record.executed import unfinished
 from gatebook.record.run import HISTORY, LATEST, Against, Manifest, Run, check_latest, drop_latest, now
 from gatebook.tell.terminal import Watcher
+from gatebook.verify import evidenced
 
 SPARE_S = 120
 """What a cell may take beyond the notebook's deadline before the kernel counts as hung."""
@@ -103,6 +104,19 @@ def judge_again(path: Path, profile: Profile, out: Path) -> tuple[Run, Verdict]:
     if (old.path / "texts").is_dir():
         shutil.copytree(old.path / "texts", run.path / "texts")
     return _run(run, None, watch=False)
+
+
+def tell_again(path: Path) -> tuple[Run, Verdict]:
+    """What a run said, judged again from its record; nothing is asked. One that was killed gets its reports first, and is
+    an ERROR until it is resumed. Raises BadInput, BrokenRecord."""
+    run = Run(path.resolve())
+    if run.sealed:
+        return run, evidenced(path)
+    check_latest(run.path.parent)
+    cut = [said for notebook in (*run.notebooks, OVERALL) if (said := unfinished(run.path / f"{notebook}.ipynb"))]
+    verdict = _judged(run, [*cut, f"the run did not finish; go on with: gatebook run --resume {run.path}"])
+    report(run, verdict)
+    return run, verdict
 
 
 def _run(run: Run, start: Any, watch: bool) -> tuple[Run, Verdict]:

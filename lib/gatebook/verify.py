@@ -56,11 +56,7 @@ def passed(path: Path, suite: str, revision: str | None) -> tuple[Verdict, str]:
     Judged again from the record, so an edited verdict.json says nothing. Raises BadInput for a bundle of something else,
     BrokenRecord for one that is not the evidence of its verdict.
     """
-    found = verify(path, replay=False)
-    wrong = next((f"{step.what.partition(':')[0]}: {step.wrong}" for step in found.steps if step.wrong), None)
-    if wrong or found.verdict is None:
-        raise BrokenRecord(f"{path}: {wrong}; this bundle is not the evidence of the verdict that it states")
-    have, asked = found.verdict, Run(path.resolve()).manifest
+    have, asked = evidenced(path), Run(path.resolve()).manifest
     if asked.judged_from:
         raise BadInput(
             f"{path}: holds the answers of {asked.judged_from}, judged again by other rules; name the run that asked"
@@ -70,6 +66,15 @@ def passed(path: Path, suite: str, revision: str | None) -> tuple[Verdict, str]:
     if revision is not None and have.served.revision != revision:
         raise BadInput(f"{path}: judged revision {have.served.revision!r}, asked for is {revision!r}; gate that one")
     return have, asked.profile.name
+
+
+def evidenced(path: Path) -> Verdict:
+    """The verdict of an intact bundle, judged again from its record. Raises BadInput, BrokenRecord."""
+    found = verify(path, replay=False)
+    wrong = next((f"{step.what.partition(':')[0]}: {step.wrong}" for step in found.steps if step.wrong), None)
+    if wrong or found.verdict is None:
+        raise BrokenRecord(f"{path}: {wrong}; this bundle is not the evidence of the verdict that it states")
+    return found.verdict
 
 
 def _checksums(run: Run) -> Said:

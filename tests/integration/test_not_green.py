@@ -156,6 +156,9 @@ def test_a_killed_run_resumes_without_asking_twice(project: Project, server: str
         process.kill()
         process.wait()
         before = record.read_text().splitlines()
+        told = project.gatebook("report", record.parent)
+        assert (told.code, "the run did not finish; go on with: gatebook run --resume" in told.out) == (75, True), told
+        assert "did not finish" in (record.parent / "index.html").read_text()
         done = project.gatebook("run", "--resume", record.parent)
         users = [
             body["user"]
@@ -169,6 +172,12 @@ def test_a_killed_run_resumes_without_asking_twice(project: Project, server: str
         json.loads(line)["exchange"]["body"]["user"] for line in before if json.loads(line)["exchange"].get("body")
     }
     assert all(users.count(user) == 1 for user in recorded), "a recorded request was asked again"
+    seal = (record.parent / "SHA256SUMS").read_bytes()
+    told = project.gatebook("report", record.parent)
+    assert told.code == 0 and told.out.splitlines()[-1].startswith("PASS"), told
+    assert (record.parent / "SHA256SUMS").read_bytes() == seal, "what is finished is told and not written again"
+    (record.parent / "index.html").write_text("edited")
+    assert project.gatebook("report", record.parent).code == 75
     fresh = project.run(server)
     assert _outcomes(
         done.verdict if done.run == record.parent else json.loads((record.parent / "verdict.json").read_text())
