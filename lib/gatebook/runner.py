@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -136,6 +137,7 @@ def _run(run: Run, start: Any, watch: bool) -> tuple[Run, Verdict]:
                     watcher.now(notebook)
                     troubles += _execute(run, notebook, kernels)
         except KeyboardInterrupt:
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # what nbclient's cancelled cell says is no news
             troubles.append(f"interrupted; go on with: gatebook run --resume {run.path}")
         except CannotMeasure as error:
             troubles.append(str(error))

@@ -143,7 +143,8 @@ def test_an_interrupted_run_leaves_its_evidence_and_goes_on(project: Project, se
         process = _start(project, proxy.base_url)
         _wait_for(project, lines=9)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 75
+        said = process.communicate(timeout=60)[1].decode()
+        assert process.returncode == 75 and "Traceback" not in said, said
         run = next(p.parent for p in (project.root / "outputs").glob("20*/manifest.json"))
         assert json.loads((run / "verdict.json").read_text())["verdict"] in ("ERROR", "FAIL")
         assert project.gatebook("run", "--resume", run).code == 0
@@ -265,7 +266,7 @@ def test_a_selection_that_matches_nothing_is_bad_input(
 def _start(project: Project, base_url: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         project.command("run", "--profile", project.profile, "--base-url", base_url),
-        cwd=project.root, env=project.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        cwd=project.root, env=project.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip
 
 
