@@ -139,7 +139,9 @@ def kept(place: Project, name: str = "shop-hours", **more: Any) -> str:
 def test_a_conversation_becomes_a_case_and_the_file_keeps_its_comments(place: Project) -> None:
     made(place, "r-10", "at nine")
     file = place.root / "params" / "cases" / "mine.yaml"
-    file.write_bytes(b"# mine\r\n- {id: one, notebook: 01_health, group: health.shop, why: b, messages: []}  # keep")
+    file.write_bytes(
+        b"# mine\r\n- {id: one, notebook: 01_health, group: health.shop, why: b, messages: [{role: user, content: hi}]}  # keep"
+    )
     assert "added shop-hours to params/cases/mine.yaml" in kept(place)
     assert (
         file.read_bytes().startswith(b"# mine\r\n- {id: one")
@@ -191,8 +193,8 @@ def test_what_a_run_would_refuse_is_not_saved(place: Project, more: dict[str, An
 @pytest.mark.parametrize(
     "text",
     [
-        "[{id: one, notebook: 01_health, group: g.h, why: b, messages: []}]\n",
-        "  - {id: one, notebook: 01_health, group: g.h, why: b, messages: []}\n",
+        "[{id: one, notebook: 01_health, group: g.h, why: b, messages: [{role: user, content: hi}]}]\n",
+        "  - {id: one, notebook: 01_health, group: g.h, why: b, messages: [{role: user, content: hi}]}\n",
     ],
 )
 def test_a_list_that_cannot_go_on_is_left_alone(place: Project, text: str) -> None:

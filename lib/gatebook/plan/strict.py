@@ -89,7 +89,8 @@ def _first(error: ValidationError, model: type[BaseModel]) -> str:
         return f"unknown key {key!r} (value {_short(value)}); {_suggest(parts, model)}{tail}"
     if kind == "missing":
         return f"key {key!r} is missing; add it{tail}"
-    return f"key {key!r} has value {_short(value)}: {first['msg'].removeprefix('Value error, ')}{tail}"
+    said = first["msg"].removeprefix("Value error, ")
+    return f"key {key!r} has value {_short(value)}: {said}{tail}" if key else f"{said}{tail}"
 
 
 def _short(value: Any) -> str:
