@@ -312,6 +312,8 @@ def test_another_request_s_word_is_the_wrong_asker(forced: bool) -> None:
 def test_a_forced_answer_without_its_word_fails_and_nothing_answered_is_not_measured() -> None:
     found = judged("own_word", True, worded("!!!!", SECOND))
     assert (found.outcome, "without the word that its schema forces: '!!!!'" in found.reason) == ("fail", True)
+    noisy = judged("own_word", True, worded("!" * 32, SECOND))
+    assert (noisy.outcome, "was answered with noise: '!' is 32 of 32 characters" in noisy.reason) == ("fail", True)
     assert judged("own_word", True, []).outcome == "not_measured"
 
 

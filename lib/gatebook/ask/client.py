@@ -138,10 +138,10 @@ class Lane:
                     await asyncio.sleep(_pause(number, reply))
         except TimeoutError:
             if pending:
-                fault, detail = "deadline", f"no complete reply within {deadline_s:g} s"
+                fault, detail = "deadline", f"no complete reply within {round(deadline_s, 2):g} s"
                 attempts.append(_attempt(at, sent, reply, fault, detail))
             else:
-                detail = f"{detail}; still so after {len(attempts)} attempts in {deadline_s:g} s"
+                detail = f"{detail}; still so after {len(attempts)} attempts in {round(deadline_s, 2):g} s"
         wall_s = (time.perf_counter_ns() - first_sent) / 1e9
         client = Client(
             in_flight=in_flight,

@@ -6,6 +6,7 @@ from typing import Literal
 
 from gatebook.judge import stats
 from gatebook.judge.checks.registry import CHECKS, check, parameters
+from gatebook.judge.checks.text import noise
 from gatebook.judge.evidence import Evidence, Reply, Seen
 from gatebook.judge.finding import Result, worst
 from gatebook.judge.load import Step, good_share, spread, steps_of
@@ -64,6 +65,8 @@ def _foreign(reply: Reply, owner: dict[str, str]) -> str | None:
         if word not in own and word in owner:
             return f"{where} was answered with {word}, the word of {owner[word]}: an answer reached the wrong asker"
     if own and "response_format" in body and not own & {*said}:
+        if heard := noise(reply.answer.text):
+            return f"{where} was answered with noise: {heard}"
         return f"{where} was answered without the word that its schema forces: {reply.answer.text[:40]!r}"
     return None
 
