@@ -293,3 +293,26 @@ def test_a_request_that_kills_the_server_fails_though_the_rest_of_its_case_was_n
         "c.recorded": "not_measured",
     }
     assert "the server had answered before" in found["a.answered"].reason
+
+
+@pytest.mark.parametrize(
+    ("texts", "sent", "outcome"),
+    [
+        (["A boat.", "El\ufffd\ufffd.", "A ship.", "A raft."], {}, "pass"),
+        (["A boat.", "El\ufffd\ufffd.", "A ship.", "A \ufffd raft."], {}, "fail"),
+        (["A boat.", "El\ufffd\ufffd.", "A ship."], {}, "fail"),
+        (["A boat.", "El\ufffd\ufffd.", "A ship.", "A raft."], {"temperature": 0}, "fail"),
+        (["A boat.", "El\ufffd\ufffd <|im_end|>.", "A ship.", "A raft."], {}, "fail"),
+    ],
+    ids=["one-of-four", "two-of-four", "one-of-three", "greedy", "and-another-violation"],
+)
+def test_one_sampled_answer_alone_may_draw_half_a_character(
+    tmp_path: Path, texts: list[str], sent: dict[str, Any], outcome: str
+) -> None:
+    names = "abcd"[: len(texts)]
+    drawn = case("c", asks=[{"name": name} for name in names], finish="any", expect=[{"length_chars": {"min": 1}}])
+    replies = [answered(f"c/{name}", text, sent=sent) for name, text in zip(names, texts, strict=True)]
+    found = said(tmp_path, [drawn], ready(), *replies)["c.contract"]
+    assert (found.outcome, "U+FFFD" in found.reason or "special token" in found.reason) == (outcome, True), found.reason
+    if outcome == "pass":
+        assert "one sampled answer alone may draw half a character, and b did: U+FFFD" in found.reason

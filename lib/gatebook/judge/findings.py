@@ -7,7 +7,7 @@ from functools import cache
 
 from gatebook.judge.checks import CHECKS, parameters
 from gatebook.judge.checks.context import length_kept
-from gatebook.judge.checks.contract import violations
+from gatebook.judge.checks.contract import drawn_by_chance, violations
 from gatebook.judge.checks.text import noise
 from gatebook.judge.evidence import Evidence, Reply, Seen
 from gatebook.judge.finding import Finding, Outcome, Result, worst
@@ -180,10 +180,11 @@ class _Judge:
         if broken:
             return Result(*self._blame(broken[0].exchange))
         said: list[str] = []
+        chance = drawn_by_chance(chats)
         for reply in chats:
             if not reply.refused:
                 label = f"{reply.ask.name}: " if len(chats) > 1 else ""
-                said += [label + text for text in self._violations(reply)]
+                said += [label + text for text in self._violations(reply) if (reply, text) != chance]
         canary = self._by_key.get(f"{case.id}/canary")
         if case.canary and canary is None and not self._stops:
             return Result("error", "no record of the plain request that must follow")
@@ -199,7 +200,12 @@ class _Judge:
             )
         return Result(
             "pass",
-            f"{len(chats)} {'reply keeps' if len(chats) == 1 else 'replies keep'} the contract",
+            f"{len(chats)} {'reply keeps' if len(chats) == 1 else 'replies keep'} the contract"
+            + (
+                f"; one sampled answer alone may draw half a character, and {chance[0].ask.name} did: {chance[1]}"
+                if chance
+                else ""
+            ),
             0,
             0,
             "violations",

@@ -15,7 +15,8 @@ from gatebook.record.exchange import Exchange
 FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter")
 STALE_S = 300
 """`created` may lag behind our clock by this much before it is taken for an old answer."""
-
+SAMPLED_ENOUGH = 4
+"""Answers of one case from which a single broken character is told from an engine that breaks them."""
 LATEST = 2**40
 """Seconds; a creation time beyond it is no time."""
 
@@ -40,6 +41,21 @@ def violations(reply: Reply, model: str, seen_ids: dict[str, str], context_token
     asked = (exchange.body or {}).get("model", model)
     if asked == model and answer.model is not None and not _same_model(answer.model, model):
         yield f"answered by model {answer.model!r}, asked for {model!r}"
+
+
+def drawn_by_chance(replies: list[Reply]) -> tuple[Reply, str] | None:
+    """The one answer with a broken character among at least four that were sampled, and its violation.
+
+    Half a character is a token like any other, and a small model draws it now and then; an engine that breaks characters
+    breaks more than one answer of a case, or a greedy one.
+    """
+    sampled = [r for r in replies if (r.exchange.body or {}).get("temperature") != 0]
+    broken = [(r, said) for r in sampled if (said := _broken(r.answer))]
+    return broken[0] if len(sampled) >= SAMPLED_ENOUGH and len(broken) == 1 else None
+
+
+def _broken(answer: Answer) -> str | None:
+    return broken_characters(answer.text, answer.finish_reason == "length")
 
 
 def _same_model(told: str, asked: str) -> bool:
@@ -71,7 +87,7 @@ def _content(answer: Answer) -> Iterator[str]:
                 if not answer.content
                 else "content is blank"
             )
-    if said := broken_characters(answer.text, answer.finish_reason == "length"):
+    if said := _broken(answer):
         yield said
     if said := leaked_markup(answer.text):
         yield said
