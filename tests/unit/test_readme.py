@@ -78,3 +78,14 @@ def test_the_chinese_page_has_the_same_commands_links_tables_and_numbers() -> No
         assert number in CHINESE, number
     for number in re.findall(r"\d[\d.,:/]*\d", CHINESE):
         assert number in README, number
+
+
+def test_what_it_catches_is_what_the_fault_lab_measured() -> None:
+    score = (ROOT / "docs" / "fault-score.md").read_text(encoding="utf-8")
+    found = [
+        re.search(pattern, text)
+        for text in (score, README)
+        for pattern in (r"(\d+) of (\d+) faults\D+(\d+) kinds", r"(\d+) FAIL in (\d+) runs[^(]+\(95 % upper bound ([\d.]+)")
+    ]
+    assert all(found)
+    assert [m.groups() for m in found[:2] if m] == [m.groups() for m in found[2:] if m]
