@@ -85,7 +85,10 @@ def test_what_it_catches_is_what_the_fault_lab_measured() -> None:
     found = [
         re.search(pattern, text)
         for text in (score, README)
-        for pattern in (r"(\d+) of (\d+) faults\D+(\d+) kinds", r"(\d+) FAIL in (\d+) runs[^(]+\(95 % upper bound ([\d.]+)")
+        for pattern in (
+            r"(\d+) of (\d+) faults\D+(\d+) kinds",
+            r"(\d+) FAIL in (\d+) runs[^(]+\(95 % upper bound ([\d.]+)",
+        )
     ]
     assert all(found)
     assert [m.groups() for m in found[:2] if m] == [m.groups() for m in found[2:] if m]
