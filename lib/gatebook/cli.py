@@ -238,7 +238,8 @@ def serve(
 
     from gatebook.ask.server import embedded_server
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stop in (signal.SIGINT, signal.SIGTERM):  # a shell starts what runs in the background with SIGINT ignored
+        signal.signal(stop, signal.default_int_handler)
     log.parent.mkdir(parents=True, exist_ok=True)
     try:
         with embedded_server(log, port, threads, prompt_threads) as base_url:
