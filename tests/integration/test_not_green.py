@@ -155,7 +155,7 @@ def test_a_killed_run_resumes_without_asking_twice(project: Project, server: str
         process = _start(project, proxy.base_url)
         record = _wait_for(project, lines=10)
         process.kill()
-        process.wait()
+        process.communicate()
         before = record.read_text().splitlines()
         told = project.gatebook("report", record.parent)
         assert (told.code, "the run did not finish; go on with: gatebook run --resume" in told.out) == (75, True), told
