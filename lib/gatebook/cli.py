@@ -150,7 +150,7 @@ def report(
     path: RunArgument,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
 ) -> None:
-    """Tell a run again from its record, and exit as it did; one that was killed gets its pages, and is an ERROR."""
+    """Tell a run again from its record, and exit as it did; one that was killed gets its pages, and is not green."""
     from gatebook import runner
 
     _tell(*runner.tell_again(path), as_json)

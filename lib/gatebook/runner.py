@@ -109,7 +109,7 @@ def judge_again(path: Path, profile: Profile, out: Path) -> tuple[Run, Verdict]:
 
 def tell_again(path: Path) -> tuple[Run, Verdict]:
     """What a run said, judged again from its record; nothing is asked. One that was killed gets its reports first, and is
-    an ERROR until it is resumed. Raises BadInput, BrokenRecord."""
+    not green until it is resumed. Raises BadInput, BrokenRecord."""
     run = Run(path.resolve())
     if run.sealed:
         return run, evidenced(path)

@@ -303,8 +303,9 @@ def test_a_request_that_kills_the_server_fails_though_the_rest_of_its_case_was_n
         (["A boat.", "El\ufffd\ufffd.", "A ship."], {}, "fail"),
         (["A boat.", "El\ufffd\ufffd.", "A ship.", "A raft."], {"temperature": 0}, "fail"),
         (["A boat.", "El\ufffd\ufffd <|im_end|>.", "A ship.", "A raft."], {}, "fail"),
+        (["A boat.", "Ã©tÃ© Ã la plage Ã©", "A ship.", "A raft."], {}, "fail"),
     ],
-    ids=["one-of-four", "two-of-four", "one-of-three", "greedy", "and-another-violation"],
+    ids=["one-of-four", "two-of-four", "one-of-three", "greedy", "and-another-violation", "mojibake"],
 )
 def test_one_sampled_answer_alone_may_draw_half_a_character(
     tmp_path: Path, texts: list[str], sent: dict[str, Any], outcome: str
@@ -313,6 +314,9 @@ def test_one_sampled_answer_alone_may_draw_half_a_character(
     drawn = case("c", asks=[{"name": name} for name in names], finish="any", expect=[{"length_chars": {"min": 1}}])
     replies = [answered(f"c/{name}", text, sent=sent) for name, text in zip(names, texts, strict=True)]
     found = said(tmp_path, [drawn], ready(), *replies)["c.contract"]
-    assert (found.outcome, "U+FFFD" in found.reason or "special token" in found.reason) == (outcome, True), found.reason
+    assert (found.outcome, any(w in found.reason for w in ("U+FFFD", "special token", "mojibake"))) == (
+        outcome,
+        True,
+    ), found.reason
     if outcome == "pass":
         assert "one sampled answer alone may draw half a character, and b did: U+FFFD" in found.reason

@@ -188,6 +188,8 @@ def test_no_run_is_made_in_a_run_or_in_its_copy(tmp_path: Path, where: str) -> N
     run = sealed(tmp_path / "r")
     with pytest.raises(BadInput, match="choose another --out"):
         Run.create(tmp_path / where / "new", run.manifest, CASES, None)
+    with pytest.raises(BadInput, match="choose another --out"):
+        Run.create(tmp_path / "latest", run.manifest, CASES, None)
     assert run.damage() == [] and not (tmp_path / "latest").exists()
 
 
@@ -214,6 +216,7 @@ def test_something_else_named_latest_is_never_deleted(tmp_path: Path, folder: bo
     run, other = sealed(tmp_path / "r"), tmp_path / "latest"
     if folder:
         other.mkdir()
+        (other / "manifest.json").write_text("{}")  # of a web page
         other = other / "thesis.txt"
     other.write_text("years of work")
     for act in (lambda: check_latest(tmp_path), lambda: drop_latest(tmp_path), run.copy_to_latest):

@@ -114,9 +114,9 @@ class Run:
 
         `history` is what the run is compared with, or why that could not be read.
         """
-        if (inside := run_folder_of(path.parent)) or path.parent.name == LATEST:
+        if (inside := run_folder_of(path.parent)) or LATEST in (path.name, path.parent.name):
             raise BadInput(
-                f"{path.parent}: {'lies in a run folder' if inside else 'is where the copy of the last run goes'}; choose another --out"
+                f"{path}: {'lies in a run folder' if inside else 'is where the copy of the last run goes'}; choose another --out"
             )
         try:
             path.mkdir(parents=True)
@@ -269,7 +269,7 @@ def check_latest(folder: Path) -> None:
     latest = folder / LATEST
     if not latest.exists() or latest.is_symlink() or (latest.is_dir() and not any(latest.iterdir())):
         return
-    if not (latest / PLAN[0]).is_file():
+    if run_folder_of(latest) != latest.resolve():
         raise BadInput(
             f"{latest}: is no copy of a run, and would be replaced by one; move it away or choose another --out"
         )

@@ -44,13 +44,13 @@ def violations(reply: Reply, model: str, seen_ids: dict[str, str], context_token
 
 
 def drawn_by_chance(replies: list[Reply]) -> tuple[Reply, str] | None:
-    """The one answer with a broken character among at least four that were sampled, and its violation.
+    """The one answer with U+FFFD among at least four that were sampled, and its violation.
 
     Half a character is a token like any other, and a small model draws it now and then; an engine that breaks characters
     breaks more than one answer of a case, or a greedy one.
     """
     sampled = [r for r in replies if (r.exchange.body or {}).get("temperature") != 0]
-    broken = [(r, said) for r in sampled if (said := _broken(r.answer))]
+    broken = [(r, said) for r in sampled if (said := _broken(r.answer)) and said.startswith("U+FFFD")]
     return broken[0] if len(sampled) >= SAMPLED_ENOUGH and len(broken) == 1 else None
 
 
