@@ -24,7 +24,7 @@ from gatebook.record.run import Run
 Word = Literal["worse", "error", "cannot tell", "better", "same", "watched"]
 EXIT_CODES: dict[Word, int] = {"worse": 1, "error": 75, "cannot tell": 3, "better": 0, "same": 0, "watched": 0}
 PRECEDENCE: tuple[Word, ...] = ("worse", "error", "cannot tell", "better", "same")
-NOT_RULES = {"why", "suites", "good", "bad", "notebook"}
+NOT_RULES = {"why", "suites", "good", "bad", "notebook", "needs"}
 """Fields of a case that neither ask nor judge."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -12,6 +13,23 @@ from gatebook.record.answer import whole
 
 Outcome = Literal["pass", "fail", "error", "not_measured"]
 WORST_FIRST: tuple[Outcome, ...] = ("fail", "error", "not_measured", "pass")
+
+
+class Stage(IntEnum):
+    """What explains what: a reason of an earlier stage stands before those that follow from it (DESIGN §6)."""
+
+    UNREACHABLE = 0
+    GONE = 1
+    NOT_SERVED = 2
+    REFUSED = 3
+    ENVELOPE = 4
+    SETTINGS = 5
+    TEMPLATE = 6
+    SAMPLING = 7
+    WEIGHTS = 8
+    CONSTRAINT = 9
+    BEHAVIOUR = 10
+    SPEED = 11
 
 
 @dataclass(frozen=True)
@@ -23,6 +41,8 @@ class Result:
     measured: str | float | int | None = None
     limit: str | float | int | None = None
     unit: str = ""
+    stage: Stage | None = None
+    """Where it is not the check's own."""
 
 
 class Finding(BaseModel):

@@ -17,6 +17,7 @@ from gatebook.plan import repeats
 from gatebook.plan.documents import PLACE, Document
 from gatebook.plan.load import Load
 from gatebook.plan.minutes import Minutes
+from gatebook.plan.offers import Feature
 from gatebook.plan.repeats import Repeat
 from gatebook.plan.rows import rows_of, with_minutes
 from gatebook.plan.settings import Suite
@@ -69,6 +70,8 @@ class Case(Strict):
     """Everything else of the request: temperature, max_tokens, response_format, tools ..."""
     stream: bool = True
     """Ask for a streamed reply."""
+    needs: list[Feature] = Field(default_factory=list)
+    """Parts of the API that it cannot do without: where the profile's `offers` say that one is not offered, it is not asked."""
     asks: list[Ask] = Field(default_factory=list)
     """Several requests of one case; without them it is asked once."""
     finish: Finish = "stop"

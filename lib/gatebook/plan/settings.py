@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from gatebook.errors import BadInput
 from gatebook.plan.latency import Latency
 from gatebook.plan.load import LoadSettings
+from gatebook.plan.offers import Feature, Offer
 from gatebook.plan.production import Production
 from gatebook.plan.secrets import is_sendable, refuse_secrets, sendable
 from gatebook.plan.strict import Strict, build, read_yaml
@@ -145,6 +146,8 @@ class Profile(Strict):
     latency: Latency = Field(default_factory=Latency)
     load: LoadSettings = Field(default_factory=LoadSettings)
     production: Production = Field(default_factory=Production)
+    offers: dict[Feature, Offer] = Field(default_factory=dict)
+    """Part of the API -> true, or why it is not offered (`gatebook init` writes it). What is left out counts as offered."""
     excused: dict[str, str] = Field(default_factory=dict)
     """Group or case id (`*` stands for anything) -> why it may be not_measured here."""
     waivers: list[Waiver] = Field(default_factory=list)
@@ -173,6 +176,10 @@ class Profile(Strict):
     @property
     def baseline_name(self) -> str:
         return self.target.baseline or self.name
+
+    def not_offered(self, *features: Feature) -> str | None:
+        """`<feature>: <what the server did>` of the first of these that the profile says is not offered."""
+        return next((f"{f}: {said}" for f in features if (said := self.offers.get(f, True)) is not True), None)
 
     def excuse(self, *names: str) -> str | None:
         """The reason with which a case or its group is excused: a name of its own goes before a pattern."""
