@@ -5,34 +5,51 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
 from pydantic import BaseModel
 
 from gatebook.ask.client import Lane, LoopLag, normal_base_url
-from gatebook.ask.collect import HELLO, PROBE_DEADLINE_S, PROBES
-from gatebook.ask.gauges import now_ms, on_this_machine
+from gatebook.ask.collect import HELLO, PROBE_DEADLINE_S
+from gatebook.ask.gauges import glance, now_ms, on_this_machine
 from gatebook.ask.nvml import Nvml
+from gatebook.ask.offers import Learned, learn, problem
+from gatebook.engines import HOST_PATHS, SETTINGS_PATHS, Probes, Said, Value, credentials_refused, recognise
 from gatebook.errors import BadInput, CannotMeasure
+from gatebook.judge import stats
 from gatebook.judge.checks import CHECKS
 from gatebook.judge.evidence import Evidence
 from gatebook.judge.findings import contract_group
 from gatebook.plan import project
-from gatebook.plan.cases import Case, load_cases
+from gatebook.plan.cases import Case, load_cases, select
 from gatebook.plan.load import LoadSettings
 from gatebook.plan.secrets import refuse_secrets
-from gatebook.plan.settings import Profile, Target, load_profile
+from gatebook.plan.settings import SUITES, PolicyName, Profile, Target, load_profile
 from gatebook.plan.strict import build
+from gatebook.record.answer import parse
 from gatebook.record.exchange import Exchange
-from gatebook.record.gauges import TOTAL
+from gatebook.record.gauges import KV_CACHE, PREEMPTED, TOTAL, WAITING, Gauge
 from gatebook.record.identity import Identity, identify
-from gatebook.record.served import SETTINGS_PATHS, Value
+from gatebook.record.served import shown
 
 IDENTITY_CHECKS = ("model_listed", "engine_told", "context_limit")
 GPU_MEMORY = "load.gpu_memory"
 LOAD_LIMITS = ("kv_cache_usage_limit", "queue_limit", "preemptions_limit")
 UNTOLD = "the server does not tell it"
+GAUGES = {"kv_cache_usage": KV_CACHE, "queue": WAITING, "preemptions": PREEMPTED}
+"""Check -> the gauges of /metrics, of which it needs one."""
+ROOM = 4
+"""Times the first greeting's latency: a limit that a noisy day does not break. What users need is a person's to set."""
+SERVICE = frozenset({
+    "health.identity", "health.production", "health.service", "health.canaries", "health.greeting", "health.latency",
+    "structured.enforced", "fingerprint.tokens", "fingerprint.logprobs", "fingerprint.defaults",
+    "boundaries.media", "boundaries.length", "boundaries.hostile", "latency.chat", "latency.prompt",
+    "load.order", "load.flips", "load.steps", "load.goodput", "load.gpu_memory", "load.kv_cache",
+})  # fmt: skip
+"""Groups in which the service is judged and not what the model knows."""
 READY_S = 60.0
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 CHARS_A_TOKEN = 4
@@ -51,58 +68,78 @@ def introduce(base_url: str, name: str | None, model: str | None, api_key_env: s
     refuse_secrets({"target": {"api_key_env": api_key_env, "model": model}}, "command line")
     target = build(Target, {"model": model or "unknown", "api_key_env": api_key_env, "base_url": url}, "command line")
     exchanges = asyncio.run(_probe(target, url))
-    identity = identify(exchanges, target.model)
-    chosen = _choose(identity, model, url)
-    identity = identify(exchanges, chosen)
-    hello = asyncio.run(_hello(target.model_copy(update={"model": chosen}), url))
-    if hello.fault is not None:
-        raise CannotMeasure(f"{url} lists {chosen!r} but does not answer a chat: {hello.detail}")
+    chosen = _choose(identify(exchanges, target.model), exchanges[0], model, url)
     file = project.root() / "params" / f"{name or _slug(chosen)}.yaml"
     if file.exists():
         raise BadInput(f"{file}: exists already; choose another --name or edit it")
-    text = _text(target.model_copy(update={"model": chosen}), identity, url)
-    file.write_text(text, encoding="utf-8")
+    target = target.model_copy(update={"model": chosen})
+    hello, learned = asyncio.run(_learn(target, url, identify(exchanges, chosen).models))
+    identity = identify([*exchanges, hello], chosen)
+    gauges = glance(target, url)
+    file.write_text(_text(target, identity, url, learned, gauges), encoding="utf-8")
     load_profile(file)  # what we write must be what we read
+    return "\n".join(_told(file, identity, chosen, learned))
+
+
+def _told(file: Path, identity: Identity, chosen: str, learned: Learned) -> list[str]:
+    """What was learned and what to type next."""
     engine = f"{identity.engine} {identity.version or ''}".strip()
-    return f"{file}: {chosen} on {engine}, {identity.context_tokens or 'an untold number of'} tokens of context\nnext: gatebook run --profile {file}"
+    lines = [f"{file}: {chosen} on {engine}, {identity.context_tokens or 'an untold number of'} tokens of context"]
+    missing = [f"{feature} ({said})" for feature, said in learned.offers.items() if said is not True]
+    lines += [f"not offered, so not asked: {'; '.join(missing)}"] if missing else []
+    if learned.told_as and not identity.is_alias(chosen, learned.told_as):
+        lines.append(
+            f"its replies say model {learned.told_as!r}: where that is the same model, add it to target.aliases; till then every answer fails"
+        )
+    return [*lines, f"next: gatebook run --profile {file} --suite smoke"]
 
 
 async def _probe(target: Target, url: str) -> list[Exchange]:
+    """/v1/models first; then, of an engine that its cards tell, only what that engine answers."""
     async with Lane(target, url, LoopLag()) as lane:
         first = await lane.ask(
             kind="probe", key="probe/models", body=None, path="models", deadline_s=PROBE_DEADLINE_S, retries=2
         )
-        if first.status is None or first.status in (401, 403):
+        if first.status is None or credentials_refused(first.status, first.detail):
             raise CannotMeasure(
                 f"{url}: {first.detail}; is the server up, and is --api-key-env the variable with its key?"
             )
+        engine = recognise(Probes({"models": parse(first.text or "")}, target.model, first.headers))
+        paths = (*engine.paths, *engine.settings_paths) if engine.name != "unknown" else (*HOST_PATHS, *SETTINGS_PATHS)
         others = [
             await lane.ask(kind="probe", key=f"probe/{p}", body=None, path=p, deadline_s=PROBE_DEADLINE_S, retries=0)
-            for p in (*PROBES[1:], *SETTINGS_PATHS)
+            for p in paths
         ]
     return [first, *others]
 
 
-async def _hello(target: Target, url: str) -> Exchange:
+async def _learn(target: Target, url: str, models: tuple[str, ...]) -> tuple[Exchange, Learned]:
+    """One token first. Raises CannotMeasure when that is not answered."""
     async with Lane(target, url, LoopLag()) as lane:
         body = {"model": target.model, **HELLO, "max_tokens": 1}
-        return await lane.ask(kind="ready", key="ready/0", body=body, deadline_s=READY_S, retries=10)
+        hello = await lane.ask(kind="ready", key="ready/0", body=body, deadline_s=READY_S, retries=10)
+        if hello.fault is not None:
+            said = (
+                "its key is refused" if credentials_refused(hello.status, hello.detail) else "it does not answer a chat"
+            )
+            raise CannotMeasure(f"{url}, model {target.model!r}: {said}: {hello.detail}")
+        return hello, await learn(lane, target.model, models)
 
 
-def _choose(identity: Identity, model: str | None, url: str) -> str:
+def _choose(identity: Identity, asked: Exchange, model: str | None, url: str) -> str:
+    """The model to gate. Raises BadInput, which says what happened at /v1/models where that is the reason."""
     if model is not None:
-        if identity.models and model not in identity.models:
-            raise BadInput(f"--model has value {model!r}: {url} serves {', '.join(identity.models)}")
         return model
     if len(identity.models) == 1:
         return identity.models[0]
     if not identity.models:
-        raise BadInput(f"{url} lists no models; name the served one with --model")
+        raise BadInput(f"{url}/models: {problem(asked)}; name the served model with --model")
     raise BadInput(f"{url} serves {', '.join(identity.models)}; name one with --model")
 
 
-def _text(target: Target, identity: Identity, url: str) -> str:
+def _text(target: Target, identity: Identity, url: str, learned: Learned, gauges: list[Gauge]) -> str:
     cases = load_cases(project.cases_dir())
+    told = (*identity.settings, *shown(gauges))
     groups = dict.fromkeys(g for case in cases for g in (contract_group(case.group), case.group))
     template = load_profile(project.root() / "params" / "qwen3-4b.yaml")
     lines = [
@@ -116,9 +153,9 @@ def _text(target: Target, identity: Identity, url: str) -> str:
         f"  api_key_env: {target.api_key_env or 'null'}              # NAME of the variable with the key",
         f"  context_tokens: {identity.context_tokens or 'null'}",
         "limits:",
-        *(f"  {key}: {value:g}" for key, value in template.limits.model_dump(exclude_none=True).items()),
+        *(f"  {key}: {value:g}" for key, value in _limits(template, told, learned).items()),
         "groups:                          # must | no_worse | proven_no_worse (with a margin) | watch",
-        *(f"  {group}: {_policy(template, group)}" for group in groups),
+        *(f"  {group}: {policy}" for group, policy in _policies(template, groups, cases).items()),
     ]
     lines += [
         "latency:                         # docs/latency.md: which rule blocks, by how much; the caps are yours to set"
@@ -127,9 +164,13 @@ def _text(target: Target, identity: Identity, url: str) -> str:
     lines += ["load:                            # docs/load.md: requests in flight, goodput, documents read at once"]
     lines += _section(_fitting(template.load, identity.context_tokens))
     lines += ["production:                      # what it says of itself now; make it what production is started with"]
-    lines += [f"  {item}: {_yaml(value)}" for item, value in _production(identity).items()]
+    lines += [f"  {item}: {_yaml(value)}" for item, value in _production(told).items()]
     lines += [f"  {name}: {getattr(template.production, name)}" for name in LOAD_LIMITS]
-    excused = _excused(target, identity, url, cases)
+    lines += [
+        "offers:                          # what it did when it was asked for it; a text says why it is not offered"
+    ]
+    lines += [f"  {feature}: {_yaml(said)}" for feature, said in learned.offers.items()]
+    excused = _excused(target, identity, url, cases, told, gauges)
     lines += ["excused:", *(f"  {case}: {why}" for case, why in excused.items())] if excused else ["excused: {}"]
     return "\n".join(lines) + "\n"
 
@@ -152,22 +193,47 @@ def _fitting(load: LoadSettings, context_tokens: int | None) -> LoadSettings:
     return load.model_copy(update={"long_prompts": long.model_copy(update={"tokens": tokens})})
 
 
-def _production(identity: Identity) -> dict[str, Value]:
+def _limits(template: Profile, told: tuple[Said, ...], learned: Learned) -> dict[str, float]:
+    """The production profile's, no more in flight than the server takes, and no less time for a greeting than it needs now."""
+    limits: dict[str, float] = template.limits.model_dump(exclude_none=True)
+    if isinstance(seats := _production(told).get("max_num_seqs"), int):
+        limits["in_flight"] = min(limits["in_flight"], max(seats, 1))
+    for key, measured in (("ttft_ms", learned.ttft_ms), ("total_ms", learned.total_ms)):
+        if measured is not None:
+            limits[key] = max(limits[key], round(ROOM * measured, -1))
+    return limits
+
+
+def _production(told: tuple[Said, ...]) -> dict[str, Value]:
     """The first that the server says of every item."""
-    return {said.item: said.value for said in reversed(identity.settings)}
+    return {said.item: said.value for said in reversed(told)}
 
 
 def _yaml(value: Value) -> str:
     return json.dumps(value)
 
 
-def _policy(template: Profile, group: str) -> str:
-    """What the production profile says; a baseline does not exist yet, so nothing there is proven."""
-    found = template.groups.get(group)
-    return found.policy if found and found.policy != "proven_no_worse" else "no_worse" if found else "watch"
+def _policies(template: Profile, groups: Iterable[str], cases: list[Case]) -> dict[str, PolicyName]:
+    """`must` for what every healthy server does, whatever it serves; what a model has to know is compared with the first
+    accepted run. A group that is too small ever to be shown worse is watched."""
+    found: dict[str, PolicyName] = {}
+    for group in groups:
+        known = template.groups.get(group)
+        policy: PolicyName = known.policy if known else "watch"
+        needs_skill = policy == "must" and not group.endswith(".contract") and group not in SERVICE
+        found[group] = "no_worse" if needs_skill or policy == "proven_no_worse" else policy
+    for suite in SUITES:
+        sizes = Counter(case.group for case in select(cases, suite, None))
+        family = sum(found[group] == "no_worse" for group in sizes)
+        for group, size in sizes.items():
+            if found[group] == "no_worse" and stats.smallest_visible_drop(size, family) is None:
+                found[group] = "watch"
+    return found
 
 
-def _excused(target: Target, identity: Identity, url: str, cases: list[Case]) -> dict[str, str]:
+def _excused(
+    target: Target, identity: Identity, url: str, cases: list[Case], told: tuple[Said, ...], gauges: list[Gauge]
+) -> dict[str, str]:
     """The identity cases that this server says nothing about, each with the check's own reason."""
     profile = Profile(target=target, groups={})
     found = {}
@@ -177,7 +243,12 @@ def _excused(target: Target, identity: Identity, url: str, cases: list[Case]) ->
             if result.outcome == "not_measured":
                 found[case.id] = result.reason.replace(": ", ", ")
         items = [item for e in case.expect for check, item in e.items() if check == "like_production"]
-        if items and items[0] not in _production(identity):
+        if items and items[0] not in _production(told):
+            found[case.id] = UNTOLD
+    seen = {gauge.name for gauge in gauges if gauge.value is not None}
+    for case in cases:
+        names = next((GAUGES[check] for e in case.expect for check in e if check in GAUGES), None)
+        if names and not seen & {*names}:
             found[case.id] = UNTOLD
     if any(case.group == GPU_MEMORY for case in cases) and (unseen := _gpu_unseen(url)):
         found[GPU_MEMORY] = unseen

@@ -18,7 +18,8 @@ from gatebook.ask.gauges import glanced, sampled
 from gatebook.ask.lengths import Lengths, Unfit, shelves
 from gatebook.ask.load import Prepared, Stage, closed_loop, is_broken, stages
 from gatebook.ask.spending import Spending
-from gatebook.ask.timed import TELLS_LATENCY, ask_in_turn
+from gatebook.ask.timed import ask_in_turn
+from gatebook.engines import HOST_PATHS, SETTINGS_PATHS
 from gatebook.errors import CannotMeasure
 from gatebook.plan import load, repeats
 from gatebook.plan.cases import NONCE, Ask, Case
@@ -28,12 +29,12 @@ from gatebook.record.answer import counted_tokens, read_answer
 from gatebook.record.exchange import Exchange
 from gatebook.record.identity import identify
 from gatebook.record.run import Against, Run, now
-from gatebook.record.served import SETTINGS_PATHS, kept
+from gatebook.record.served import kept
 
 STARTED = "GATEBOOK_STARTED"
 """When the runner started (UTC): a run resumed the next day has its whole deadline again."""
 TOKENIZE = "/tokenize"
-PROBES = ("models", "/version", "/get_model_info", "/props", "/health")
+PROBES = ("models", *HOST_PATHS, "/health")
 PROBE_DEADLINE_S = 10.0
 HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "Say hello."}], "temperature": 0}
 Progress = Callable[[Exchange], None]
@@ -126,14 +127,15 @@ class _Collector:
             await self._stop(f"the server never became ready: {ready.detail}")
             return
         identity = identify(self._recorded, self._profile.target.model)
-        close = identity.engine in ("llama.cpp", "unknown")
+        self._dialect = identity.dialect
+        close = not self._dialect.keeps_connections
         limit = self._limit = identity.context_tokens or self._profile.target.context_tokens
         self._lengths = Lengths(
             self._run.expected(self._notebook), self._limits.document_budget_tokens, limit, self._count, self._tokenize
         )
         open_lane = partial(Lane, self._profile.target, self._run.manifest.base_url, self._lag, close)
         if timed := [case for case in todo if case.samples]:
-            await self._timed(timed, open_lane, identity.engine in TELLS_LATENCY)
+            await self._timed(timed, open_lane, self._dialect.tells_latency)
         queue = list(reversed(shelves(case for case in todo if not case.samples and case.load is None)))
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             for _ in range(min(self._limits.in_flight, len(queue))):

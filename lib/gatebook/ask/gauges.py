@@ -20,8 +20,9 @@ import httpx
 
 from gatebook.ask.client import certificates
 from gatebook.ask.nvml import Nvml
+from gatebook.engines.vllm import CACHE_CONFIG
 from gatebook.plan.settings import Profile, Target, api_key, extra_headers
-from gatebook.record.gauges import CACHE_CONFIG, DCGM_FREE, DCGM_USED, KNOWN, SESSION, UNAVAILABLE, Gauge, GaugeFile
+from gatebook.record.gauges import DCGM_FREE, DCGM_USED, KNOWN, SESSION, UNAVAILABLE, Gauge, GaugeFile
 from gatebook.record.run import Run
 
 NVML_S = 0.1
@@ -63,6 +64,15 @@ async def glanced(run: Run, notebook: str, profile: Profile, base_url: str) -> N
     with suppress(OSError), GaugeFile(run.gauges_file(notebook)) as file:
         for sampler in _samplers(profile, base_url, file):
             await asyncio.to_thread(sampler.once)
+
+
+def glance(target: Target, base_url: str) -> list[Gauge]:
+    """One reading of the server's own /metrics; empty where it has none."""
+    exporter = _Exporter(target, target.metrics_url or base_url.removesuffix("/v1") + "/metrics", base_url, "metrics")
+    try:
+        return exporter.read()
+    finally:
+        exporter.close()
 
 
 class _Sampler(threading.Thread):

@@ -6,10 +6,6 @@ from collections.abc import Awaitable, Callable
 
 from gatebook.plan.cases import Ask, Case
 from gatebook.record.exchange import Exchange
-from gatebook.record.identity import EngineName
-
-TELLS_LATENCY: tuple[EngineName, ...] = ("vllm", "sglang")
-"""Engines whose /metrics have histograms of latency; llama.cpp tells it in each answer."""
 
 
 async def ask_in_turn(

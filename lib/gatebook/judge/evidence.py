@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from gatebook.engines import refused
 from gatebook.judge.finding import Outcome
 from gatebook.judge.gauges import Watched
 from gatebook.judge.similarity import Cosines
@@ -16,15 +16,7 @@ from gatebook.plan.cases import Ask, Case
 from gatebook.plan.settings import Profile
 from gatebook.record.answer import Answer, read_answer
 from gatebook.record.exchange import Exchange
-from gatebook.record.identity import EngineName, Identity
-
-REFUSALS = frozenset({400, 404, 413, 415, 422})
-"""A clean 4xx: the server, or the gateway before it, understood and said no."""
-KNOWN_REFUSALS: dict[EngineName, re.Pattern[str]] = {
-    "llama.cpp": re.compile(r"HTTP 500: ((image|audio|video) input is not supported|Failed to parse (messages|tools))"),
-    "vllm": re.compile(r"HTTP 501: "),
-}
-"""Refusals that an engine is known to send with a wrong status, and that name what they refuse (FAULTS.md §5, F66)."""
+from gatebook.record.identity import Identity
 
 
 @dataclass(frozen=True)
@@ -33,7 +25,6 @@ class Reply:
 
     ask: Ask
     exchange: Exchange
-    engine: EngineName = "unknown"
 
     @cached_property
     def answer(self) -> Answer:
@@ -41,9 +32,23 @@ class Reply:
 
     @property
     def refused(self) -> bool:
-        """A clean refusal, by the standards of the engine."""
-        known = KNOWN_REFUSALS.get(self.engine)
-        return self.exchange.status in REFUSALS or bool(known and known.match(self.exchange.detail))
+        """Whether the server said "cannot": a clean 4xx, an engine's own words, or an error alone in a 200 stream."""
+        said = self.refusal
+        return said is not None and refused(said[0], said[1])
+
+    @property
+    def refusal(self) -> tuple[int | None, str] | None:
+        """(status, message) of a reply that is an error and nothing else, inside a 200 too; None for any other."""
+        if self.exchange.status != 200:
+            return self.exchange.status, self.exchange.detail
+        if self.answer.error and not self.answer.choices:
+            return self.answer.error_code, self.answer.error
+        return None
+
+    @property
+    def said(self) -> str:
+        """What a refusal says, for reasons."""
+        return self.exchange.detail or (f"{self.answer.error} (an error in a 200 stream)" if self.answer.error else "")
 
 
 @dataclass(frozen=True)

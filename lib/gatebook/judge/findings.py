@@ -169,7 +169,7 @@ class _Judge:
         return bool(reply.exchange.fault) and not (case.negative and reply.refused)
 
     def _reply(self, case: Case, ask: Ask) -> Reply:
-        return Reply(ask, self._by_key[f"{case.id}/{ask.name}"], self._identity.engine)
+        return Reply(ask, self._by_key[f"{case.id}/{ask.name}"])
 
     def _expected(self, evidence: Evidence) -> Iterator[Finding]:
         case = evidence.case
@@ -216,7 +216,7 @@ class _Judge:
 
     def _canary(self, canary: Exchange) -> Iterator[str]:
         """What is wrong with the plain answer after a hard request: none, noise, another's (sglang#2414), a broken contract."""
-        reply = Reply(Ask(name="canary"), canary, self._identity.engine)
+        reply = Reply(Ask(name="canary"), canary)
         if canary.fault or not reply.answer.text.strip():
             yield f"was not answered: {canary.detail or 'empty content'}"
         elif said := noise(reply.answer.text):

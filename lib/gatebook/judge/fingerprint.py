@@ -22,6 +22,8 @@ PART = {
     "version": "engine version",
     "context_tokens": "context limit",
     "metadata": "weights or precision",
+    "system_fingerprint": "server configuration",
+    "options": "server configuration",
     "sampling": "sampling defaults",
     "defaults": "sampling defaults",
     "tokens": "chat template or tokenizer",
@@ -62,6 +64,8 @@ def fingerprint(run: Run, identity: Identity, findings: list[Finding]) -> Finger
         "context_tokens": identity.context_tokens,
     }
     values |= {f"metadata.{k}": v for k, v in sorted(identity.metadata.items()) if isinstance(v, str | int | float)}
+    values |= {f"options.{k}": v for k, v in sorted(identity.options.items())}
+    values["system_fingerprint"] = identity.system_fingerprint
     values |= {f"sampling.{k}": _rounded(v) for k, v in sorted(identity.sampling.items())}
     for notebook in run.notebooks:
         wanted = {c.id: kind for c in run.expected(notebook) for kind in _kinds(c.expect)}

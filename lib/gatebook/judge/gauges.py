@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from gatebook.engines.sglang import RETRACTED_NOW
 from gatebook.judge.intervals import Interval, epoch_ms, union, worked
 from gatebook.record.exchange import Exchange
 from gatebook.record.gauges import (
     KV_CACHE,
     PREEMPTED,
-    RETRACTED_NOW,
     RUNNING,
     UNAVAILABLE,
     WAITING,
@@ -25,8 +25,6 @@ from gatebook.record.gauges import (
 HOLE_S = 30.0
 """The longest time with requests in flight and no reading. llama.cpp answers /metrics only between two batches, and a
 batch takes two cores 20 s."""
-PREALLOCATE = ("vllm", "sglang")
-"""Engines that take their memory at the start: what the card holds then says nothing of the load."""
 Points = list[tuple[float, float]]
 
 

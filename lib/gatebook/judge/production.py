@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from gatebook.engines import Said, Value
 from gatebook.judge.finding import Outcome
 from gatebook.plan.production import ITEMS, Item, Production
 from gatebook.record.gauges import Gauge
 from gatebook.record.identity import Identity
-from gatebook.record.served import Said, Value, shown
+from gatebook.record.served import shown
 
 SAME_MEMORY = 0.08
 """A 24 GB card tells 22.5 to 24 GiB, by whether error correction is on."""

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import fmean
 
+from gatebook.engines import names as metric_names
 from gatebook.judge.timed import Timed
 from gatebook.plan.latency import Metric
 from gatebook.record.exchange import Exchange
 
 HISTOGRAMS: dict[Metric, tuple[str, ...]] = {
-    "ttft": ("vllm:time_to_first_token_seconds", "sglang:time_to_first_token_seconds"),
-    "itl": ("vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds", "sglang:inter_token_latency_seconds"),
-    "total": ("vllm:e2e_request_latency_seconds", "sglang:e2e_request_latency_seconds"),
-}  # fmt: skip
+    "ttft": metric_names("ttft_histograms"),
+    "itl": metric_names("itl_histograms"),
+    "total": metric_names("total_histograms"),
+}
 NEAR_SHARE, NEAR_MS = 0.1, 20.0
 """Below both, what lies between server and client is no matter."""
 

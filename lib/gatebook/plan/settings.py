@@ -42,6 +42,8 @@ class Target(Strict):
     """Up to and with /v1. `--base-url` wins, then this, then OPENAI_BASE_URL."""
     model: str
     """The served model name, as /v1/models lists it."""
+    aliases: list[str] = Field(default_factory=list)
+    """Other names under which its replies may come: a gateway's, a router's."""
     revision: str | None = None
     """What is deployed there: an image digest, a commit of the weights."""
     api_key_env: str | None = None

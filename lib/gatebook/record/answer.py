@@ -39,6 +39,7 @@ class Answer:
     """[DONE] was seen; true for a reply that is not streamed."""
     error: str | None = None
     """The server's own error message, from a body or from inside a stream."""
+    error_code: int | None = None
     malformed: str | None = None
     """The first piece that is not the JSON it should be."""
 

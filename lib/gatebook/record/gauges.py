@@ -17,6 +17,9 @@ from typing import Literal
 
 from pydantic import ValidationError
 
+from gatebook.engines import names
+from gatebook.engines.sglang import RETRACTED_NOW
+from gatebook.engines.vllm import CACHE_CONFIG
 from gatebook.errors import BrokenRecord
 from gatebook.record.exchange import Recorded
 from gatebook.record.journal import locked, set_torn_line_aside
@@ -25,14 +28,7 @@ Source = Literal["nvml", "metrics", "trace"]
 SESSION, UNAVAILABLE = "session", "unavailable"
 USED, TOTAL, PROCESS = "gpu_memory_used_mib", "gpu_memory_total_mib", "gpu_process_memory_mib"
 DCGM_USED, DCGM_FREE = "DCGM_FI_DEV_FB_USED", "DCGM_FI_DEV_FB_FREE"
-KV_CACHE = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc", "sglang:token_usage", "llamacpp:kv_cache_usage_ratio")  # fmt: skip
-WAITING = ("vllm:num_requests_waiting", "sglang:num_queue_reqs", "llamacpp:requests_deferred")
-RUNNING = ("vllm:num_requests_running", "sglang:num_running_reqs", "llamacpp:requests_processing")
-PREEMPTED = ("vllm:num_preemptions_total", "sglang:num_retracted_requests_total")
-"""Counters; vLLM preempts, SGLang retracts."""
-RETRACTED_NOW = "sglang:num_retracted_reqs"
-"""A gauge of the last batch, in SGLang versions without the counter."""
-CACHE_CONFIG = "vllm:cache_config_info"
+KV_CACHE, WAITING, RUNNING, PREEMPTED = (names(of) for of in ("kv_cache", "waiting", "running", "preempted"))
 KNOWN = (*KV_CACHE, *WAITING, *RUNNING, *PREEMPTED, RETRACTED_NOW, CACHE_CONFIG)
 
 

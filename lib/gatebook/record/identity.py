@@ -1,37 +1,48 @@
-"""Who answers: engine, version, served models and context limit, read from the recorded probes."""
+"""Who answers: engine, version, served models, limits and settings, read from the recorded probes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from gatebook.engines import Engine, Probes, Said, by_name, recognise
 from gatebook.record.answer import parse
 from gatebook.record.exchange import Exchange
-from gatebook.record.served import Said, said
-
-SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "max_tokens", "ignore_eos")
-EngineName = Literal["vllm", "sglang", "llama.cpp", "unknown"]
 
 
 @dataclass(frozen=True)
 class Identity:
     """What the server says of itself; None and empty where it says nothing."""
 
-    engine: EngineName = "unknown"
+    engine: str = "unknown"
     version: str | None = None
     models: tuple[str, ...] = ()
     context_tokens: int | None = None
     sampling: dict[str, Any] = field(default_factory=dict)
     """Default sampling parameters, where the engine tells them."""
     metadata: dict[str, Any] = field(default_factory=dict)
-    """What /v1/models says of the served model, times and permissions left out."""
+    """What /v1/models says of the weights; a path (`root`) is none."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further settings that say what is served: the backend of structured output, the reasoning parser."""
     tools: bool | None = None
     """Whether the chat template knows tools, where the engine tells it (llama.cpp)."""
     health: int | None = None
     """Status of /health. 200 is not evidence that anything is generated."""
     settings: tuple[Said, ...] = ()
     """How it was started, where it tells it."""
+    system_fingerprint: str | None = None
+    """Of the replies that open a notebook: version and a hash of the configuration (vLLM), the build (llama.cpp)."""
+    probes: Probes = field(default_factory=lambda: Probes({}, ""), compare=False, repr=False)
+
+    @property
+    def dialect(self) -> Engine:
+        """What is known of the engine."""
+        return by_name(self.engine)
+
+    def is_alias(self, asked: str, told: str) -> bool:
+        """Whether a reply under the name `told` is the asked model's own."""
+        return self.dialect.is_alias(asked, told, self.probes)
 
 
 def probe(exchanges: Iterable[Exchange], path: str) -> Any:
@@ -41,37 +52,31 @@ def probe(exchanges: Iterable[Exchange], path: str) -> Any:
 
 
 def identify(exchanges: list[Exchange], model: str) -> Identity:
-    """Tell the engine apart: vLLM has /version, SGLang /get_model_info, llama.cpp /props (FAULTS.md §5)."""
-    version, sglang, props = (_dict(probe(exchanges, path)) for path in ("/version", "/get_model_info", "/props"))
-    listed = _dict(probe(exchanges, "models")).get("data")
-    cards = [card for card in listed if isinstance(card, dict)] if isinstance(listed, list) else []
-    card = next((c for c in cards if c.get("id") == model), {})
-    meta = _dict(card.get("meta"))
-    engine: EngineName = "unknown"
-    if "model_path" in sglang:
-        engine = "sglang"
-    elif "default_generation_settings" in props:
-        engine = "llama.cpp"
-    elif "version" in version:
-        engine = "vllm"
-    told = _dict(_dict(props.get("default_generation_settings")).get("params"))
-    sampling: dict[str, Any] = {name: told[name] for name in SAMPLING if name in told}
-    health = [e.status for e in exchanges if e.kind == "probe" and e.path == "/health"]
-    context = card.get("max_model_len") or meta.get("n_ctx")
+    """Tell the engine apart by what it answers to GETs, and read what it says there (`gatebook.engines`)."""
+    asked = [e for e in exchanges if e.kind == "probe"]
+    bodies = {e.path: probe(asked, e.path) for e in asked}
+    headers = next((e.headers for e in reversed(asked) if e.path == "models"), {})
+    probes = Probes(bodies, model, headers)
+    engine = recognise(probes)
+    health = [e.status for e in asked if e.path == "/health"]
     return Identity(
-        engine=engine,
-        version=str(version.get("version") or props.get("build_info") or sglang.get("version") or "") or None,
-        models=tuple(str(c["id"]) for c in cards if "id" in c),
-        context_tokens=context if isinstance(context, int) and not isinstance(context, bool) else None,
-        sampling=sampling or _dict(sglang.get("preferred_sampling_params")),
-        metadata={**{k: card[k] for k in ("root", "parent", "owned_by") if card.get(k)}, **meta},
-        tools=tools
-        if isinstance(tools := _dict(props.get("chat_template_caps")).get("supports_tools"), bool)
-        else None,
+        engine=engine.name,
+        version=engine.version(probes),
+        models=tuple(str(card["id"]) for card in probes.cards if "id" in card),
+        context_tokens=engine.context_tokens(probes),
+        sampling=engine.sampling(probes),
+        metadata=engine.metadata(probes),
+        options=engine.options(probes),
+        tools=engine.knows_tools(probes),
         health=health[-1] if health else None,
-        settings=said(exchanges, card, props),
+        settings=tuple(engine.settings(probes)),
+        system_fingerprint=_system_fingerprint(exchanges),
+        probes=probes,
     )
 
 
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
+def _system_fingerprint(exchanges: list[Exchange]) -> str | None:
+    """Of the plain replies that open notebooks; several values of one run are all told."""
+    told = [parse(e.text) for e in exchanges if e.kind == "ready" and e.status == 200 and e.text]
+    values = {str(v) for body in told if isinstance(body, dict) and (v := body.get("system_fingerprint"))}
+    return ", ".join(sorted(values)) or None

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from gatebook.record.exchange import Exchange
+
+UNTOLD = -9999.0
+"""What vLLM writes where it has no log probability."""
+TOKEN_ID = re.compile(r"token_id:\d+")
 
 
 @dataclass(frozen=True)
@@ -56,14 +61,33 @@ def mean_shortfall(tokens: list[TokenLogprobs]) -> float | None:
 
 
 def _token(entry: dict[str, Any]) -> TokenLogprobs:
-    top = {_name(e): float(e["logprob"]) for e in entry.get("top_logprobs") or []}
-    return TokenLogprobs(_name(entry), float(entry["logprob"]), top)
+    """One place of a text. Alternatives that have no name of their own are kept apart by their rank."""
+    top: dict[str, float] = {}
+    told = [e for e in entry.get("top_logprobs") or [] if float(e["logprob"]) > UNTOLD]
+    for e in told:
+        top[_name(e) or f"<part of a character {sum(name.startswith('<part') for name in top) + 1}>"] = float(
+            e["logprob"]
+        )
+    chosen = float(entry["logprob"])
+    if chosen <= UNTOLD:
+        raise ValueError("no log probability is told")
+    nameless = next(
+        (name for name, value in top.items() if name.startswith("<part") and value == chosen), "<part of a character>"
+    )
+    return TokenLogprobs(_name(entry) or nameless, chosen, top)
 
 
 def _name(entry: dict[str, Any]) -> str:
-    """The token's text; a part of a character by its bytes, since several such tokens have the same text (none)."""
-    raw = bytes(entry.get("bytes") or b"")
+    """What tells a token from every other: the engine's id where the request asked for it, the bytes, the text.
+
+    A part of a character has no text of its own; vLLM sends neither text nor bytes then (0.32), llama-cpp-python no
+    bytes (0.3.36): "" for such a one.
+    """
+    token, raw = str(entry["token"]), entry.get("bytes")
+    if TOKEN_ID.fullmatch(token):  # its `bytes` are those of this very text
+        return token
+    packed = bytes(raw) if isinstance(raw, list) else b""
     try:
-        return raw.decode() if raw else str(entry["token"])
+        return packed.decode() if packed else token
     except (UnicodeDecodeError, ValueError):
-        return f"<{raw.hex()}>"
+        return f"<{packed.hex()}>"

@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from gatebook.engines import REFUSALS
 from gatebook.judge.checks.registry import Params, Words, check, needs_asks
-from gatebook.judge.evidence import REFUSALS, Evidence, Reply
+from gatebook.judge.evidence import Evidence, Reply
 from gatebook.judge.finding import Result
 from gatebook.plan.cases import Case
 from gatebook.record.answer import read_answer
@@ -39,7 +40,7 @@ def _negative(case: Case, _: Any) -> str | None:
 def refused(evidence: Evidence, params: Naming) -> Result:
     """A clean refusal that names what is refused; a 200 is a fail, whatever it says. The next plain request is answered."""
     for reply in evidence.replies:
-        status, detail = reply.exchange.status, reply.exchange.detail
+        status, detail = reply.exchange.status, reply.said
         label = f"{reply.ask.name}: " if len(evidence.replies) > 1 else ""
         if not reply.refused:
             said = f"{label}answered with HTTP {status} instead of refusing: {reply.answer.text[:80]!r}"
@@ -63,8 +64,8 @@ def survives(evidence: Evidence, _: bool) -> Result:
 
 
 def _how(reply: Reply) -> str:
-    known = "" if reply.exchange.status in REFUSALS else f" (known of {reply.engine}; other engines must send a 4xx)"
-    return f"refused: {reply.exchange.detail}{known}"
+    known = "" if reply.exchange.status in REFUSALS else " (in its own way; a client expects a 4xx)"
+    return f"refused: {reply.said}{known}"
 
 
 def _dead(evidence: Evidence) -> Result | None:

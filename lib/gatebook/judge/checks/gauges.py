@@ -7,7 +7,7 @@ from typing import Literal
 from gatebook.judge.checks.registry import check
 from gatebook.judge.evidence import Evidence
 from gatebook.judge.finding import Result
-from gatebook.judge.gauges import HOLE_S, PREALLOCATE, Points, Watched
+from gatebook.judge.gauges import HOLE_S, Points, Watched
 from gatebook.plan.cases import Case
 
 Limit = Literal["limit"]
@@ -38,7 +38,7 @@ def gpu_memory(evidence: Evidence, _: str) -> Result:
     for gpu in read:
         if unseen := _unseen(watched, gpu.used):
             return Result("not_measured", f"GPU {gpu.id}: {unseen}", peak, limit, "GB")
-    if evidence.identity.engine in PREALLOCATE:
+    if evidence.identity.dialect.takes_memory_at_start:
         reason = f"{told} (limit {limit:g} GB); {evidence.identity.engine} takes its memory at the start, so load.kv_cache decides"
         return Result("pass", reason, peak, limit, "GB")
     if peak > limit:

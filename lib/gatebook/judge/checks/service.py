@@ -11,7 +11,6 @@ from gatebook.record.exchange import Timing
 
 LAG_LIMIT_MS = 5.0
 CPU_LIMIT_SHARE = 0.5
-ANSWERS_ANY_NAME = ("llama.cpp", "sglang")
 
 
 class Stop(Params):
@@ -49,7 +48,7 @@ def engine_told(evidence: Evidence, _: bool) -> Result:
     """The engine is one we know, with its version."""
     identity = evidence.identity
     if identity.engine == "unknown":
-        return Result("not_measured", "none of /version, /get_model_info and /props answers as a known engine does")
+        return Result("not_measured", "no probe answers as a known engine does, so it is gated by what it does")
     return Result(
         "pass",
         f"{identity.engine} {identity.version or 'of an untold version'}",
@@ -76,12 +75,12 @@ def context_limit(evidence: Evidence, _: bool) -> Result:
 def wrong_model(evidence: Evidence, _: bool) -> Result:
     """A model name that nobody serves: vLLM refuses it; llama.cpp and SGLang are known to answer all the same."""
     reply = evidence.replies[0]
-    status, engine = reply.exchange.status, evidence.identity.engine
+    status, engine = reply.exchange.status, evidence.identity.dialect
     if reply.refused:
-        return Result("pass", f"refused: {reply.exchange.detail}", status, "4xx")
-    if engine == "vllm":
-        return Result("fail", f"HTTP {status} for a model that is not served; vLLM answers 404", status, 404)
-    known = " (known of this engine)" if engine in ANSWERS_ANY_NAME else ""
+        return Result("pass", f"refused: {reply.said}", status, "4xx")
+    if engine.answers_any_name is False:
+        return Result("fail", f"HTTP {status} for a model that is not served; {engine.name} answers 4xx", status, 404)
+    known = " (known of this engine)" if engine.answers_any_name else ""
     return Result(
         "pass",
         f"HTTP {status}: answers any model name{known}, so the name in a reply proves nothing",

@@ -116,7 +116,7 @@ def keyword(evidence: Evidence, name: str) -> Result:
 
 def _keyword_state(reply: Reply) -> tuple[KeywordState, str]:
     if reply.refused:
-        return "refused", reply.exchange.detail
+        return "refused", reply.said
     if reply.answer.finish_reason == "length":
         return "unfinished", _short(reply.answer.text)
     said = invalid(reply.answer.text, request_schema(reply.ask))

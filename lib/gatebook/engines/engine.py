@@ -1,0 +1,157 @@
+"""The shape of an engine: everything in which inference servers differ, with what most of them do as the default."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gatebook.plan.production import Item
+
+Json = dict[str, Any]
+Value = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class Said:
+    """One setting as the server tells it, and where it does."""
+
+    item: Item
+    value: Value
+    source: str
+
+
+@dataclass(frozen=True)
+class Probes:
+    """What a server said of itself: the parsed bodies of its good answers to GETs, by path."""
+
+    bodies: Mapping[str, Any]
+    model: str
+    """The model that the profile asks for."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Of /v1/models."""
+
+    def at(self, path: str) -> Json:
+        """The object at a path; {} where there is none."""
+        return obj(self.bodies.get(path))
+
+    @property
+    def cards(self) -> list[Json]:
+        """The entries of /v1/models."""
+        data = self.at("models").get("data")
+        return [card for card in data if isinstance(card, dict)] if isinstance(data, list) else []
+
+    @property
+    def card(self) -> Json:
+        """The entry of the asked model."""
+        return next((card for card in self.cards if card.get("id") == self.model), {})
+
+    def owned_by(self, *names: str) -> bool:
+        """Whether a card says that it is of one of these: a gateway passes cards on."""
+        return any(card.get("owned_by") in names for card in self.cards)
+
+
+class Engine:
+    """One kind of server. What is not overridden is what an unknown OpenAI-compatible server is taken for."""
+
+    name: str = "unknown"
+    paths: tuple[str, ...] = ()
+    """GETs on the host by which it is known, and which tell its version."""
+    settings_paths: tuple[str, ...] = ()
+    """GETs on the host that tell how it was started."""
+    keeps_connections: bool = False
+    """Whether a connection may be used again after a streamed reply."""
+    answers_any_name: bool | None = None
+    """Whether it answers a model name that it does not serve; None where that is not known."""
+    takes_memory_at_start: bool = False
+    """What the card holds under load then says nothing of the load."""
+    tells_latency: bool = False
+    """Whether its /metrics have histograms of latency."""
+    kv_cache: tuple[str, ...] = ()
+    """Gauges of the share of the KV cache in use, 0 to 1."""
+    waiting: tuple[str, ...] = ()
+    running: tuple[str, ...] = ()
+    preempted: tuple[str, ...] = ()
+    """Counters of requests that lost their place."""
+    ttft_histograms: tuple[str, ...] = ()
+    """In seconds, as the two below."""
+    itl_histograms: tuple[str, ...] = ()
+    total_histograms: tuple[str, ...] = ()
+    refusals: re.Pattern[str] | None = None
+    """Its words for "cannot" where it sends them with another status than a clean 4xx."""
+    credentials: re.Pattern[str] | None = None
+    """Its words for a key that it does not take, with whatever status."""
+    logprob_options: Json = {}
+    """Request options that make it name tokens by their ids."""
+
+    def recognises(self, probes: Probes) -> bool:
+        """Whether this is the engine that said so."""
+        return False
+
+    def version(self, probes: Probes) -> str | None:
+        return None
+
+    def context_tokens(self, probes: Probes) -> int | None:
+        """The context limit of the asked model."""
+        return whole_number(probes.card.get("max_model_len"))
+
+    def sampling(self, probes: Probes) -> Json:
+        """Default sampling parameters, where it tells them."""
+        return {}
+
+    def knows_tools(self, probes: Probes) -> bool | None:
+        """Whether the chat template knows tools, where it tells."""
+        return None
+
+    def metadata(self, probes: Probes) -> Json:
+        """What its card says of the weights; no paths, owners, times or permissions."""
+        return {}
+
+    def options(self, probes: Probes) -> Json:
+        """Further settings that say what is served, by name; shown when they move."""
+        return {}
+
+    def settings(self, probes: Probes) -> Iterator[Said]:
+        """How it was started, where it tells."""
+        yield from items("/v1/models", {"max_model_len": "max_model_len"}, probes.card)
+
+    def settings_kept(self, body: Json) -> Json:
+        """Of a body of `settings_paths`, what may be recorded."""
+        return {}
+
+    def is_alias(self, asked: str, told: str, probes: Probes) -> bool:
+        """Whether a reply under the name `told` is the asked model's."""
+        return same_model(asked, told, probes.cards)
+
+
+def same_model(asked: str, told: str, cards: list[Json]) -> bool:
+    """The name itself, the name with a date (hosted services), or another name of the same card (vLLM lists every
+    `--served-model-name` and answers with the first): both listed with one `root` and no `parent`."""
+    if told == asked or re.fullmatch(re.escape(asked) + r"-\d{4}[\d-]*", told):
+        return True
+    both = [next((card for card in cards if card.get("id") == name), {}) for name in (asked, told)]
+    roots = {card.get("root") for card in both}
+    return len(roots) == 1 and None not in roots and not any(card.get("parent") for card in both)
+
+
+def items(source: str, known: Mapping[str, Item], values: Json) -> Iterator[Said]:
+    """The settings in an object, by its own keys."""
+    for key, item in known.items():
+        value: Any = values.get(key)
+        if plain(value) and value not in ("", "None"):
+            yield Said(item, {"True": True, "False": False}.get(str(value), value), f"{source} {key}")
+
+
+def plain(value: Any) -> bool:
+    """Whether a value is a text, a number or a truth."""
+    return isinstance(value, str | int | float | bool)
+
+
+def obj(value: Any) -> Json:
+    """The object, or {} for anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def whole_number(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

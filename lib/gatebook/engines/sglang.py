@@ -1,0 +1,66 @@
+"""SGLang. By its source (0.5.23): it was not run here, its wheel wants CUDA. sglang-router passes its worker's /get_model_info."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from gatebook.engines.engine import Engine, Json, Probes, Said, items, obj, plain
+from gatebook.plan.production import Item
+
+ARGUMENTS: Mapping[str, Item] = {
+    "context_length": "max_model_len",
+    "chunked_prefill_size": "max_num_batched_tokens",
+    "max_running_requests": "max_num_seqs",
+    "dtype": "dtype",
+    "kv_cache_dtype": "kv_cache_dtype",
+}
+RETRACTED_NOW = "sglang:num_retracted_reqs"
+"""A gauge of the last batch, in versions without the counter."""
+MODEL_PATHS = ("/model_info", "/get_model_info")
+"""The second is to go."""
+
+
+class _SGLang(Engine):
+    name = "sglang"
+    paths = MODEL_PATHS
+    settings_paths = ("/get_server_info",)
+    keeps_connections = True
+    answers_any_name = True
+    takes_memory_at_start = True
+    tells_latency = True
+    kv_cache = ("sglang:token_usage",)
+    waiting = ("sglang:num_queue_reqs",)
+    running = ("sglang:num_running_reqs",)
+    preempted = ("sglang:num_retracted_requests_total",)
+    ttft_histograms = ("sglang:time_to_first_token_seconds",)
+    itl_histograms = ("sglang:inter_token_latency_seconds",)
+    total_histograms = ("sglang:e2e_request_latency_seconds",)
+
+    def recognises(self, probes: Probes) -> bool:
+        return probes.owned_by("sglang") or any("model_path" in probes.at(path) for path in MODEL_PATHS)
+
+    def version(self, probes: Probes) -> str | None:
+        told = (
+            probes.at(path).get("version")
+            for path in (*MODEL_PATHS, "/get_server_info", "/server_info?config_format=json")
+        )
+        return next((str(value) for value in (probes.at("/version").get("version"), *told) if value), None)
+
+    def sampling(self, probes: Probes) -> Json:
+        return next(
+            (found for path in MODEL_PATHS if (found := obj(probes.at(path).get("preferred_sampling_params")))), {}
+        )
+
+    def settings(self, probes: Probes) -> Iterator[Said]:
+        yield from super().settings(probes)
+        for path in ("/get_server_info", "/server_info?config_format=json"):
+            body, source = probes.at(path), path.partition("?")[0]
+            yield from items(source, ARGUMENTS, body)
+            if isinstance(body.get("disable_radix_cache"), bool):
+                yield Said("prefix_caching", not body["disable_radix_cache"], f"{source} disable_radix_cache")
+
+    def settings_kept(self, body: Json) -> Json:
+        return {k: body[k] for k in (*ARGUMENTS, "disable_radix_cache", "version") if plain(body.get(k))}
+
+
+SGLANG = _SGLang()
