@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUN ?= outputs/latest
+# A smaller build of torch, for machines without a GPU: make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo run test check lab verify serve bench faults format schema pins clean image gate stop verdict publish deploy rollback
@@ -12,12 +14,13 @@ help:  ## this list
 $(BIN)/.ready: requirements.txt requirements-nodeps.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Gatebook needs Python 3.11 or newer; name one: make PYTHON=python3.12 ..." if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --index-url $(TORCH_INDEX) $$(grep '^torch==' requirements.txt))
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-nodeps.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-setup: $(BIN)/.ready  ## the environment in .venv, from the pinned lists
+setup: $(BIN)/.ready  ## the environment in .venv, from the pinned lists (TORCH_INDEX=... for a torch without CUDA)
 
 demo: setup  ## set-up, then gate the embedded model: a verdict here and a page in outputs/latest/
 	$(BIN)/gatebook run --profile params/smollm2.yaml
@@ -79,8 +82,9 @@ format: setup  ## format and fix what can be fixed
 schema: setup  ## write docs/schema/*.json and the table of checks in docs/cases.md from the code
 	$(BIN)/python -m gatebook.schemas
 
-pins: setup  ## write requirements.txt anew from requirements.in
-	$(BIN)/python -m piptools compile --quiet --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header --output-file requirements.txt requirements.in
+pins: setup  ## write requirements.txt anew from requirements.in, no local version (+cpu) in it: plain PyPI has none
+	$(BIN)/python -m piptools compile --quiet --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --output-file requirements.txt requirements.in
+	sed -i 's/^\([^#]*==[^+ ]*\)+[^ ]*/\1/' requirements.txt
 
 clean:  ## the environment and caches; recorded runs stay
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build lib/*.egg-info

@@ -70,9 +70,11 @@ def run(args: argparse.Namespace) -> list[Row]:
 def _copied(run: Path, to: Path) -> None:
     shutil.copytree(run, to)
     manifest = to / "manifest.json"
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "run": to.name}))
+    manifest.write_text(
+        json.dumps({**json.loads(manifest.read_text(encoding="utf-8")), "run": to.name}), encoding="utf-8"
+    )
     for file in to.glob("*verdict.json"):
-        file.write_text(json.dumps({**json.loads(file.read_text()), "run": to.name}))
+        file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), "run": to.name}), encoding="utf-8")
     Run(to).seal()
 
 

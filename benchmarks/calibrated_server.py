@@ -86,7 +86,9 @@ def calibrated_server(log: Path) -> Iterator[str]:
 
 def read_log(log: Path) -> dict[str, Sent]:
     """`user` -> what was sent. The last one counts where a request came twice."""
-    return {sent.user: sent for sent in (Sent(**json.loads(line)) for line in log.read_text().splitlines())}
+    return {
+        sent.user: sent for sent in (Sent(**json.loads(line)) for line in log.read_text(encoding="utf-8").splitlines())
+    }
 
 
 def _event(delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
@@ -180,7 +182,7 @@ def _json(status: str, body: dict[str, Any]) -> bytes:
 
 
 async def _main(log: Path) -> None:
-    with log.open("a") as file:
+    with log.open("a", encoding="utf-8") as file:
         server = await asyncio.start_server(_Server(file).serve, "127.0.0.1", 0)
         print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", flush=True)
         await asyncio.to_thread(sys.stdin.buffer.read)

@@ -102,7 +102,9 @@ async def _ours(base_url: str, in_flight: int, prompts: list[str], tokens: int) 
 def _theirs(tool: Path, folder: Path, base_url: str, in_flight: int, prompts: list[str], tokens: int) -> Found:
     folder.mkdir()
     data, out = folder / "prompts.jsonl", folder / "out.json"
-    data.write_text("".join(json.dumps({"prompt": p, "output_tokens_count": tokens}) + "\n" for p in prompts))
+    data.write_text(
+        "".join(json.dumps({"prompt": p, "output_tokens_count": tokens}) + "\n" for p in prompts), encoding="utf-8"
+    )
     backend = {
         "kind": "openai_http", "target": base_url.removesuffix("/v1"), "model": MODEL,
         "request_format": "/v1/chat/completions", "extras": {"body": _options(tokens)},
@@ -114,9 +116,9 @@ def _theirs(tool: Path, folder: Path, base_url: str, in_flight: int, prompts: li
         "--disable-console-interactive",
     ]  # fmt: skip
     quiet = {k: v for k, v in os.environ.items() if not k.startswith(("OPENAI_", "PYTHONPATH"))}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=quiet, cwd=folder)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=900, env=quiet, cwd=folder)
     assert done.returncode == 0 and out.exists(), f"guidellm failed: {(done.stdout + done.stderr)[-2000:]}"
-    metrics = json.loads(out.read_text())["benchmarks"][0]["metrics"]
+    metrics = json.loads(out.read_text(encoding="utf-8"))["benchmarks"][0]["metrics"]
     assert metrics["request_totals"]["successful"] == len(prompts), metrics["request_totals"]
     return Found(
         metrics["time_to_first_token_ms"]["successful"]["median"],

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> list[Row]:
 
 def _wall_s(*arguments: str) -> float:
     started = time.perf_counter()
-    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, encoding="utf-8")
     wall_s = time.perf_counter() - started
     said = (done.stdout + done.stderr).strip().splitlines()
     print(

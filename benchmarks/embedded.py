@@ -142,7 +142,7 @@ def server_with(setting: Setting) -> Iterator[str]:
         deadline = time.monotonic() + READY_S
         while not _answers(base_url):
             assert time.monotonic() < deadline, (
-                f"no server with {setting.name}: {Path(log.name).read_text(errors='replace')[-400:]}"
+                f"no server with {setting.name}: {Path(log.name).read_text(encoding='utf-8', errors='replace')[-400:]}"
             )
             time.sleep(0.1)
         yield base_url

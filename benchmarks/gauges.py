@@ -62,8 +62,8 @@ def run(args: argparse.Namespace) -> list[Row]:
 
 @contextmanager
 def _exporter(page: Path, text: str) -> Iterator[str]:
-    page.write_text(text)
-    server = subprocess.Popen([sys.executable, "-c", SERVER, str(page)], stdout=subprocess.PIPE, text=True)
+    page.write_text(text, encoding="utf-8")
+    server = subprocess.Popen([sys.executable, "-c", SERVER, str(page)], stdout=subprocess.PIPE, encoding="utf-8")
     try:
         assert server.stdout is not None
         yield f"http://127.0.0.1:{server.stdout.readline().strip()}/v1"

@@ -98,4 +98,6 @@ def machine() -> Machine:
 
 def write_json(path: Path, command: str, before: Machine, rows: Sequence[Row]) -> None:
     found = [asdict(row) | {"ratio": row.ratio, "met": row.met} for row in rows]
-    path.write_text(json.dumps({"command": command, **before, "rows": found}, ensure_ascii=False, indent=1) + "\n")
+    path.write_text(
+        json.dumps({"command": command, **before, "rows": found}, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+    )

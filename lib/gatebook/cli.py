@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -367,6 +368,9 @@ def _list(text: str | None) -> list[str] | None:
 
 def main() -> None:
     """The `gatebook` command. Every error of ours is one line on stderr and its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # an answer in Chinese on a terminal of Latin-1 is no reason to stop
     try:
         app(standalone_mode=False)
     except GatebookError as error:

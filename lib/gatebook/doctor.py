@@ -38,7 +38,7 @@ def _pins(root: Path) -> list[str]:
 
 
 def _lines(file: Path) -> list[str]:
-    text = file.read_text() if file.is_file() else ""
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
     return [
         line.split("#")[0].strip()
         for line in text.splitlines()
@@ -95,7 +95,7 @@ def _port() -> tuple[bool, str, str]:
 def _writable(folder: Path) -> tuple[bool, str, str]:
     try:
         folder.mkdir(exist_ok=True)
-        (folder / ".doctor").write_text("x")
+        (folder / ".doctor").write_text("x", encoding="utf-8")
         (folder / ".doctor").unlink()
         return True, f"{folder.name}/ can be written", ""
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +42,7 @@ class Kernels:
 
 
 def _start(folder: Path) -> Any:
+    from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
     from jupyter_core.utils import run_sync
 
@@ -54,9 +56,13 @@ def _start(folder: Path) -> Any:
             self.clients = [*self.clients, made]
             return made
 
-    manager = Manager(kernel_name="python3")
+    own = KernelSpecManager(
+        kernel_dirs=[]
+    )  # nowhere to look: python3 is this environment's own, whatever $JUPYTER_PATH holds
+    manager = Manager(kernel_name="python3", kernel_spec_manager=own)
     arguments = ["--IPKernelApp.log_level=50", f"--IPKernelApp.exec_lines={READY}"]
-    run_sync(manager.start_kernel)(cwd=str(folder), extra_arguments=arguments)
+    environment = {**os.environ, "PYTHONUTF8": "1"}
+    run_sync(manager.start_kernel)(cwd=str(folder), extra_arguments=arguments, env=environment)
     return manager
 
 

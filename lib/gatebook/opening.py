@@ -146,8 +146,8 @@ def _commit() -> str | None:
     """The project's git commit, with `+changes` when the working tree differs; None outside git."""
     git = ["git", "-C", str(project.root())]
     try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
-        dirty = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=10)
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, timeout=10)
+        dirty = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return head.stdout.strip() + ("+changes" if dirty.stdout.strip() else "") if head.returncode == 0 else None
+    return head.stdout.decode().strip() + ("+changes" if dirty.stdout else "") if head.returncode == 0 else None

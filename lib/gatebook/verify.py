@@ -127,7 +127,7 @@ def _replay(run: Run) -> Said:
     names = [f"{notebook}.ipynb" for notebook in (*run.notebooks, OVERALL)]
     if missing := [name for name in names if not (run.path / name).exists()]:
         return "nothing", f"{missing[0]} is missing"
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(HIDDEN)}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(HIDDEN)} | {"PYTHONUTF8": "1"}
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "run"
         shutil.copytree(run.path, copy)
@@ -136,7 +136,15 @@ def _replay(run: Run) -> Said:
             "-q", "--junitxml", f"{folder}/nbval.xml", *names,
         ]  # fmt: skip
         try:
-            done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=REPLAY_S)
+            done = subprocess.run(
+                command,
+                cwd=copy,
+                env=environment,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=REPLAY_S,
+            )
         except subprocess.TimeoutExpired:
             return "nothing", f"the replay took longer than {REPLAY_S} s"
         report = Path(folder) / "nbval.xml"

@@ -55,7 +55,10 @@ def embedded_server(log: Path, port: int | None = None, threads: int = 1, prompt
     command = [sys.executable, "-m", "gatebook.ask.embedded", "--port", str(port)]
     command += ["--threads", str(threads), "--prompt-threads", str(prompt_threads)]
     with log.open("ab") as out:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True,
+            env={**os.environ, "PYTHONUTF8": "1"},
+        )  # fmt: skip
     try:
         _wait(process, port, log)
         yield f"http://127.0.0.1:{port}/v1"
@@ -94,7 +97,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _tail(log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines()
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     return f"{lines[-1] if lines else 'it wrote nothing'} (log: {log})"
 
 

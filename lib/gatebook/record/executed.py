@@ -19,7 +19,7 @@ def unfinished(path: Path) -> str | None:
     try:
         cells = [
             c
-            for c in json.loads(path.read_text())["cells"]
+            for c in json.loads(path.read_text(encoding="utf-8"))["cells"]
             if c["cell_type"] == "code" and "".join(c["source"]).strip()
         ]
         errors = [_error(cell) for cell in cells]
@@ -40,7 +40,7 @@ def unfinished(path: Path) -> str | None:
 def execution(path: Path) -> tuple[str, float] | None:
     """(start in UTC, seconds) of the last execution by papermill; None where it was not papermill, or has not ended."""
     try:
-        told = json.loads(path.read_text())["metadata"]["papermill"]
+        told = json.loads(path.read_text(encoding="utf-8"))["metadata"]["papermill"]
         return str(told["start_time"]), float(told["duration"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
