@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import ssl
 import time
@@ -112,10 +113,12 @@ class Lane:
         case: str | None = None,
         ask: str = "",
         scheduled_ns: int | None = None,
+        patience_s: float | None = None,
     ) -> Exchange:
         """Send one request (a GET when `body` is None) and record everything; never raises for what the server does.
 
-        Connect errors, 429, 502, 503, 504 and a close before any byte are tried again within the deadline.
+        Connect errors, 429, 502, 503, 504 and a close before any byte are tried again within the deadline. With `patience_s`
+        a server that refuses connections, breaks off or answers 500 is asked again for so long, however often that is.
         """
         scheduled = scheduled_ns or time.perf_counter_ns()
         content = json.dumps(body, ensure_ascii=False).encode() if body is not None else None
@@ -128,14 +131,16 @@ class Lane:
         at, sent = started_at, first_sent
         try:
             async with asyncio.timeout(deadline_s):
-                for number in range(retries + 1):
+                for number in itertools.count():
                     reply, at, sent, pending = _Reply(), now(), time.perf_counter_ns(), True
                     fault, detail = await self._send(path, content, reply)
                     attempts.append(_attempt(at, sent, reply, fault, self._scrub(detail)))
                     pending = False
-                    if number == retries or not _worth_another(fault, reply):
+                    left_s = None if patience_s is None else patience_s - (time.perf_counter_ns() - first_sent) / 1e9
+                    if not _worth_another(fault, reply, number < retries, left_s):
                         break
-                    await asyncio.sleep(_pause(number, reply))
+                    pause = _pause(number, reply)
+                    await asyncio.sleep(pause if left_s is None or reply.status in BUSY else min(pause, left_s))
         except TimeoutError:
             if pending:
                 fault, detail = "deadline", f"no complete reply within {round(deadline_s, 2):g} s"
@@ -178,6 +183,12 @@ class Lane:
             if reply.headers_ns is None:
                 return "no_byte", f"connection closed before any byte: {said}"
             return "broken", f"connection broke off in the middle of the reply: {said}"
+        if response.has_redirect_location:
+            to = response.headers["location"][:200]
+            return (
+                "status",
+                f"HTTP {reply.status}: redirects to {to!r}, and no host is asked that the profile does not name",
+            )
         if reply.status != 200:
             return "status", f"HTTP {reply.status}: {error_message(_text(reply)[0])}"
         return None, ""
@@ -205,8 +216,13 @@ def certificates(ca_bundle: str | None) -> ssl.SSLContext:
         raise BadInput(f"target.ca_bundle has value {ca_bundle!r}: cannot be read ({error}); name a PEM file") from None
 
 
-def _worth_another(fault: FaultKind | None, reply: _Reply) -> bool:
-    return fault in ("connect", "no_byte") or (fault == "status" and reply.status in BUSY)
+def _worth_another(fault: FaultKind | None, reply: _Reply, more: bool, patience_s: float | None) -> bool:
+    """Whether to send it again: `more` retries are left, `patience_s` is what is left of the patience (None: there is none)."""
+    if fault == "status" and reply.status in BUSY:
+        return more
+    if patience_s is None:
+        return more and fault in ("connect", "no_byte")
+    return patience_s > 0 and (fault in ("connect", "no_byte", "broken") or (reply.status or 0) >= 500)
 
 
 def _pause(number: int, reply: _Reply) -> float:

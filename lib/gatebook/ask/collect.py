@@ -15,6 +15,7 @@ from typing import Any
 
 from gatebook.ask.client import Lane, LoopLag
 from gatebook.ask.gauges import glanced, sampled
+from gatebook.ask.hanging import LONG, Hanging, kinds_of
 from gatebook.ask.lengths import Lengths, Unfit, shelves
 from gatebook.ask.load import Prepared, Stage, closed_loop, is_broken, stages
 from gatebook.ask.spending import Spending
@@ -25,8 +26,8 @@ from gatebook.plan import load, repeats
 from gatebook.plan.cases import NONCE, Ask, Case
 from gatebook.plan.repeats import filled
 from gatebook.plan.settings import Profile
-from gatebook.record.answer import counted_tokens, read_answer
-from gatebook.record.exchange import Exchange
+from gatebook.record.answer import counted_tokens, is_good, read_answer
+from gatebook.record.exchange import GONE, OUT_OF_TIME, Exchange
 from gatebook.record.identity import identify
 from gatebook.record.run import Against, Run, now
 from gatebook.record.served import kept
@@ -36,6 +37,10 @@ STARTED = "GATEBOOK_STARTED"
 TOKENIZE = "/tokenize"
 PROBES = ("models", *HOST_PATHS, "/health")
 PROBE_DEADLINE_S = 10.0
+PATIENCE_S = 5.0
+"""For a server that had answered and is gone: a supervisor starts a process again within a second, and loading takes minutes."""
+AGAIN_S = 1.0
+"""Between two tries of the first request of all, after an error status."""
 HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "Say hello."}], "temperature": 0}
 Progress = Callable[[Exchange], None]
 
@@ -68,9 +73,16 @@ class _Collector:
         self._looks_at = {case.over for case in run.expected(notebook)}
         """Besides groups of cases: `gauges` while the notebook asks, `settings` of the server."""
         self._probes = (*PROBES, *(SETTINGS_PATHS if "settings" in self._looks_at else ()))
-        started = time.monotonic()
-        left = self._limits.run_deadline_s - _seconds_since(os.environ.get(STARTED, run.manifest.created))
-        self._ends = started + min(self._limits.notebook_deadline_s, max(left, 0.0))
+        self._checking = asyncio.Lock()
+        self._alive = 0.0
+        """When a plain request was sent, after a break, that was answered."""
+        self._since = os.environ.get(STARTED, run.manifest.created)
+        started, (notebook, whole) = time.monotonic(), OUT_OF_TIME
+        left = self._limits.run_deadline_s - _seconds_since(self._since)
+        self._ends, self._ender = min(
+            (started + max(left, 0.0), f"{whole} of {self._limits.run_deadline_s:g} s"),
+            (started + self._limits.notebook_deadline_s, f"{notebook} of {self._limits.notebook_deadline_s:g} s"),
+        )
 
     def cancel(self) -> None:
         """Stop asking, from another thread."""
@@ -86,7 +98,9 @@ class _Collector:
             todo = [case for case in self._run.expected(self._notebook) if self._missing(case)]
             if not todo and all(f"probe/{path}" in self._keys for path in self._probes):
                 return
-            self._spending = Spending(self._limits.tokens, self._spent_before())
+            self._others = [e for n in self._run.notebooks if n != self._notebook for e in self._run.exchanges(n)]
+            self._spending = Spending(self._limits.tokens, [*self._others, *self._recorded])
+            self._hanging = Hanging(self._limits.request_deadline_s, [*self._others, *self._recorded])
             ticker = asyncio.create_task(self._lag.run())
             try:
                 async with self._sampled():
@@ -104,11 +118,6 @@ class _Collector:
             return nullcontext()
         return sampled(self._run, self._notebook, self._profile, self._run.manifest.base_url)
 
-    def _spent_before(self) -> list[Exchange]:
-        """What the run has asked so far, in this notebook and in the others."""
-        others = [e for name in self._run.notebooks if name != self._notebook for e in self._run.exchanges(name)]
-        return [*others, *self._recorded]
-
     @staticmethod
     def _task() -> asyncio.Task[Any]:
         task = asyncio.current_task()
@@ -118,13 +127,16 @@ class _Collector:
     async def _ask_all(self, todo: list[Case]) -> None:
         async with Lane(self._profile.target, self._run.manifest.base_url, self._lag) as lane:
             ready = await self._ready(lane)
+            if ready is None:
+                return
             if ready.fault != "connect":
                 for path in self._probes:
-                    await self._probe(lane, path)
+                    if not await self._probe(lane, path) and ready.fault is not None:
+                        break  # it hangs: one path tells it
                 if "settings" in self._looks_at and "gauges" not in self._looks_at:
                     await glanced(self._run, self._notebook, self._profile, self._run.manifest.base_url)
         if ready.fault is not None:
-            await self._stop(f"the server never became ready: {ready.detail}")
+            await self._stop(self._unready(ready))
             return
         identity = identify(self._recorded, self._profile.target.model)
         self._dialect = identity.dialect
@@ -148,12 +160,11 @@ class _Collector:
         async with open_lane() as lane:
             found = [await self._prepared(lane, case, ask) for case, ask in stage.asks if self._open(case, ask)]
             todo = [prepared for prepared in found if prepared is not None]
-            while todo and self._stopped is None and not await self._too_late():
-                broken = await closed_loop(
-                    open_lane, stage.at_once, todo, self._send, self._record, lambda: self._left() > 0
-                )
-                if broken is not None and self._stopped is None and self._left() > 0:
-                    await self._still_there(lane, broken.key, broken)
+            while todo and not await self._too_late():
+                broken = await closed_loop(open_lane, stage.at_once, todo, self._send, self._record, self._in_time)
+                if broken is not None and self._stopped is None:
+                    await self._still_there(lane, broken)
+                    todo = [prepared for prepared in todo if not await self._hangs(prepared)]
 
     async def _timed(self, cases: list[Case], open_lane: Callable[[], Lane], metrics: bool) -> None:
         """Before anything is asked beside them, on lanes of their own."""
@@ -174,11 +185,13 @@ class _Collector:
         if self._open(case, ask):
             await self._one(lane, case, ask)
 
-    async def _second(self, lane: Lane, against: Against, case: Case, ask: Ask) -> Exchange:
-        """The same request to the second target."""
+    async def _second(self, lane: Lane, against: Against, case: Case, ask: Ask) -> Exchange | None:
+        """The same request to the second target; None when there is no time for it."""
         key = f"against/{case.id}/{ask.name}"
         if key in self._keys:
             return next(e for e in self._recorded if e.key == key)
+        if await self._too_late():
+            return None
         ask = self._written(case, ask, key)
         try:
             self._spending.reserve(key, ask.messages or [], ask.options)
@@ -187,7 +200,7 @@ class _Collector:
         body = {**self._body(key, _chat_body(ask, ask.messages or [])), "model": against.target.model}
         found = await lane.ask(
             kind="against", key=key, body=body, case=case.id, ask=ask.name,
-            deadline_s=self._deadline(), retries=self._limits.transport_retries,
+            deadline_s=self._limits.request_deadline_s, retries=self._limits.transport_retries,
         )  # fmt: skip
         found = found.model_copy(update={"target": against.name})
         await self._record(found)
@@ -204,9 +217,11 @@ class _Collector:
     async def _case(self, lane: Lane, case: Case) -> None:
         for ask in case.requests():
             await self._first(lane, case, ask)
-        if case.canary and f"{case.id}/canary" not in self._keys and self._stopped is None:
+        if case.canary and f"{case.id}/canary" not in self._keys and not await self._too_late():
             body = {**HELLO, "max_tokens": 8}
-            await self._chat(lane, "canary", f"{case.id}/canary", body, case=case.id, ask="canary")
+            done = await self._chat(lane, "canary", f"{case.id}/canary", body, case=case.id, ask="canary")
+            if is_broken(done):
+                await self._still_there(lane, done)
 
     async def _one(self, lane: Lane, case: Case, ask: Ask) -> None:
         if await self._too_late():
@@ -214,33 +229,47 @@ class _Collector:
         if ask.path is not None:
             await self._record(await lane.ask(
                 kind="ask", key=f"{case.id}/{ask.name}", body=None, path=ask.path, case=case.id, ask=ask.name,
-                deadline_s=self._deadline(), retries=self._limits.transport_retries,
+                deadline_s=self._limits.request_deadline_s, retries=self._limits.transport_retries,
             ))  # fmt: skip
             return
         prepared = await self._prepared(lane, case, ask)
-        if prepared is None:
+        if prepared is None or await self._hangs(prepared) or await self._too_late():
             return
         done = await self._send(lane, prepared)
         await self._record(done)
-        if is_broken(done) and self._stopped is None and self._left() > 0:
-            await self._still_there(lane, done.key, done)
+        if is_broken(done) and self._stopped is None:
+            await self._still_there(lane, done)
 
     async def _too_late(self) -> bool:
-        """Whether the deadline has passed; then nothing more is asked, and the record says why."""
-        if self._left() <= 0:
-            limit = f"{self._limits.notebook_deadline_s:g} s"
-            await self._stop(f"the notebook's deadline of {limit} (or the run's) passed before it was asked")
-        return self._left() <= 0
+        """Whether a request could not have its full deadline any more, or asking has stopped; the record says why."""
+        if self._stopped is None and not self._in_time():
+            await self._stop(
+                f"{self._ender} has less left than one request may take (limits.request_deadline_s, "
+                f"{self._limits.request_deadline_s:g} s), so it was not asked; raise the one, lower the other, or choose a smaller suite"
+            )
+        return self._stopped is not None
+
+    async def _hangs(self, prepared: Prepared) -> bool:
+        """Whether its kind has hung too often; then the record says that it was not asked because of it."""
+        try:
+            self._hanging.refuse(*kinds_of(prepared.body))
+        except Unfit as unfit:
+            await self._skip(prepared.key, prepared.case, prepared.ask, unfit)
+            return True
+        return False
 
     async def _prepared(self, lane: Lane, case: Case, ask: Ask) -> Prepared | None:
         """The request as it is sent; None when it cannot be, and then the record says why."""
         key = f"{case.id}/{ask.name}"
         try:
             ask = self._written(case, ask, key)
+            if case.document is not None:
+                self._hanging.refuse(LONG)  # before it is cut to length, which asks too
             messages = await self._messages(lane, case, ask)
             self._spending.reserve(key, messages, ask.options)
         except Unfit as unfit:
-            await self._skip(key, case, ask, unfit)
+            if self._stopped is None:  # else the stop says why, and a resumed run may ask it
+                await self._skip(key, case, ask, unfit)
             return None
         body = _chat_body(ask, messages)
         if case.load is not None:
@@ -255,7 +284,7 @@ class _Collector:
     async def _send(self, lane: Lane, prepared: Prepared) -> Exchange:
         return await lane.ask(
             kind="ask", key=prepared.key, body=prepared.body, case=prepared.case.id, ask=prepared.ask.name,
-            deadline_s=self._deadline(), retries=self._limits.transport_retries,
+            deadline_s=self._limits.request_deadline_s, retries=self._limits.transport_retries,
         )  # fmt: skip
 
     def _written(self, case: Case, ask: Ask, key: str) -> Ask:
@@ -293,8 +322,12 @@ class _Collector:
         """Prompt tokens of a text alone, from the record when it was counted before."""
         done = next((e for e in self._recorded if e.key == key), None)
         if done is None:
+            if await self._too_late():
+                return None
             body = {"messages": [{"role": "user", "content": sample}], "temperature": 0, "max_tokens": 1}
             done = await self._chat(self._counts_with, "probe", key, body, case=None, ask="")
+            if is_broken(done):
+                await self._still_there(self._counts_with, done)
         return None if done.fault else read_answer(done).tokens("prompt_tokens")
 
     async def _tokenize(self, key: str, sample: str) -> int | None:
@@ -315,50 +348,93 @@ class _Collector:
             tried[key] = done
         return counted_tokens(tried[key])
 
-    async def _still_there(self, lane: Lane, after: str, broken: Exchange) -> None:
-        """After a break, one plain token decides whether it is worth asking on."""
-        body = {**HELLO, "max_tokens": 1}
-        alive = await self._chat(lane, "canary", f"{after}/still-there", body, case=None, ask="still-there")
-        if alive.fault is not None:
-            await self._stop(
-                f"the server stopped answering at {after} ({broken.detail}); a plain request then: {alive.detail}"
+    async def _still_there(self, lane: Lane, broken: Exchange) -> None:
+        """After a break, one plain token decides whether it is worth asking on; for requests that broke together it is asked once."""
+        broke = time.monotonic()
+        async with self._checking:
+            if self._alive > broke or await self._too_late():
+                return
+            asked, body = time.monotonic(), {**HELLO, "max_tokens": 1}
+            alive = await self._chat(
+                lane, "canary", f"{broken.key}/still-there", body, case=None, ask="still-there", patience_s=PATIENCE_S
             )
+            if alive.fault is None:
+                self._alive = asked
+            elif alive.fault in ("connect", "no_byte"):
+                await self._stop(f"{GONE} since {broken.key}: {alive.detail}")
+            else:
+                await self._stop(
+                    f"the server stopped answering at {broken.key} ({broken.detail}); a plain request then: {alive.detail}"
+                )
 
-    async def _ready(self, lane: Lane) -> Exchange:
-        """Ready means that one token was generated. Not streamed, so that a broken stream is seen for what it is."""
-        count = sum(e.kind == "ready" for e in self._recorded)
+    async def _ready(self, lane: Lane) -> Exchange | None:
+        """Ready means that one token was generated. Not streamed, so that a broken stream is seen for what it is.
+
+        The first notebook has ready_deadline_s for it. Where the server had answered it is a request like any other, and where
+        an earlier notebook had to stop it is one try. None when no time is left; the first request of all is asked in any case.
+        """
+        earlier = [e for e in self._others if e.at >= self._since and e.kind != "against"]
+        if earlier and await self._too_late():
+            return None
+        limits, tries, retries, patience_s = self._limits, 1, 10_000, None
+        last = next((e for e in reversed(earlier) if is_good(e) or _gave_up(e)), None)
+        if last is None:
+            budget_s = min(limits.ready_deadline_s, max(self._left(), limits.request_deadline_s))
+            tries = 3
+        elif last.kind == "stop":
+            budget_s, retries = min(PATIENCE_S, limits.request_deadline_s), 0
+        else:
+            budget_s, patience_s = limits.request_deadline_s, PATIENCE_S
+        count, ends = sum(e.kind == "ready" for e in self._recorded), time.monotonic() + budget_s
         body = self._body(f"ready/{count}", {**HELLO, "max_tokens": 1})
-        deadline = time.monotonic() + min(self._limits.ready_deadline_s, max(self._left(), 1.0))
-        for number in range(count, count + 3):
+        for number in range(count, count + tries):
             ready = await lane.ask(
-                kind="ready",
-                key=f"ready/{number}",
-                body=body,
-                retries=10_000,
-                deadline_s=max(deadline - time.monotonic(), 1.0),
-            )
+                kind="ready", key=f"ready/{number}", body=body, retries=retries, patience_s=patience_s,
+                deadline_s=max(ends - time.monotonic(), 1.0),
+            )  # fmt: skip
             await self._record(ready)
-            if (ready.status or 0) < 500 or ready.fault != "status" or time.monotonic() >= deadline:
+            again = (ready.status or 0) >= 500 or (
+                ready.refused_for_good and number == count
+            )  # seen twice, a refusal is no chance
+            if ready.fault != "status" or not again or time.monotonic() >= ends:
                 break
+            await asyncio.sleep(AGAIN_S)
         return ready
 
-    async def _probe(self, lane: Lane, path: str, key: str | None = None) -> None:
-        """A GET beside the cases; of the long replies that settings are read from, only those are kept."""
+    def _unready(self, ready: Exchange) -> str:
+        """Why nothing of the notebook is asked."""
+        answered = any(is_good(e) for e in self._others if e.at >= self._since)
+        if answered and ready.fault in ("connect", "no_byte"):
+            return f"{GONE}: {ready.detail}"
+        if ready.refused_for_good:
+            return f"the server refuses a plain chat: {ready.detail}"
+        return f"the server {'does not answer any more' if answered else 'never became ready'}: {ready.detail}"
+
+    async def _probe(self, lane: Lane, path: str, key: str | None = None) -> bool:
+        """A GET beside the cases; of the long replies that settings are read from, only those are kept. False when nothing came back."""
         if (key or f"probe/{path}") in self._keys:
-            return
+            return True
         done = await lane.ask(
             kind="probe", key=key or f"probe/{path}", body=None, path=path, deadline_s=PROBE_DEADLINE_S, retries=0
         )
         if key is None and path in SETTINGS_PATHS and done.text is not None:
             done = done.model_copy(update={"text": kept(done.text)})
         await self._record(done)
+        return done.status is not None
 
     async def _chat(
-        self, lane: Lane, kind: Any, key: str, body: dict[str, Any], case: str | None, ask: str
+        self,
+        lane: Lane,
+        kind: Any,
+        key: str,
+        body: dict[str, Any],
+        case: str | None,
+        ask: str,
+        patience_s: float | None = None,
     ) -> Exchange:
         exchange = await lane.ask(
-            kind=kind, key=key, body=self._body(key, body), case=case, ask=ask,
-            deadline_s=self._deadline(), retries=self._limits.transport_retries,
+            kind=kind, key=key, body=self._body(key, body), case=case, ask=ask, patience_s=patience_s,
+            deadline_s=self._limits.request_deadline_s, retries=self._limits.transport_retries,
         )  # fmt: skip
         await self._record(exchange)
         return exchange
@@ -374,6 +450,7 @@ class _Collector:
         await asyncio.to_thread(self._journal.append, exchange)
         self._recorded.append(exchange)
         self._spending.settle(exchange)
+        self._hanging.note(exchange)
         self._keys.add(exchange.key)
         self._progress(exchange)
 
@@ -391,8 +468,14 @@ class _Collector:
     def _left(self) -> float:
         return self._ends - time.monotonic()
 
-    def _deadline(self) -> float:
-        return max(min(self._limits.request_deadline_s, self._left()), 0.1)
+    def _in_time(self) -> bool:
+        """Whether a request that is started now can have its full deadline."""
+        return self._left() >= self._limits.request_deadline_s
+
+
+def _gave_up(exchange: Exchange) -> bool:
+    """A notebook stopped because of the server, and not of our own deadline."""
+    return exchange.kind == "stop" and not exchange.detail.startswith(OUT_OF_TIME)
 
 
 def _chat_body(ask: Ask, messages: list[dict[str, Any]]) -> dict[str, Any]:

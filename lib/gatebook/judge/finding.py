@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from gatebook.record.answer import whole
 
 Outcome = Literal["pass", "fail", "error", "not_measured"]
+NEVER_EXCUSED = frozenset({"ready", "recorded", "answered", "contract"})
+"""Checks that are not_measured only where something was not asked, or was cut short: for want of time or tokens, or because of
+the server. No excuse and no policy looks away from that."""
 WORST_FIRST: tuple[Outcome, ...] = ("fail", "error", "not_measured", "pass")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from datetime import datetime
 from functools import cache
 
 from gatebook.judge.checks import CHECKS, parameters
@@ -10,17 +12,29 @@ from gatebook.judge.checks.context import length_kept
 from gatebook.judge.checks.contract import drawn_by_chance, violations
 from gatebook.judge.checks.text import noise
 from gatebook.judge.evidence import Evidence, Reply, Seen
-from gatebook.judge.finding import Finding, Outcome, Result, worst
+from gatebook.judge.finding import Finding, Result, Stage, worst
 from gatebook.judge.gauges import Watched
 from gatebook.judge.load import restarts_of
 from gatebook.judge.similarity import cosines_of
 from gatebook.judge.timed import timed_cases
 from gatebook.plan.cases import Ask, Case
 from gatebook.plan.load import level_of
-from gatebook.record.answer import read_answer
-from gatebook.record.exchange import OVER_BUDGET, REFUSED_KEY, Exchange
+from gatebook.record.answer import is_good, read_answer
+from gatebook.record.exchange import GONE, HANGING, OVER_BUDGET, REFUSED_KEY, Exchange
 from gatebook.record.identity import Identity, identify
 from gatebook.record.run import Run
+
+MOMENT_S = 1.0
+"""Requests that break within it broke together: the API server of a vLLM whose engine is dead exits within a second."""
+GONE_S = 10.0
+"""How soon after a break a refused connection tells that the server went with it: past the pauses between the tries."""
+CREDENTIALS = {"LiteLLM": re.compile(r"HTTP (400: .*No connected db|500: .*No api key passed in)")}
+"""Refused credentials that do not say so by their status."""
+
+
+def is_credentials(exchange: Exchange, engine: str) -> bool:
+    """Whether the key, or the want of one, was refused. A gateway hides which engine it is, so each one's words count everywhere."""
+    return exchange.status in REFUSED_KEY or any(words.match(exchange.detail) for words in CREDENTIALS.values())
 
 
 def contract_group(group: str) -> str:
@@ -56,8 +70,10 @@ class _Judge:
         self._cases, self._exchanges = run.expected(notebook), exchanges
         self._by_key = {e.key: e for e in exchanges}
         self._order = {e.key: number for number, e in enumerate(exchanges)}
-        self._good_before = any(_good(e) for e in earlier)
-        self._first_good = next((n for n, e in enumerate(exchanges) if _good(e)), None)
+        self._earlier = earlier
+        self._good_before = any(is_good(e) for e in earlier)
+        self._first_good = next((n for n, e in enumerate(exchanges) if is_good(e)), None)
+        self._rulers_told: set[str] = set()
         self._stops = [e.detail for e in exchanges if e.kind == "stop"]
         self._identity = identify(exchanges, self._profile.target.model)
         self._timed = timed_cases(run, notebook, exchanges)
@@ -94,7 +110,9 @@ class _Judge:
         """The one-token chat that opens every notebook."""
         readies = [e for e in self._exchanges if e.kind == "ready"]
         group = contract_group(self._cases[0].group) if self._cases else "contract"
-        if not readies:
+        if not readies and self._stops:
+            result = self._unasked()
+        elif not readies:
             result = Result("error", "nothing was recorded: the notebook did not reach the server")
         elif readies[-1].fault is None:
             took = sum(a.elapsed_ms for e in readies for a in e.attempts)
@@ -106,7 +124,7 @@ class _Judge:
                 "ms",
             )
         else:
-            result = Result(*self._blame(readies[-1]))
+            result = self._blame(readies[-1])
         return self._finding(self._notebook, f"{self._notebook}.ready", group, "ready", result)
 
     def _case(self, case: Case) -> Iterator[Finding]:
@@ -118,10 +136,10 @@ class _Judge:
                 (contract, "contract"),
                 (case.group, "answered"),
             ):  # the rest was not asked because of it
-                yield self._finding(case.id, case.id, group, check, Result(*self._blame(broke[0].exchange)))
+                yield self._finding(case.id, case.id, group, check, self._blame(broke[0].exchange))
             return
         if missing:
-            why = Result("not_measured", self._stops[-1]) if self._stops else Result(
+            why = self._unasked() if self._stops else Result(
                 "error", f"no record of {', '.join(missing)}: expected, but never asked or lost"
             )  # fmt: skip
             yield self._finding(case.id, case.id, case.group, "recorded", why)
@@ -133,15 +151,23 @@ class _Judge:
         chats = [r for r in replies if r.ask.path is None]
         if chats:
             yield self._finding(case.id, case.id, contract, "contract", self._contract(case, chats, broken))
+        if case.canary and self._stops and not broken and f"{case.id}/canary" not in self._by_key:
+            yield self._finding(case.id, case.id, contract, "recorded", self._unasked())
         if case.document is not None and not broken and not skipped:
             yield self._finding(
                 case.id, case.id, contract, "length", length_kept(replies[0], case.document, self._by_key)
             )
         if broken:
-            yield self._finding(case.id, case.id, case.group, "answered", Result(*self._blame(broken[0].exchange)))
+            yield self._finding(case.id, case.id, case.group, "answered", self._blame(broken[0].exchange))
             return
         if skipped:
-            check = "recorded" if skipped[0].startswith(OVER_BUDGET) else "asked"  # no policy looks away from a budget
+            if ruler := self._broken_ruler(skipped[0]):
+                for group, check in ((contract, "contract"), (case.group, "answered")):
+                    yield self._finding(case.id, case.id, group, check, self._blame(ruler))
+                return
+            check = (
+                "recorded" if skipped[0].startswith((OVER_BUDGET, HANGING)) else "asked"
+            )  # no policy looks away from these
             yield self._finding(case.id, case.id, case.group, check, Result("not_measured", skipped[0]))
             return
         if noisy := next((heard for r in chats if (heard := noise(r.answer.text))), None):
@@ -164,6 +190,16 @@ class _Judge:
         keys = [f"{c.id}/{a.name}" for c, a in asked if level_of(a.name) in levels]
         return [self._by_key[key] for key in keys if key in self._by_key and self._by_key[key].kind == "ask"]
 
+    def _broken_ruler(self, skipped: str) -> Exchange | None:
+        """The sample that was asked to meet a document's length and that broke: told once, at the first case that stands on it."""
+        ruler = next(
+            (e for e in self._exchanges if e.key.startswith("ruler/") and e.fault and f"({e.key})" in skipped), None
+        )
+        if ruler is None or ruler.key in self._rulers_told:
+            return None
+        self._rulers_told.add(ruler.key)
+        return ruler
+
     @staticmethod
     def _broke(case: Case, reply: Reply) -> bool:
         return bool(reply.exchange.fault) and not (case.negative and reply.refused)
@@ -178,7 +214,7 @@ class _Judge:
 
     def _contract(self, case: Case, chats: list[Reply], broken: list[Reply]) -> Result:
         if broken:
-            return Result(*self._blame(broken[0].exchange))
+            return self._blame(broken[0].exchange)
         said: list[str] = []
         chance = drawn_by_chance(chats)
         for reply in chats:
@@ -188,6 +224,8 @@ class _Judge:
         canary = self._by_key.get(f"{case.id}/canary")
         if case.canary and canary is None and not self._stops:
             return Result("error", "no record of the plain request that must follow")
+        if canary is not None and canary.fault and self._went_with(canary):
+            return self._blame(canary)
         if canary is not None:
             said += [f"the plain request after it {text}" for text in self._canary(canary)]
         if said:
@@ -226,44 +264,95 @@ class _Judge:
         else:
             yield from (f"broke the contract: {text}" for text in self._violations(reply))
 
-    def _blame(self, exchange: Exchange) -> tuple[Outcome, str]:
+    def _unasked(self) -> Result:
+        """Why the rest of the notebook was not asked."""
+        gone = self._stops[-1].startswith(GONE)
+        said = self._with_company(self._last_crash()) if gone else ""
+        return Result("not_measured", f"{self._stops[-1]}{said}", stage=Stage.GONE if gone else None)
+
+    def _blame(self, exchange: Exchange) -> Result:
         """Whose fault a request without a usable reply is (DESIGN §6)."""
-        target = self._profile.target
-        if exchange.status == 404 and self._identity.models and target.model not in self._identity.models:
-            return "fail", f"model {target.model!r} is not served; served: {', '.join(self._identity.models)}"
-        if exchange.status == 404 and not self._identity.models and "model" in exchange.detail.lower():
-            return "fail", f"model {target.model!r} is not served: {exchange.detail}"
-        if exchange.status in REFUSED_KEY:
-            where = target.api_key_env or "OPENAI_API_KEY"
+        target, models, detail = self._profile.target, self._identity.models, exchange.detail
+        answered = self._good_first(exchange)
+        if exchange.status == 404 and models and target.model not in models:
+            said = f"model {target.model!r} is not served; served: {', '.join(models)}"
+            return Result("fail", said, stage=Stage.NOT_SERVED)
+        if exchange.status == 404 and not models and "model" in detail.lower():
+            return Result("fail", f"model {target.model!r} is not served: {detail}", stage=Stage.NOT_SERVED)
+        if is_credentials(exchange, self._identity.engine):
+            said = f"the key was refused ({detail}); check the variable {target.api_key_env or 'OPENAI_API_KEY'}"
             return (
-                "fail" if self._good_first(exchange) else "error"
-            ), f"the key was refused ({exchange.detail}); check the variable {where}"
-        detail = exchange.detail
+                Result("fail", said, stage=Stage.REFUSED)
+                if answered
+                else Result("error", said, stage=Stage.UNREACHABLE)
+            )
         if exchange.fault == "deadline" and self._identity.health == 200:
             detail += ", though /health says 200"
-        if self._good_first(exchange):
-            return (
-                "fail",
-                f"{detail}; the server had answered before, so this is the deployment's fault{self._companions(exchange)}",
+        if not answered:
+            if self._refused_twice(exchange):
+                said = f"{detail}; the server refused a plain chat twice so, though it lists {target.model!r} and took the key"
+                return Result("fail", said, stage=Stage.REFUSED)
+            return Result(
+                "error", f"{detail}; the server has not given one good answer in this run", stage=Stage.UNREACHABLE
             )
-        return "error", f"{detail}; the server has not given one good answer in this run"
+        limit = self._profile.limits.request_deadline_s
+        if exchange.fault == "deadline" and not exchange.had(limit):
+            before = next((e.detail for e in reversed(self._earlier) if e.kind == "stop"), None)
+            why = (
+                f"one short try, because {before}"
+                if before and exchange.kind == "ready"
+                else "our own deadline cut it short"
+            )
+            return Result("not_measured", f"{detail}, and a request may take {limit:g} s: {why}")
+        fault = "the server had answered before, so this is the deployment's fault"
+        if self._went_with(exchange):
+            crashed = exchange if exchange.kind != "ready" else self._last_crash()
+            back = exchange.kind != "ready" and not any(said.startswith(GONE) for said in self._stops)
+            word = "the server was gone for a while" if back else GONE
+            return Result("fail", f"{word}: {detail}{self._with_company(crashed)}; {fault}", stage=Stage.GONE)
+        others = [name for name in self._company(exchange) if name != _name(exchange)]
+        beside = others and exchange.fault in ("no_byte", "broken")
+        told = f" (in flight with it: {', '.join(others[:5])})" if beside else ""
+        return Result("fail", f"{detail}; {fault}{told}", stage=Stage.REFUSED if exchange.fault == "status" else None)
+
+    def _refused_twice(self, exchange: Exchange) -> bool:
+        """A plain chat of a model that the server lists got the same 4xx twice, and not one of credentials or of the moment."""
+        again = [e for e in (*self._earlier, *self._exchanges) if e.kind == "ready" and e.status == exchange.status]
+        listed = self._profile.target.model in self._identity.models
+        return exchange.kind == "ready" and exchange.refused_for_good and len(again) > 1 and listed
 
     def _good_first(self, exchange: Exchange) -> bool:
         return self._good_before or (self._first_good is not None and self._first_good < self._order[exchange.key])
 
-    def _companions(self, exchange: Exchange) -> str:
-        """The other requests that broke in the same way right after: they were in flight together."""
-        here = self._order[exchange.key]
-        others = [
-            e.case
-            for e in self._exchanges[here + 1 : here + 64]
-            if e.case and e.case != exchange.case and e.fault in ("no_byte", "broken")
-        ]
-        return (
-            f" (in flight with it: {', '.join(dict.fromkeys(others[:5]))})"
-            if others and exchange.fault in ("no_byte", "broken")
-            else ""
-        )
+    def _went_with(self, exchange: Exchange) -> bool:
+        """Whether the server, which had answered, took no connections when this request broke or soon after."""
+        if exchange.fault == "connect" or (exchange.kind == "ready" and exchange.fault == "no_byte"):
+            return True
+        broke = _break(exchange)
+        refused = [_s(a.at) for e in self._exchanges if e.kind != "against" for a in e.attempts if a.fault == "connect"]
+        return broke is not None and any(-MOMENT_S <= at - broke[1] <= GONE_S for at in refused)
+
+    def _company(self, exchange: Exchange) -> list[str]:
+        """The cases whose requests were open when this one broke, and broke within the moment; itself among them."""
+        own = _break(exchange)
+        if own is None:
+            return []
+        asked = [e for e in (*self._earlier, *self._exchanges) if e.kind in ("ask", "canary") and e.case is not None]
+        broken = [(_name(e), span) for e in asked if (span := _break(e)) and abs(span[1] - own[1]) <= MOMENT_S]
+        first = min((span[1] for _, span in broken), default=own[1])
+        return list(dict.fromkeys(name for name, span in broken if span[0] <= first))
+
+    def _with_company(self, exchange: Exchange | None) -> str:
+        names = self._company(exchange) if exchange else []
+        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+        return f"; in flight: {', '.join(names[:8])}{more}" if names else "; nothing was in flight"
+
+    def _last_crash(self) -> Exchange | None:
+        """The last request of this notebook or an earlier one that broke, unless the server answered after it."""
+        asked = [e for e in (*self._earlier, *self._exchanges) if e.kind in ("ask", "canary", "ready")]
+        crash = next((e for e in reversed(asked) if e.case is not None and _break(e)), None)
+        broke = _break(crash) if crash else None
+        return crash if broke and not any(_s(e.at) > broke[1] and is_good(e) for e in asked) else None
 
     def _finding(self, stem: str, case: str, group: str, check: str, result: Result) -> Finding:
         return Finding(
@@ -288,14 +377,20 @@ def expectations(evidence: Evidence) -> Iterator[tuple[str, int, Result]]:
         yield name, count[name], result
 
 
-def _good(exchange: Exchange) -> bool:
-    """A complete chat reply with text: the server can do it."""
-    return (
-        exchange.kind in ("ask", "canary", "ready")
-        and exchange.method == "POST"
-        and not exchange.fault
-        and bool(read_answer(exchange).text)
-    )
+def _break(exchange: Exchange) -> tuple[float, float] | None:
+    """When a request that the server broke off, refused to take or answered 5xx was sent and when it broke: seconds of the clock."""
+    if exchange.fault not in ("connect", "no_byte", "broken") and (exchange.status or 0) < 500:
+        return None
+    first = next((a for a in exchange.attempts if a.fault), None)
+    return None if first is None else (_s(first.at), _s(first.at) + first.elapsed_ms / 1000)
+
+
+def _s(at: str) -> float:
+    return datetime.fromisoformat(at).timestamp()
+
+
+def _name(exchange: Exchange) -> str:
+    return exchange.case or exchange.key
 
 
 def _unfinished(replies: list[Reply]) -> Result | None:

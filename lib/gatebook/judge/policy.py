@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from gatebook.errors import BadInput
 from gatebook.judge import stats
 from gatebook.judge.baseline import Baseline
-from gatebook.judge.finding import Finding, Outcome, worst
+from gatebook.judge.finding import NEVER_EXCUSED, Finding, Outcome, worst
 from gatebook.judge.fingerprint import Change, Fingerprint, changes
 from gatebook.judge.verdict import (
     EXIT_CODES,
@@ -66,13 +66,13 @@ def decide(judged: Judged) -> Verdict:
         if g.word == "INCONCLUSIVE"
         and g.comparison
         and not g.comparison.paired
-        and g.not_measured == len(_excused(profile, g.group, outcomes[g.group]))
+        and g.not_measured == len(_excused(judged, g.group, outcomes[g.group]))
     ]
     return Verdict(
         run=judged.manifest.run, profile=profile.name, suite=judged.manifest.suite, partial=judged.manifest.partial,
         served=judged.served, verdict=word, exit_code=EXIT_CODES[word],
         reason=said[0][1] if said else _counts(judged, outcomes), reasons=[text for _, text in said],
-        groups=groups, findings=judged.findings, excused=_excuses(profile, outcomes), waivers=used,
+        groups=groups, findings=judged.findings, excused=_excuses(judged, outcomes), waivers=used,
         baseline=judged.baseline.run if judged.baseline else None,
         needs_baseline=word == "INCONCLUSIVE" and len(said) == len(wants_baseline),
         fingerprint=judged.fingerprint, changes=moved, troubles=judged.troubles,
@@ -148,8 +148,11 @@ def _unasked(judged: Judged) -> list[tuple[Word, str]]:
         (words[f.outcome], f"{f.case}: {f.reason}")
         for f in judged.findings
         if judged.manifest.profile.policy(f.group).policy == "watch"
-        and (f.outcome == "error" or (f.outcome != "pass" and f.check in ("ready", "recorded")))
-        and not (f.outcome == "not_measured" and judged.manifest.profile.excuse(f.case, f.group))
+        and (
+            f.outcome == "error"
+            or (f.outcome != "pass" and f.check in ("ready", "recorded"))
+            or (f.outcome == "not_measured" and f.check in NEVER_EXCUSED)
+        )
     ]  # fmt: skip
 
 
@@ -181,7 +184,7 @@ def _group(
     rejected: bool,
 ) -> GroupVerdict:
     policy = judged.manifest.profile.policy(group)
-    excused = _excused(judged.manifest.profile, group, cases)
+    excused = _excused(judged, group, cases)
     found = {o: [c for c, outcome in cases.items() if outcome == o] for o in ("pass", "fail", "error", "not_measured")}
     word, reason = _word(
         judged,
@@ -287,14 +290,17 @@ def _counts(judged: Judged, outcomes: dict[str, dict[str, Outcome]]) -> str:
     return f"{told}; {unmeasured} not measured, excused or watched" if unmeasured else told
 
 
-def _excused(profile: Profile, group: str, cases: dict[str, Outcome]) -> list[str]:
+def _excused(judged: Judged, group: str, cases: dict[str, Outcome]) -> list[str]:
     """Cases of a group that were not measured and that the profile excuses, by the case's name or the group's."""
-    return [c for c, outcome in cases.items() if outcome == "not_measured" and profile.excuse(c, group)]
+    found = [f for f in judged.findings if f.group == group and f.outcome == "not_measured"]
+    never = {f.case for f in found if f.check in NEVER_EXCUSED}
+    profile = judged.manifest.profile
+    return [c for c, o in cases.items() if o == "not_measured" and c not in never and profile.excuse(c, group)]
 
 
-def _excuses(profile: Profile, outcomes: dict[str, dict[str, Outcome]]) -> list[Excuse]:
+def _excuses(judged: Judged, outcomes: dict[str, dict[str, Outcome]]) -> list[Excuse]:
     return [
-        Excuse(id=case, reason=profile.excuse(case, group) or "")
+        Excuse(id=case, reason=judged.manifest.profile.excuse(case, group) or "")
         for group, cases in outcomes.items()
-        for case in _excused(profile, group, cases)
+        for case in _excused(judged, group, cases)
     ]

@@ -75,6 +75,16 @@ def read_answer(exchange: Exchange) -> Answer:
     return answer
 
 
+def is_good(exchange: Exchange) -> bool:
+    """A complete chat reply with text: the server can do it."""
+    return (
+        exchange.kind in ("ask", "canary", "ready")
+        and exchange.method == "POST"
+        and not exchange.fault
+        and bool(read_answer(exchange).text)
+    )
+
+
 def counted_tokens(exchange: Exchange) -> int | None:
     """What /tokenize says: `count` (vLLM, SGLang) or the number of `tokens` (llama.cpp)."""
     said = None if exchange.fault else parse(exchange.text or "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,7 +14,15 @@ FaultKind = Literal["connect", "no_byte", "deadline", "broken", "status"]
 BUSY = frozenset({429, 502, 503, 504})
 OVER_BUDGET = "limits.tokens"
 """How the detail of a skipped request begins that the run's token budget had no room for."""
-REFUSED_KEY = frozenset({401, 403})
+OUT_OF_TIME = ("limits.notebook_deadline_s", "limits.run_deadline_s")
+"""How the detail of a stop begins that our own deadline made."""
+HANGING = "this kind of request hangs"
+"""How the detail of a skipped request begins whose like hung before."""
+GONE = "the server is gone"
+"""How the detail of a stop begins after which nobody listens where the server had answered."""
+REFUSED_KEY = frozenset({401, 403, 407})
+PASSING = REFUSED_KEY | {408, 425, 429}
+"""4xx of the moment or of who asks: the same request may be answered later."""
 
 
 class Recorded(BaseModel):
@@ -83,6 +92,18 @@ class Exchange(Recorded):
     detail: str = ""
     timing: Timing | None = None
     client: Client | None = None
+
+    @property
+    def refused_for_good(self) -> bool:
+        """A 4xx that the same request will get again: not of credentials, load or a time-out."""
+        return self.status is not None and 400 <= self.status < 500 and self.status not in PASSING
+
+    def had(self, seconds: float) -> bool:
+        """Whether it was open for so long, all attempts together; 50 ms are left to rounding."""
+        if not self.attempts:
+            return False
+        first, last = (datetime.fromisoformat(a.at) for a in (self.attempts[0], self.attempts[-1]))
+        return (last - first).total_seconds() + self.attempts[-1].elapsed_ms / 1000 >= seconds - 0.05
 
     @property
     def messages(self) -> list[dict[str, Any]]:

@@ -188,8 +188,9 @@ def effective_length(evidence: Evidence, params: Effective) -> Result:
             params.min_tokens,
             "tokens",
         )
-    if stats.wilson(longest.n, longest.n)[0] < params.share_of_base * base:
-        reason = f"{longest.n} questions a length can never show it; {reason}"
+    few = [r.n for r in rows if r.tokens <= longest.tokens and stats.wilson(r.n, r.n)[0] < params.share_of_base * base]
+    if few:
+        reason = f"{min(few)} questions a length can never show it; {reason}"
         return Result("not_measured", reason, shown, params.min_tokens, "tokens")
     return Result("fail", reason, shown, params.min_tokens, "tokens")
 
