@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 
 from gatebook.judge.checks import CHECKS, parameters
 from gatebook.judge.checks.context import length_kept
-from gatebook.judge.checks.contract import drawn_by_chance, violations
+from gatebook.judge.checks.contract import drawn_by_chance, hides_in_reasoning, violations
 from gatebook.judge.checks.text import noise
 from gatebook.judge.evidence import Evidence, Reply, Seen
-from gatebook.judge.finding import Finding, Outcome, Result, worst
+from gatebook.judge.finding import Finding, Outcome, Result, Stage, worst
 from gatebook.judge.gauges import Watched
 from gatebook.judge.load import restarts_of
 from gatebook.judge.similarity import cosines_of
@@ -21,6 +22,9 @@ from gatebook.record.answer import read_answer
 from gatebook.record.exchange import OVER_BUDGET, REFUSED_KEY, Exchange
 from gatebook.record.identity import Identity, identify
 from gatebook.record.run import Run
+
+OWN = {"ready": Stage.UNREACHABLE, "contract": Stage.ENVELOPE, "length": Stage.REFUSED}
+"""Stages of what is found here and by no check of a case; whatever else is found here is behaviour."""
 
 
 def contract_group(group: str) -> str:
@@ -106,7 +110,7 @@ class _Judge:
                 "ms",
             )
         else:
-            result = Result(*self._blame(readies[-1]))
+            result = self._blamed(readies[-1])
         return self._finding(self._notebook, f"{self._notebook}.ready", group, "ready", result)
 
     def _case(self, case: Case) -> Iterator[Finding]:
@@ -118,7 +122,7 @@ class _Judge:
                 (contract, "contract"),
                 (case.group, "answered"),
             ):  # the rest was not asked because of it
-                yield self._finding(case.id, case.id, group, check, Result(*self._blame(broke[0].exchange)))
+                yield self._finding(case.id, case.id, group, check, self._blamed(broke[0].exchange))
             return
         if missing:
             why = Result("not_measured", self._stops[-1]) if self._stops else Result(
@@ -138,7 +142,7 @@ class _Judge:
                 case.id, case.id, contract, "length", length_kept(replies[0], case.document, self._by_key)
             )
         if broken:
-            yield self._finding(case.id, case.id, case.group, "answered", Result(*self._blame(broken[0].exchange)))
+            yield self._finding(case.id, case.id, case.group, "answered", self._blamed(broken[0].exchange))
             return
         if skipped:
             check = "recorded" if skipped[0].startswith(OVER_BUDGET) else "asked"  # no policy looks away from a budget
@@ -178,7 +182,7 @@ class _Judge:
 
     def _contract(self, case: Case, chats: list[Reply], broken: list[Reply]) -> Result:
         if broken:
-            return Result(*self._blame(broken[0].exchange))
+            return self._blamed(broken[0].exchange)
         said: list[str] = []
         chance = drawn_by_chance(chats)
         for reply in chats:
@@ -197,6 +201,7 @@ class _Judge:
                 len(said),
                 0,
                 "violations",
+                Stage.REASONING if any(hides_in_reasoning(r.answer) for r in chats) else None,
             )
         return Result(
             "pass",
@@ -248,6 +253,21 @@ class _Judge:
             )
         return "error", f"{detail}; the server has not given one good answer in this run"
 
+    def _blamed(self, exchange: Exchange) -> Result:
+        return Result(*self._blame(exchange), stage=self._stage(exchange))
+
+    def _stage(self, exchange: Exchange) -> Stage:
+        """What a request without a usable reply explains: it was refused, broke off alone, or everything after it broke too."""
+        models, wanted = self._identity.models, self._profile.target.model
+        unnamed = not models and "model" in exchange.detail.lower()
+        if exchange.status == 404 and (unnamed or (models and wanted not in models)):
+            return Stage.NOT_SERVED
+        if exchange.status is not None and exchange.status >= 400:
+            return Stage.REFUSED
+        if any(_good(e) for e in self._exchanges[self._order[exchange.key] + 1 :]):
+            return Stage.ENVELOPE
+        return Stage.GONE if self._good_first(exchange) else Stage.UNREACHABLE
+
     def _good_first(self, exchange: Exchange) -> bool:
         return self._good_before or (self._first_good is not None and self._first_good < self._order[exchange.key])
 
@@ -269,6 +289,7 @@ class _Judge:
         return Finding(
             id=f"{stem}.{check}", notebook=self._notebook, case=case, group=group, check=check, outcome=result.outcome,
             measured=result.measured, limit=result.limit, unit=result.unit, reason=result.reason,
+            stage=result.stage if result.stage is not None else OWN.get(check, Stage.BEHAVIOUR),
         )  # fmt: skip
 
 
@@ -285,7 +306,7 @@ def expectations(evidence: Evidence) -> Iterator[tuple[str, int, Result]]:
         count[name] = count.get(name, 0) + 1
         result = CHECKS[name].run(evidence, parameters(evidence.case, name, raw))
         fallen = fallen or (name.startswith("json_") and result.outcome != "pass")
-        yield name, count[name], result
+        yield name, count[name], result if result.stage is not None else replace(result, stage=CHECKS[name].stage)
 
 
 def _good(exchange: Exchange) -> bool:
