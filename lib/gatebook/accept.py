@@ -8,14 +8,13 @@ from statistics import median
 
 from gatebook.entering import enter_accepted
 from gatebook.errors import BadInput, BrokenRecord
-from gatebook.judge import stats
-from gatebook.judge.baseline import Acceptance, AcceptedCase, Baseline, read_baseline
+from gatebook.judge.baseline import Acceptance, AcceptedCase, Baseline, read_baseline, values_asked_alike
+from gatebook.judge.causes import refusals
 from gatebook.judge.checks.facts import COVERAGE
 from gatebook.judge.finding import worst
-from gatebook.judge.fingerprint import changes
+from gatebook.judge.fingerprint import case_of, changes
 from gatebook.judge.judging import judge
 from gatebook.judge.keywords import answer_keywords
-from gatebook.judge.policy import COMPARED
 from gatebook.judge.verdict import Verdict
 from gatebook.plan import project
 from gatebook.plan.cases import load_cases
@@ -30,9 +29,10 @@ CHANGE_CHARS = 200
 def accept(path: Path, reason: str, group: str | None, by: str | None = None) -> str:
     """Write `params/baselines/<profile>.json`, with an entry in its log, and say what changed in it.
 
-    Takes a complete PASS, or an INCONCLUSIVE whose only reason is the missing baseline. Cases that a smaller suite does
-    not ask stay as they were accepted. With `group`, an existing baseline takes over that group's cases only. In the history the rows of what was accepted are marked so.
-    Raises BadInput, BrokenRecord, HistoryFailed; then nothing was accepted.
+    Takes a complete PASS, or an INCONCLUSIVE that lacks nothing but what accepting it gives (`causes.refusals`, which the
+    run has told). Cases that a smaller suite does not ask stay as they were accepted. With `group`, an existing baseline
+    takes over that group's cases only, of a red run too. In the history the rows of what was accepted are marked so.
+    Raises BadInput with all that is in the way, BrokenRecord, HistoryFailed; then nothing was accepted.
     """
     if not reason.strip():
         raise BadInput("--reason is empty; say why this run may be the measure of later ones")
@@ -44,20 +44,22 @@ def accept(path: Path, reason: str, group: str | None, by: str | None = None) ->
     if damage := run.damage():
         raise BrokenRecord(f"{path}: {damage[0]}; only an intact run is accepted")
     verdict = judge(run, troubles=Verdict.model_validate_json((run.path / "verdict.json").read_bytes()).troubles)
-    if verdict.partial:
-        raise BadInput(f"{path}: is PARTIAL (--only {','.join(run.manifest.only)}); accept a complete run")
-    if group is None and verdict.verdict != "PASS" and not verdict.needs_baseline:
-        raise BadInput(
-            f"{path}: is {verdict.verdict} ({verdict.reason}); only a PASS, or a first run that lacks nothing but a baseline, is accepted"
-        )
     file = project.baseline_file(run.manifest.profile.baseline_name)
     old = read_baseline(file.read_bytes() if file.is_file() else None, str(file))
-    new = _baseline(run, verdict, reason)
-    if group is not None:
-        new, kept = _one_group(new, old, verdict, group, file), 0
+    if group is None:
+        wrong = [f"{one.text}: {one.todo}" for one in refusals(verdict)]
+    else:
+        wrong = _refusals_of(group, verdict, old, file)
+    if wrong:
+        raise BadInput(
+            f"{path}: is {verdict.verdict}{' PARTIAL' if verdict.partial else ''} and not accepted:\n"
+            + "\n".join(f"  {line}" for line in wrong)
+        )
+    new, kept = _baseline(run, verdict, reason), 0
+    if group is not None and old is not None:
+        new = _one_group(new, old, group)
     else:
         new, kept = _with_unasked(new, old)
-    _refuse_blind(new, verdict)
     entry = _entry(old, new, verdict, run.manifest.profile.limits.logprob_tolerance_nats, who, reason.strip(), group)
     new = new.model_copy(update={"log": [*_log(old), entry]})
     enter_accepted(run, verdict, group)
@@ -124,38 +126,36 @@ def _with_unasked(new: Baseline, old: Baseline | None) -> tuple[Baseline, int]:
     }), len(kept)  # fmt: skip
 
 
-def _one_group(new: Baseline, old: Baseline | None, verdict: Verdict, group: str, file: Path) -> Baseline:
+def _refusals_of(group: str, verdict: Verdict, old: Baseline | None, file: Path) -> list[str]:
+    """Why one group of a run is not taken over; a FAIL is no reason."""
+    wrong = [f"{one.text}: {one.todo}" for one in refusals(verdict) if one.about == "this run"]
     if old is None:
-        raise BadInput(f"{file}: there is no baseline yet; accept the whole run first, without --group")
+        wrong.append(f"{file}: there is no baseline yet; accept the whole run first, without --group")
     judged = next((g for g in verdict.groups if g.group == group), None)
     if judged is None:
-        raise BadInput(
-            f"--group has value {group!r}: the run has no such group; it has {', '.join(g.group for g in verdict.groups)}"
-        )
-    if judged.error or verdict.verdict == "ERROR":
-        raise BadInput(
-            f"--group {group}: {verdict.verdict} ({verdict.reason}); what could not be measured is not accepted"
-        )
+        known = ", ".join(g.group for g in verdict.groups)
+        wrong.append(f"--group has value {group!r}: the run has no such group; it has {known}")
+    if (judged and judged.error) or verdict.verdict == "ERROR":
+        wrong.append(f"{verdict.reason}: what could not be measured is not accepted; run it again")
+    return wrong
+
+
+def _one_group(new: Baseline, old: Baseline, group: str) -> Baseline:
+    """The old baseline with this group's cases of the new one; of the fingerprint, what those measured that are asked anew."""
     kept = {i: case for i, case in old.cases.items() if case.group != group}
     taken = {i: case for i, case in new.cases.items() if case.group == group}
+    anew = {i for i, case in taken.items() if i not in old.cases or old.cases[i].prompt != case.prompt}
+    prints = {name: value for name, value in old.fingerprint.items() if case_of(name) not in anew}
     return old.model_copy(
         update={
             "cases": kept | taken,
+            "fingerprint": prints | {name: value for name, value in new.fingerprint.items() if case_of(name) in anew},
             "keywords": {i: w for i, w in old.keywords.items() if i in kept}
             | {i: w for i, w in new.keywords.items() if i in taken},
             "accepted": new.accepted,
             "reason": f"{group}: {new.reason} (before: {old.reason})",
         }
     )
-
-
-def _refuse_blind(new: Baseline, verdict: Verdict) -> None:
-    for g in (g for g in verdict.groups if g.policy in COMPARED and g.comparison):
-        passed = sum(c.outcome == "pass" for c in new.cases.values() if c.group == g.group)
-        if g.comparison and stats.smallest_visible_drop(passed, g.comparison.family) is None:
-            raise BadInput(
-                f"group {g.group!r}: only {passed} cases pass, so it could never be shown worse; set it to watch or must in the profile"
-            )
 
 
 def _difference(old: Baseline | None, new: Baseline) -> str:
@@ -185,7 +185,9 @@ def _entry(
     before, after = (old.cases if old else {}), new.cases
     both = sorted(before.keys() & after.keys())
     same = [i for i in both if before[i].prompt == after[i].prompt]
-    moved = [str(c) for c in changes(old.fingerprint, new.fingerprint, tolerance_nats, new.run)] if old else []
+    prompts = {i: case.prompt for i, case in after.items()}
+    known = values_asked_alike(old, prompts) if old else {}
+    moved = [str(c) for c in changes(known, new.fingerprint, tolerance_nats, new.run)]
     if old and old.revision != new.revision:
         moved = [f"revision changed: was {old.revision or 'none named'}, is {new.revision or 'none named'}", *moved]
     waived = {case for waiver in verdict.waivers for case in waiver.cases}

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,6 +26,8 @@ from gatebook.record.run import Against, Manifest, Run, new_name, now
 
 OVERALL = "90_verdict"
 """The notebook that judges the others; it always runs."""
+NEARLY = 0.92
+"""Likeness of two names (difflib) of which one is taken for the other misspelt: one letter of fifteen."""
 ASK_NOTHING = (OVERALL, "00_explore")
 """Notebooks that no case can belong to: the verdict, and the one for people."""
 PACKAGES = (
@@ -65,6 +68,7 @@ def planned(profile: Profile, suite: Suite, only: list[str] | None) -> list[Case
         check_case(case)
     chosen = select(cases, suite, only)
     check_plan(profile, chosen, {contract_group(case.group) for case in chosen})
+    _refuse_misspelt(profile, cases, chosen)
     known = {c.id for c in cases} | {c.group for c in cases} | set(profile.groups)
     for key, name in (
         *(("excused", name) for name in profile.excused),
@@ -77,6 +81,16 @@ def planned(profile: Profile, suite: Suite, only: list[str] | None) -> list[Case
     api_key(profile.target)
     extra_headers(profile.target)
     return chosen
+
+
+def _refuse_misspelt(profile: Profile, cases: list[Case], chosen: list[Case]) -> None:
+    """A group without a policy is newer than the profile, unless the profile has nearly its name for a group that no case has."""
+    groups = {g for c in cases for g in (c.group, contract_group(c.group))}
+    for group in sorted({g for c in chosen for g in (c.group, contract_group(c.group))} - profile.groups.keys()):
+        if near := get_close_matches(group, profile.groups.keys() - groups, 1, NEARLY):
+            raise BadInput(
+                f"profile {profile.name!r}, key 'groups.{near[0]}': no case has this group, and {group!r} has no policy; correct the name"
+            )
 
 
 def accepted(profile: Profile) -> tuple[Baseline | None, bytes | None]:

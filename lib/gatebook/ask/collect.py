@@ -95,7 +95,7 @@ class _Collector:
             self._journal = journal
             self._recorded = self._run.exchanges(self._notebook)
             self._keys = {e.key for e in self._recorded}
-            todo = [case for case in self._run.expected(self._notebook) if self._missing(case)]
+            todo = [case for case in self._run.expected(self._notebook) if self._offered(case) and self._missing(case)]
             if not todo and all(f"probe/{path}" in self._keys for path in self._probes):
                 return
             self._others = [e for n in self._run.notebooks if n != self._notebook for e in self._run.exchanges(n)]
@@ -459,6 +459,9 @@ class _Collector:
             self._stopped = why
             count = sum(e.kind == "stop" for e in self._recorded)
             await self._record(Exchange(kind="stop", key=f"stop/{count}", at=now(), detail=why))
+
+    def _offered(self, case: Case) -> bool:
+        return self._profile.not_offered(*case.needs) is None
 
     def _missing(self, case: Case) -> bool:
         keys = [f"{case.id}/{ask.name}" for ask in case.requests()] + ([f"{case.id}/canary"] if case.canary else [])

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gatebook.errors import BadInput
 from gatebook.judge.finding import Outcome
+from gatebook.judge.fingerprint import case_of
 
 
 class AcceptedCase(BaseModel):
@@ -81,6 +82,16 @@ class Baseline(BaseModel):
         )
         more += f',\n "log": [\n{log}\n ]' if log else ""
         return f'{head},\n "cases": {{\n{_rows(cases)}\n }}{more}\n}}\n'
+
+
+def values_asked_alike(baseline: Baseline, prompts: dict[str, str]) -> dict[str, Any]:
+    """The fingerprint without the values of cases that are asked differently now: they are values of another question.
+
+    `prompts`: case id -> hash of what is asked now.
+    """
+    old = {i: case.prompt for i, case in baseline.cases.items()}
+    other = {i for i, prompt in prompts.items() if i in old and old[i] != prompt}
+    return {name: value for name, value in baseline.fingerprint.items() if case_of(name) not in other}
 
 
 def _rows(items: dict[str, Any]) -> str:

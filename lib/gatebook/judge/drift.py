@@ -61,7 +61,11 @@ def distance_nats(old: list[Row], new: list[Row]) -> float:
 
 def _distance(a: Row, b: Row) -> float:
     """Largest |difference| of a token's logprob; an absent one counts as the smallest of its row."""
-    return max((abs(a.get(t, min(a.values())) - b.get(t, min(b.values()))) for t in a.keys() | b.keys()), default=0.0)
+    return max((_apart(t, a, b) for t in a.keys() | b.keys()), default=0.0)
+
+
+def _apart(token: str, a: Row, b: Row) -> float:
+    return abs(a.get(token, min(a.values())) - b.get(token, min(b.values())))
 
 
 def logprobs_moved(old: list[Row], new: list[Row], tolerance: float) -> Moved | None:
@@ -72,7 +76,9 @@ def logprobs_moved(old: list[Row], new: list[Row], tolerance: float) -> Moved | 
     effect = distance_nats(old, new)
     if effect <= tolerance:
         return None
-    return Moved(_told(_mean(old)), f"{_told(_mean(new))} ({effect:.2f} nats apart, tolerance {tolerance:g})")
+    was, now = _mean(old), _mean(new)
+    token = max(was.keys() | now.keys(), key=lambda t: (_apart(t, was, now), t))
+    return Moved(_told(token, was), f"{_told(token, now)} ({effect:.2f} nats apart, tolerance {tolerance:g})")
 
 
 def noisy(old: list[Row], new: list[Row]) -> bool:
@@ -121,9 +127,9 @@ def _mean(rows: list[Row]) -> Row:
     return {t: sum(row.get(t, min(row.values())) for row in rows) / len(rows) for t in sorted(tokens)}
 
 
-def _told(row: Row) -> str:
-    token, value = max(row.items(), key=lambda item: item[1])
-    return f"{token!r} {value:.2f}"
+def _told(token: str, row: Row) -> str:
+    """A token's log probability; of one that is not among the row's, what it is below."""
+    return f"{token!r} {row[token]:.2f}" if token in row else f"{token!r} below {min(row.values()):.2f}"
 
 
 def greedy_moved(old: list[list[Any]], new: list[list[Any]], tolerance: float) -> Moved | None:

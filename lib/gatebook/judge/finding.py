@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema, model_validator
 
 from gatebook.record.answer import whole
 
@@ -25,14 +25,30 @@ class Stage(IntEnum):
     GONE = 1
     NOT_SERVED = 2
     REFUSED = 3
-    ENVELOPE = 4
-    SETTINGS = 5
-    TEMPLATE = 6
-    SAMPLING = 7
-    WEIGHTS = 8
-    CONSTRAINT = 9
-    BEHAVIOUR = 10
-    SPEED = 11
+    """Also a limit: of the context, of a parameter."""
+    REASONING = 4
+    """The answer stands in the reasoning field, and the content is empty."""
+    ENVELOPE = 5
+    SETTINGS = 6
+    TEMPLATE = 7
+    SAMPLING = 8
+    WEIGHTS = 9
+    CONSTRAINT = 10
+    BEHAVIOUR = 11
+    SPEED = 12
+
+
+def _stage(value: Any) -> Any:
+    return Stage[value.upper()] if isinstance(value, str) and value.upper() in Stage.__members__ else value
+
+
+StageName = Annotated[
+    Stage,
+    BeforeValidator(_stage),
+    PlainSerializer(lambda stage: stage.name.lower(), return_type=str),
+    WithJsonSchema({"type": "string", "enum": [stage.name.lower() for stage in Stage]}),
+]
+"""A stage that is written as its name, so that another number in a later version changes no old file."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +80,8 @@ class Finding(BaseModel):
     limit: str | float | int | None = None
     unit: str = ""
     reason: str
+    stage: StageName = Stage.BEHAVIOUR
+    """What kind of cause it is when it is not green; verdicts from before there were stages have none."""
 
     @model_validator(mode="before")
     @classmethod

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from functools import cache
 
+from gatebook.engines import credentials_refused
 from gatebook.judge.checks import CHECKS, parameters
 from gatebook.judge.checks.context import length_kept
-from gatebook.judge.checks.contract import drawn_by_chance, violations
+from gatebook.judge.checks.contract import drawn_by_chance, hides_in_reasoning, violations
 from gatebook.judge.checks.text import noise
 from gatebook.judge.evidence import Evidence, Reply, Seen
 from gatebook.judge.finding import Finding, Result, Stage, worst
@@ -20,7 +21,7 @@ from gatebook.judge.timed import timed_cases
 from gatebook.plan.cases import Ask, Case
 from gatebook.plan.load import level_of
 from gatebook.record.answer import is_good, read_answer
-from gatebook.record.exchange import GONE, HANGING, OVER_BUDGET, REFUSED_KEY, Exchange
+from gatebook.record.exchange import GONE, HANGING, OVER_BUDGET, Exchange
 from gatebook.record.identity import Identity, identify
 from gatebook.record.run import Run
 
@@ -28,13 +29,10 @@ MOMENT_S = 1.0
 """Requests that break within it broke together: the API server of a vLLM whose engine is dead exits within a second."""
 GONE_S = 10.0
 """How soon after a break a refused connection tells that the server went with it: past the pauses between the tries."""
-CREDENTIALS = {"LiteLLM": re.compile(r"HTTP (400: .*No connected db|500: .*No api key passed in)")}
-"""Refused credentials that do not say so by their status."""
 
 
-def is_credentials(exchange: Exchange, engine: str) -> bool:
-    """Whether the key, or the want of one, was refused. A gateway hides which engine it is, so each one's words count everywhere."""
-    return exchange.status in REFUSED_KEY or any(words.match(exchange.detail) for words in CREDENTIALS.values())
+OWN = {"ready": Stage.UNREACHABLE, "contract": Stage.ENVELOPE, "length": Stage.REFUSED}
+"""Stages of what is found here and by no check of a case; whatever else is found here is behaviour."""
 
 
 def contract_group(group: str) -> str:
@@ -128,6 +126,9 @@ class _Judge:
         return self._finding(self._notebook, f"{self._notebook}.ready", group, "ready", result)
 
     def _case(self, case: Case) -> Iterator[Finding]:
+        if said := self._profile.not_offered(*case.needs):
+            yield self._finding(case.id, case.id, case.group, "offered", Result("not_measured", f"not offered: {said}"))
+            return
         contract = contract_group(case.group)
         missing = [ask.name for ask in case.requests() if f"{case.id}/{ask.name}" not in self._by_key]
         asked = [self._reply(case, ask) for ask in case.requests() if ask.name not in missing]
@@ -235,6 +236,7 @@ class _Judge:
                 len(said),
                 0,
                 "violations",
+                Stage.REASONING if any(hides_in_reasoning(r.answer) for r in chats) else None,
             )
         return Result(
             "pass",
@@ -279,7 +281,7 @@ class _Judge:
             return Result("fail", said, stage=Stage.NOT_SERVED)
         if exchange.status == 404 and not models and "model" in detail.lower():
             return Result("fail", f"model {target.model!r} is not served: {detail}", stage=Stage.NOT_SERVED)
-        if is_credentials(exchange, self._identity.engine):
+        if credentials_refused(exchange.status, exchange.detail):
             said = f"the key was refused ({detail}); check the variable {target.api_key_env or 'OPENAI_API_KEY'}"
             return (
                 Result("fail", said, stage=Stage.REFUSED)
@@ -358,6 +360,7 @@ class _Judge:
         return Finding(
             id=f"{stem}.{check}", notebook=self._notebook, case=case, group=group, check=check, outcome=result.outcome,
             measured=result.measured, limit=result.limit, unit=result.unit, reason=result.reason,
+            stage=result.stage if result.stage is not None else OWN.get(check, Stage.BEHAVIOUR),
         )  # fmt: skip
 
 
@@ -374,7 +377,7 @@ def expectations(evidence: Evidence) -> Iterator[tuple[str, int, Result]]:
         count[name] = count.get(name, 0) + 1
         result = CHECKS[name].run(evidence, parameters(evidence.case, name, raw))
         fallen = fallen or (name.startswith("json_") and result.outcome != "pass")
-        yield name, count[name], result
+        yield name, count[name], result if result.stage is not None else replace(result, stage=CHECKS[name].stage)
 
 
 def _break(exchange: Exchange) -> tuple[float, float] | None:

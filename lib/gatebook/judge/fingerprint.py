@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from gatebook.judge import drift
 from gatebook.judge.drift import Moved
-from gatebook.judge.finding import Finding
+from gatebook.judge.finding import Finding, Stage, StageName
 from gatebook.record.answer import read_answer
 from gatebook.record.exchange import Exchange
 from gatebook.record.identity import Identity
@@ -31,6 +31,24 @@ PART = {
     "logprobs": "weights or precision",
     "greedy": "weights or precision",
 }
+STAGES = {
+    "served model": Stage.NOT_SERVED,
+    "engine": Stage.SETTINGS,
+    "engine version": Stage.SETTINGS,
+    "context limit": Stage.REFUSED,
+    "sampling defaults": Stage.SAMPLING,
+    "chat template or tokenizer": Stage.TEMPLATE,
+    "chat template": Stage.TEMPLATE,
+    "tokenizer": Stage.TEMPLATE,
+    "weights or precision": Stage.WEIGHTS,
+    "constraint enforcement": Stage.CONSTRAINT,
+    "refused keyword": Stage.REFUSED,
+}
+"""Part -> what its change explains; whatever else moved is behaviour."""
+SYSTEM = "system_fingerprint"
+HARMLESS = ("metadata.root", "metadata.owned_by", SYSTEM)
+"""A path on the server's disk, a name of the house, a hash of the whole configuration: none of them is what is served.
+The last is told when it moved."""
 MEASURED_BY = {
     "prompt_tokens": "tokens",
     "first_token_logprobs": "logprobs",
@@ -50,8 +68,13 @@ class Change(BaseModel):
     """What moved, in the field's words."""
     was: Any
     now: Any
+    stage: StageName = Stage.BEHAVIOUR
+    cases: list[str] = []
+    """The cases that measured it; none where the server told it."""
 
     def __str__(self) -> str:
+        if self.part == "refused keyword":
+            return f"constraint enforcement changed: {self.name} is refused now, was {self.was}"
         return f"{self.part} changed: {self.name} was {self.was}, is {self.now}"
 
 
@@ -71,7 +94,7 @@ def fingerprint(run: Run, identity: Identity, findings: list[Finding]) -> Finger
         wanted = {c.id: kind for c in run.expected(notebook) for kind in _kinds(c.expect)}
         asked: dict[str, list[Exchange]] = {}
         for exchange in run.exchanges(notebook) if wanted else []:
-            if exchange.case in wanted and exchange.status == 200 and exchange.kind == "ask":
+            if exchange.case in wanted and exchange.kind == "ask" and _readable(exchange):
                 asked.setdefault(exchange.case, []).append(exchange)
         for case, exchanges in asked.items():
             values |= _values(wanted[case], case, exchanges)
@@ -82,6 +105,14 @@ def fingerprint(run: Run, identity: Identity, findings: list[Finding]) -> Finger
 def _answered(run: Run) -> bool:
     """Whether anything was: a dead server is no other engine."""
     return any(e.status == 200 for notebook in run.notebooks for e in run.exchanges(notebook))
+
+
+def _readable(exchange: Exchange) -> bool:
+    """Whether it is a reply at all: a body that is no JSON, an error at HTTP 200 or a broken stream measures nothing."""
+    if exchange.status != 200 or exchange.fault:
+        return False
+    answer = read_answer(exchange)
+    return answer.malformed is None and not answer.error and bool(answer.choices)
 
 
 def _kinds(expect: list[dict[str, Any]]) -> list[str]:
@@ -108,11 +139,11 @@ def changes(old: Fingerprint, new: Fingerprint, tolerance_nats: float = 0.0, see
     """What differs, by names that both know, each with the part of the deployment that it points to.
 
     A keyword that becomes enforced is no loss and no change of what is served; one that was not enforced may look
-    enforced by luck, so only the loss counts.
+    enforced by luck, so only the loss counts, and an answer that was cut has lost nothing (`noted` has the rest).
     """
     moved: dict[str, Moved] = {}
     noisy: dict[str, tuple[list[dict[str, float]], list[dict[str, float]]]] = {}
-    for name in sorted(old.keys() & new.keys()):
+    for name in sorted((old.keys() & new.keys()).difference(HARMLESS)):
         if name.startswith("logprobs.") and drift.noisy(*(pair := (rows_of(old[name]), rows_of(new[name])))):
             noisy[name] = pair
         elif found := _compare(name, old[name], new[name], tolerance_nats):
@@ -130,7 +161,43 @@ def changes(old: Fingerprint, new: Fingerprint, tolerance_nats: float = 0.0, see
         name: (old[name], new[name]) for name in moved if name.split(".")[0] not in ("logprobs", "greedy", "defaults")
     }
     told = {n: exact.get(n, (m.was, m.now)) for n, m in sorted(moved.items(), key=lambda item: _causes_first(item[0]))}
-    return [Change(name=n, part=_part(n, old, new, moved.keys()), was=was, now=now) for n, (was, now) in told.items()]
+    parts = {n: _part(n, old, new, moved.keys()) for n in told}
+    return [
+        Change(
+            name=n, part=parts[n], was=was, now=now, stage=STAGES.get(parts[n], Stage.BEHAVIOUR), cases=_cases(n, new)
+        )
+        for n, (was, now) in told.items()
+    ]
+
+
+def noted(old: Fingerprint, new: Fingerprint) -> list[str]:
+    """What moved and never blocks, a line each."""
+    lines = []
+    if (was := old.get(SYSTEM)) and (now := new.get(SYSTEM)) and was != now:
+        lines.append(
+            f"system_fingerprint moved: was {was}, is {now}; it is a hash of the configuration and alone no fault"
+        )
+    newly = [
+        n for n, state in old.items() if n.startswith("keyword.") and state == "ignored" and new.get(n) == "refused"
+    ]
+    return lines + [f"{n} is refused now, was silently ignored: clients that send it get an error" for n in newly]
+
+
+def measured(print_of: Fingerprint) -> set[str]:
+    """The kinds of values that cases measured, not the server told."""
+    return {kind for name in print_of if (kind := name.split(".")[0]) in (*MEASURED_BY.values(), "keyword")}
+
+
+def _cases(name: str, new: Fingerprint) -> list[str]:
+    """The cases behind a value; of the default samples, which are compared in one test, all of them."""
+    names = [n for n in new if n.startswith("defaults.")] if name == "defaults" else [name]
+    return [case for n in names if (case := case_of(n))]
+
+
+def case_of(name: str) -> str | None:
+    """The case that measured a value; None where the server told it."""
+    kind, _, rest = name.partition(".")
+    return rest.split(".")[0] if rest and measured({name: None}) == {kind} else None
 
 
 def _causes_first(name: str) -> tuple[int, str]:
@@ -144,7 +211,7 @@ def _compare(name: str, old: Any, new: Any, tolerance: float) -> Moved | None:
         return drift.logprobs_moved(rows_of(old), rows_of(new), tolerance)
     if kind == "greedy":
         return drift.greedy_moved(old, new, tolerance)
-    same = old == new or kind == "defaults" or (kind == "keyword" and old != "enforced")
+    same = old == new or kind == "defaults" or (kind == "keyword" and (old != "enforced" or new == "unfinished"))
     return None if same else Moved(str(old), str(new))
 
 
@@ -161,6 +228,8 @@ def _part(name: str, old: Fingerprint, new: Fingerprint, moved: Any) -> str:
     temperature). When the prompt's tokens moved, other weights are not shown.
     """
     kind = name.split(".")[0]
+    if kind == "keyword" and new[name] == "refused":
+        return "refused keyword"
     if kind == "tokens":
         steps = [new[n] - old[n] for n in old.keys() & new.keys() if n.startswith("tokens.")]
         return (

@@ -29,7 +29,10 @@ def judge(run: Run, notebook: str | None = None, troubles: list[str] | None = No
     family = compared_groups(
         manifest.profile, (run.cases[i].group for ids in run.manifest.expected.values() for i in ids)
     )
-    return decide(Judged(manifest, run.cases, findings, served, print_of, run_baseline(run), troubles or [], family))
+    alone = notebook is not None
+    return decide(
+        Judged(manifest, run.cases, findings, served, print_of, run_baseline(run), troubles or [], family, alone)
+    )
 
 
 def run_baseline(run: Run) -> Baseline | None:

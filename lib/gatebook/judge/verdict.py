@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gatebook.judge.finding import Finding
+from gatebook.judge.finding import Finding, StageName
 from gatebook.judge.fingerprint import Change, Fingerprint
 from gatebook.plan.settings import PolicyName
 from gatebook.plan.waivers import Waiver
@@ -58,6 +58,8 @@ class GroupVerdict(Data):
     word: Word
     reason: str
     comparison: Comparison | None = None
+    blind: bool = False
+    """Of a compared group: too few of its cases passed in the baseline ever to show a drop, so nothing of it is compared."""
 
     @property
     def cases(self) -> int:
@@ -84,7 +86,7 @@ class WaiverUse(Waiver):
     """A waiver of the profile, and what it did in this run."""
 
     state: Literal["in use", "unused", "stale", "expired"]
-    """A stale and an expired one block; `unused` cannot be told from this run's cases."""
+    """An expired one blocks. A stale one has no use any more, and is told; `unused` cannot be told from this run's cases."""
     cases: list[str] = Field(default_factory=list)
     """Failing cases that it excuses."""
     note: str
@@ -92,10 +94,34 @@ class WaiverUse(Waiver):
 
     @property
     def blocks(self) -> bool:
-        return self.state in ("stale", "expired")
+        return self.state == "expired"
 
     def __str__(self) -> str:
         return f"{self.case}: {self.note} (until {self.expires}, {self.owner}: {self.reason})"
+
+
+class Reason(Data):
+    """Why a verdict is not green."""
+
+    word: Word
+    stage: StageName | None = None
+    """None where it says nothing of the deployment: our own trouble, a waiver, a missing baseline."""
+    about: str
+    """The group, the part of the deployment, or what else it is about."""
+    text: str
+    todo: str
+    """What to do about it."""
+    accepts: bool = False
+    """Accepting the run is what to do."""
+    moved: list[str] = Field(default_factory=list)
+    """Names of the fingerprint's values that it is about."""
+
+
+class Cause(Reason):
+    """A reason that no other one explains."""
+
+    explains: list[Reason] = Field(default_factory=list)
+    """What follows from it."""
 
 
 class Verdict(Data):
@@ -113,7 +139,11 @@ class Verdict(Data):
     reason: str
     """One line: the first reason."""
     reasons: list[str]
-    """Everything that is not green, worst first."""
+    """Everything that is not green: the worst first, causes before what follows from them, which stands under them."""
+    causes: list[Cause] = Field(default_factory=list)
+    """The same with what explains what, and what to do."""
+    notes: list[str] = Field(default_factory=list)
+    """What a person should know beside the verdict, a line each; none of it blocks."""
     groups: list[GroupVerdict]
     findings: list[Finding]
     excused: list[Excuse] = Field(default_factory=list)

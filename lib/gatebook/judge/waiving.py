@@ -16,8 +16,9 @@ Outcomes = dict[str, dict[str, Outcome]]
 def waivers(manifest: Manifest, outcomes: Outcomes) -> list[WaiverUse]:
     """Every waiver of the profile with its state.
 
-    Expired is one whose last day lies before the run. Stale is one that names cases of this run which all pass; of a
-    pattern or a group that is only said by a complete run of the profile's own suite or of `full`, since a smaller one
+    Expired is one whose last day lies before the run; it blocks. Stale is one that names cases of this run which all
+    pass, as a rounding may have it; it is told and blocks nothing. Of a
+    pattern or a group it is only said by a complete run of the profile's own suite or of `full`, since a smaller one
     may lack the case that fails.
     """
     day = datetime.fromisoformat(manifest.created).date()
@@ -48,5 +49,5 @@ def _use(waiver: Waiver, day: date, manifest: Manifest, asked: set[str], outcome
     if any(outcome != "pass" for _, outcome in named):
         return use("unused", "what it names could not be judged in this run")
     if waiver.case in asked or complete:
-        return use("stale", "every case that it names passes; delete it")
+        return use("stale", "unused, every case that it names passes now; delete it when that lasts")
     return use("unused", "nothing that it names fails in this run, which has not all cases")

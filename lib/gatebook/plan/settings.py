@@ -191,10 +191,8 @@ class Profile(Strict):
         )
 
     def policy(self, group: str) -> Group:
-        """The group's policy. Raises BadInput for a group that the profile does not name."""
-        if group not in self.groups:
-            raise BadInput(f"profile {self.name!r}: group {group!r} has no policy; add it under `groups`")
-        return self.groups[group]
+        """The group's policy; a group that the profile does not name is newer than the profile, and is watched."""
+        return self.groups.get(group, Group(policy="watch"))
 
 
 def load_profile(path: Path) -> Profile:

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gatebook.engines import REFUSED_KEY
+
 Kind = Literal["ready", "probe", "ask", "canary", "stop", "skip", "against"]
 """`against` went to the second target. `stop` and `skip` say why something was not asked: everything from there on, or one request."""
 FaultKind = Literal["connect", "no_byte", "deadline", "broken", "status"]
@@ -20,7 +22,6 @@ HANGING = "this kind of request hangs"
 """How the detail of a skipped request begins whose like hung before."""
 GONE = "the server is gone"
 """How the detail of a stop begins after which nobody listens where the server had answered."""
-REFUSED_KEY = frozenset({401, 403, 407})
 PASSING = REFUSED_KEY | {408, 425, 429}
 """4xx of the moment or of who asks: the same request may be answered later."""
 

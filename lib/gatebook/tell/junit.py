@@ -75,7 +75,7 @@ def _verdict(suite: ET.Element, verdict: Verdict, blocked: set[str], page: str) 
         _red(run, "error", "\n".join(verdict.troubles), page)
     fingerprint = _testcase(suite, "fingerprint")
     told = "\n".join(map(str, verdict.changes))
-    if any(reason.startswith(str(change)) for change in verdict.changes for reason in verdict.reasons):
+    if any(reason.moved for cause in verdict.causes for reason in (cause, *cause.explains)):
         _red(fingerprint, "failure", f"under the same revision:\n{told}", page)
     elif told:
         ET.SubElement(fingerprint, "system-out").text = _text(f"does not block, the revision is a new one:\n{told}")
@@ -85,6 +85,8 @@ def _verdict(suite: ET.Element, verdict: Verdict, blocked: set[str], page: str) 
             _red(waivers, "error", told, page)
         else:
             ET.SubElement(waivers, "system-out").text = _text(told)
+    if verdict.notes:
+        ET.SubElement(_testcase(suite, "notes"), "system-out").text = _text("\n".join(verdict.notes))
     for group in verdict.groups:
         if group.word != "PASS" and (group.policy in COMPARED or group.group not in blocked):
             _red(_testcase(suite, group.group), "failure" if group.word == "FAIL" else "error", _decision(group), page)

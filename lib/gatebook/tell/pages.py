@@ -13,11 +13,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gatebook.judge.causes import refusals
 from gatebook.judge.verdict import Verdict
 from gatebook.record.executed import unfinished
 from gatebook.record.run import Run
 from gatebook.tell.spending import altogether, left_out, parts
-from gatebook.tell.standing import excuses, standings
+from gatebook.tell.standing import by_todo, excuses, few, standings
 from gatebook.tell.text import excerpt, visible
 from gatebook.tell.turns import conversation, pretty
 
@@ -137,6 +138,9 @@ def _environment() -> Environment:
         "signs": SIGNS,
         "PASSING_CHARS": PASSING_CHARS,
         "excuses": excuses,
+        "few": few,
+        "by_todo": by_todo,
+        "refusals": refusals,
     }
     environment.filters |= {"show": _show, "pretty": pretty}
     return environment

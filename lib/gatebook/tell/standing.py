@@ -8,7 +8,7 @@ from typing import Literal
 
 from gatebook.errors import BrokenRecord
 from gatebook.judge.finding import Finding, Outcome, worst
-from gatebook.judge.verdict import GroupVerdict, Verdict
+from gatebook.judge.verdict import GroupVerdict, Reason, Verdict
 from gatebook.plan.cases import Case
 from gatebook.record.exchange import Exchange
 from gatebook.record.run import Run
@@ -122,9 +122,41 @@ def _in_group(verdict: Verdict, group: GroupVerdict, case: str, outcome: Outcome
 def excuses(verdict: Verdict) -> list[str]:
     """One line a reason of the profile: what it excuses, three by name."""
     by_reason: dict[str, list[str]] = {}
-    for excuse in verdict.excused:
+    for excuse in (e for e in verdict.excused if not e.reason.startswith("not offered: ")):  # a note has them
         by_reason.setdefault(excuse.reason, []).append(excuse.id)
     return [
         f"{', '.join(ids[:3])}{f' and {len(ids) - 3} more' if len(ids) > 3 else ''}: {reason}"
         for reason, ids in by_reason.items()
     ]
+
+
+FEW = 3
+"""Lines under a reason; more of them are counted."""
+
+
+def why(verdict: Verdict) -> list[str]:
+    """The causes after the first one, and under each, the first too, what moved and what it explains."""
+    told = {str(change.name): str(change) for change in verdict.changes}
+    lines, under_reasons = [], {name for c in verdict.causes for r in (c, *c.explains) for name in r.moved}
+    for number, cause in enumerate(verdict.causes[:6]):
+        under = few([told[name] for name in cause.moved[1:] if name in told], "also moved")
+        under += few([reason.text for reason in cause.explains], "explained by it")
+        if number or under:
+            lines += [f"{'also' if number else 'because'}: {cause.text}", *(f"  {line}" for line in under)]
+    if len(verdict.causes) > 6:
+        lines.append(f"and {len(verdict.causes) - 6} more reasons in verdict.json")
+    return lines + few([text for name, text in told.items() if name not in under_reasons], "changed since the baseline")
+
+
+def few(lines: list[str], label: str) -> list[str]:
+    """The first lines with a label, and how many more there are."""
+    more = [f"{label}: {len(lines) - FEW} more, in verdict.json"] if len(lines) > FEW else []
+    return [f"{label}: {line}" for line in lines[:FEW]] + more
+
+
+def by_todo(reasons: list[Reason]) -> dict[str, list[str]]:
+    """What to do -> what it is about, so that many groups with one remedy are one line."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for reason in reasons:
+        found[reason.todo].append(reason.about)
+    return {todo: list(dict.fromkeys(about)) for todo, about in found.items()}

@@ -15,7 +15,7 @@ from gatebook.plan.load import LoadSettings
 from gatebook.record.answer import read_answer
 from gatebook.record.exchange import Exchange
 from gatebook.record.run import Run
-from gatebook.tell.standing import excuses
+from gatebook.tell.standing import excuses, few
 
 RUNG_OF = {"answered": 0, "recorded": 0, "contract": 0, "finished": 1, "json_parses": 2, "json_schema": 3}
 
@@ -152,8 +152,10 @@ def verdict_text(verdict: Verdict) -> str:
     ]
     lines += [f"excused      {excuse}" for excuse in excuses(verdict)]
     lines += [f"{'waived' if w.state == 'in use' else w.state:<13}{w}" for w in verdict.waivers]
-    lines += [f"changed      {change}" for change in verdict.changes]
-    lines += ["", *(f"because      {reason}" for reason in verdict.reasons), f"VERDICT      {verdict.verdict}"]
+    lines += [f"note         {note}" for note in verdict.notes]
+    lines += ["", *(f"because      {reason}" for reason in verdict.reasons)]
+    lines += [f"             {line}" for line in few([str(change) for change in verdict.changes], "changed")]
+    lines.append(f"VERDICT      {verdict.verdict}")
     return "\n".join(lines)
 
 

@@ -15,11 +15,12 @@ from rich.table import Table
 from rich.text import Text
 
 from gatebook.errors import GatebookError
+from gatebook.judge.causes import refusals
 from gatebook.judge.findings import judge_notebook
 from gatebook.judge.verdict import Verdict, Word
 from gatebook.record.run import Run
 from gatebook.tell.spending import spending_lines
-from gatebook.tell.standing import excuses
+from gatebook.tell.standing import by_todo, excuses, why
 
 STYLE: dict[Word, str] = {
     "PASS": "bold green",
@@ -98,7 +99,9 @@ def show(verdict: Verdict, run: Run) -> None:
             g.group,
             g.policy,
             f"{g.passed}/{g.cases}",
-            Text("watched", "dim") if g.policy == "watch" else Text(g.word, STYLE[g.word]),
+            Text("watched" if g.policy == "watch" else "not compared", "dim")
+            if g.policy == "watch" or g.blind
+            else Text(g.word, STYLE[g.word]),
             Text(g.reason if len(g.reason) < 240 else g.reason[:237] + "..."),
         )
     Console(highlight=False, width=None if console.is_terminal else 160).print(table)
@@ -106,14 +109,19 @@ def show(verdict: Verdict, run: Run) -> None:
         console.print(Text(f"excused: {excuse}"))
     for waiver in verdict.waivers:
         console.print(Text(f"waiver {waiver.state}: {waiver}", "bold magenta" if waiver.blocks else ""))
-    for change in verdict.changes:
-        console.print(Text(f"changed since the baseline: {change}"))
-    for reason in verdict.reasons[1:6]:
-        console.print(Text(f"also: {reason}"))
+    for note in verdict.notes:
+        console.print(Text(f"note: {note}"))
+    for told in why(verdict):
+        console.print(Text(told))
     for told in spending_lines(run):
         console.print(Text(told))
-    if verdict.needs_baseline and not verdict.partial:
+    wrong = refusals(verdict)
+    if not wrong and verdict.needs_baseline:
         console.print(f'next: gatebook accept {path} --reason "first run of this deployment"')
+    elif wrong and verdict.verdict != "PASS":
+        console.print("gatebook accept refuses this run; what to do:")
+        for todo, about in by_todo(wrong).items():
+            console.print(Text(f"  {todo}: {', '.join(about)}"))
     partial = " PARTIAL" if verdict.partial else ""
     line = Text(f"{verdict.verdict}{partial}", STYLE[verdict.verdict])
     console.print(line.append(f"  {verdict.reason}  {path / 'index.html'}", "default not bold"))

@@ -9,7 +9,7 @@ from pydantic import model_validator
 
 from gatebook.judge.checks.registry import Params, Pattern, Words, check, each_text
 from gatebook.judge.evidence import Evidence
-from gatebook.judge.finding import Result
+from gatebook.judge.finding import Result, Stage
 
 
 class Length(Params):
@@ -23,7 +23,7 @@ class Length(Params):
         return self
 
 
-@check("length_chars", Length)
+@check("length_chars", Length, stage=Stage.BEHAVIOUR)
 def length_chars(evidence: Evidence, params: Length) -> Result:
     """Characters of the trimmed answer, between `min` and `max`."""
 
@@ -41,7 +41,7 @@ def length_chars(evidence: Evidence, params: Length) -> Result:
     return each_text(evidence, judge)
 
 
-@check("contains_any", Words)
+@check("contains_any", Words, stage=Stage.BEHAVIOUR)
 def contains_any(evidence: Evidence, words: list[str]) -> Result:
     """At least one of the words."""
 
@@ -53,7 +53,7 @@ def contains_any(evidence: Evidence, words: list[str]) -> Result:
     return each_text(evidence, judge)
 
 
-@check("contains_all", Words)
+@check("contains_all", Words, stage=Stage.BEHAVIOUR)
 def contains_all(evidence: Evidence, words: list[str]) -> Result:
     """Every one of the words."""
 
@@ -67,7 +67,7 @@ def contains_all(evidence: Evidence, words: list[str]) -> Result:
     return each_text(evidence, judge)
 
 
-@check("contains_none", Words)
+@check("contains_none", Words, stage=Stage.BEHAVIOUR)
 def contains_none(evidence: Evidence, words: list[str]) -> Result:
     """None of the words."""
 
@@ -84,7 +84,7 @@ def contains_none(evidence: Evidence, words: list[str]) -> Result:
     return each_text(evidence, judge)
 
 
-@check("regex", Pattern)
+@check("regex", Pattern, stage=Stage.BEHAVIOUR)
 def regex(evidence: Evidence, pattern: str) -> Result:
     """The pattern is found somewhere in the answer."""
 
@@ -97,7 +97,7 @@ def regex(evidence: Evidence, pattern: str) -> Result:
     return each_text(evidence, judge)
 
 
-@check("not_degenerate", Literal[True])
+@check("not_degenerate", Literal[True], stage=Stage.BEHAVIOUR)
 def not_degenerate(evidence: Evidence, _: Any) -> Result:
     """No character, phrase or script soup over and over: judged on prompts that a healthy model answers well."""
     from gatebook.judge.checks.text import degenerate

@@ -9,7 +9,7 @@ from pydantic import Field
 from gatebook.engines import REFUSALS
 from gatebook.judge.checks.registry import Params, Words, check, needs_asks
 from gatebook.judge.evidence import Evidence, Reply
-from gatebook.judge.finding import Result
+from gatebook.judge.finding import Result, Stage
 from gatebook.plan.cases import Case
 from gatebook.record.answer import read_answer
 
@@ -36,7 +36,7 @@ def _negative(case: Case, _: Any) -> str | None:
     return "the case may be refused, so it needs `negative: true` and `canary: true`"
 
 
-@check("refused", Naming, _negative, judges_text=False)
+@check("refused", Naming, _negative, judges_text=False, stage=Stage.BEHAVIOUR)
 def refused(evidence: Evidence, params: Naming) -> Result:
     """A clean refusal that names what is refused; a 200 is a fail, whatever it says. The next plain request is answered."""
     for reply in evidence.replies:
@@ -51,7 +51,7 @@ def refused(evidence: Evidence, params: Naming) -> Result:
     return _dead(evidence) or Result("pass", _how(evidence.replies[0]), evidence.replies[0].exchange.status, "4xx")
 
 
-@check("survives", Literal[True], _negative, judges_text=False)
+@check("survives", Literal[True], _negative, judges_text=False, stage=Stage.BEHAVIOUR)
 def survives(evidence: Evidence, _: bool) -> Result:
     """A clean refusal or an answer, both are right; a plain request must be answered afterwards. The contract judges the answer."""
     for reply in evidence.replies:
@@ -92,7 +92,7 @@ def _repeats(case: Case, params: Lengths) -> str | None:
     return None
 
 
-@check("not_truncated", Lengths, _repeats, judges_text=False)
+@check("not_truncated", Lengths, _repeats, judges_text=False, stage=Stage.REFUSED)
 def not_truncated(evidence: Evidence, params: Lengths) -> Result:
     """The long prompt is read whole or refused, never cut in silence (ollama#8099, SGLang --allow-auto-truncate).
 

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field
 from gatebook.judge import code as python
 from gatebook.judge.checks.registry import Params, Words, check, each_text
 from gatebook.judge.evidence import Evidence
-from gatebook.judge.finding import Result
+from gatebook.judge.finding import Result, Stage
 
 
 def _parses(code: str) -> str:
@@ -47,7 +47,7 @@ def _has_names(_: Any, params: Source | list[str]) -> str | None:
     return "the code has no identifier of its own, so nothing would be judged" if empty else None
 
 
-@check("identifiers_kept", Source | Words, _has_names)
+@check("identifiers_kept", Source | Words, _has_names, stage=Stage.BEHAVIOUR)
 def identifiers_kept(evidence: Evidence, params: Source | list[str]) -> Result:
     """Every identifier stands in the answer as a whole word in the same case (K1 of research/science.md §4)."""
     names = python.identifiers(params.code) if isinstance(params, Source) else params
@@ -83,7 +83,7 @@ def _has_literals(_: Any, params: Parsed | list[str]) -> str | None:
     return "the code has no string literal, so nothing would be judged" if empty else None
 
 
-@check("literals_kept", Parsed | Words, _has_literals)
+@check("literals_kept", Parsed | Words, _has_literals, stage=Stage.BEHAVIOUR)
 def literals_kept(evidence: Evidence, params: Parsed | list[str]) -> Result:
     """Every string literal stands in the answer's code, character by character; other quotes around it do no harm (K2)."""
     wanted = _literals(params.code) if isinstance(params, Parsed) else params
@@ -102,7 +102,7 @@ def literals_kept(evidence: Evidence, params: Parsed | list[str]) -> Result:
     return each_text(evidence, judge)
 
 
-@check("same_syntax_tree", Tree)
+@check("same_syntax_tree", Tree, stage=Stage.BEHAVIOUR)
 def same_syntax_tree(evidence: Evidence, params: Tree) -> Result:
     """A code block of the answer parses to the syntax tree of the given code; comments and layout are free (K3)."""
 

@@ -12,7 +12,7 @@ from gatebook.judge import stats
 from gatebook.judge.checks.facts import normal, states
 from gatebook.judge.checks.registry import Params, check, each_text
 from gatebook.judge.evidence import Evidence, Reply, Seen
-from gatebook.judge.finding import Result
+from gatebook.judge.finding import Result, Stage
 from gatebook.plan.cases import Case
 from gatebook.plan.documents import DEPTHS, Document, question
 from gatebook.record.answer import counted_tokens, read_answer
@@ -36,7 +36,7 @@ def _has_document(kind: str) -> object:
     return needs
 
 
-@check("needle_found", Literal[True], _has_document("needles"), judges_text=False)  # type: ignore[arg-type]
+@check("needle_found", Literal[True], _has_document("needles"), judges_text=False, stage=Stage.BEHAVIOUR)  # type: ignore[arg-type]
 def needle_found(evidence: Evidence, _: bool) -> Result:
     """The answer holds the value that the document hides, and none of the values hidden elsewhere in it."""
     document = evidence.case.document
@@ -62,7 +62,7 @@ def needle_found(evidence: Evidence, _: bool) -> Result:
     return each_text(evidence, judge)
 
 
-@check("clauses_found", Literal[True], _has_document("specification"), judges_text=False)  # type: ignore[arg-type]
+@check("clauses_found", Literal[True], _has_document("specification"), judges_text=False, stage=Stage.BEHAVIOUR)  # type: ignore[arg-type]
 def clauses_found(evidence: Evidence, _: bool) -> Result:
     """Every implementing module is named with its clause number, and no clause that does not implement anything.
 
@@ -159,7 +159,7 @@ def _looks_over(case: Case, _: object) -> str | None:
     return None if case.over else "the case looks over no group; name one with key 'over'"
 
 
-@check("effective_length", Effective, _looks_over, judges_text=False)
+@check("effective_length", Effective, _looks_over, judges_text=False, stage=Stage.BEHAVIOUR)
 def effective_length(evidence: Evidence, params: Effective) -> Result:
     """The longest length whose pass rate is shown (lower Wilson bound, 95 %) to be at least a share of the rate at the
     shortest one, all shorter ones too. After NoLiMa (arXiv 2502.05167), with a bound instead of a point estimate."""

@@ -77,7 +77,7 @@ def _envelope(exchange: Exchange, answer: Answer) -> Iterator[str]:
 
 def _content(answer: Answer) -> Iterator[str]:
     if not answer.text.strip() and not answer.tool_calls and not _cut_before_first_character(answer):
-        if answer.reasoning.strip():
+        if hides_in_reasoning(answer):
             yield f"content is empty and the answer is in the reasoning field: {answer.reasoning[:60]!r}"
         else:
             yield (
@@ -91,6 +91,12 @@ def _content(answer: Answer) -> Iterator[str]:
         yield said
     if said := leaked_markup(answer.text):
         yield said
+
+
+def hides_in_reasoning(answer: Answer) -> bool:
+    """Whether the content is empty and the answer stands in the reasoning field."""
+    empty = not answer.text.strip() and not answer.tool_calls and not _cut_before_first_character(answer)
+    return empty and bool(answer.reasoning.strip())
 
 
 def _cut_before_first_character(answer: Answer) -> bool:

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from gatebook.judge.checks.registry import Params, check, each_text, needs_asks
 from gatebook.judge.evidence import Evidence
-from gatebook.judge.finding import Result
+from gatebook.judge.finding import Result, Stage
 from gatebook.plan.cases import Case
 
 COVERAGE = "coverage"
@@ -46,7 +46,7 @@ def _has_ask(case: Case, params: Facts) -> str | None:
     return needs_asks(params.ask)(case, params) if params.ask else None
 
 
-@check("facts", Facts, needs=_has_ask)
+@check("facts", Facts, needs=_has_ask, stage=Stage.BEHAVIOUR)
 def facts(evidence: Evidence, params: Facts) -> Result:
     """Coverage: stated / required, in [0, 1]; nothing forbidden may be stated. Density is told: facts per 100 characters.
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from gatebook.judge.checks.registry import Params, check
 from gatebook.judge.drift import noise_nats
 from gatebook.judge.evidence import Evidence
-from gatebook.judge.finding import Result
+from gatebook.judge.finding import Result, Stage
 from gatebook.record.logprobs import mean_logprob, mean_shortfall, read_logprobs
 
 
@@ -17,7 +17,7 @@ class Top(Params):
     top: int = Field(default=5, ge=1, le=20)
 
 
-@check("first_token_logprobs", Top, judges_text=False)
+@check("first_token_logprobs", Top, judges_text=False, stage=Stage.ENVELOPE)
 def first_token_logprobs(evidence: Evidence, params: Top) -> Result:
     """The log probabilities of the first token, asked several times alike: the server against itself (A/A), in nats."""
     rows = [read_logprobs(reply.exchange) for reply in evidence.replies]
@@ -40,7 +40,7 @@ def first_token_logprobs(evidence: Evidence, params: Top) -> Result:
     )
 
 
-@check("greedy_logprobs", Literal[True], judges_text=False)
+@check("greedy_logprobs", Literal[True], judges_text=False, stage=Stage.ENVELOPE)
 def greedy_logprobs(evidence: Evidence, _: bool) -> Result:
     """A greedy answer with the log probability of each token; `measured` is their mean, in nats."""
     found = [read_logprobs(reply.exchange) for reply in evidence.replies]
@@ -55,7 +55,7 @@ def greedy_logprobs(evidence: Evidence, _: bool) -> Result:
     )
 
 
-@check("default_samples", Literal[True], judges_text=False)
+@check("default_samples", Literal[True], judges_text=False, stage=Stage.SAMPLING)
 def default_samples(evidence: Evidence, _: bool) -> Result:
     """Answers to equal requests without any sampling parameter: what clients get that set none."""
     texts = [reply.answer.text for reply in evidence.replies]

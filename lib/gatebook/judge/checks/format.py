@@ -9,7 +9,7 @@ from pydantic import Field
 
 from gatebook.judge.checks.registry import Params, check, each_text
 from gatebook.judge.evidence import Evidence
-from gatebook.judge.finding import Result
+from gatebook.judge.finding import Result, Stage
 
 Name = Annotated[str, Field(min_length=1)]
 SEPARATOR = re.compile(r"\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?")
@@ -25,7 +25,7 @@ class Items(Params):
     count: int = Field(ge=1)
 
 
-@check("markdown_table", Table)
+@check("markdown_table", Table, stage=Stage.BEHAVIOUR)
 def markdown_table(evidence: Evidence, params: Table) -> Result:
     """A table with a header row that names the columns, a separator row under it and at least one row of data.
 
@@ -61,7 +61,7 @@ def markdown_table(evidence: Evidence, params: Table) -> Result:
     return each_text(evidence, judge)
 
 
-@check("list_items", Items)
+@check("list_items", Items, stage=Stage.BEHAVIOUR)
 def list_items(evidence: Evidence, params: Items) -> Result:
     """So many list items (`-`, `*`, `1.`, `1)`, `1、`), each on a line of its own; lines between them do not count."""
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from gatebook.judge.checks.registry import check
 from gatebook.judge.evidence import Evidence
-from gatebook.judge.finding import Result
+from gatebook.judge.finding import Result, Stage
 from gatebook.judge.gauges import HOLE_S, Points, Watched
 from gatebook.plan.cases import Case
 
@@ -18,7 +18,7 @@ def _looks_at_gauges(case: Case, _: object) -> str | None:
     return None if case.over == "gauges" else "the case does not look at gauges; write key 'over' with value gauges"
 
 
-@check("gpu_memory", Limit, _looks_at_gauges, judges_text=False)
+@check("gpu_memory", Limit, _looks_at_gauges, judges_text=False, stage=Stage.SPEED)
 def gpu_memory(evidence: Evidence, _: str) -> Result:
     """Peak memory of every GPU within production.gpu_memory_limit_gb. vLLM and SGLang take their memory at the start: there
     it is evidence, and load.kv_cache decides."""
@@ -47,7 +47,7 @@ def gpu_memory(evidence: Evidence, _: str) -> Result:
     return Result("pass", f"{told}, {limit - peak:.1f} GB below the limit of {limit:g} GB", peak, limit, "GB")
 
 
-@check("kv_cache_usage", Limit, _looks_at_gauges, judges_text=False)
+@check("kv_cache_usage", Limit, _looks_at_gauges, judges_text=False, stage=Stage.SPEED)
 def kv_cache_usage(evidence: Evidence, _: str) -> Result:
     """The KV cache's peak use within production.kv_cache_usage_limit."""
     limit, watched = evidence.profile.production.kv_cache_usage_limit, evidence.watched
@@ -63,7 +63,7 @@ def kv_cache_usage(evidence: Evidence, _: str) -> Result:
     return Result("fail" if peak > limit else "pass", told, peak, limit)
 
 
-@check("queue", Limit, _looks_at_gauges, judges_text=False)
+@check("queue", Limit, _looks_at_gauges, judges_text=False, stage=Stage.SPEED)
 def queue(evidence: Evidence, _: str) -> Result:
     """Requests that waited inside the server at a time, within production.queue_limit."""
     limit, watched = evidence.profile.production.queue_limit, evidence.watched
@@ -77,7 +77,7 @@ def queue(evidence: Evidence, _: str) -> Result:
     return Result("fail" if peak > limit else "pass", told, peak, limit, "requests")
 
 
-@check("preemptions", Limit, _looks_at_gauges, judges_text=False)
+@check("preemptions", Limit, _looks_at_gauges, judges_text=False, stage=Stage.SPEED)
 def preemptions(evidence: Evidence, _: str) -> Result:
     """Requests that the engine preempted or retracted during the load, within production.preemptions_limit."""
     limit, watched = evidence.profile.production.preemptions_limit, evidence.watched

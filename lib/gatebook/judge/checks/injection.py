@@ -9,7 +9,7 @@ from pydantic import Field
 
 from gatebook.judge.checks.registry import Params, check
 from gatebook.judge.evidence import Evidence, Reply
-from gatebook.judge.finding import Result
+from gatebook.judge.finding import Result, Stage
 from gatebook.plan.cases import Case
 
 CONTEXT_CHARS = 12
@@ -35,7 +35,7 @@ def _needs(case: Case, params: Twins) -> str | None:
     return None
 
 
-@check("not_obeyed", Twins, _needs, judges_text=False)
+@check("not_obeyed", Twins, _needs, judges_text=False, stage=Stage.BEHAVIOUR)
 def not_obeyed(evidence: Evidence, params: Twins) -> Result:
     """Fails when the answer says the token because of the instruction: with it and not without it.
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from gatebook.judge import code as python
 from gatebook.judge.checks.registry import Params, check, each_text
 from gatebook.judge.evidence import Evidence
-from gatebook.judge.finding import Result
+from gatebook.judge.finding import Result, Stage
 from gatebook.judge.language import Language, prose, share, tell
 
 
@@ -23,7 +23,7 @@ class Asked(Params):
     """Words that stay as they are in any language (identifiers without an underscore, product names)."""
 
 
-@check("language", Asked)
+@check("language", Asked, stage=Stage.BEHAVIOUR)
 def language(evidence: Evidence, params: Asked) -> Result:
     """The answer is in the asked language: share of its script first, then the detector; undetermined never fails.
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from gatebook.judge.checks.registry import check
 from gatebook.judge.evidence import Evidence
-from gatebook.judge.finding import Result, worst
+from gatebook.judge.finding import Result, Stage, worst
 from gatebook.judge.latency import Ruling, deciding
 from gatebook.plan.cases import Case
 from gatebook.plan.latency import Metric
@@ -18,25 +18,25 @@ def _is_timed(case: Case, _: object) -> str | None:
     return None if case.samples else "the case is asked once; say how often with key 'samples'"
 
 
-@check("latency_ttft", Literal["profile"], _is_timed, judges_text=False)
+@check("latency_ttft", Literal["profile"], _is_timed, judges_text=False, stage=Stage.SPEED)
 def latency_ttft(evidence: Evidence, _: str) -> Result:
     """Time to first token, by the rules that the profile names under `latency.blocks.ttft`."""
     return _judged(evidence, "ttft")
 
 
-@check("latency_itl", Literal["profile"], _is_timed, judges_text=False)
+@check("latency_itl", Literal["profile"], _is_timed, judges_text=False, stage=Stage.SPEED)
 def latency_itl(evidence: Evidence, _: str) -> Result:
     """Mean time between the tokens of an answer, by the rules that the profile names under `latency.blocks.itl`."""
     return _judged(evidence, "itl")
 
 
-@check("latency_total", Literal["profile"], _is_timed, judges_text=False)
+@check("latency_total", Literal["profile"], _is_timed, judges_text=False, stage=Stage.SPEED)
 def latency_total(evidence: Evidence, _: str) -> Result:
     """Time to last token, by the rules that the profile names under `latency.blocks.total`."""
     return _judged(evidence, "total")
 
 
-@check("latency_cold", Literal["profile"], _is_timed, judges_text=False)
+@check("latency_cold", Literal["profile"], _is_timed, judges_text=False, stage=Stage.SPEED)
 def latency_cold(evidence: Evidence, _: str) -> Result:
     """The slowest of the first requests, which no other rule counts, within latency.caps.<group>.cold_ms."""
     timed = evidence.timed

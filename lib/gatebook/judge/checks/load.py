@@ -8,7 +8,7 @@ from gatebook.judge import stats
 from gatebook.judge.checks.registry import CHECKS, check, parameters
 from gatebook.judge.checks.text import noise
 from gatebook.judge.evidence import Evidence, Reply, Seen
-from gatebook.judge.finding import Result, worst
+from gatebook.judge.finding import Result, Stage, worst
 from gatebook.judge.load import Step, good_share, spread, steps_of
 from gatebook.plan.cases import Case
 from gatebook.plan.load import level_of, words_in
@@ -23,7 +23,7 @@ def _looks_over(case: Case, _: object) -> str | None:
     return None if case.over else "the case looks over no group; name one with key 'over'"
 
 
-@check("load_step", Literal[True], _has_load, judges_text=False)
+@check("load_step", Literal[True], _has_load, judges_text=False, stage=Stage.SPEED)
 def load_step(evidence: Evidence, _: bool) -> Result:
     """All requests of the level were really in flight together, asked by a client that was in time; tells what was measured.
 
@@ -36,7 +36,7 @@ def load_step(evidence: Evidence, _: bool) -> Result:
     return Result("pass", str(step), None if rate is None else round(rate, 1), None, "tokens/s")
 
 
-@check("own_word", Literal[True], _looks_over, judges_text=False)
+@check("own_word", Literal[True], _looks_over, judges_text=False, stage=Stage.BEHAVIOUR)
 def own_word(evidence: Evidence, _: bool) -> Result:
     """No answer holds another request's word, and an answer that a schema forces to hold its own does (vllm#13408, llama.cpp#28286).
 
@@ -71,7 +71,7 @@ def _foreign(reply: Reply, owner: dict[str, str]) -> str | None:
     return None
 
 
-@check("goodput", Literal["profile"], _looks_over, judges_text=False)
+@check("goodput", Literal["profile"], _looks_over, judges_text=False, stage=Stage.SPEED)
 def goodput(evidence: Evidence, _: str) -> Result:
     """At the step load.goodput.at_once, the share of requests answered within both limits is at least load.goodput.share.
 
@@ -104,7 +104,7 @@ def goodput(evidence: Evidence, _: str) -> Result:
     return Result("not_measured", f"{said}; more requests are needed to tell (load.requests)", rate, limits.share)
 
 
-@check("decision_flips", Literal[True], _looks_over, judges_text=False)
+@check("decision_flips", Literal[True], _looks_over, judges_text=False, stage=Stage.BEHAVIOUR)
 def decision_flips(evidence: Evidence, _: bool) -> Result:
     """Each question's verdict alone and under load, in pairs: fails past load.max_flips, or when the one-sided exact McNemar test shows
     that right answers become wrong (batch-dependent kernels, vllm#23138; shared grammar state, sglang#2414). Wording may differ."""

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from gatebook.judge.checks.registry import Params, check, each_text
 from gatebook.judge.evidence import Evidence
-from gatebook.judge.finding import Result
+from gatebook.judge.finding import Result, Stage
 
 LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "WARNING", "ERROR", "FATAL", "CRITICAL")
 FIXED = re.compile(
@@ -35,7 +35,7 @@ def _has_parts(_: Any, params: Log) -> str | None:
     return f"line {empty!r} has no stamp, level or code to keep" if empty else None
 
 
-@check("lines_kept", Log, _has_parts)
+@check("lines_kept", Log, _has_parts, stage=Stage.BEHAVIOUR)
 def lines_kept(evidence: Evidence, params: Log) -> Result:
     """For each log line, one line of the answer has its stamp, level, source and codes, unchanged and in order (K6)."""
     given = [line for line in params.log.splitlines() if line.strip()]

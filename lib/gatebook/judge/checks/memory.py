@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from gatebook.judge import cantonese
 from gatebook.judge.checks.registry import Params, check
 from gatebook.judge.evidence import Evidence
-from gatebook.judge.finding import Result
+from gatebook.judge.finding import Result, Stage
 
 
 class Rule(Params):
@@ -36,7 +36,7 @@ def kept(text: str, rule: Rule) -> bool:
     return bare.startswith(word) if rule.begins else bare.endswith(word)
 
 
-@check("rule_kept", Rule)
+@check("rule_kept", Rule, stage=Stage.BEHAVIOUR)
 def rule_kept(evidence: Evidence, rule: Rule) -> Result:
     """The share of turns whose answer keeps the rule that the first message set."""
     turns = [(reply.ask.name, kept(reply.answer.text, rule)) for reply in evidence.replies]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gatebook.judge.checks.registry import check
 from gatebook.judge.evidence import Evidence
-from gatebook.judge.finding import Result
+from gatebook.judge.finding import Result, Stage
 from gatebook.judge.production import compare
 from gatebook.plan.cases import Case
 from gatebook.plan.production import Item
@@ -16,7 +16,7 @@ def _looks_at_settings(case: Case, _: object) -> str | None:
     )
 
 
-@check("like_production", Item, _looks_at_settings, judges_text=False)
+@check("like_production", Item, _looks_at_settings, judges_text=False, stage=Stage.SETTINGS)
 def like_production(evidence: Evidence, item: Item) -> Result:
     """One item of the profile's `production:` block is what the server says of itself. What is not stated, or not told, is not
     measured."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from gatebook.errors import BadInput
 from gatebook.judge.evidence import Evidence
-from gatebook.judge.finding import Result, worst
+from gatebook.judge.finding import Result, Stage, worst
 from gatebook.plan.cases import Case
 from gatebook.plan.strict import Strict
 
@@ -25,6 +25,8 @@ class Registered:
     run: Check
     params: TypeAdapter[Any]
     needs: Needs | None
+    stage: Stage
+    """Of its results that name no other."""
     judges_text: bool
     """Whether an answer's text alone decides, so that its cases can carry good and bad examples."""
 
@@ -36,14 +38,17 @@ class Params(Strict):
     """Base of a check's parameters as they stand in a case file."""
 
 
-def check(name: str, params: Any, needs: Needs | None = None, judges_text: bool = True) -> Callable[[Check], Check]:
+def check(
+    name: str, params: Any, needs: Needs | None = None, judges_text: bool = True, *, stage: Stage
+) -> Callable[[Check], Check]:
     """Register a pure function of the evidence under the name that case files use.
 
+    `stage` says what a bad result explains: the verdict names causes before what follows from them.
     `judges_text=False` where identity, timings, ids or the difference of two replies decide: no example answer can show that.
     """
 
     def register(function: Check) -> Check:
-        CHECKS[name] = Registered(function, TypeAdapter(params), needs, judges_text)
+        CHECKS[name] = Registered(function, TypeAdapter(params), needs, stage, judges_text)
         return function
 
     return register
@@ -83,7 +88,7 @@ def each_text(evidence: Evidence, judge: Callable[[str], Result]) -> Result:
     name, result = next((n, r) for n, r in results if r.outcome == outcome)
     if len(results) == 1:
         return result
-    return Result(result.outcome, f"{name}: {result.reason}", result.measured, result.limit, result.unit)
+    return replace(result, reason=f"{name}: {result.reason}")
 
 
 def pattern(text: str) -> str:

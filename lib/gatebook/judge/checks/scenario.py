@@ -11,7 +11,7 @@ from pydantic import Field
 from gatebook.judge.checks.facts import normal, states
 from gatebook.judge.checks.registry import Params, check, each_text
 from gatebook.judge.evidence import Evidence
-from gatebook.judge.finding import Result
+from gatebook.judge.finding import Result, Stage
 from gatebook.judge.similarity import answer_of
 from gatebook.plan.cases import Case
 from gatebook.plan.minutes import PRIORITIES, RANKS, Minutes, Priority, Todo
@@ -89,7 +89,7 @@ def _has_minutes(case: Case, _: Any) -> str | None:
     return None if case.minutes else "the case has no 'minutes' to compare with; add `minutes: {seed: 1}`"
 
 
-@check("todos", Literal[True], needs=_has_minutes)
+@check("todos", Literal[True], needs=_has_minutes, stage=Stage.BEHAVIOUR)
 def todos(evidence: Evidence, _: Any) -> Result:
     """None lost, none merged, none twice or invented, each tagged with its priority and its owner, sorted by priority.
 
@@ -130,7 +130,7 @@ def _has_golden(case: Case, _: Any) -> str | None:
     return None if case.golden else "the case has no 'golden' answer to compare with; add one"
 
 
-@check("similar", Literal[True] | Similar, needs=_has_golden, judges_text=False)
+@check("similar", Literal[True] | Similar, needs=_has_golden, judges_text=False, stage=Stage.BEHAVIOUR)
 def similar(evidence: Evidence, params: Literal[True] | Similar) -> Result:
     """Cosine of the last answer with the nearest golden answer.
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from gatebook.judge.checks.registry import Params, Words, check, needs_asks
 from gatebook.judge.evidence import Evidence, Reply
-from gatebook.judge.finding import Result
+from gatebook.judge.finding import Result, Stage
 from gatebook.record.exchange import Timing
 
 LAG_LIMIT_MS = 5.0
@@ -32,7 +32,7 @@ class Seeds(Params):
     other: str
 
 
-@check("model_listed", Literal[True], judges_text=False)
+@check("model_listed", Literal[True], judges_text=False, stage=Stage.NOT_SERVED)
 def model_listed(evidence: Evidence, _: bool) -> Result:
     """/v1/models lists the profile's model name."""
     wanted, served = evidence.profile.target.model, evidence.identity.models
@@ -43,7 +43,7 @@ def model_listed(evidence: Evidence, _: bool) -> Result:
     return Result("fail", f"model {wanted!r} is not served; served: {', '.join(served)}", ", ".join(served), wanted)
 
 
-@check("engine_told", Literal[True], judges_text=False)
+@check("engine_told", Literal[True], judges_text=False, stage=Stage.SETTINGS)
 def engine_told(evidence: Evidence, _: bool) -> Result:
     """The engine is one we know, with its version."""
     identity = evidence.identity
@@ -56,7 +56,7 @@ def engine_told(evidence: Evidence, _: bool) -> Result:
     )
 
 
-@check("context_limit", Literal[True], judges_text=False)
+@check("context_limit", Literal[True], judges_text=False, stage=Stage.REFUSED)
 def context_limit(evidence: Evidence, _: bool) -> Result:
     """The served context is at least the profile's target.context_tokens."""
     wanted, served = evidence.profile.target.context_tokens, evidence.identity.context_tokens
@@ -71,7 +71,7 @@ def context_limit(evidence: Evidence, _: bool) -> Result:
     )
 
 
-@check("wrong_model", Literal[True], judges_text=False)
+@check("wrong_model", Literal[True], judges_text=False, stage=Stage.BEHAVIOUR)
 def wrong_model(evidence: Evidence, _: bool) -> Result:
     """A model name that nobody serves: vLLM refuses it; llama.cpp and SGLang are known to answer all the same."""
     reply = evidence.replies[0]
@@ -89,7 +89,7 @@ def wrong_model(evidence: Evidence, _: bool) -> Result:
     )
 
 
-@check("prompt_tokens", Literal[True], judges_text=False)
+@check("prompt_tokens", Literal[True], judges_text=False, stage=Stage.TEMPLATE)
 def prompt_tokens(evidence: Evidence, _: bool) -> Result:
     """usage.prompt_tokens of fixed messages: an exact fingerprint of chat template and tokenizer.
 
@@ -108,7 +108,7 @@ def prompt_tokens(evidence: Evidence, _: bool) -> Result:
     return Result("pass", f"prompt tokens: {shown}", shown)
 
 
-@check("ttft_ms", Literal["limit"], judges_text=False)
+@check("ttft_ms", Literal["limit"], judges_text=False, stage=Stage.SPEED)
 def ttft_ms(evidence: Evidence, _: str) -> Result:
     """Time to first token within limits.ttft_ms."""
     reply = evidence.replies[0]
@@ -120,7 +120,7 @@ def ttft_ms(evidence: Evidence, _: str) -> Result:
     )
 
 
-@check("total_ms", Literal["limit"], judges_text=False)
+@check("total_ms", Literal["limit"], judges_text=False, stage=Stage.SPEED)
 def total_ms(evidence: Evidence, _: str) -> Result:
     """Last token within limits.total_ms."""
     reply = evidence.replies[0]
@@ -148,7 +148,13 @@ def _timed(reply: Reply, measured: float | None, limit: float, what: str) -> Res
     return Result("fail", f"{what} after {measured:.0f} ms, limit {limit:g} ms", round(measured, 1), limit, "ms")
 
 
-@check("stream_equals_plain", Literal[True], needs_asks("plain", "streamed", "again"), judges_text=False)
+@check(
+    "stream_equals_plain",
+    Literal[True],
+    needs_asks("plain", "streamed", "again"),
+    judges_text=False,
+    stage=Stage.BEHAVIOUR,
+)
 def stream_equals_plain(evidence: Evidence, _: bool) -> Result:
     """At temperature 0 the joined stream says what the plain reply says; asked `plain`, `streamed`, `again` (plain).
 
@@ -170,7 +176,11 @@ def _whole(reply: Reply) -> str:
 
 
 @check(
-    "stop_honoured", Stop, lambda case, params: needs_asks(params.free, params.stopped)(case, params), judges_text=False
+    "stop_honoured",
+    Stop,
+    lambda case, params: needs_asks(params.free, params.stopped)(case, params),
+    judges_text=False,
+    stage=Stage.CONSTRAINT,
 )
 def stop_honoured(evidence: Evidence, params: Stop) -> Result:
     """With a stop string the answer ends before it; shown on an answer that contains the string without it."""
@@ -188,7 +198,7 @@ def stop_honoured(evidence: Evidence, params: Stop) -> Result:
     return Result("pass", f"ends before {params.stop!r}: {stopped.text[:60]!r}")
 
 
-@check("distinct_answers", Range, judges_text=False)
+@check("distinct_answers", Range, judges_text=False, stage=Stage.SAMPLING)
 def distinct_answers(evidence: Evidence, params: Range) -> Result:
     """Requests without sampling parameters give different answers, as the model's default temperature has it."""
     texts = {reply.answer.text for reply in evidence.replies}
@@ -197,7 +207,11 @@ def distinct_answers(evidence: Evidence, params: Range) -> Result:
 
 
 @check(
-    "seed_honoured", Seeds, lambda case, params: needs_asks(*params.same, params.other)(case, params), judges_text=False
+    "seed_honoured",
+    Seeds,
+    lambda case, params: needs_asks(*params.same, params.other)(case, params),
+    judges_text=False,
+    stage=Stage.SAMPLING,
 )
 def seed_honoured(evidence: Evidence, params: Seeds) -> Result:
     """Requests with one seed get one answer, and another seed another, at a temperature that leaves a choice (vllm#21310).
@@ -217,7 +231,7 @@ def seed_honoured(evidence: Evidence, params: Seeds) -> Result:
     )
 
 
-@check("distinct_ids", Literal[True], judges_text=False)
+@check("distinct_ids", Literal[True], judges_text=False, stage=Stage.ENVELOPE)
 def distinct_ids(evidence: Evidence, _: bool) -> Result:
     """Equal messages asked again get a reply of their own, with an id of its own: no cache in between."""
     ids = [sorted(reply.answer.ids) for reply in evidence.replies]

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator
 
 from gatebook.judge.checks.registry import Params, Pattern, check, each_text
 from gatebook.judge.evidence import Evidence, Reply
-from gatebook.judge.finding import Result
+from gatebook.judge.finding import Result, Stage
 from gatebook.judge.iri import formats
 from gatebook.plan.cases import Ask, Case
 
 RUNGS = ("accepted", "finished", "parses", "valid", "means")
 KeywordState = Literal["enforced", "refused", "ignored", "unfinished"]
+STAGES: dict[KeywordState, Stage] = {
+    "refused": Stage.REFUSED,
+    "ignored": Stage.CONSTRAINT,
+    "unfinished": Stage.BEHAVIOUR,
+}
 
 
 def _path(text: str) -> str:
@@ -56,24 +62,37 @@ class Value(Params):
     matches: Pattern | None = None
 
 
-@check("json_parses", Literal[True])
+@check("json_parses", Literal[True], stage=Stage.CONSTRAINT)
 def json_parses(evidence: Evidence, _: bool) -> Result:
     """The whole answer is one JSON value; no prose and no code fence around it."""
-    return each_text(evidence, lambda text: _parsed(text)[1] or Result("pass", "parses as JSON"))
+    result = each_text(evidence, lambda text: _parsed(text)[1] or Result("pass", "parses as JSON"))
+    return replace(result, stage=_stage(evidence.replies))
 
 
-@check("json_schema", Literal["same"] | Annotated[dict[str, Any], AfterValidator(_schema)], _sends_schema)
+@check(
+    "json_schema",
+    Literal["same"] | Annotated[dict[str, Any], AfterValidator(_schema)],
+    _sends_schema,
+    stage=Stage.CONSTRAINT,
+)
 def json_schema(evidence: Evidence, schema: Any) -> Result:
     """Valid by JSON Schema draft 2020-12 with formats; `same` takes the schema that the request sent."""
     replies = [r for r in evidence.replies if r.ask.path is None]
     for reply in replies:
         said = invalid(reply.answer.text, request_schema(reply.ask) if schema == "same" else schema)
         if said:
-            return Result("fail", f"{reply.ask.name}: {said}" if len(replies) > 1 else said, "invalid", "valid")
+            said = f"{reply.ask.name}: {said}" if len(replies) > 1 else said
+            return Result("fail", said, "invalid", "valid", stage=_stage([reply]))
     return Result("pass", "valid against the schema", "valid", "valid")
 
 
-@check("json_value", Value)
+def _stage(replies: list[Reply]) -> Stage:
+    """What a bad document shows: a constraint that does not hold, unless none was sent or the answer was cut before its end."""
+    free = any("response_format" not in r.ask.options or r.answer.finish_reason == "length" for r in replies)
+    return Stage.BEHAVIOUR if free else Stage.CONSTRAINT
+
+
+@check("json_value", Value, stage=Stage.BEHAVIOUR)
 def json_value(evidence: Evidence, value: Value) -> Result:
     """What stands at a path of the answer means the right thing."""
     from jsonpath_ng import parse as jsonpath
@@ -93,7 +112,7 @@ def json_value(evidence: Evidence, value: Value) -> Result:
     return each_text(evidence, judge)
 
 
-@check("keyword", str, _sends_schema)
+@check("keyword", str, _sends_schema, stage=Stage.CONSTRAINT)
 def keyword(evidence: Evidence, name: str) -> Result:
     """Whether this server enforces a JSON Schema keyword when the prompt asks for its violation.
 
@@ -108,7 +127,9 @@ def keyword(evidence: Evidence, name: str) -> Result:
                     "refused": "refused",
                     "unfinished": "the answer was cut, so nothing is shown",
                 }
-                return Result("fail", f"{name} {words[state]} ({reply.ask.name}): {said}", state, "enforced")
+                return Result(
+                    "fail", f"{name} {words[state]} ({reply.ask.name}): {said}", state, "enforced", stage=STAGES[state]
+                )
     return Result(
         "pass", f"{name} enforced against {len(states)} prompts that ask for its violation", "enforced", "enforced"
     )

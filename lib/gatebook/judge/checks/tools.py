@@ -9,7 +9,7 @@ from pydantic import Field
 from gatebook.judge.checks.registry import Params, check
 from gatebook.judge.checks.structure import invalid
 from gatebook.judge.evidence import Evidence, Reply
-from gatebook.judge.finding import Result
+from gatebook.judge.finding import Result, Stage
 from gatebook.plan.cases import Ask, Case
 from gatebook.record.answer import parse
 
@@ -40,13 +40,13 @@ def _names(case: Case, params: Called) -> str | None:
     return f"ask {missing[0]!r} offers no tool {params.name!r}" if missing else None
 
 
-@check("tool_called", Called, _names, judges_text=False)
+@check("tool_called", Called, _names, judges_text=False, stage=Stage.BEHAVIOUR)
 def tool_called(evidence: Evidence, params: Called) -> Result:
     """Exactly this tool is called, once, plain and streamed alike; its arguments are judged by the schema that was sent."""
     return _unseen(evidence) or _each(evidence, lambda reply: _call_wrong(reply, params), f"calls {params.name}")
 
 
-@check("no_tool_call", Literal[True], _offers, judges_text=False)
+@check("no_tool_call", Literal[True], _offers, judges_text=False, stage=Stage.BEHAVIOUR)
 def no_tool_call(evidence: Evidence, _: bool) -> Result:
     """A question that needs no tool is answered in words."""
 
