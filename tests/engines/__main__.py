@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-import threading
 import time
+from contextlib import suppress
 
 from tests.engines.install import ENGINES, CannotHave, prepared, weights
 from tests.engines.serving import NotStarted, vllm_process
@@ -51,15 +51,12 @@ def _prepare(args: argparse.Namespace, _: list[str]) -> None:
 
 
 def _serve(args: argparse.Namespace, rest: list[str]) -> None:
-    asked = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: asked.set())
-    with vllm_process(*rest, weights=args.weights, port=args.port) as running:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt), vllm_process(*rest, weights=args.weights, port=args.port) as running:
         print(running.base_url, flush=True)
         print(f"ready in {running.started_s:.0f} s, log {running.log}; Ctrl-C ends it", file=sys.stderr, flush=True)
-        while not asked.wait(0.5):
-            if (code := running.process.poll()) is not None:
-                raise NotStarted(f"the server ended with status {code} (log: {running.log})")
+        code = running.process.wait()
+        raise NotStarted(f"the server ended with status {code} (log: {running.log})")
 
 
 def _list(*_: object) -> None:
