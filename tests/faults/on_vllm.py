@@ -1,0 +1,288 @@
+"""The second half of the fault lab: a real vLLM with one thing about it changed, and the real `gatebook run`.
+
+A baseline is accepted once on each healthy deployment, with the profile that the real `gatebook init` wrote for it, and no
+edits. The cause must be the verdict's first line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from gatebook.ask.embedded import MODEL
+
+from tests.conftest import ROOT, Done, Project
+from tests.engines import install
+from tests.engines.serving import Running, vllm_process
+from tests.faults.catalogue import LLAMA_TEMPLATE, Kind
+from tests.faults.lab import PATIENCE_S, Result, judged
+
+Suite = Literal["smoke", "integration"]
+KILLED_AFTER = 40
+"""Chats that the server answered before its engine core dies."""
+GONE_S = 30
+"""From the death of the engine core to the verdict."""
+CORE = "VLLM::EngineCore"
+
+
+@dataclass(frozen=True)
+class Server:
+    """How vLLM is started."""
+
+    arguments: tuple[str, ...] = ()
+    weights: str = "base"
+    """A variant of tests/engines/weights.py."""
+    dev: bool = False
+    """VLLM_SERVER_DEV_MODE: it tells its settings."""
+    template: str = ""
+    """Of --chat-template, written to a file."""
+
+
+BEFORE = {
+    "default": Server(),
+    "hermes": Server(("--enable-auto-tool-choice", "--tool-call-parser", "hermes")),
+    "dev": Server(dev=True),
+}
+"""Healthy deployments with a baseline of their own."""
+
+
+@dataclass(frozen=True)
+class VllmRow:
+    """One change and what the gate must say of it."""
+
+    id: str
+    what: str
+    named: str
+    """Regular expression: words of the verdict's first line that name the cause."""
+    server: Server = field(default_factory=Server)
+    suite: Suite = "smoke"
+    before: str = "default"
+    kind: Kind = "fault"
+    code: tuple[int, ...] = (1,)
+    """Exit codes that are right."""
+    arguments: tuple[str, ...] = ()
+    """Of `gatebook run`, after the row's own; the last one counts."""
+    first: bool = False
+    """The first gate of a healthy server: no baseline yet."""
+    kills: bool = False
+    """The engine core is killed in the middle of the run."""
+
+    @property
+    def injected(self) -> str:
+        """As it is written on a command line."""
+        told = ["VLLM_SERVER_DEV_MODE=1"] if self.server.dev else []
+        told += [f"weights {self.server.weights}"] if self.server.weights != "base" else []
+        told += [" ".join(self.server.arguments)] if self.server.arguments else []
+        told += ["--chat-template [INST]"] if self.server.template else []
+        told += [f"gatebook run {' '.join(self.arguments)}"] if self.arguments else []
+        told += [f"kill -9 {CORE}"] if self.kills else []
+        return ", ".join(f"`{said}`" for said in told) or "nothing"
+
+
+def _override(**config: float) -> Server:
+    return Server(("--override-generation-config", json.dumps(config)))
+
+
+def _backend(name: str) -> Server:
+    return Server(("--structured-outputs-config", json.dumps({"backend": name})))
+
+
+def _healthy(id: str, what: str, server: Server, suite: Suite = "smoke") -> VllmRow:
+    return VllmRow(id, what, "", server, suite, kind="harmless", code=(0,))
+
+
+STRUCTURED = ("--only", "02_structured_output")
+SAMPLING = "sampling defaults changed"
+TEMPLATE = "chat template( or tokenizer)? changed"
+WEIGHTS = "weights or precision changed"
+
+VLLM_ROWS = [
+    VllmRow("V01", "default temperature 2.0: clients get gibberish", SAMPLING, _override(temperature=2.0), "integration"),
+    VllmRow("V01-file", "the same from the model's generation_config.json", SAMPLING, Server(weights="hot")),
+    VllmRow("V02", "a repetition penalty by default", SAMPLING, _override(repetition_penalty=1.5), "integration"),
+    VllmRow("V03", "[INST] template on a ChatML model", TEMPLATE, Server(template=LLAMA_TEMPLATE)),
+    VllmRow("V04", "no chat template: every chat is a 400", "HTTP 400", Server(weights="no_template")),
+    VllmRow("V05", "half the context", "context limit changed|4,?096 tokens served", Server(("--max-model-len", "4096"))),
+    VllmRow("V06", "one layer's weights are zero", WEIGHTS, Server(weights="zeroed")),
+    VllmRow("V07", "1 % noise on all weights", WEIGHTS, Server(weights="noise_1")),
+    VllmRow("V07-5", "5 % noise on all weights", WEIGHTS, Server(weights="noise_5")),
+    VllmRow("V08", "rope base of another model", WEIGHTS, Server(weights="rope")),
+    VllmRow("V09", "the tokenizer's template changed", TEMPLATE, Server(weights="template")),
+    VllmRow("V10", "another backend: guidance refuses keywords that were ignored", "refuse", _backend("guidance"), "integration", arguments=STRUCTURED),
+    VllmRow("V10-outlines", "another backend: outlines loses keywords and refuses json_object", "constraint enforcement changed|refuse", _backend("outlines"), "integration", arguments=STRUCTURED),
+    VllmRow("V11", "a reasoning parser: answers hide in another field", "reasoning field", Server(("--reasoning-parser", "deepseek_r1"))),
+    VllmRow("V12", "the tool parser is lost", "tool", Server(), "integration", before="hermes"),
+    VllmRow("V13", "prefix caching is off", "prefix.caching", Server(("--no-enable-prefix-caching",))),
+    VllmRow("V14", "one sequence at a time, told in development mode", "max_num_seqs", Server(("--max-num-seqs", "1"), dev=True), before="dev"),
+    VllmRow("V14-batched", "256 batched tokens, told in development mode", "max_num_batched_tokens", Server(("--max-num-batched-tokens", "256"), dev=True), before="dev"),
+    VllmRow("V15", "a key is wanted that the gate has not", "key (was|is) (refused|wanted|missing)|HTTP 401", Server(("--api-key", "wanted-by-nobody-else")), code=(75,)),
+    VllmRow("V16", "served under another name", f"'?{MODEL}'? is not served", Server(("--served-model-name", "another-name"))),
+    VllmRow("V16-asked", "a model is asked for that is not there", "'?other'? is not served", arguments=("--model", "other")),
+    VllmRow("V17", "the engine core dies in the middle of a run", "in flight", suite="integration", kills=True),
+]  # fmt: skip
+
+VLLM_HARMLESS = [
+    VllmRow("VH01", "first gate of a healthy server, started by its defaults", "no baseline", suite="integration", kind="harmless", code=(3,), first=True),
+    VllmRow("VH01-tools", "first gate of a healthy server with the hermes parser", "no baseline", BEFORE["hermes"], "integration", "hermes", "harmless", (3,), first=True),
+    _healthy("VH02", "restarted", Server(), "integration"),
+    _healthy("VH03", "float32", Server(("--dtype", "float32"))),
+    _healthy("VH04", "float16", Server(("--dtype", "float16"))),
+    _healthy("VH05", "one sequence at a time", Server(("--max-num-seqs", "1"))),
+    _healthy("VH06", "the same weights at another path", Server(weights="same"), "integration"),
+    _healthy("VH07", "a second served name", Server(("--served-model-name", MODEL, "second-name"))),
+    _healthy("VH07-alias", "a second served name, first in replies", Server(("--served-model-name", "second-name", MODEL))),
+]  # fmt: skip
+
+VLLM = [*VLLM_ROWS, *VLLM_HARMLESS]
+
+
+def row_digest(row: VllmRow) -> str:
+    """Changes with the row, the engine's pins and its weights."""
+    made = [install.HERE / name for name in ("vllm.txt", "weights.py", "serving.py")]
+    return hashlib.sha256(repr(row).encode() + b"".join(p.read_bytes() for p in made)).hexdigest()[:12]
+
+
+class Introduced(Project):
+    """A copy of the whole project with the profile that `gatebook init` writes."""
+
+    @property
+    def profile(self) -> Path:
+        return self.root / "params" / "vllm.yaml"
+
+    def ask(self, base_url: str, suite: Suite, *arguments: str) -> Done:
+        where = ("--profile", self.profile, "--base-url", base_url, "--suite", suite)
+        return self.gatebook("run", *where, *arguments, timeout=PATIENCE_S)
+
+
+def introduced(folder: Path, base_url: str) -> Introduced:
+    """A project under `folder` that has met this server. Raises RuntimeError when `init` did not."""
+    root = folder / "project"
+    for part in ("notebooks", "params"):
+        shutil.copytree(ROOT / part, root / part)
+    project = Introduced(root)
+    if (said := project.gatebook("init", "--base-url", base_url, "--name", "vllm", "--model", MODEL)).code:
+        raise RuntimeError(f"gatebook init: {said}")
+    return project
+
+
+class VllmLab:
+    """One project with its baseline for each healthy deployment, and a server for each row."""
+
+    def __init__(self, folder: Path, rows: Iterable[VllmRow]) -> None:
+        self.folder = folder
+        wanted = {before: {row.suite for row in rows if row.before == before} for before in BEFORE}
+        self._suites: dict[str, Suite] = {
+            b: "integration" if "integration" in s else "smoke" for b, s in wanted.items()
+        }
+
+    def run(self, row: VllmRow) -> Result:
+        """The gate's answer to one row. Raises RuntimeError when the row itself could not be made."""
+        base = self.base(row.before)
+        if row.first:
+            done, seconds = self._first(row.before)
+            return _first_line(row, done, seconds)
+        with tempfile.TemporaryDirectory(prefix=f"{row.id}-", dir=self.folder) as scratch:
+            project = Introduced(Path(scratch) / "project")
+            shutil.copytree(base.root, project.root, ignore=shutil.ignore_patterns("outputs"))
+            with self.deployment(row.server) as running, _killer(running, row.kills) as killed:
+                started = time.monotonic()
+                done = project.ask(running.base_url, row.suite, *row.arguments)
+                ended = time.monotonic()
+            if done.code != 2 and not (done.folder / "latest" / "verdict.json").exists():
+                raise RuntimeError(f"{row.id}: the run left no verdict; {done}")
+            if row.kills and not killed:
+                raise RuntimeError(f"{row.id}: the run ended before the engine core could be killed; {done}")
+            result = _first_line(row, done, ended - started)
+            late = bool(killed) and ended - killed[0] > GONE_S
+            return replace(result, caught=result.caught and not late, struck=len(killed))
+
+    def base(self, before: str) -> Introduced:
+        """The project of a healthy deployment, with its baseline; made once."""
+        suite = self._suites[before]
+        folder = self.folder / f"vllm-{before}-{suite}"
+        made = Introduced(folder / "project")
+        if not (folder / "ready.json").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            with self.deployment(BEFORE[before]) as running:
+                made = introduced(folder, running.base_url)
+                started = time.monotonic()
+                done = made.ask(running.base_url, suite)
+            seconds = time.monotonic() - started
+            said = made.gatebook("accept", done.run, "--reason", "the healthy vLLM of the fault lab")
+            if said.code:
+                raise RuntimeError(
+                    f"the healthy deployment {before!r} was not accepted: {said}\n{done}\n{done.reasons}"
+                )
+            (folder / "ready.json").write_text(json.dumps({"code": done.code, "seconds": seconds}))
+        return made
+
+    @contextmanager
+    def deployment(self, server: Server) -> Iterator[Running]:
+        arguments = list(server.arguments)
+        if server.template:
+            file = self.folder / "template.jinja"
+            file.write_text(server.template)
+            arguments += ["--chat-template", str(file)]
+        env: Mapping[str, str] = {"VLLM_SERVER_DEV_MODE": "1"} if server.dev else {}
+        with vllm_process(*arguments, env=env, weights=server.weights) as running:
+            yield running
+
+    def _first(self, before: str) -> tuple[Done, float]:
+        """The run that became the baseline."""
+        project = self.base(before)
+        told = json.loads((project.root.parent / "ready.json").read_text())
+        return Done(told["code"], "", "", project.root / "outputs"), told["seconds"]
+
+
+def _first_line(row: VllmRow, done: Done, seconds: float) -> Result:
+    """As the first half judges, but named is only what the verdict's first line names."""
+    result = replace(judged(row, done, seconds, 0), digest=row_digest(row))
+    if done.code == 2:
+        return result
+    reason = done.verdict["reason"]
+    named = bool(row.named) and re.search(row.named, reason, re.DOTALL) is not None
+    reasons = list(dict.fromkeys([reason, *result.reasons])) if reason else result.reasons
+    return replace(result, named=named or result.named, first=named, reasons=reasons)
+
+
+@contextmanager
+def _killer(running: Running, wanted: bool) -> Iterator[list[float]]:
+    """Kills the engine core once the server has answered some chats; yields when it did."""
+    killed: list[float] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        start = _answered(running.log)
+        while not over.wait(0.1):
+            if _answered(running.log) - start >= KILLED_AFTER:
+                for pid in running.members(CORE):
+                    os.kill(pid, signal.SIGKILL)
+                    killed[:] = killed or [time.monotonic()]
+                return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    if wanted:
+        thread.start()
+    try:
+        yield killed
+    finally:
+        over.set()
+        if wanted:
+            thread.join()
+
+
+def _answered(log: Path) -> int:
+    return log.read_text(errors="replace").count("POST /v1/chat/completions HTTP/1.1")
