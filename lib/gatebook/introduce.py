@@ -25,6 +25,7 @@ from gatebook.judge.evidence import Evidence
 from gatebook.judge.findings import contract_group
 from gatebook.plan import project
 from gatebook.plan.cases import Case, load_cases, select
+from gatebook.plan.latency import Latency
 from gatebook.plan.load import LoadSettings
 from gatebook.plan.secrets import refuse_secrets
 from gatebook.plan.settings import SUITES, PolicyName, Profile, Target, load_profile
@@ -160,7 +161,7 @@ def _text(target: Target, identity: Identity, url: str, learned: Learned, gauges
     lines += [
         "latency:                         # docs/latency.md: which rule blocks, by how much; the caps are yours to set"
     ]
-    lines += _section(template.latency)
+    lines += _section(_slower(template.latency, learned))
     lines += ["load:                            # docs/load.md: requests in flight, goodput, documents read at once"]
     lines += _section(_fitting(template.load, identity.context_tokens))
     lines += ["production:                      # what it says of itself now; make it what production is started with"]
@@ -198,10 +199,23 @@ def _limits(template: Profile, told: tuple[Said, ...], learned: Learned) -> dict
     limits: dict[str, float] = template.limits.model_dump(exclude_none=True)
     if isinstance(seats := _production(told).get("max_num_seqs"), int):
         limits["in_flight"] = min(limits["in_flight"], max(seats, 1))
-    for key, measured in (("ttft_ms", learned.ttft_ms), ("total_ms", learned.total_ms)):
+    for key, measured in (("ttft_ms", learned.ttft_ms), ("total_ms", learned.greeting_ms)):
         if measured is not None:
             limits[key] = max(limits[key], round(ROOM * measured, -1))
     return limits
+
+
+def _slower(template: Latency, learned: Learned) -> Latency:
+    """The production profile's latency, its caps no lower than this server needs now with room to spare."""
+    measured = {"ttft_ms": learned.ttft_ms, "itl_ms": learned.itl_ms, "total_ms": learned.greeting_ms}
+    caps = {}
+    for group, cap in template.caps.items():
+        told = cap.model_dump()
+        low = {
+            k: round(ROOM * v, -1) for k, v in measured.items() if v is not None and told.get(k) and told[k] < ROOM * v
+        }
+        caps[group] = cap.model_copy(update=low)
+    return template.model_copy(update={"caps": caps})
 
 
 def _production(told: tuple[Said, ...]) -> dict[str, Value]:

@@ -41,6 +41,8 @@ PATIENCE_S = 5.0
 """For a server that had answered and is gone: a supervisor starts a process again within a second, and loading takes minutes."""
 AGAIN_S = 1.0
 """Between two tries of the first request of all, after an error status."""
+FIRST_TOKENS = "first_token_logprobs"
+"""The check that compares alternatives of one token, so that each needs a name of its own."""
 HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "Say hello."}], "temperature": 0}
 Progress = Callable[[Exchange], None]
 
@@ -272,6 +274,8 @@ class _Collector:
                 await self._skip(key, case, ask, unfit)
             return None
         body = _chat_body(ask, messages)
+        if any(FIRST_TOKENS in item for item in case.expect):
+            body |= self._dialect.logprob_options
         if case.load is not None:
             body = filled(body, load.word(self._run.manifest.run, key), load.PLACE)
         return Prepared(case, ask, key, self._body(key, body))

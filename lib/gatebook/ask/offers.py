@@ -14,6 +14,8 @@ from gatebook.record.exchange import Exchange
 from gatebook.record.logprobs import read_logprobs
 
 DEADLINE_S = 60.0
+SHORT = 8
+"""Tokens of the first answers."""
 TOOL: dict[str, Any] = {
     "type": "function",
     "function": {
@@ -48,18 +50,24 @@ class Learned:
 
     offers: dict[Feature, Offer]
     ttft_ms: float | None
-    """First token of a short streamed answer, and its end; None when it was not streamed."""
-    total_ms: float | None
+    """First token of a short streamed answer; None when it was not streamed."""
+    itl_ms: float | None
+    """Between its further tokens."""
     told_as: str | None
     """The model's name in replies."""
     exchanges: list[Exchange]
+
+    @property
+    def greeting_ms(self) -> float | None:
+        """What a greeting of 32 tokens takes at this speed."""
+        return None if self.ttft_ms is None or self.itl_ms is None else self.ttft_ms + 31 * self.itl_ms
 
 
 async def learn(lane: Lane, model: str, models: tuple[str, ...]) -> Learned:
     """Ask for each part of the API. Never raises for what the server does; what has no clear answer counts as offered."""
     asker = _Asker(lane, model)
-    plain = await asker.chat(HELLO, max_tokens=8)
-    streamed = await asker.chat(HELLO, max_tokens=8, stream=True, stream_options={"include_usage": True})
+    plain = await asker.chat(HELLO, max_tokens=SHORT)
+    streamed = await asker.chat(HELLO, max_tokens=SHORT, stream=True, stream_options={"include_usage": True})
     offers: dict[Feature, Offer] = {"lists_models": _lists(model, models)}
     offers |= _streams(streamed)
     offers |= await _extras(asker, plain)
@@ -67,14 +75,15 @@ async def learn(lane: Lane, model: str, models: tuple[str, ...]) -> Learned:
     offers |= await _formats(asker)
     offers |= await _conversations(asker, plain)
     offers |= await _refusals(asker)
-    timing = streamed.timing
-    return Learned(
-        offers,
-        timing.first_token_ms if timing else None,
-        timing.last_token_ms if timing else None,
-        read_answer(plain).model,
-        asker.exchanges,
-    )
+    return Learned(offers, *_times(streamed), read_answer(plain).model, asker.exchanges)
+
+
+def _times(streamed: Exchange) -> tuple[float | None, float | None]:
+    """(time to first token, mean time between tokens) in ms."""
+    timing, tokens = streamed.timing, read_answer(streamed).tokens("completion_tokens") or SHORT
+    if timing is None or timing.first_token_ms is None or timing.last_token_ms is None:
+        return None, None
+    return timing.first_token_ms, (timing.last_token_ms - timing.first_token_ms) / max(tokens - 1, 1)
 
 
 class _Asker:
@@ -166,7 +175,7 @@ async def _tools(asker: _Asker, plain: Exchange) -> dict[Feature, Offer]:
 
 async def _formats(asker: _Asker) -> dict[Feature, Offer]:
     wanted = {"type": "json_schema", "json_schema": {"name": "colour", "schema": SCHEMA, "strict": True}}
-    schema = await asker.chat(HELLO, max_tokens=24, response_format=wanted)
+    schema = await asker.chat(HELLO, max_tokens=16, response_format=wanted)
     anything = await asker.chat(HELLO, max_tokens=8, response_format={"type": "json_object"})
     text = read_answer(schema).text
     follows = parse(text) in ({"colour": "grue"}, {"colour": "bleen"})
@@ -198,11 +207,11 @@ async def _refusals(asker: _Asker) -> dict[Feature, Offer]:
     image = [{"type": "text", "text": HELLO}, {"type": "image_url", "image_url": {"url": PIXEL}}]
     media = await asker.chat([{"role": "user", "content": image}], max_tokens=1)
     malformed = await asker.send({"model": asker.model, "messages": "no list of messages", "max_tokens": 1})
-    out = await asker.chat(HELLO, max_tokens=1, temperature=-1)
+    out = await asker.chat(HELLO, max_tokens=1, temperature="warm")
     return {
         "refuses_media": _refuses(media, "an image"),
         "refuses_malformed": _refuses(malformed, "messages that are a text"),
-        "refuses_parameters": _refuses(out, "a negative temperature"),
+        "refuses_parameters": _refuses(out, "a temperature that is no number"),
     }
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from gatebook.engines import refused
-from gatebook.judge.finding import Outcome
+from gatebook.judge.finding import Outcome, Result, Stage
 from gatebook.judge.gauges import Watched
 from gatebook.judge.similarity import Cosines
 from gatebook.judge.timed import Timed
@@ -90,6 +90,14 @@ class Evidence:
     def reply(self, name: str) -> Reply:
         """The reply of the ask with this name. Raises KeyError."""
         return next(r for r in self.replies if r.ask.name == name) if name in self.names else self._no_such(name)
+
+    def ignored(self, reason: str, measured: str | float | None = None, limit: str | float | None = None) -> Result:
+        """A part of the API that was asked for and is not there: a fail, except where the profile excuses the case.
+
+        Cases that need what the profile's `offers` say is not offered are not asked at all.
+        """
+        excused = self.profile.excuse(self.case.id, self.case.group)
+        return Result("not_measured" if excused else "fail", reason, measured, limit, stage=Stage.REFUSED)
 
     @property
     def names(self) -> list[str]:

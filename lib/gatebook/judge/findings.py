@@ -126,8 +126,10 @@ class _Judge:
         return self._finding(self._notebook, f"{self._notebook}.ready", group, "ready", result)
 
     def _case(self, case: Case) -> Iterator[Finding]:
-        if said := self._profile.not_offered(*case.needs):
-            yield self._finding(case.id, case.id, case.group, "offered", Result("not_measured", f"not offered: {said}"))
+        if lacking := self._profile.not_offered(*case.needs):
+            yield self._finding(
+                case.id, case.id, case.group, "offered", Result("not_measured", f"not offered: {lacking}")
+            )
             return
         contract = contract_group(case.group)
         missing = [ask.name for ask in case.requests() if f"{case.id}/{ask.name}" not in self._by_key]
@@ -219,7 +221,7 @@ class _Judge:
         said: list[str] = []
         chance = drawn_by_chance(chats)
         for reply in chats:
-            if not reply.refused:
+            if not (case.negative and reply.refused):
                 label = f"{reply.ask.name}: " if len(chats) > 1 else ""
                 said += [label + text for text in self._violations(reply) if (reply, text) != chance]
         canary = self._by_key.get(f"{case.id}/canary")

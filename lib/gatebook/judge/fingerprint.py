@@ -12,7 +12,7 @@ from gatebook.judge.finding import Finding, Stage, StageName
 from gatebook.record.answer import read_answer
 from gatebook.record.exchange import Exchange
 from gatebook.record.identity import Identity
-from gatebook.record.logprobs import mean_shortfall, read_logprobs
+from gatebook.record.logprobs import TOKEN_ID, mean_shortfall, read_logprobs
 from gatebook.record.run import Run
 
 Fingerprint = dict[str, Any]
@@ -56,6 +56,9 @@ MEASURED_BY = {
     "default_samples": "defaults",
 }
 """Check -> what its case adds to the fingerprint."""
+MEASURED = (*MEASURED_BY.values(), "keyword")
+BY_ID = ".ids"
+"""Ends the name of a value whose tokens are named by the engine's ids."""
 
 
 class Change(BaseModel):
@@ -132,7 +135,9 @@ def _values(kind: str, case: str, exchanges: list[Exchange]) -> Fingerprint:
     if kind == "greedy":
         return {f"greedy.{case}": [[t.token, _rounded(t.logprob), _rounded(min(t.gap, 99.0))] for t in found[0]]}
     rows = [{token: _rounded(value) for token, value in tokens[0].top.items()} for tokens in found]
-    return {f"logprobs.{case}": {"times": len(rows), "rows": rows if any(r != rows[0] for r in rows) else rows[:1]}}
+    by_id = all(TOKEN_ID.fullmatch(token) for row in rows for token in row)
+    name = f"logprobs.{case}{BY_ID}" if by_id else f"logprobs.{case}"  # names by id and by text are not compared
+    return {name: {"times": len(rows), "rows": rows if any(r != rows[0] for r in rows) else rows[:1]}}
 
 
 def changes(old: Fingerprint, new: Fingerprint, tolerance_nats: float = 0.0, seed: str = "") -> list[Change]:
@@ -143,7 +148,7 @@ def changes(old: Fingerprint, new: Fingerprint, tolerance_nats: float = 0.0, see
     """
     moved: dict[str, Moved] = {}
     noisy: dict[str, tuple[list[dict[str, float]], list[dict[str, float]]]] = {}
-    for name in sorted((old.keys() & new.keys()).difference(HARMLESS)):
+    for name in sorted(n for n in old.keys() & new.keys() if n not in HARMLESS and _kind(n) != "options"):
         if name.startswith("logprobs.") and drift.noisy(*(pair := (rows_of(old[name]), rows_of(new[name])))):
             noisy[name] = pair
         elif found := _compare(name, old[name], new[name], tolerance_nats):
@@ -177,6 +182,10 @@ def noted(old: Fingerprint, new: Fingerprint) -> list[str]:
         lines.append(
             f"system_fingerprint moved: was {was}, is {now}; it is a hash of the configuration and alone no fault"
         )
+    for name in sorted(n for n in old.keys() & new.keys() if n.startswith("options.") and old[n] != new[n]):
+        lines.append(
+            f"{name.removeprefix('options.')} was {old[name]}, is {new[name]}: what follows from it is judged by itself"
+        )
     newly = [
         n for n, state in old.items() if n.startswith("keyword.") and state == "ignored" and new.get(n) == "refused"
     ]
@@ -185,7 +194,11 @@ def noted(old: Fingerprint, new: Fingerprint) -> list[str]:
 
 def measured(print_of: Fingerprint) -> set[str]:
     """The kinds of values that cases measured, not the server told."""
-    return {kind for name in print_of if (kind := name.split(".")[0]) in (*MEASURED_BY.values(), "keyword")}
+    return {f"{_kind(name)}{BY_ID if name.endswith(BY_ID) else ''}" for name in print_of if _kind(name) in MEASURED}
+
+
+def _kind(name: str) -> str:
+    return name.partition(".")[0]
 
 
 def _cases(name: str, new: Fingerprint) -> list[str]:
@@ -197,7 +210,7 @@ def _cases(name: str, new: Fingerprint) -> list[str]:
 def case_of(name: str) -> str | None:
     """The case that measured a value; None where the server told it."""
     kind, _, rest = name.partition(".")
-    return rest.split(".")[0] if rest and measured({name: None}) == {kind} else None
+    return rest.split(".")[0] if rest and kind in MEASURED else None
 
 
 def _causes_first(name: str) -> tuple[int, str]:

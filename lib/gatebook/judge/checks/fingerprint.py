@@ -12,6 +12,8 @@ from gatebook.judge.evidence import Evidence
 from gatebook.judge.finding import Result, Stage
 from gatebook.record.logprobs import mean_logprob, mean_shortfall, read_logprobs
 
+NO_LOGPROBS = "the server tells no logprobs, so a change of weights or precision would not be seen; offers.logprobs in the profile says so where it has none"
+
 
 class Top(Params):
     top: int = Field(default=5, ge=1, le=20)
@@ -22,9 +24,7 @@ def first_token_logprobs(evidence: Evidence, params: Top) -> Result:
     """The log probabilities of the first token, asked several times alike: the server against itself (A/A), in nats."""
     rows = [read_logprobs(reply.exchange) for reply in evidence.replies]
     if not any(rows):
-        return Result(
-            "not_measured", "the server tells no logprobs, so a change of weights or precision would not be seen"
-        )
+        return evidence.ignored(NO_LOGPROBS)
     if short := [
         reply.ask.name
         for reply, row in zip(evidence.replies, rows, strict=True)
@@ -45,9 +45,7 @@ def greedy_logprobs(evidence: Evidence, _: bool) -> Result:
     """A greedy answer with the log probability of each token; `measured` is their mean, in nats."""
     found = [read_logprobs(reply.exchange) for reply in evidence.replies]
     if not all(found):
-        return Result(
-            "not_measured", "the server tells no logprobs, so a change of weights or precision would not be seen"
-        )
+        return evidence.ignored(NO_LOGPROBS)
     mean = mean_logprob(found[0]) or 0.0
     text = evidence.replies[0].answer.text
     return Result(
