@@ -19,13 +19,24 @@ from aiohttp import web
 
 CAPITALS = {"France": "Paris", "Italy": "Rome", "Japan": "Tokyo", "Spain": "Madrid", "England": "London"}
 ANSWER_S = 0.05
+EXITS_S = 0.4
+"""From the death of the engine to the end of the server: vLLM 0.32 takes less than a second."""
 
 
 class ScriptedServer:
-    """Runs in a thread of its own, on a free port of the loopback interface, until the block is left."""
+    """Runs in a thread of its own, on a free port of the loopback interface, until the block is left.
 
-    def __init__(self, model: str) -> None:
-        self._model = model
+    At the chat number `dies_at` its engine dies as vLLM's does: what is in flight gets HTTP 500, and `EXITS_S` later nobody
+    listens any more; where `back_s` is given, a supervisor has started it again so much later.
+    """
+
+    def __init__(
+        self, model: str, answer_s: float = ANSWER_S, dies_at: int | None = None, back_s: float | None = None
+    ) -> None:
+        self._model, self._answer_s, self._dies_at, self._back_s = model, answer_s, dies_at, back_s
+        self._dead = False
+        self._dying: asyncio.Task[None] | None = None
+        self.chats: list[dict[str, Any]] = []
         self._numbers = itertools.count()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
@@ -48,13 +59,27 @@ class ScriptedServer:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        runner = web.ServerRunner(web.Server(self._handle, access_log=None), shutdown_timeout=0.1)
+        self._server = web.Server(self._handle, access_log=None)
+        runner = web.ServerRunner(self._server, shutdown_timeout=0.1)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self._runner, self._site = runner, web.TCPSite(runner, "127.0.0.1", 0)
+        await self._site.start()
         self.port = runner.addresses[0][1]
         self._ready.set()
         await self._stop.wait()
         await runner.cleanup()
+
+    async def _die(self) -> None:
+        self._dead = True
+        await asyncio.sleep(EXITS_S)
+        await self._site.stop()
+        for connection in self._server.connections:
+            if connection.transport is not None:
+                connection.transport.abort()
+        if self._back_s is not None:
+            await asyncio.sleep(self._back_s)
+            self._dead, self._site = False, web.TCPSite(self._runner, "127.0.0.1", self.port)
+            await self._site.start()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.path == "/version":
@@ -68,7 +93,12 @@ class ScriptedServer:
         prompt, said = len(json.dumps(body["messages"], ensure_ascii=False)) // 4, -(-len(text) // 4)
         usage = {"prompt_tokens": prompt, "completion_tokens": said, "total_tokens": prompt + said}
         head = {"id": f"chatcmpl-{next(self._numbers)}-{id(self)}", "created": int(time.time()), "model": self._model}
-        await asyncio.sleep(ANSWER_S)
+        self.chats.append(body)
+        if len(self.chats) == self._dies_at:
+            self._dying = asyncio.create_task(self._die())
+        await asyncio.sleep(self._answer_s)
+        if self._dead:
+            return web.json_response({"error": {"message": "EngineCore encountered an issue."}}, status=500)
         if not body.get("stream"):
             choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
             return web.json_response({**head, "object": "chat.completion", "choices": [choice], "usage": usage})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,19 @@ from gatebook.plan.cases import Case
 from gatebook.record.exchange import Exchange
 from gatebook.record.run import Run
 
-from tests.unit.replies import baseline, case, chat_body, exchange, plain, probe, profile, ready, record, run_folder
+from tests.unit.replies import (
+    ASKED,
+    baseline,
+    case,
+    chat_body,
+    exchange,
+    plain,
+    probe,
+    profile,
+    ready,
+    record,
+    run_folder,
+)
 
 
 def said(tmp_path: Path, cases: list[Case], *recorded: Exchange) -> dict[str, Finding]:
@@ -27,10 +40,18 @@ def answered(name: str, text: str = "Hello there, you.", **changes: Any) -> Exch
     return plain(chat_body(text, id=f"id-{name}"), key=name if "/" in name else f"{name}/ask", **changes)
 
 
-def broken(name: str, fault: str = "no_byte", **changes: Any) -> Exchange:
+def broken(
+    name: str, fault: str = "no_byte", after_s: float = 0, took_s: float | None = None, **changes: Any
+) -> Exchange:
+    """Sent so long after the others; a deadline had all of its 60 s."""
+    at = (ASKED + timedelta(seconds=after_s)).isoformat(timespec="milliseconds")
+    took_s = (60 if fault == "deadline" else 0.02) if took_s is None else took_s
+    attempt = {"at": at, "elapsed_ms": took_s * 1000, "status": changes.get("status"), "fault": fault}
     return exchange(
         name if "/" in name else f"{name}/ask",
         fault=fault,
+        at=at,
+        attempts=[attempt],
         detail=changes.pop("detail", f"{fault} happened"),
         **{"status": None, **changes},
     )

@@ -118,7 +118,7 @@ class Lane:
         """Send one request (a GET when `body` is None) and record everything; never raises for what the server does.
 
         Connect errors, 429, 502, 503, 504 and a close before any byte are tried again within the deadline. With `patience_s`
-        a server that refuses connections, breaks off or answers 500 is asked again for so long, however often that is.
+        a server that refuses connections, breaks off or answers 500 is asked again for so long, each time with the whole deadline.
         """
         scheduled = scheduled_ns or time.perf_counter_ns()
         content = json.dumps(body, ensure_ascii=False).encode() if body is not None else None
@@ -130,7 +130,7 @@ class Lane:
         cpu, first_sent = time.process_time(), time.perf_counter_ns()
         at, sent = started_at, first_sent
         try:
-            async with asyncio.timeout(deadline_s):
+            async with asyncio.timeout(deadline_s) as limit:
                 for number in itertools.count():
                     reply, at, sent, pending = _Reply(), now(), time.perf_counter_ns(), True
                     fault, detail = await self._send(path, content, reply)
@@ -140,7 +140,10 @@ class Lane:
                     if not _worth_another(fault, reply, number < retries, left_s):
                         break
                     pause = _pause(number, reply)
-                    await asyncio.sleep(pause if left_s is None or reply.status in BUSY else min(pause, left_s))
+                    if left_s is not None and reply.status not in BUSY:
+                        pause = min(pause, left_s)
+                        limit.reschedule(asyncio.get_running_loop().time() + pause + deadline_s)
+                    await asyncio.sleep(pause)
         except TimeoutError:
             if pending:
                 fault, detail = "deadline", f"no complete reply within {round(deadline_s, 2):g} s"
