@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from gatebook.ask.server import embedded_server
 from gatebook.plan.cases import Case, load_cases
@@ -64,6 +64,19 @@ class Result:
     at: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime()))
 
 
+class Judgeable(Protocol):
+    """What `judged` needs of a row."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def named(self) -> str: ...
+
+    @property
+    def code(self) -> tuple[int, ...]: ...
+
+
 def state() -> str:
     """12 digits that change with the library, the notebooks, the cases and the proxy."""
     digest = hashlib.sha256()
@@ -74,7 +87,7 @@ def state() -> str:
     return digest.hexdigest()[:12]
 
 
-def digest(row: Row) -> str:
+def digest(row: object) -> str:
     return hashlib.sha256(repr(row).encode()).hexdigest()[:12]
 
 
@@ -88,9 +101,9 @@ def keep(result: Any, path: Path) -> None:
         file.write(json.dumps(asdict(result), ensure_ascii=False) + "\n")
 
 
-def results(now: str | None = None) -> dict[str, Result]:
+def results(now: str | None = None, digests: Mapping[str, str] | None = None) -> dict[str, Result]:
     """The newest result of each row as it stands in the catalogue; of the state `now` only, where one is named."""
-    digests = {row.id: digest(row) for row in ALL}
+    digests = {row.id: digest(row) for row in ALL} if digests is None else digests
     found = [Result(**data) for data in kept(RESULTS)]
     return {r.row: r for r in found if r.digest == digests.get(r.row) and now in (None, r.state)}
 
@@ -212,7 +225,7 @@ def accept(project: Project, base_url: str) -> None:
         raise RuntimeError(f"the healthy run was not accepted: {said}\n{done.reasons}")
 
 
-def judged(row: Row, done: Done, seconds: float, struck: int) -> Result:
+def judged(row: Judgeable, done: Done, seconds: float, struck: int) -> Result:
     """The row's result, from what the command left behind."""
     if done.code == 2:
         return _refused(row, done, seconds)
@@ -230,7 +243,7 @@ def judged(row: Row, done: Done, seconds: float, struck: int) -> Result:
     )  # fmt: skip
 
 
-def _refused(row: Row, done: Done, seconds: float) -> Result:
+def _refused(row: Judgeable, done: Done, seconds: float) -> Result:
     """Bad input: nothing was asked, so there is no verdict."""
     said = [line.strip(" │") for line in done.err.splitlines() if line.strip(" │╭╮╰╯─")][-1:]
     named = any(re.search(row.named, line) for line in said)

@@ -27,7 +27,7 @@ from tests.conftest import ROOT, Done, Project
 from tests.engines import install
 from tests.engines.serving import Running, vllm_process
 from tests.faults.catalogue import LLAMA_TEMPLATE, Kind
-from tests.faults.lab import PATIENCE_S, Result, judged
+from tests.faults.lab import PATIENCE_S, Result, judged, results
 
 Suite = Literal["smoke", "integration"]
 KILLED_AFTER = 40
@@ -86,6 +86,11 @@ class VllmRow:
         told += [f"weights {self.server.weights}"] if self.server.weights != "base" else []
         told += [" ".join(self.server.arguments)] if self.server.arguments else []
         told += ["--chat-template [INST]"] if self.server.template else []
+        told += (
+            [f"no {' '.join(BEFORE[self.before].arguments)}"]
+            if (self.before, self.server) == ("hermes", Server())
+            else []
+        )
         told += [f"gatebook run {' '.join(self.arguments)}"] if self.arguments else []
         told += [f"kill -9 {CORE}"] if self.kills else []
         return ", ".join(f"`{said}`" for said in told) or "nothing"
@@ -152,6 +157,11 @@ def row_digest(row: VllmRow) -> str:
     """Changes with the row, the engine's pins and its weights."""
     made = [install.HERE / name for name in ("vllm.txt", "weights.py", "serving.py")]
     return hashlib.sha256(repr(row).encode() + b"".join(p.read_bytes() for p in made)).hexdigest()[:12]
+
+
+def vllm_results(now: str | None = None) -> dict[str, Result]:
+    """As `results`, for the rows here."""
+    return results(now, {row.id: row_digest(row) for row in VLLM})
 
 
 class Introduced(Project):

@@ -1,6 +1,6 @@
 """How often the gate cries wolf: the smoke suite of the healthy server against its own baseline, over and over.
 
-Every run differs in what must not matter: a server just started or warm, one request at a time or two.
+Every run differs in what must not matter: a server just started or warm, one request at a time or two; on vLLM eight.
 """
 
 from __future__ import annotations
@@ -18,10 +18,14 @@ from gatebook.judge.stats import largest_possible_drop
 from gatebook.plan.cases import load_cases
 
 from tests.conftest import ROOT, Project, small_project
+from tests.engines.serving import vllm
 from tests.faults.lab import OUTPUTS, accept, ask, keep, kept, state
+from tests.faults.on_vllm import VllmLab
 
 RUNS = OUTPUTS / "quiet.jsonl"
-SETTINGS = [*product(("cold", "warm"), (1, 2))]
+LLAMA, VLLM = "llama.cpp", "vllm"
+RUNS_OF = {LLAMA: 30, VLLM: 60}
+SETTINGS = {LLAMA: [*product(("cold", "warm"), (1, 2))], VLLM: [("cold", 8), *[("warm", 8)] * 4]}
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Quiet:
     verdict: str
     reason: str
     seconds: float
+    engine: str = "llama.cpp"
     at: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime()))
 
 
@@ -62,52 +67,53 @@ def with_baseline(folder: Path) -> Project:
     return made
 
 
-def measure(runs: int) -> int:
+def measure(runs: int, engine: str = LLAMA) -> int:
     """Run what is missing of `runs`, keep it, and say how many were not green."""
     now = state()
-    project = with_baseline(OUTPUTS / now / "smoke")
-    done = [Quiet(**run) for run in kept(RUNS) if run["state"] == now]
+    folder = OUTPUTS / now
+    project = _vllm_project(folder) if engine == VLLM else with_baseline(folder / "smoke")
+    done = [run for run in (Quiet(**r) for r in kept(RUNS)) if (run.state, run.engine) == (now, engine)]
     with ExitStack() as stack:
         warm: str | None = None
         for number in range(len(done), runs):
-            cache, in_flight = SETTINGS[number % len(SETTINGS)]
-            project.edit_profile(limits={"in_flight": in_flight})
+            cache, in_flight = SETTINGS[engine][number % len(SETTINGS[engine])]
+            if engine == LLAMA:
+                project.edit_profile(limits={"in_flight": in_flight})
             if cache == "cold" or warm is None:  # what was cold is warm for the runs that follow
                 stack.close()
-                warm = stack.enter_context(embedded_server(OUTPUTS / now / "quiet.log"))
+                log = folder / f"quiet-{engine}.log"
+                warm = stack.enter_context(vllm(log=log) if engine == VLLM else embedded_server(log))
             started = time.monotonic()
-            ran = ask(project, warm)
-            verdict = ran.verdict
-            quiet = Quiet(
-                now,
-                number,
-                cache,
-                in_flight,
-                verdict["verdict"],
-                verdict["reason"],
-                round(time.monotonic() - started, 1),
-            )
+            ran = ask(project, warm, "--suite", "smoke")
+            seconds = round(time.monotonic() - started, 1)
+            quiet = Quiet(now, number, cache, in_flight, ran.verdict["verdict"], ran.verdict["reason"], seconds, engine)
             keep(quiet, RUNS)
             done.append(quiet)
             print(
-                f"quiet {number + 1}/{runs}: {cache}, {in_flight} in flight: {quiet.verdict} in {quiet.seconds:.0f} s {quiet.reason[:120]}",
+                f"quiet {number + 1}/{runs} on {engine}: {cache}, {in_flight} in flight: {quiet.verdict} in {quiet.seconds:.0f} s {quiet.reason[:120]}",
                 flush=True,
             )
     print(told(done))
     return sum(run.verdict != "PASS" for run in done)
 
 
+def _vllm_project(folder: Path) -> Project:
+    """The lab's own project of a healthy vLLM, with the profile of `init` (8 in flight) and its baseline."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return VllmLab(folder, []).base("default")
+
+
 def told(done: list[Quiet]) -> str:
     """Fails and other reds of all runs, each with its upper 95 % bound (Clopper-Pearson, one-sided)."""
     failed, red = sum(q.verdict == "FAIL" for q in done), sum(q.verdict != "PASS" for q in done)
     return (
-        f"{failed} FAIL in {len(done)} runs of the healthy server against its own baseline "
+        f"{failed} FAIL in {len(done)} runs of the healthy {done[0].engine if done else 'server'} against its own baseline "
         f"(95 % upper bound {largest_possible_drop(failed, len(done)):.1%}); not green: {red} "
         f"(upper bound {largest_possible_drop(red, len(done)):.1%})"
     )  # fmt: skip
 
 
-def measured() -> list[Quiet]:
+def measured(engine: str = LLAMA) -> list[Quiet]:
     """The runs of the newest state that has any."""
-    found = [Quiet(**run) for run in kept(RUNS)]
+    found = [run for run in (Quiet(**r) for r in kept(RUNS)) if run.engine == engine]
     return [run for run in found if run.state == found[-1].state] if found else []

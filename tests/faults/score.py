@@ -4,30 +4,36 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from tests.conftest import ROOT
 from tests.faults import mutation, quiet, rates
 from tests.faults.catalogue import FALSE_GREENS, HARMLESS, ROWS, UNREPRODUCED, Row
 from tests.faults.lab import Result, results
+from tests.faults.on_vllm import VLLM_HARMLESS, VLLM_ROWS, VllmRow, vllm_results
 
 PAGE = ROOT / "docs" / "fault-score.md"
 INTRO = """# What the gate catches, and when it keeps quiet
 
-Written by `make faults` (`python -m tests.faults --all`); every number is measured by it, with SmolLM2-135M on llama.cpp.
+Written by `make faults` (`python -m tests.faults --all`); every number is measured by it, with SmolLM2-135M on llama.cpp and on vLLM.
 Each row is a failure that users of vLLM, SGLang or llama.cpp have reported. It is made by a real server with another setting, or by
-a proxy before a healthy one that spoils answers as they stream by, and the real `gatebook run` is asked. The table itself is
-`tests/faults/catalogue.py`; `python -m tests.faults.proxy --list` shows what the proxy can do.
+a proxy before a healthy one that spoils answers as they stream by, and the real `gatebook run` is asked. The tables themselves are
+`tests/faults/catalogue.py` and `tests/faults/on_vllm.py`; `python -m tests.faults.proxy --list` shows what the proxy can do.
 
 """
+VLLM_INTRO = """vLLM 0.32.0 on a CPU (docs/engines.md), the baseline accepted once on each healthy deployment with the profile that `gatebook init`
+wrote. Here "named" means by the verdict's first line, and the time is that of the whole run."""
 
 
 def write() -> str:
     """Write the page and return its summary."""
-    have = results()
-    summary = _summary(have)
-    parts = [INTRO, _state(have.values()), "\n".join(f"* {line}" for line in summary), ""]
-    parts += ["## Faults", "", _rows(ROWS, have, "fault"), "", _uncaught(have), "## Not reproduced here", ""]
+    have, on_vllm = results(), vllm_results()
+    summary = [*_summary(have), *_vllm_summary(on_vllm)]
+    parts = [INTRO, _state([*have.values(), *on_vllm.values()]), "\n".join(f"* {line}" for line in summary), ""]
+    parts += ["## Faults on llama.cpp and on the wire", "", _rows(ROWS, have, "fault"), "", _uncaught(ROWS, have)]
+    parts += ["## Faults of a real vLLM", "", VLLM_INTRO, "", _rows(VLLM_ROWS, on_vllm, "fault"), ""]
+    parts += [_uncaught(VLLM_ROWS, on_vllm), "What must not be red there:", ""]
+    parts += [_rows(VLLM_HARMLESS, on_vllm, "difference"), "", "## Not reproduced here", ""]
     parts += [f"* {name}: {why}." for name, why in UNREPRODUCED.items()]
     parts += [
         "",
@@ -39,7 +45,7 @@ def write() -> str:
     parts += [
         _rows(FALSE_GREENS, have, "situation"),
         "",
-        "## Harmless differences that must stay green",
+        "## Harmless differences that must stay green on llama.cpp",
         "",
         _harmless(have),
     ]
@@ -78,6 +84,17 @@ def _summary(have: dict[str, Result]) -> list[str]:
     return lines + ([quiet.told(done)] if (done := quiet.measured()) else ["quiet: not measured yet"])
 
 
+def _vllm_summary(have: dict[str, Result]) -> list[str]:
+    run = [row for row in VLLM_ROWS if row.id in have]
+    first = sum(have[row.id].caught and have[row.id].first for row in run)
+    harmless = [row for row in VLLM_HARMLESS if row.id in have]
+    lines = [
+        f"vLLM: caught: {sum(have[r.id].caught for r in run)} of {len(run)}, {first} named by the verdict's first line; {len(VLLM_ROWS) - len(run)} rows not run",
+        f"vLLM: harmless differences and first gates: {sum(have[r.id].caught for r in harmless)} of {len(harmless)} as they must be; {len(VLLM_HARMLESS) - len(harmless)} not run",
+    ]
+    return lines + ([quiet.told(done)] if (done := quiet.measured(quiet.VLLM)) else ["quiet on vLLM: not measured yet"])
+
+
 def _state(found: Iterable[Result]) -> str:
     states = sorted({result.state for result in found})
     days = sorted({result.at[:10] for result in found})
@@ -92,7 +109,7 @@ def _table(head: list[str], lines: Iterable[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *clean])
 
 
-def _rows(rows: list[Row], have: dict[str, Result], what: str) -> str:
+def _rows(rows: Sequence[Row | VllmRow], have: dict[str, Result], what: str) -> str:
     lines = []
     for row in rows:
         result = have.get(row.id)
@@ -103,7 +120,7 @@ def _rows(rows: list[Row], have: dict[str, Result], what: str) -> str:
                 result.verdict if result.caught else f"NOT CAUGHT ({result.verdict})",
                 "; ".join(result.caught_by),
                 _reason(row, result),
-                "yes" if result.first else "below" if result.named else "no",
+                "yes" if result.first else "below" if result.named else "no" if row.named else "",
                 f"{result.seconds:.0f}",
             ]
         )
@@ -113,7 +130,7 @@ def _rows(rows: list[Row], have: dict[str, Result], what: str) -> str:
     )
 
 
-def _reason(row: Row, result: Result, width: int = 220) -> str:
+def _reason(row: Row | VllmRow, result: Result, width: int = 220) -> str:
     """The first reason, or the one that names the cause, kept short around the cause."""
     import re
 
@@ -126,8 +143,8 @@ def _reason(row: Row, result: Result, width: int = 220) -> str:
     return "`" + text.replace("`", "'").replace("\n", " ") + "`"
 
 
-def _uncaught(have: dict[str, Result]) -> str:
-    missed = [row for row in ROWS if row.id in have and not (have[row.id].caught and have[row.id].named)]
+def _uncaught(rows: Sequence[Row | VllmRow], have: dict[str, Result]) -> str:
+    missed = [row for row in rows if row.id in have and not (have[row.id].caught and have[row.id].named)]
     return "" if not missed else "Not caught, or not named: " + ", ".join(row.id for row in missed) + ".\n"
 
 
@@ -159,10 +176,20 @@ def _rates() -> str:
 
 
 def _quiet() -> str:
-    done = quiet.measured()
-    if not done:
-        return "Not measured yet: `python -m tests.faults --quiet 30`."
-    return f"{quiet.told(done)}. Cold and warm servers, one and two requests in flight; state {done[-1].state}, {done[0].at} to {done[-1].at}. `python -m tests.faults --quiet {len(done)}`"
+    how = {
+        quiet.LLAMA: "Cold and warm servers, one and two requests in flight",
+        quiet.VLLM: "The server started anew before every fifth run, eight requests in flight",
+    }
+    lines = []
+    for engine, said in how.items():
+        done = quiet.measured(engine)
+        command = f"`python -m tests.faults --quiet {len(done) or quiet.RUNS_OF[engine]} --engine {engine}`"
+        lines.append(
+            f"{quiet.told(done)}. {said}; state {done[-1].state}, {done[0].at} to {done[-1].at}. {command}"
+            if done
+            else f"Not measured yet on {engine}: {command}."
+        )
+    return "\n\n".join(lines)
 
 
 def _mutants() -> str:
