@@ -18,7 +18,7 @@ STALE_S = 300
 """`created` may lag behind our clock by this much before it is taken for an old answer."""
 SAMPLED_ENOUGH = 4
 """Answers of one case from which a single broken character is told from an engine that breaks them."""
-UNTOLD_TOKEN = re.compile(r"token_id:\d+$|bytes:\\\\x|<0x[0-9A-F]{2}>$")
+UNTOLD_TOKEN = re.compile(r"token_id:\d+$|bytes:\\x|<0x[0-9A-F]{2}>$")
 """Stand-ins for a token without a text of its own: vLLM's ids, OpenAI's and SentencePiece's bytes."""
 LATEST = 2**40
 """Seconds; a creation time beyond it is no time."""
