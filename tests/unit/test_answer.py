@@ -114,7 +114,7 @@ def test_what_counts_as_the_first_token(data: dict[str, Any], token: bool) -> No
 )
 def test_a_malformed_chunk_is_noticed_and_the_rest_still_read(piece: str) -> None:
     answer = read_answer(streamed([*good_chunks("Hi you")[:2], piece, *good_chunks("Hi you")[2:]]))
-    assert answer.malformed is not None
+    assert answer.malformed is not None or answer.flaws
     assert answer.text == "Hi you"
 
 

@@ -107,9 +107,9 @@ STALE_DATE = {"date": format_datetime(ASKED)}
 BROKEN: dict[str, tuple[Exchange, str]] = {
     "error in a 200": (plain({"error": {"message": "boom", "code": 500}}), "the reply carries an error: boom"),
     "flat error in a 200": (plain({"object": "error", "message": "boom"}), "the reply carries an error: boom"),
-    "error in mid-stream": (streamed([*good_chunks()[:3], {"error": {"message": "boom"}}]), "the reply carries an error: boom"),
+    "error in mid-stream": (streamed([*good_chunks()[:3], {"error": {"message": "boom"}}]), "the stream carries an error: boom"),
     "no JSON": (plain("<html>"), "not valid JSON: '<html>'"),
-    "empty body": (plain(""), "not valid JSON: 'an empty body'"),
+    "empty body": (plain(""), "the body is empty"),
     "malformed chunk": (streamed([*good_chunks()[:2], '{"choices": [', *good_chunks()[2:]]), "not valid JSON: '{\"choices\": ['"),
     "content that is no text": (plain(message(content=[{"type": "text", "text": "x"}])), "content is list, not text"),
     "no choices": (plain(without("choices")), "the reply has no choices"),

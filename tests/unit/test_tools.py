@@ -80,7 +80,7 @@ def test_a_call_that_is_none_is_malformed(calls: list[Any]) -> None:
     body = make.chat_body(None)
     body["choices"][0]["message"]["tool_calls"] = calls
     answer = read_answer(make.plain(body))
-    assert answer.malformed and not answer.tool_calls
+    assert answer.flaws and not answer.tool_calls
 
 
 def test_an_odd_index_costs_nothing() -> None:

@@ -10,7 +10,7 @@ from functools import cache
 from gatebook.engines import credentials_refused
 from gatebook.judge.checks import CHECKS, parameters
 from gatebook.judge.checks.context import length_kept
-from gatebook.judge.checks.contract import drawn_by_chance, hides_in_reasoning, violations
+from gatebook.judge.checks.contract import drawn_by_chance, hides_in_reasoning, notes, violations
 from gatebook.judge.checks.text import noise
 from gatebook.judge.evidence import Evidence, Reply, Seen
 from gatebook.judge.finding import Finding, Result, Stage, worst
@@ -247,14 +247,19 @@ class _Judge:
                 f"; one sampled answer alone may draw half a character, and {chance[0].ask.name} did: {chance[1]}"
                 if chance
                 else ""
-            ),
+            )
+            + "".join(f"; {said}" for said in dict.fromkeys(note for reply in chats for note in notes(reply))),
             0,
             0,
             "violations",
         )
 
     def _violations(self, reply: Reply) -> Iterator[str]:
-        return violations(reply, self._profile.target.model, self._seen_ids, self._identity.context_tokens)
+        offers = self._profile
+        return violations(
+            reply, offers.target.model, self._seen_ids, self._identity.context_tokens,
+            ends_with_done=offers.not_offered("stream_done") is None, counts_streams=offers.not_offered("stream_usage") is None,
+        )  # fmt: skip
 
     def _canary(self, canary: Exchange) -> Iterator[str]:
         """What is wrong with the plain answer after a hard request: none, noise, another's (sglang#2414), a broken contract."""

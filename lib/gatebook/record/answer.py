@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
 from gatebook.record.exchange import Exchange
+
+MESSAGES = ("message", "detail", "msg", "error_msg", "error_message", "errors")
+"""Where servers and gateways say what went wrong."""
+CODES = ("code", "status", "status_code", "error_code")
 
 
 @dataclass(frozen=True)
@@ -35,13 +40,20 @@ class Answer:
     model: str | None = None
     choices: int = 0
     """Chunks (or replies) that carried a choice."""
+    others: dict[int, str] = field(default_factory=dict)
+    """The texts of further choices (`n`) by their index."""
+    logprobs: list[Any] = field(default_factory=list)
+    """Entries of `logprobs.content`, as they were sent."""
     done: bool = False
     """[DONE] was seen; true for a reply that is not streamed."""
     error: str | None = None
-    """The server's own error message, from a body or from inside a stream."""
+    """The server's own error message, in whatever way it stands in a body or in a stream."""
     error_code: int | None = None
+    """The `code` or `status` that the error names: 400 where vLLM refuses inside a 200 stream."""
     malformed: str | None = None
-    """The first piece that is not the JSON it should be."""
+    """What is wrong with the first piece that is no JSON object."""
+    flaws: list[str] = field(default_factory=list)
+    """What the official client cannot read, loses, or reads as something else, in words."""
 
     @property
     def text(self) -> str:
@@ -58,31 +70,14 @@ class Answer:
 
 
 def read_answer(exchange: Exchange) -> Answer:
-    """Parse the recorded reply; never raises on what a server may send."""
-    answer = Answer()
+    """Parse the recorded reply as the official client does; never raises on what a server may send."""
+    reading = _Reading((exchange.body or {}).get("n"))
     if exchange.events is not None:
-        for _, data in exchange.events:
-            if data.strip() == "[DONE]":
-                answer.done = True
-            else:
-                _add(answer, data, "delta")
+        reading.stream(exchange.events, exchange.lines or [])
     elif exchange.text is not None:
-        _add(answer, exchange.text, "message")
-        answer.done = True
-    answer.content = None if answer.content is None else whole(answer.content)
-    answer.reasoning = whole(answer.reasoning)
-    answer.tool_calls = [replace(call, arguments=whole(call.arguments)) for call in answer.tool_calls]
-    return answer
-
-
-def is_good(exchange: Exchange) -> bool:
-    """A complete chat reply with text: the server can do it."""
-    return (
-        exchange.kind in ("ask", "canary", "ready")
-        and exchange.method == "POST"
-        and not exchange.fault
-        and bool(read_answer(exchange).text)
-    )
+        reading.piece(exchange.text, "message")
+        reading.answer.done = True
+    return reading.end()
 
 
 def counted_tokens(exchange: Exchange) -> int | None:
@@ -101,23 +96,43 @@ def whole(text: str) -> str:
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+def is_good(exchange: Exchange) -> bool:
+    """A complete chat reply with text: the server can do it."""
+    return (
+        exchange.kind in ("ask", "canary", "ready")
+        and exchange.method == "POST"
+        and not exchange.fault
+        and bool(read_answer(exchange).text)
+    )
+
+
 def is_token(data: str) -> bool:
     """Whether an event carries generated text: content, reasoning or tool calls. A role alone is not a token."""
-    answer = Answer()
-    _add(answer, data, "delta")
-    return bool(answer.content or answer.reasoning or answer.tool_calls)
+    reading = _Reading()
+    reading.piece(data, "delta")
+    return bool(reading.answer.content or reading.answer.reasoning or reading.answer.tool_calls)
 
 
 def error_message(body: str | None) -> str:
-    """The message of an error body: `{"error": {...}}`, `{"error": "..."}`, flat `{"message": ...}` or `{"detail": ...}`."""
+    """The message of an error body: `{"error": {...}}`, `{"error": "..."}`, flat `{"message": ...}`, `{"detail": ...}` and the like."""
     body = whole(body or "")
     parsed = parse(body)
     if not isinstance(parsed, dict):
         return " ".join(body.split())[:200]
-    inner = parsed.get("error", parsed)
+    inner = parsed.get("error") or parsed
     if isinstance(inner, dict):
-        inner = inner.get("message") or inner.get("detail") or inner
+        inner = next((inner[name] for name in MESSAGES if inner.get(name)), inner)
     return whole(" ".join(str(inner).split())[:200])
+
+
+def _error_code(piece: dict[str, Any]) -> int | None:
+    inner = piece.get("error")
+    for owner in (inner if isinstance(inner, dict) else {}, piece):
+        for name in CODES:
+            told = str(owner.get(name))
+            if re.fullmatch(r"\d{1,9}", told, re.ASCII):
+                return int(told)
+    return None
 
 
 @lru_cache(maxsize=4096)
@@ -129,59 +144,245 @@ def parse(text: str) -> Any:
         return None
 
 
-def _add(answer: Answer, data: str, part: str) -> None:
-    piece = parse(data)
-    if not isinstance(piece, dict):
-        answer.malformed = answer.malformed or (whole(data[:120]) or "an empty body")
-        return
-    if piece.get("error") or piece.get("object") == "error":
-        answer.error = answer.error or error_message(data)
-    if isinstance(piece.get("id"), str):
-        answer.ids.add(whole(piece["id"]))
-    answer.created = piece["created"] if isinstance(piece.get("created"), int) else answer.created
-    answer.model = whole(piece["model"]) if isinstance(piece.get("model"), str) else answer.model
-    answer.usage = piece["usage"] if isinstance(piece.get("usage"), dict) else answer.usage
-    choices = piece.get("choices")
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        return
-    answer.choices += 1
-    choice = choices[0]
-    if choice.get("finish_reason"):
-        answer.finish_reasons.append(whole(str(choice["finish_reason"])))
-    message = choice.get(part)
-    if not isinstance(message, dict):
-        return
-    if isinstance(message.get("content"), str):
-        answer.content = (answer.content or "") + message["content"]
-    elif message.get("content") is not None:
-        answer.malformed = answer.malformed or f"content is {type(message['content']).__name__}, not text"
-    for name in ("reasoning_content", "reasoning"):
-        if isinstance(message.get(name), str):
-            answer.reasoning += message[name]
-            break
-    calls = message.get("tool_calls")
-    for number, call in enumerate(calls if isinstance(calls, list) else []):
-        _add_call(answer, call, number)
+@dataclass
+class _Reading:
+    """One reply being read, piece by piece."""
+
+    wanted: Any = None
+    """`n` of the request."""
+    answer: Answer = field(default_factory=Answer)
+    argued: set[int] = field(default_factory=set)
+    """Tool calls that have brought arguments, and below those whose type is told."""
+    typed: set[int] = field(default_factory=set)
+
+    def stream(self, events: list[tuple[float, str]], lines: list[tuple[int, str]]) -> None:
+        after: dict[int, list[str]] = {}
+        for number, line in lines:
+            after.setdefault(number, []).append(line)
+        for number, (_, data) in enumerate([*events, (0.0, "[DONE]")]):
+            beside = after.get(number, [])
+            for line in beside:
+                self._line(line)
+            if data.startswith("[DONE]"):
+                self.answer.done = number < len(events)
+                if any(_carries(late) for _, late in events[number + 1 :]):
+                    self._flaw("an answer goes on after [DONE], where clients stop reading")
+                return
+            names = [line.partition(":")[2].strip() for line in beside if line.startswith("event:")]
+            self.piece(data, "delta", names[-1] if names else "")
+
+    def piece(self, data: str, part: str, event: str = "") -> None:
+        """One chunk, or a whole reply."""
+        piece = parse(data)
+        if event == "error":
+            self._error(error_message(data) or "an error event without data", piece)
+        if isinstance(piece, dict):
+            self._object(piece, data, part)
+            return
+        self.answer.malformed = self.answer.malformed or _no_object(data, part, event)
+
+    def end(self) -> Answer:
+        answer = self.answer
+        answer.content = None if answer.content is None else whole(answer.content)
+        answer.reasoning = whole(answer.reasoning)
+        answer.others = {index: whole(text) for index, text in answer.others.items()}
+        answer.tool_calls = [replace(call, arguments=whole(call.arguments)) for call in answer.tool_calls]
+        for number, call in enumerate(answer.tool_calls):
+            if not call.id:
+                self._flaw("a tool call has no `id`")
+            if not call.name:
+                self._flaw("a tool call has no name")
+            if number not in self.argued:
+                self._flaw("a tool call has no `arguments`")
+        ids = [call.id for call in answer.tool_calls if call.id]
+        if twice := sorted({name for name in ids if ids.count(name) > 1}):
+            self._flaw(f"two tool calls have the same id {twice[0]!r}")
+        return answer
+
+    def _line(self, line: str) -> None:
+        """A line that clients do not read. What the server says in it counts all the same, and so does what is lost with it."""
+        name, _, value = line.partition(":")
+        if name in ("", "event", "id", "retry"):
+            return
+        if name == "error":
+            self._error(error_message(value.strip()) or line, parse(value))
+        elif name == "data":
+            if _carries(value):
+                self._flaw("the last event is not ended by a blank line, so clients lose it")
+        elif isinstance(piece := parse(line), dict):
+            if said := _said_error(piece, line):
+                self._error(said, piece)
+            elif _carries(line):
+                self._flaw(f"a chunk without `data:` before it, which clients do not read: {line[:60]!r}")
+        elif name.strip("\ufeff \t").lower() == "data" and _carries(value):
+            what = "a byte order mark" if name.startswith("\ufeff") else repr(name)
+            self._flaw(f"a chunk that clients do not read, as {what} stands where `data:` should")
+
+    def _error(self, said: str, piece: Any) -> None:
+        if self.answer.error is None:
+            self.answer.error = said
+            self.answer.error_code = _error_code(piece) if isinstance(piece, dict) else None
+
+    def _flaw(self, said: str) -> None:
+        if said not in self.answer.flaws:
+            self.answer.flaws.append(said)
+
+    def _object(self, piece: dict[str, Any], data: str, part: str) -> None:
+        answer = self.answer
+        if said := _said_error(piece, data):
+            self._error(said, piece)
+        if isinstance(piece.get("id"), str):
+            answer.ids.add(whole(piece["id"]))
+        answer.created = piece["created"] if isinstance(piece.get("created"), int) else answer.created
+        answer.model = whole(piece["model"]) if isinstance(piece.get("model"), str) else answer.model
+        answer.usage = piece["usage"] if isinstance(piece.get("usage"), dict) else answer.usage
+        choices = piece.get("choices")
+        if not isinstance(choices, list):
+            if "choices" in piece:
+                self._flaw(f"`choices` is {_kind(choices)}, no list")
+            elif part == "delta" and not said:
+                self._flaw(f"a chunk has no `choices`: {whole(data[:60])!r}")
+            return
+        for number, choice in enumerate(choices):
+            if isinstance(choice, dict):
+                self._choice(choice, part, number)
+            else:
+                self._flaw(f"a choice is {_kind(choice)}, no object")
+
+    def _choice(self, choice: dict[str, Any], part: str, number: int) -> None:
+        answer = self.answer
+        index = number
+        if part == "delta":
+            if not isinstance(choice.get("index"), int):
+                self._flaw(_no_index(choice, "choice"))
+            else:
+                index = choice["index"]
+        if choice.get("error"):
+            self._error(error_message(json.dumps({"error": choice["error"]})), choice)
+        message = choice.get(part)
+        if not isinstance(message, dict):
+            self._flaw(f"`{part}` is {_kind(message)}, no object" if part in choice else f"a choice has no `{part}`")
+            message = {}
+        if index:
+            if not isinstance(self.wanted, int) or index >= self.wanted:
+                self._flaw(f"a choice has the index {index}, and {self.wanted or 1} was asked for")
+            text = message.get("content")
+            answer.others[index] = answer.others.get(index, "") + (text if isinstance(text, str) else "")
+            return
+        answer.choices += 1
+        ended = bool(answer.finish_reasons)
+        before = (answer.content or "", answer.reasoning, len(answer.tool_calls))
+        self._message(message, part)
+        if ended and before != (answer.content or "", answer.reasoning, len(answer.tool_calls)):
+            self._flaw(
+                f"{'a tool call' if message.get('tool_calls') else 'text'} comes after the chunk with finish_reason"
+            )
+        if choice.get("finish_reason"):
+            answer.finish_reasons.append(whole(str(choice["finish_reason"])))
+        if isinstance(told := choice.get("logprobs"), dict) and isinstance(told.get("content"), list):
+            answer.logprobs += told["content"]
+
+    def _message(self, message: dict[str, Any], part: str) -> None:
+        answer = self.answer
+        if isinstance(message.get("content"), str):
+            answer.content = (answer.content or "") + message["content"]
+        elif message.get("content") is not None:
+            self._flaw(f"content is {type(message['content']).__name__}, not text")
+        for name in ("reasoning_content", "reasoning"):
+            if isinstance(message.get(name), str):
+                answer.reasoning += message[name]
+                break
+        calls = message.get("tool_calls")
+        if isinstance(calls, list):
+            for call in calls:
+                self._call(call, streamed=part == "delta")
+        elif calls:
+            self._flaw(f"`tool_calls` is {_kind(calls)}, no list")
+
+    def _call(self, call: Any, streamed: bool) -> None:
+        """Join one piece of a tool call as the client does: names and arguments are appended, and so would an id be."""
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict):
+            self._flaw(f"a tool call is no object with a function: {whole(str(call)[:60])}")
+            return
+        arguments, told = function.get("arguments"), call.get("id")
+        if not isinstance(arguments, str | None):
+            self._flaw(f"arguments of a tool call are {type(arguments).__name__}, not text")
+            return
+        if not isinstance(told, str | None):
+            self._flaw(f"the id of a tool call is {type(told).__name__}, not text")
+        name, own = whole(str(function.get("name") or "")), whole(str(told or ""))
+        at = self._place(call, own) if streamed else len(self.answer.tool_calls)
+        if at == len(self.answer.tool_calls):
+            self.answer.tool_calls.append(ToolCall())
+        old = self.answer.tool_calls[at]
+        if own and old.id:
+            self._flaw(
+                f"the id of a tool call comes again in its later pieces, and clients join it to {old.id + own!r}"
+                if own == old.id
+                else f"two tool calls have one `index`, and clients merge them: {old.id!r} and {own!r}"
+            )
+        if name and name == old.name:
+            self._flaw(
+                f"the name of a tool call comes again in its later pieces, and clients join it to {name + name!r}"
+            )
+            name = ""
+        if "type" in call and call["type"] is None and at in self.typed:
+            self._flaw("`type` is null in a later piece of a tool call")
+        if isinstance(call.get("type"), str):
+            self.typed.add(at)
+        if arguments is not None:
+            self.argued.add(at)
+        self.answer.tool_calls[at] = ToolCall(old.name + name, old.arguments + (arguments or ""), old.id or own)
+
+    def _place(self, call: dict[str, Any], own: str) -> int:
+        """The place of a streamed piece by its `index`; without a right one, a new id begins a new call."""
+        calls, index = self.answer.tool_calls, call.get("index")
+        if isinstance(index, int) and 0 <= index <= len(calls):
+            return index
+        if isinstance(index, int):
+            self._flaw(f"a streamed tool call begins with the index {index}, where {len(calls)} is next")
+        else:
+            self._flaw(_no_index(call, "streamed tool call"))
+        return len(calls) if not calls or (own and own != calls[-1].id) else len(calls) - 1
 
 
-def _add_call(answer: Answer, call: Any, number: int) -> None:
-    """Join one piece of a tool call: the first name and id stay, arguments are appended."""
-    function = call.get("function") if isinstance(call, dict) else None
-    if not isinstance(function, dict):
-        answer.malformed = answer.malformed or f"a tool call is no object with a function: {str(call)[:60]}"
-        return
-    if not isinstance(function.get("arguments"), str | None):
-        answer.malformed = (
-            answer.malformed or f"arguments of a tool call are {type(function['arguments']).__name__}, not text"
-        )
-        return
-    index = call.get("index")
-    at = index if isinstance(index, int) and 0 <= index < 1000 else number
-    answer.tool_calls += [ToolCall()] * (at + 1 - len(answer.tool_calls))
-    old = answer.tool_calls[at]
-    answer.tool_calls[at] = replace(
-        old,
-        name=old.name or whole(str(function.get("name") or "")),
-        arguments=old.arguments + (function.get("arguments") or ""),
-        id=old.id or whole(str(call.get("id") or "")),
-    )
+def _said_error(piece: dict[str, Any], data: str) -> str | None:
+    """The server's own words, where the piece says an error in any of the known ways."""
+    if piece.get("error") or "error" in (piece.get("object"), piece.get("type")):
+        return error_message(data)
+    if "choices" not in piece and any(piece.get(name) and isinstance(piece[name], str | list) for name in MESSAGES):
+        return error_message(data)
+    return None
+
+
+def _no_object(data: str, part: str, event: str) -> str:
+    """In words, a chunk or a body that is no JSON object."""
+    if not data and part == "delta":
+        return f"an event without data{f' (event: {whole(event[:40])})' if event else ''}"
+    if not data.strip():
+        return "the body is empty"
+    if parse(data) is not None or data.strip() == "null":
+        return f"{'a chunk' if part == 'delta' else 'a reply'} that is no object: {whole(data[:60])}"
+    return f"not valid JSON: {whole(data[:120])!r}"
+
+
+def _carries(data: str) -> bool:
+    """Whether a chunk has anything that a client would miss."""
+    reading = _Reading()
+    reading.piece(data, "delta")
+    told = reading.answer
+    return bool(told.content or told.reasoning or told.tool_calls or told.finish_reasons or told.usage)
+
+
+def _no_index(owner: dict[str, Any], what: str) -> str:
+    told = owner.get("index")
+    if told is None:
+        return f"`index` of a {what} is null" if "index" in owner else f"a {what} has no `index`"
+    return f"`index` of a {what} is {_kind(told)}, no whole number"
+
+
+def _kind(value: Any) -> str:
+    """A JSON value's type, in JSON's words."""
+    names = {dict: "an object", list: "a list", str: "a text", bool: "a truth value", type(None): "null"}
+    return names.get(type(value), "a number")

@@ -12,6 +12,8 @@ from gatebook.engines import REFUSED_KEY
 Kind = Literal["ready", "probe", "ask", "canary", "stop", "skip", "against"]
 """`against` went to the second target. `stop` and `skip` say why something was not asked: everything from there on, or one request."""
 FaultKind = Literal["connect", "no_byte", "deadline", "broken", "status"]
+Packing = Literal["packed", "not packed", "broken", "more", "unknown"]
+"""`more`: bytes after the packed ones, which clients do not read. `unknown`: no text, and packed in a way that the client cannot undo."""
 
 BUSY = frozenset({429, 502, 503, 504})
 OVER_BUDGET = "limits.tokens"
@@ -85,9 +87,16 @@ class Exchange(Recorded):
     headers: dict[str, str] = Field(default_factory=dict)
     events: list[tuple[float, str]] | None = None
     """A streamed reply: arrival in ms and the data of every server-sent event."""
+    lines: list[tuple[int, str]] | None = None
+    """Lines of a stream that carry no data, each text once, after the number of events before it: comments, event, id and
+    retry fields, what is no field of the SSE standard, and data that no blank line ended. Clients read none of them."""
     text: str | None = None
     """A reply that was not streamed, or not a stream."""
     invalid_utf8: bool = False
+    packing: Packing | None = None
+    """What the body was found to be where a header told a content coding; events and text are unpacked where it can be done."""
+    after_done: Literal["open", "broken"] | None = None
+    """What the connection did after [DONE] where it was not closed: it stayed open, or broke off. The answer is complete."""
     fault: FaultKind | None = None
     """Why there is no complete reply. A status other than 200 is `status`."""
     detail: str = ""

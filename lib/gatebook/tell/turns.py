@@ -92,7 +92,7 @@ def _reply(exchange: Exchange, answer: Answer, most: int) -> list[Turn]:
         turns.append(_turn("answer", "answer", "(no content)", most))
     said = [exchange.detail] if exchange.detail else []
     said += [answer.error] if answer.error and answer.error not in exchange.detail else []
-    said += [f"not the JSON it should be: {answer.malformed}"] if answer.malformed else []
+    said += [answer.malformed] if answer.malformed else answer.flaws
     return turns + ([_turn("trouble", "what went wrong", "\n".join(said), most)] if said else [])
 
 

@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 from gatebook.judge.checks.text import broken_characters, leaked_markup
 from gatebook.judge.evidence import Reply
-from gatebook.record.answer import Answer
+from gatebook.record.answer import Answer, whole
 from gatebook.record.exchange import Exchange
 
 FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter")
@@ -17,30 +18,68 @@ STALE_S = 300
 """`created` may lag behind our clock by this much before it is taken for an old answer."""
 SAMPLED_ENOUGH = 4
 """Answers of one case from which a single broken character is told from an engine that breaks them."""
+UNTOLD_TOKEN = re.compile(r"token_id:\d+$|bytes:\\x|<0x[0-9A-F]{2}>$")
+"""Stand-ins for a token without a text of its own: vLLM's ids, OpenAI's and SentencePiece's bytes."""
 LATEST = 2**40
 """Seconds; a creation time beyond it is no time."""
 
 
-def violations(reply: Reply, model: str, seen_ids: dict[str, str], context_tokens: int | None = None) -> Iterator[str]:
-    """Every broken clause of one 200 reply, most telling first. `seen_ids`: response id -> the request it first answered."""
+def violations(
+    reply: Reply,
+    model: str,
+    seen_ids: dict[str, str],
+    context_tokens: int | None = None,
+    *,
+    ends_with_done: bool = True,
+    counts_streams: bool = True,
+) -> Iterator[str]:
+    """Every broken clause of one 200 reply, most telling first. `seen_ids`: response id -> the request it first answered.
+
+    A server that offers no [DONE] or no usage in streams, by its profile, owes none.
+    """
     exchange, answer = reply.exchange, reply.answer
+    streamed = exchange.events is not None
     if answer.error:
-        yield f"the reply carries an error: {answer.error}"
+        yield f"the {'stream' if streamed else 'reply'} carries an error: {answer.error}"
+        return
+    if said := _packing(exchange):
+        yield said
+        return
+    if streamed and not (exchange.body or {}).get("stream"):
+        yield f"a stream ({exchange.headers.get('content-type', 'no content type')}) where a plain reply was asked"
         return
     if answer.malformed is not None:
-        yield f"not valid JSON: {answer.malformed!r}"
+        yield answer.malformed
         return
+    yield from answer.flaws
     if not answer.choices:
-        yield "the reply has no choices"
+        if not answer.flaws:
+            yield "the reply has no choices"
         return
-    yield from _envelope(exchange, answer)
+    if answer.flaws and not (answer.text or answer.tool_calls):
+        return
+    yield from _envelope(exchange, answer, ends_with_done)
     yield from _content(answer)
     yield from _finish(exchange, answer, context_tokens)
-    yield from _usage(exchange, answer)
+    if answer.usage is not None or not streamed or counts_streams:
+        yield from _usage(exchange, answer)
+    if said := _misspelt(exchange, answer):
+        yield said
     yield from _fresh(exchange, answer, seen_ids)
     asked = (exchange.body or {}).get("model", model)
     if asked == model and answer.model is not None and not _same_model(answer.model, model):
         yield f"answered by model {answer.model!r}, asked for {model!r}"
+
+
+def notes(reply: Reply) -> Iterator[str]:
+    """What is unusual on the wire and breaks nothing: every client reads it."""
+    exchange = reply.exchange
+    if exchange.packing == "packed":
+        yield f"packed with {exchange.headers.get('content-encoding')} although identity was asked"
+    if exchange.after_done == "open":
+        yield "the answer is complete, the connection was not closed"
+    if exchange.after_done == "broken":
+        yield "the answer is complete, the connection broke off after it"
 
 
 def drawn_by_chance(replies: list[Reply]) -> tuple[Reply, str] | None:
@@ -63,11 +102,27 @@ def _same_model(told: str, asked: str) -> bool:
     return told == asked or re.fullmatch(re.escape(asked) + r"-\d{4}[\d-]*", told) is not None
 
 
-def _envelope(exchange: Exchange, answer: Answer) -> Iterator[str]:
+def _packing(exchange: Exchange) -> str | None:
+    """Where header and body disagree about the content coding, or no client without a library more can undo it."""
+    told = exchange.headers.get("content-encoding")
+    said = {
+        "not packed": "but the body is not packed",
+        "broken": "but the body cannot be unpacked",
+        "more": "and the body has more bytes after the packed ones, which clients do not read",
+        "unknown": "though identity was asked, and clients need a library more to read it",
+    }
+    if exchange.packing in said:
+        return f"the header says Content-Encoding: {told}, {said[exchange.packing]}"
+    if exchange.invalid_utf8 and (exchange.text or "").startswith("\x1f\ufffd"):
+        return "the body is packed with gzip" + (" once more" if exchange.packing else ", and no header says so")
+    return None
+
+
+def _envelope(exchange: Exchange, answer: Answer, ends_with_done: bool) -> Iterator[str]:
     streamed = bool((exchange.body or {}).get("stream"))
     if streamed and exchange.events is None:
         yield f"asked for a stream, got {exchange.headers.get('content-type', 'no content type')!r}"
-    if exchange.events is not None and not answer.done:
+    if exchange.events is not None and not answer.done and ends_with_done:
         yield "the stream ended without [DONE]"
     if exchange.invalid_utf8:
         yield "the reply is not valid UTF-8"
@@ -130,12 +185,56 @@ def _usage(exchange: Exchange, answer: Answer) -> Iterator[str]:
         yield f"usage counts no tokens: prompt {prompt}, completion {completion}"
     if total != prompt + completion:
         yield f"usage does not add up: {prompt} + {completion} is not {total}"
-    limit = max_tokens(exchange)
-    if limit is not None and completion > limit:
+    limit, choices = max_tokens(exchange), 1 + len(answer.others)
+    if limit is not None and completion > limit * choices:
         yield f"{completion} completion tokens although max_tokens is {limit}"
-    size = len((answer.text + answer.reasoning).encode())
-    if size and not answer.tool_calls and completion > size + 16:
+    size = len("".join([answer.text, answer.reasoning, *answer.others.values()]).encode())
+    visible = completion - _thoughts(answer)
+    if size and not answer.tool_calls and visible > size + 16 * choices:
         yield f"usage says {completion} completion tokens for {size} bytes of text"
+
+
+def _thoughts(answer: Answer) -> int:
+    """Tokens that were thought and not said, as usage tells them (`reasoning_tokens`)."""
+    usage = answer.usage or {}
+    details = usage.get("completion_tokens_details")
+    told = [usage.get("reasoning_tokens"), details.get("reasoning_tokens") if isinstance(details, dict) else None]
+    return max([n for n in told if isinstance(n, int) and n > 0], default=0)
+
+
+def _misspelt(exchange: Exchange, answer: Answer) -> str | None:
+    """Tokens of logprobs that do not spell the answer: vocabulary spellings such as `Ġthe`, or another text's (vllm#19177).
+
+    Judged only where every token has a text or bytes of its own: a part of a character has none on vLLM. What a parser or a
+    stop string took off the answer's ends is among its tokens.
+    """
+    if (
+        not answer.logprobs
+        or answer.reasoning
+        or answer.tool_calls
+        or answer.others
+        or (exchange.body or {}).get("tools")
+    ):
+        return None
+    spelled = _spelled(answer.logprobs)
+    text = answer.text.rstrip("\ufffd").strip()
+    if spelled is None or text in spelled:
+        return None
+    return f"logprob tokens do not spell the answer: {spelled[:40]!r} for {text[:40]!r}"
+
+
+def _spelled(entries: list[Any]) -> str | None:
+    """The text that the tokens make together; None where one of them tells neither text nor bytes."""
+    parts: list[bytes] = []
+    for entry in entries:
+        token, raw = (entry.get("token"), entry.get("bytes")) if isinstance(entry, dict) else (None, None)
+        if isinstance(token, str) and token and "\ufffd" not in token and not UNTOLD_TOKEN.match(token):
+            parts.append(whole(token).encode())
+        elif isinstance(raw, list) and raw and all(isinstance(b, int) and 0 <= b < 256 for b in raw):
+            parts.append(bytes(raw))
+        else:
+            return None
+    return b"".join(parts).decode("utf-8", "replace")
 
 
 def _fresh(exchange: Exchange, answer: Answer, seen_ids: dict[str, str]) -> Iterator[str]:
