@@ -75,7 +75,8 @@ class _Judge:
             yield from found
             outcome = worst([f.outcome for f in found if f.group == case.group])
             replies = [self._reply(case, a) for a in case.requests() if f"{case.id}/{a.name}" in self._by_key]
-            seen.setdefault(case.group, []).append(Seen(case, outcome, replies))
+            canary = self._by_key.get(f"{case.id}/canary")
+            seen.setdefault(case.group, []).append(Seen(case, outcome, replies, canary))
         for case in (c for c in self._cases if c.over is not None):
             others = seen.get(case.over or "", [])
             yield from self._expected(

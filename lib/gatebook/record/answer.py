@@ -35,6 +35,8 @@ class Answer:
     model: str | None = None
     choices: int = 0
     """Chunks (or replies) that carried a choice."""
+    choice_indexes: set[int] = field(default_factory=set)
+    """Of every choice that was sent; all else here is that of index 0."""
     done: bool = False
     """[DONE] was seen; true for a reply that is not streamed."""
     error: str | None = None
@@ -134,7 +136,11 @@ def _add(answer: Answer, data: str, part: str) -> None:
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         return
     answer.choices += 1
-    choice = choices[0]
+    numbered = {_index(choice, at): choice for at, choice in enumerate(choices) if isinstance(choice, dict)}
+    answer.choice_indexes |= numbered.keys()
+    choice = numbered.get(0)
+    if choice is None:  # a chunk of another choice
+        return
     if choice.get("finish_reason"):
         answer.finish_reasons.append(whole(str(choice["finish_reason"])))
     message = choice.get(part)
@@ -151,6 +157,12 @@ def _add(answer: Answer, data: str, part: str) -> None:
     calls = message.get("tool_calls")
     for number, call in enumerate(calls if isinstance(calls, list) else []):
         _add_call(answer, call, number)
+
+
+def _index(choice: dict[str, Any], at: int) -> int:
+    """The choice's own index; where it has none, its place."""
+    index = choice.get("index")
+    return index if isinstance(index, int) and not isinstance(index, bool) else at
 
 
 def _add_call(answer: Answer, call: Any, number: int) -> None:

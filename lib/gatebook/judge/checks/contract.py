@@ -124,11 +124,11 @@ def _usage(exchange: Exchange, answer: Answer) -> Iterator[str]:
         yield f"usage counts no tokens: prompt {prompt}, completion {completion}"
     if total != prompt + completion:
         yield f"usage does not add up: {prompt} + {completion} is not {total}"
-    limit = max_tokens(exchange)
-    if limit is not None and completion > limit:
+    limit, several = max_tokens(exchange), len(answer.choice_indexes)  # usage counts all choices, or one (llama.cpp)
+    if limit is not None and completion > limit * max(several, 1):
         yield f"{completion} completion tokens although max_tokens is {limit}"
     size = len((answer.text + answer.reasoning).encode())
-    if size and not answer.tool_calls and completion > size + 16:
+    if size and several == 1 and not answer.tool_calls and completion > size + 16:
         yield f"usage says {completion} completion tokens for {size} bytes of text"
 
 
