@@ -58,6 +58,8 @@ class Seen:
     case: Case
     outcome: Outcome
     replies: list[Reply]
+    canary: Exchange | None = None
+    """The plain request after it."""
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,8 @@ class _Judge:
             yield from found
             outcome = worst([f.outcome for f in found if f.group == case.group])
             replies = [self._reply(case, a) for a in case.requests() if f"{case.id}/{a.name}" in self._by_key]
-            seen.setdefault(case.group, []).append(Seen(case, outcome, replies))
+            canary = self._by_key.get(f"{case.id}/canary")
+            seen.setdefault(case.group, []).append(Seen(case, outcome, replies, canary))
         for case in (c for c in self._cases if c.over is not None):
             others = seen.get(case.over or "", [])
             yield from self._expected(
@@ -255,10 +256,11 @@ class _Judge:
         )
 
     def _violations(self, reply: Reply) -> Iterator[str]:
-        offers = self._profile
+        profile, target = self._profile, self._profile.target
         return violations(
-            reply, offers.target.model, self._seen_ids, self._identity.context_tokens,
-            ends_with_done=offers.not_offered("stream_done") is None, counts_streams=offers.not_offered("stream_usage") is None,
+            reply, target.model, self._seen_ids, self._identity.context_tokens,
+            ends_with_done=profile.not_offered("stream_done") is None, counts_streams=profile.not_offered("stream_usage") is None,
+            is_alias=lambda asked, told: told in target.aliases or self._identity.is_alias(asked, told),
         )  # fmt: skip
 
     def _canary(self, canary: Exchange) -> Iterator[str]:

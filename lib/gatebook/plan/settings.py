@@ -109,6 +109,8 @@ class Limits(Strict):
     """Time to first token of a short greeting."""
     total_ms: float = Field(default=800, gt=0)
     """Whole answer to a short greeting."""
+    schema_ms: float = Field(default=2000, gt=0)
+    """What a JSON schema may add to the time of an answer."""
 
 
 class Group(Strict):

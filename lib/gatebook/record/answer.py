@@ -56,6 +56,11 @@ class Answer:
     """What the official client cannot read, loses, or reads as something else, in words."""
 
     @property
+    def choice_indexes(self) -> set[int]:
+        """Of every choice that was sent; all else here is that of index 0."""
+        return {*([0] if self.choices else []), *self.others}
+
+    @property
     def text(self) -> str:
         return self.content or ""
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from gatebook.engines.engine import same_model
 from gatebook.judge.checks.text import broken_characters, leaked_markup
 from gatebook.judge.evidence import Reply
 from gatebook.record.answer import Answer, whole
@@ -32,10 +33,12 @@ def violations(
     *,
     ends_with_done: bool = True,
     counts_streams: bool = True,
+    is_alias: Callable[[str, str], bool] = lambda asked, told: same_model(asked, told, []),
 ) -> Iterator[str]:
     """Every broken clause of one 200 reply, most telling first. `seen_ids`: response id -> the request it first answered.
 
-    A server that offers no [DONE] or no usage in streams, by its profile, owes none.
+    A server that offers no [DONE] or no usage in streams, by its profile, owes none. `is_alias(asked, told)`: whether a
+    reply under the name `told` is the asked model's.
     """
     exchange, answer = reply.exchange, reply.answer
     streamed = exchange.events is not None
@@ -67,7 +70,7 @@ def violations(
         yield said
     yield from _fresh(exchange, answer, seen_ids)
     asked = (exchange.body or {}).get("model", model)
-    if asked == model and answer.model is not None and not _same_model(answer.model, model):
+    if asked == model and answer.model is not None and not is_alias(model, answer.model):
         yield f"answered by model {answer.model!r}, asked for {model!r}"
 
 
@@ -95,11 +98,6 @@ def drawn_by_chance(replies: list[Reply]) -> tuple[Reply, str] | None:
 
 def _broken(answer: Answer) -> str | None:
     return broken_characters(answer.text, answer.finish_reason == "length")
-
-
-def _same_model(told: str, asked: str) -> bool:
-    """The name itself, or the name with a date, as hosted services tell it."""
-    return told == asked or re.fullmatch(re.escape(asked) + r"-\d{4}[\d-]*", told) is not None
 
 
 def _packing(exchange: Exchange) -> str | None:

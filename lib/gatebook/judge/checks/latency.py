@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Literal
 
 from gatebook.judge.checks.registry import check
-from gatebook.judge.evidence import Evidence
+from gatebook.judge.evidence import Evidence, Reply
 from gatebook.judge.finding import Result, Stage, worst
 from gatebook.judge.latency import Ruling, deciding
 from gatebook.plan.cases import Case
 from gatebook.plan.latency import Metric
+from gatebook.record.answer import read_answer
+from gatebook.record.exchange import Exchange
 
+LEAST_PAIRS = 4
+MOST = 0.75
+"""Of the pairs: a single slow answer, or a busy second, is no constraint that is slow."""
 NAMES: dict[Metric, str] = {"ttft": "first token", "itl": "time between tokens", "total": "last token"}
 
 
@@ -48,6 +54,38 @@ def latency_cold(evidence: Evidence, _: str) -> Result:
     worst_ms, limit = max(ms for ms in took if ms is not None), timed.settings.caps_of(evidence.case.group).cold_ms
     said = f"the slowest of the first {len(took)} requests took {worst_ms:.0f} ms, limit {limit:g} ms"
     return Result("pass" if worst_ms <= limit else "fail", said, round(worst_ms, 1), limit, "ms")
+
+
+@check("schema_ms", Literal["limit"], lambda case, _: _looks_over(case), judges_text=False, stage=Stage.SPEED)
+def schema_ms(evidence: Evidence, _: str) -> Result:
+    """What a JSON schema adds to the time of an answer, by the plain request right after each: within limits.schema_ms for most.
+
+    The plain answer's time per token is allowed for every token of the constrained one, and on a server that is slow by itself a
+    schema may add as much again as the plain answer takes: a judgement of one run, by pairs that shared the same load.
+    """
+    pairs = [pair for seen in evidence.over for reply in seen.replies if (pair := _added(reply, seen.canary))]
+    limit = evidence.profile.limits.schema_ms
+    if len(pairs) < LEAST_PAIRS:
+        return Result("not_measured", f"{len(pairs)} pairs of answers, {LEAST_PAIRS} are needed", None, limit, "ms")
+    allowed = max(limit, median(plain for plain, _ in pairs))
+    adds, beyond = median(added for _, added in pairs), sum(added > allowed for _, added in pairs)
+    said = f"a schema adds {adds:.0f} ms (median of {len(pairs)} pairs), limit {allowed:.0f} ms; {beyond} pairs lie past it"
+    return Result("fail" if beyond >= MOST * len(pairs) else "pass", said, round(adds, 1), round(allowed, 1), "ms")
+
+
+def _looks_over(case: Case) -> str | None:
+    return None if case.over else "the case asks; name with key 'over' the group whose constrained answers are timed"
+
+
+def _added(reply: Reply, canary: Exchange | None) -> tuple[float, float] | None:
+    """(ms of the plain answer, what the constrained one took beyond it); None where one of them has no end or no tokens."""
+    if canary is None or canary.fault or reply.exchange.fault or reply.refused:
+        return None
+    took, plain = (e.timing.end_ms if e.timing else None for e in (reply.exchange, canary))
+    tokens, few = (a.tokens("completion_tokens") for a in (reply.answer, read_answer(canary)))
+    if took is None or plain is None or not tokens or not few:
+        return None
+    return plain, took - plain * max(1.0, tokens / few)
 
 
 def _judged(evidence: Evidence, metric: Metric) -> Result:

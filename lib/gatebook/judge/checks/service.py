@@ -7,10 +7,13 @@ from typing import Literal
 from gatebook.judge.checks.registry import Params, Words, check, needs_asks
 from gatebook.judge.evidence import Evidence, Reply
 from gatebook.judge.finding import Result, Stage
+from gatebook.plan.cases import Case
 from gatebook.record.exchange import Timing
 
 LAG_LIMIT_MS = 5.0
 CPU_LIMIT_SHARE = 0.5
+SAME_TOKENS = 4
+"""What joining parts, or a template's blanks around them, may cost beside the same text in one piece."""
 
 
 class Stop(Params):
@@ -89,23 +92,44 @@ def wrong_model(evidence: Evidence, _: bool) -> Result:
     )
 
 
-@check("prompt_tokens", Literal[True], judges_text=False, stage=Stage.TEMPLATE)
-def prompt_tokens(evidence: Evidence, _: bool) -> Result:
+@check("prompt_tokens", Literal[True, "of_tools"], judges_text=False, stage=Stage.TEMPLATE)
+def prompt_tokens(evidence: Evidence, about: Literal[True, "of_tools"]) -> Result:
     """usage.prompt_tokens of fixed messages: an exact fingerprint of chat template and tokenizer.
 
-    Every ask named `with-<x>` must cost more tokens than the ask `<x>`, else part of its messages is dropped.
+    An ask `with-<x>` must cost more tokens than the ask `<x>`, else part of its messages is dropped; `like-<x>` says the same
+    in another form and must cost as many. `of_tools`: where the engine says that its template knows no tools, nothing is shown.
     """
     counts = {reply.ask.name: reply.answer.tokens("prompt_tokens") for reply in evidence.replies}
     shown = ", ".join(f"{name} {count}" for name, count in counts.items())
     for name, count in counts.items():
-        base = counts.get(name.removeprefix("with-"))
-        if name.startswith("with-") and count is not None and base is not None and count <= base:
-            return Result(
-                "fail", f"{name!r} costs {count} tokens, no more than the {base} without: a message is dropped", shown
-            )
+        more, alike = (counts.get(name.removeprefix(head)) for head in ("with-", "like-"))
+        if name.startswith("with-") and count is not None and more is not None and count <= more:
+            said = f"{name!r} costs {count} tokens, no more than the {more} without: a message is dropped"
+            if about == "of_tools" and evidence.identity.tools is False:
+                return Result("not_measured", f"{said}; its chat template knows no tools", shown)
+            return Result("fail", said, shown)
+        if name.startswith("like-") and count is not None and alike is not None and abs(count - alike) > SAME_TOKENS:
+            what = "a part of it is dropped" if count < alike else "something else reaches the model"
+            return Result("fail", f"{name!r} costs {count} tokens where {alike} say the same: {what}", shown)
     if None in counts.values():
         return Result("fail", f"usage.prompt_tokens is missing: {shown}", shown)
     return Result("pass", f"prompt tokens: {shown}", shown)
+
+
+@check("every_choice", Literal[True], lambda case, _: _asks_for_several(case), judges_text=False, stage=Stage.ENVELOPE)
+def every_choice(evidence: Evidence, _: bool) -> Result:
+    """As many answers as `n` asks for, with the indexes 0 to n - 1; llama.cpp counts the tokens of one of them only."""
+    for reply in evidence.replies:
+        wanted, found = set(range(reply.ask.options["n"])), reply.answer.choice_indexes
+        if found != wanted:
+            said = f"{reply.ask.name}: {len(wanted)} choices asked, the reply has the indexes {sorted(found)}"
+            return Result("fail", said, str(sorted(found)), str(sorted(wanted)))
+    return Result("pass", f"every choice is there: {', '.join(r.ask.name for r in evidence.replies)}")
+
+
+def _asks_for_several(case: Case) -> str | None:
+    several = all(isinstance(n := ask.options.get("n"), int) and n > 1 for ask in case.requests())
+    return None if several else "the request asks for one choice; set options.n to 2 or more"
 
 
 @check("ttft_ms", Literal["limit"], judges_text=False, stage=Stage.SPEED)

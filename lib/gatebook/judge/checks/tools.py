@@ -11,7 +11,7 @@ from gatebook.judge.checks.structure import invalid
 from gatebook.judge.evidence import Evidence, Reply
 from gatebook.judge.finding import Result, Stage
 from gatebook.plan.cases import Ask, Case
-from gatebook.record.answer import parse
+from gatebook.record.answer import ToolCall, parse
 
 WITHOUT = "without"
 """The ask with the same messages and no tools: where it costs as many prompt tokens, the model never saw the tools."""
@@ -59,6 +59,52 @@ def no_tool_call(evidence: Evidence, _: bool) -> Result:
     return _unseen(evidence) or _each(evidence, wrong, "answers in words")
 
 
+@check(
+    "tools_called",
+    list[Called],
+    lambda case, params: _names_all(case, params),
+    judges_text=False,
+    stage=Stage.BEHAVIOUR,
+)
+def tools_called(evidence: Evidence, params: list[Called]) -> Result:
+    """All these calls are made in one reply and no other, each with an id of its own; arguments are judged as for `tool_called`."""
+    wanted = " and ".join(called.name for called in params)
+    for reply in evidence.replies:
+        calls = reply.answer.tool_calls
+        if not calls and evidence.identity.tools is False:
+            return Result("not_measured", "no tool call; its chat template does not know them", None, wanted)
+        if said := _calls_wrong(reply, calls, params):
+            return Result("fail", f"{reply.ask.name}: {said}", said[:60], wanted)
+    return Result("pass", f"calls {wanted}", wanted, wanted)
+
+
+def _names_all(case: Case, params: list[Called]) -> str | None:
+    if len(params) < 2:
+        return "name two calls or more; for one there is `tool_called`"
+    missing = [c.name for ask in case.requests() for c in params if _schema(ask, c.name) is None]
+    return f"a request offers no tool {missing[0]!r}" if missing else None
+
+
+def _calls_wrong(reply: Reply, calls: list[ToolCall], params: list[Called]) -> str:
+    """What is wrong with the calls of a reply, in whatever order they come; empty when nothing is."""
+    if not calls:
+        return f"no tool call, but text: {reply.answer.text[:60]!r}"
+    if len(calls) != len(params):
+        made = "; ".join(f"{call.name} {call.arguments[:60]}" for call in calls)
+        return f"{len(calls)} calls where {len(params)} are asked for: {made}"
+    if reply.answer.finish_reason != "tool_calls":
+        return f"finish_reason is {reply.answer.finish_reason!r} where tools are called"
+    if not all(call.id for call in calls) or len({call.id for call in calls}) < len(calls):
+        return f"ids of the calls are {[call.id for call in calls]}: results cannot be told apart"
+    open_calls = list(calls)
+    for wanted in params:
+        said = [_arguments_wrong(call, wanted, reply.ask) for call in open_calls]
+        if "" not in said:
+            return said[0]
+        open_calls.pop(said.index(""))
+    return ""
+
+
 def _each(evidence: Evidence, wrong: Any, right: str) -> Result:
     offered = [reply for reply in evidence.replies if reply.ask.name != WITHOUT]
     said = [(reply, wrong(reply)) for reply in offered]
@@ -75,7 +121,9 @@ def _unseen(evidence: Evidence) -> Result | None:
     without = evidence.reply(WITHOUT).answer.tokens("prompt_tokens")
     offered = next(reply for reply in evidence.replies if reply.ask.name != WITHOUT)
     with_tools = offered.answer.tokens("prompt_tokens")
-    if without is None or with_tools is None or with_tools > without or offered.answer.tool_calls:
+    if without is None or with_tools is None or with_tools > without:
+        return None
+    if offered.answer.tool_calls and not _forced(offered):  # a grammar can force a call of tools that were never read
         return None
     said = f"{with_tools} prompt tokens with tools and {without} without: the tools never reach the model"
     if evidence.identity.tools:
@@ -91,18 +139,29 @@ def _call_wrong(reply: Reply, params: Called) -> str:
     if len(calls) > 1 or calls[0].name != params.name:
         return f"calls {', '.join(call.name or 'nameless' for call in calls)}, expected {params.name} once"
     reason = reply.answer.finish_reason
-    forced = isinstance(reply.ask.options.get("tool_choice"), dict)  # OpenAI ends a forced call with stop
-    if reason != "tool_calls" and not (forced and reason == "stop"):
+    if reason != "tool_calls" and not (_forced(reply) and reason == "stop"):  # OpenAI ends a forced call with stop
         return f"finish_reason is {reason!r} where a tool is called"
-    if said := invalid(calls[0].arguments, _schema(reply.ask, params.name)):
-        return f"arguments of {params.name}: {said}"
-    given = parse(calls[0].arguments)
+    return _arguments_wrong(calls[0], params, reply.ask)
+
+
+def _forced(reply: Reply) -> bool:
+    """Whether the request names the tool."""
+    return isinstance(reply.ask.options.get("tool_choice"), dict)
+
+
+def _arguments_wrong(call: ToolCall, wanted: Called, ask: Ask) -> str:
+    """What is wrong with one call: its name, or arguments that clients cannot unpack, are invalid or mean something else."""
+    if call.name != wanted.name:
+        return f"calls {call.name or 'nameless'}, expected {wanted.name}"
+    if said := invalid(call.arguments, {"type": "object"}) or invalid(call.arguments, _schema(ask, wanted.name)):
+        return f"arguments of {wanted.name}: {said}"
+    given: dict[str, Any] = parse(call.arguments)
     wrong = [
         f"{key} is {given.get(key)!r}, expected {value!r}"
-        for key, value in params.arguments.items()
+        for key, value in wanted.arguments.items()
         if not any(_same(given.get(key), v) for v in (value if isinstance(value, list) else [value]))
     ]
-    return f"arguments of {params.name}: {'; '.join(wrong)}" if wrong else ""
+    return f"arguments of {wanted.name}: {'; '.join(wrong)}" if wrong else ""
 
 
 def _same(given: Any, wanted: Any) -> bool:
