@@ -276,6 +276,8 @@ class _Collector:
         body = _chat_body(ask, messages)
         if any(FIRST_TOKENS in item for item in case.expect):
             body |= self._dialect.logprob_options
+        if self._profile.not_offered("logprobs"):  # the texts alone are compared then
+            body = {k: v for k, v in body.items() if k not in ("logprobs", "top_logprobs")}
         if case.load is not None:
             body = filled(body, load.word(self._run.manifest.run, key), load.PLACE)
         return Prepared(case, ask, key, self._body(key, body))
