@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import signal
 import socket
 import subprocess
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ import yaml
 
 from tests.conftest import Project
 from tests.faults.proxy import Fault, FaultProxy
+from tests.faults.scripted import ScriptedServer
 
 
 def test_a_healthy_server_is_green(project: Project, server: str) -> None:
@@ -90,6 +93,42 @@ def test_a_server_that_is_down_is_an_error(project: Project) -> None:
         done = project.run(f"http://127.0.0.1:{closed.getsockname()[1]}/v1")
     assert done.code == 75, done
     assert "cannot connect" in done.reasons
+
+
+def test_a_server_that_dies_in_mid_run_is_red_within_seconds_and_what_was_in_flight_is_named(project: Project) -> None:
+    """As vLLM does it: what is in flight gets HTTP 500, and soon nobody listens. Nothing waits for ready_deadline_s."""
+    project.edit_profile(
+        target={"server": "external", "context_tokens": None},
+        limits={"in_flight": 2, "request_deadline_s": 60, "ready_deadline_s": 300, "transport_retries": 2},
+    )
+    with ScriptedServer("smollm2-135m-instruct", answer_s=0.3, dies_at=5) as server:
+        done = project.run(f"{server.url}/v1")
+    assert done.code == 1, done
+    named = re.search(r"the server is gone: .*?; in flight: ([\w-]+), ([\w-]+)", done.verdict["reason"])
+    fails = {f["case"] for f in done.verdict["findings"] if f["outcome"] == "fail" and "; in flight: " in f["reason"]}
+    assert named and {named[1], named[2]} <= fails, done.verdict["reasons"]
+    records = sorted(done.run.glob("*.exchanges.jsonl"))
+    said = [[json.loads(line)["exchange"] for line in path.read_text().splitlines()] for path in records]
+    readies = [[len(e["attempts"]) for e in record if e["kind"] == "ready"] for record in said]
+    assert len(readies) == 2 and readies == [[1]] * len(readies), readies
+    sent, stopped = (
+        datetime.fromisoformat(e["at"]) for e in (said[0][0], next(e for e in said[0] if e["kind"] == "stop"))
+    )
+    assert stopped - sent < timedelta(seconds=60), "no deadline was waited for"
+
+
+def test_our_own_deadline_is_nobodys_fault(project: Project, server: str) -> None:
+    """The run's time is up long before the last case: nothing of it fails, and it is not green, whatever is excused."""
+    project.edit_profile(
+        limits={"run_deadline_s": 16, "request_deadline_s": 12, "ready_deadline_s": 12},
+        excused={"structured.*": "takes too long", "health.*": "takes too long"},
+    )
+    with FaultProxy(server.removesuffix("/v1"), [Fault("slow", arg=1.5)]) as proxy:
+        done = project.run(proxy.base_url)
+    assert done.code == 3, done
+    assert "limits.run_deadline_s of 16 s has less left than one request may take" in done.verdict["reason"]
+    assert {f["outcome"] for f in done.verdict["findings"]} <= {"pass", "not_measured"}
+    assert done.verdict["excused"] == []
 
 
 def test_watching_everything_does_not_make_a_dead_server_green(project: Project, server: str) -> None:

@@ -11,7 +11,7 @@ from gatebook.judge.finding import Finding, worst
 from gatebook.judge.findings import judge_notebook
 from gatebook.judge.judging import judge
 from gatebook.plan.cases import Case
-from gatebook.record.exchange import Exchange
+from gatebook.record.exchange import GONE, Exchange
 from gatebook.record.run import Run
 
 from tests.unit.replies import (
@@ -118,6 +118,10 @@ BLAME: dict[str, tuple[list[Exchange], Exchange, str, str]] = {
     "503 for ever": ([ready("status", status=503, text="{}")], broken("a", "status", status=503), "error", "has not given one good answer"),
     "valid request refused": ([ready()], broken("a", "status", status=400), "fail", "the deployment's fault"),
     "an empty answer is no good one": ([ready(text='{"choices": [{"message": {"content": ""}}]}')], broken("a", "deadline"), "error", "has not given one good answer"),
+    "cut short after a good answer": ([ready()], broken("a", "deadline", took_s=45), "not_measured", "a request may take 60 s: our own deadline cut it short"),
+    "407": ([ready("status", status=407, text="{}")], broken("a", "status", status=407), "error", "the key was refused"),
+    "LiteLLM, wrong key": ([ready("status", status=400, text="{}")], broken("a", "status", status=400, detail="HTTP 400: Authentication Error, No connected db."), "error", "the key was refused"),
+    "LiteLLM, no key": ([ready("status", status=500, text="{}")], broken("a", "status", status=500, detail="HTTP 500: Authentication Error, No api key passed in."), "error", "the key was refused"),
     "401": ([ready("status", status=401, text="{}")], broken("a", "status", status=401), "error", "the key was refused (status happened); check the variable OPENAI_API_KEY"),
     "403": ([ready("status", status=403, text="{}")], broken("a", "status", status=403), "error", "the key was refused"),
     "401 in mid-run": ([ready()], broken("a", "status", status=401), "fail", "the key was refused"),
@@ -154,6 +158,89 @@ def test_a_good_answer_later_does_not_count_backwards(tmp_path: Path) -> None:
 def test_the_requests_that_broke_together_are_named(tmp_path: Path) -> None:
     found = said(tmp_path, [case("a"), case("b"), case("c")], ready(), broken("a"), broken("b"), answered("c"))
     assert "(in flight with it: b)" in found["a.answered"].reason
+
+
+def stopped(why: str, number: int = 0) -> Exchange:
+    return Exchange(kind="stop", key=f"stop/{number}", at="2026-03-01T12:00:09.000+00:00", detail=why)
+
+
+def test_what_was_in_flight_when_the_server_went_is_named_and_nothing_else(tmp_path: Path) -> None:
+    """a, b and c were open when it broke; d broke half a minute before; e was sent when nobody listened any more."""
+    alive = answered("d/still-there", kind="canary", case=None, ask="still-there")
+    refused = broken("a/still-there", "connect", after_s=30.5, kind="canary", case=None, ask="still-there")
+    crash = [
+        broken("a", "status", status=500, after_s=29, took_s=1),
+        broken("b", "no_byte", after_s=28, took_s=2.3),
+        broken("c", "broken", status=200, after_s=25, took_s=5.9),
+        broken("e", "connect", after_s=30.4, took_s=0.01),
+    ]
+    gone = stopped(f"{GONE} since a/ask: cannot connect")
+    cases = [case(name) for name in "abcdef"]
+    found = said(tmp_path, cases, ready(), broken("d", "status", status=500), alive, *crash, refused, gone)
+    for name in "abc":
+        assert found[f"{name}.answered"].reason.startswith("the server is gone: ")
+        assert "; in flight: a, b, c; the server had answered before" in found[f"{name}.answered"].reason
+    assert "gone" not in found["d.answered"].reason and found["e.answered"].outcome == "fail"
+    assert (found["f.recorded"].outcome, found["f.recorded"].reason) == (
+        "not_measured",
+        "the server is gone since a/ask: cannot connect; in flight: a, b, c",
+    )
+
+
+def test_later_notebooks_name_what_was_in_flight(tmp_path: Path) -> None:
+    run = run_folder(tmp_path / "r", [case("a"), case("b", notebook="02_y")], profile({"g.h": "must"}))
+    record(run, "01_x", ready(), broken("a", "no_byte", after_s=3), stopped(f"{GONE} since a/ask: cannot connect"))
+    record(
+        run,
+        "02_y",
+        ready("connect", status=None, text=None, detail="cannot connect"),
+        stopped(f"{GONE}: cannot connect"),
+    )
+    found = {f.id: f for f in judge_notebook(run, "02_y")}
+    assert "the server is gone: cannot connect; in flight: a; the server had answered" in found["02_y.ready"].reason
+    assert found["b.recorded"].reason == "the server is gone: cannot connect; in flight: a"
+
+
+def test_a_hard_request_that_kills_the_server_is_named_by_the_plain_one_after_it(tmp_path: Path) -> None:
+    hard = case("a", negative=True, canary=True)
+    after = broken("a/canary", "connect", after_s=1, kind="canary", detail="cannot connect")
+    found = said(tmp_path, [hard], ready(), exchange("a/ask", **REFUSED), after, stopped(f"{GONE} since a/canary: x"))
+    assert found["a.contract"].outcome == "fail"
+    assert found["a.contract"].reason.startswith("the server is gone: cannot connect; in flight: a;")
+
+
+def test_a_case_whose_plain_request_afterwards_was_not_asked_is_not_measured(tmp_path: Path) -> None:
+    late = stopped("limits.run_deadline_s of 45 s has less left than one request may take")
+    hard = case("a", canary=True, expect=[{"length_chars": {"min": 1}}])
+    found = said(tmp_path, [hard], ready(), answered("a"), late)
+    assert {i: f.outcome for i, f in found.items() if f.case == "a"} == {
+        "a.contract": "not_measured",
+        "a.recorded": "not_measured",
+    }
+
+
+@pytest.mark.parametrize(
+    ("readies", "models", "outcome"),
+    [
+        ([400, 400], ["m1"], "fail"),
+        ([400], ["m1"], "error"),
+        ([400, 422], ["m1"], "error"),
+        ([400, 400], ["other"], "error"),
+        ([400, 400], [], "error"),
+        ([429, 429], ["m1"], "error"),
+        ([500, 500], ["m1"], "error"),
+    ],
+)
+def test_a_plain_chat_of_a_listed_model_refused_twice_alike_is_the_deployments(
+    tmp_path: Path, readies: list[int], models: list[str], outcome: str
+) -> None:
+    asked = [
+        ready("status", key=f"ready/{n}", status=s, text="{}", detail=f"HTTP {s}: no chat template")
+        for n, s in enumerate(readies)
+    ]
+    listed = probe("models", {"data": [{"id": name} for name in models]})
+    found = said(tmp_path, [case("a")], *asked, listed, stopped("the server refuses a plain chat"))["01_x.ready"]
+    assert (found.outcome, "no chat template" in found.reason) == (outcome, True), found.reason
 
 
 def test_the_last_ready_decides(tmp_path: Path) -> None:

@@ -118,6 +118,21 @@ def test_an_excuse_covers_not_measured_and_nothing_else(
     assert [excuse.reason for excuse in said.excused] == ["no GPU"] * results.count("not_measured")
 
 
+@pytest.mark.parametrize("check", ["recorded", "answered", "contract"])
+@pytest.mark.parametrize("policy", ["must", "no_worse", "watch"])
+@pytest.mark.parametrize("excused", [{"g.must": "no time"}, {"m1": "no time"}, {"g.*": "no time"}, {"m*": "no time"}])
+def test_no_excuse_and_no_policy_covers_what_was_not_asked_or_cut_short(
+    check: str, policy: str, excused: dict[str, str]
+) -> None:
+    """Our own deadline says nothing of the deployment; another finding of the same case may be excused."""
+    cut = finding("m1", "not_measured", "g.must", id="m1.cut", check=check, reason="limits.run_deadline_s of 45 s")
+    found = [finding("m0", "pass", "g.must"), finding("m1", "not_measured", "g.must"), cut]
+    old = baseline({one.id: "pass" for one in MUST[:2]}, MUST[:2])
+    said = verdict_of(found, MUST[:2], profile({"g.must": policy}, excused), old)
+    assert (said.verdict, said.excused) == ("INCONCLUSIVE", [])
+    assert verdict_of(found[:2], MUST[:2], profile({"g.must": "must"}, excused)).verdict == "PASS"
+
+
 def test_nothing_expected_is_an_error() -> None:
     assert (verdict_of([], [], profile()).verdict, verdict_of([], [], profile()).reason) == (
         "ERROR",

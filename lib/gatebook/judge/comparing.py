@@ -12,7 +12,7 @@ from statistics import median
 from typing import Literal
 
 from gatebook.judge import paired, stats
-from gatebook.judge.finding import Finding, Outcome, worst
+from gatebook.judge.finding import NEVER_EXCUSED, Finding, Outcome, worst
 from gatebook.judge.policy import COMPARED
 from gatebook.judge.verdict import Verdict
 from gatebook.plan.cases import Case
@@ -104,6 +104,8 @@ def difference(first: Judged, second: Judged) -> Difference:
     """A pure function of two run folders and their verdicts."""
     before, after = _outcomes(first), _outcomes(second)
     rules = second.run.manifest.profile
+    cut = [f for f in second.verdict.findings if f.outcome == "not_measured" and f.check in NEVER_EXCUSED]
+    never = {(f.group, f.case) for f in cut}
     pairs: dict[str, list[str]] = {}
     unpaired: list[Unpaired] = []
     open_ends: dict[str, list[str]] = {}
@@ -115,7 +117,7 @@ def difference(first: Judged, second: Judged) -> Difference:
             pairs.setdefault(group, []).append(case)
         else:
             unpaired.append(Unpaired(case, group, f"{_said(old)} in the first run, {_said(new)} in the second"))
-            excused = new == "not_measured" and rules.excuse(case, group)
+            excused = new == "not_measured" and (group, case) not in never and rules.excuse(case, group)
             if not excused and new != "pass":
                 open_ends.setdefault(group, []).append(case)
     names = sorted({group for group, _ in (*before, *after)})

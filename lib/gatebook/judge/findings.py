@@ -155,8 +155,6 @@ class _Judge:
         chats = [r for r in replies if r.ask.path is None]
         if chats:
             yield self._finding(case.id, case.id, contract, "contract", self._contract(case, chats, broken))
-        if case.canary and self._stops and not broken and f"{case.id}/canary" not in self._by_key:
-            yield self._finding(case.id, case.id, contract, "recorded", self._unasked())
         if case.document is not None and not broken and not skipped:
             yield self._finding(
                 case.id, case.id, contract, "length", length_kept(replies[0], case.document, self._by_key)
@@ -173,6 +171,9 @@ class _Judge:
                 "recorded" if skipped[0].startswith((OVER_BUDGET, HANGING)) else "asked"
             )  # no policy looks away from these
             yield self._finding(case.id, case.id, case.group, check, Result("not_measured", skipped[0]))
+            return
+        if case.canary and self._stops and f"{case.id}/canary" not in self._by_key:
+            yield self._finding(case.id, case.id, case.group, "recorded", self._unasked())
             return
         if noisy := next((heard for r in chats if (heard := noise(r.answer.text))), None):
             yield self._finding(
@@ -241,6 +242,8 @@ class _Judge:
                 "violations",
                 Stage.REASONING if any(hides_in_reasoning(r.answer) for r in chats) else None,
             )
+        if case.canary and canary is None:
+            return self._unasked()
         return Result(
             "pass",
             f"{len(chats)} {'reply keeps' if len(chats) == 1 else 'replies keep'} the contract"
@@ -336,11 +339,16 @@ class _Judge:
         return self._good_before or (self._first_good is not None and self._first_good < self._order[exchange.key])
 
     def _went_with(self, exchange: Exchange) -> bool:
-        """Whether the server, which had answered, took no connections when this request broke or soon after."""
+        """Whether nobody listened any more, where the server had answered, when this request broke or soon after."""
         if exchange.fault == "connect" or (exchange.kind == "ready" and exchange.fault == "no_byte"):
             return True
         broke = _break(exchange)
-        refused = [_s(a.at) for e in self._exchanges if e.kind != "against" for a in e.attempts if a.fault == "connect"]
+        refused = [
+            _s(a.at)
+            for e in self._exchanges
+            for a in (e.attempts if e.kind != "against" else [])
+            if a.fault == "connect" or (a.fault == "no_byte" and (e.kind == "ready" or e.ask == "still-there"))
+        ]
         return broke is not None and any(-MOMENT_S <= at - broke[1] <= GONE_S for at in refused)
 
     def _company(self, exchange: Exchange) -> list[str]:

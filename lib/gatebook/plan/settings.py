@@ -90,11 +90,13 @@ class Limits(Strict):
     in_flight: int = Field(default=4, ge=1, le=256)
     """Requests in flight at a time."""
     request_deadline_s: float = Field(default=60, gt=0)
-    """One request with all its transport retries."""
+    """One request with all its transport retries. None is started with less than this left of the two deadlines below."""
     ready_deadline_s: float = Field(default=60, gt=0)
-    """Until the server has answered its first one-token chat."""
+    """Until the server has answered the run's first one-token chat. Once it has, it is gone after seconds without a connection."""
     notebook_deadline_s: float = Field(default=900, gt=0)
+    """What is not asked within it is not measured, and no excuse covers that."""
     run_deadline_s: float = Field(default=3600, gt=0)
+    """The same for all notebooks together; `--resume` begins it anew."""
     transport_retries: int = Field(default=2, ge=0, le=10)
     """Further attempts after connect errors, 429, 502, 503, 504 or a close before any byte."""
     document_budget_tokens: int | None = Field(default=None, ge=0)
