@@ -35,9 +35,11 @@ def test_a_locale_that_is_not_utf8_changes_nothing(project: Project, server: str
     )
     assert said.stdout.strip() in (b"GB18030", b"ANSI_X3.4-1968"), said
     project.edit_profile(excused={"fresh-answers": "没有缓存"}, target={"baseline": "other"}, limits=PATIENT)
+    chinese = {**chinese, "OPENAI_API_KEY": "vllm"}
     first = project.gatebook("run", "--profile", project.profile, "--base-url", server, env=chinese, encoding="gb18030")
     assert first.code in (0, 3), first  # 3: what is compared has no baseline yet
     assert first.verdict["troubles"] == []
+    assert "OPENAI_API_KEY: a short or common word as key" in first.err
     taken = project.gatebook("accept", first.run, "--reason", "first run", env=chinese, encoding="gb18030")
     assert taken.code == 0, taken
     checked = project.gatebook("verify", first.run, "--reproduced", env=chinese, encoding="gb18030")
