@@ -64,7 +64,7 @@ rollback: setup  ## in CI: staging back to what ran before
 	deploy/staging rollback
 
 lab: setup  ## JupyterLab on the notebooks, with the embedded model unless GATEBOOK_PROFILE says otherwise
-	GATEBOOK_PROFILE=$${GATEBOOK_PROFILE:-params/smollm2.yaml} $(BIN)/jupyter lab --notebook-dir=.
+	JUPYTER_PATH=.venv/share/jupyter:$$JUPYTER_PATH GATEBOOK_PROFILE=$${GATEBOOK_PROFILE:-params/smollm2.yaml} $(BIN)/jupyter lab --notebook-dir=.
 
 serve: setup  ## the embedded model on loopback until Ctrl-C
 	$(BIN)/gatebook serve

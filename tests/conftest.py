@@ -95,9 +95,11 @@ class Project:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("OPENAI_", "GATEBOOK_", "PYTEST_"))}
         return {**kept, "GATEBOOK_ROOT": str(self.root)}
 
-    def gatebook(self, *arguments: str | Path, env: dict[str, str] | None = None, timeout: float = 240) -> Done:
+    def gatebook(
+        self, *arguments: str | Path, env: dict[str, str] | None = None, timeout: float = 240, encoding: str = "utf-8"
+    ) -> Done:
         done = subprocess.run(
-            self.command(*arguments), cwd=self.root, env={**self.environment, **(env or {})}, capture_output=True, text=True, timeout=timeout
+            self.command(*arguments), cwd=self.root, env={**self.environment, **(env or {})}, capture_output=True, encoding=encoding, timeout=timeout
         )  # fmt: skip
         return Done(done.returncode, done.stdout, done.stderr, self.root / "outputs")
 

@@ -56,7 +56,7 @@ def _package(pin: str) -> tuple[bool, str, str]:
         have = version(name)
     except PackageNotFoundError:
         return False, name, "not installed; run `make setup`"
-    return have == wanted, f"{name} {have}", f"{wanted} is pinned; run `make setup`"
+    return have.partition("+")[0] == wanted, f"{name} {have}", f"{wanted} is pinned; run `make setup`"
 
 
 def _model() -> tuple[bool, str, str]:
@@ -69,18 +69,17 @@ def _model() -> tuple[bool, str, str]:
 
 
 def _kernel() -> tuple[bool, str, str]:
+    """Runs use this environment's own kernel; what Jupyter finds under the name `python3` is told where it is another."""
     from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 
     try:
         command = KernelSpecManager().get_kernel_spec("python3").argv[0]
     except NoSuchKernel:
-        return False, "Jupyter kernel python3", "run `make setup`"
-    same = not Path(command).is_absolute() or Path(command).resolve() == Path(sys.executable).resolve()
-    return (
-        same,
-        "Jupyter kernel python3",
-        f"it starts {command}, not this environment; remove that kernelspec (`jupyter kernelspec list`)",
-    )
+        return False, "Jupyter kernel", "run `make setup`"
+    if not Path(command).is_absolute() or Path(command).resolve() == Path(sys.executable).resolve():
+        return True, "Jupyter kernel", ""
+    note = f"python3 is another environment's for Jupyter ({command}): gatebook and `make lab` do not use it, bare papermill does"
+    return True, f"Jupyter kernel; {note}", ""
 
 
 def _port() -> tuple[bool, str, str]:

@@ -25,7 +25,7 @@ from gatebook.judge.verdict import Verdict
 from gatebook.kernels import Kernels
 from gatebook.opening import OVERALL, accepted, open_run
 from gatebook.plan import project
-from gatebook.plan.settings import Profile, Suite
+from gatebook.plan.settings import Profile, Suite, untelling
 from gatebook.record.answer import read_answer
 from gatebook.record.executed import unfinished
 from gatebook.record.run import HISTORY, LATEST, Against, Manifest, Run, check_latest, drop_latest, now
@@ -55,7 +55,11 @@ def run_profile(
                 f"--against {against.name}: its server is embedded; start it with `gatebook serve` and name target.base_url"
             )
         second = Against(profile=against.name, target=against.target, base_url=other_url)
-    return _run(open_run(profile, base_url, suite, only, out=out, against=second), start, watch)
+    run = open_run(profile, base_url, suite, only, out=out, against=second)
+    for said in dict.fromkeys(untelling(one.target) for one in (profile, against) if one):
+        if said:
+            _warn(said)
+    return _run(run, start, watch)
 
 
 def resume(path: Path, watch: bool) -> tuple[Run, Verdict]:

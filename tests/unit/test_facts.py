@@ -55,3 +55,33 @@ def test_only_forbidden_facts_measure_no_coverage() -> None:
 def test_facts_that_say_nothing_are_refused(raw: dict[str, Any]) -> None:
     with pytest.raises(BadInput, match="expect.facts"):
         validate(case("c", expect=[{"facts": raw}]))
+
+
+DENIED = ["客户不想维修", "不要求换货或维修", "无需维修、换货", "维修就不用了", "并非要求维修", "no repair", "does not want a repair", "neither a refund nor a repair", "a repair is not wanted"]  # fmt: skip
+STATED = ["客户想维修", "不得不维修", "不能不维修", "不仅要维修", "非维修不可", "非要维修", "分别要求维修和换货", "是不是要维修", "无条件维修", "未收到货申请维修", "不满意，要求维修", "not only a repair", "not working, repair wanted", "no refund but a repair"]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", DENIED)
+def test_what_is_denied_is_not_stated(text: str) -> None:
+    assert judged("facts", {"forbidden": ["维修", "换货", "repair", "refund"]}, evidence(text)).outcome == "pass"
+
+
+@pytest.mark.parametrize("text", STATED)
+def test_a_denial_of_something_else_denies_nothing(text: str) -> None:
+    said = judged("facts", {"forbidden": ["维修", "repair"]}, evidence(text))
+    assert (said.outcome, "states what is wrong" in said.reason) == ("fail", True)
+
+
+@pytest.mark.parametrize(
+    ("wording", "text"), [("12 天", "下单十二天了"), ("12天", "下单 12 天"), ("两把", "少 2 把"), ("二十五个", "共 25 个"), ("leak", "it leaks"), ("周三", "每周三 20:00")]
+)  # fmt: skip
+def test_one_form_for_blanks_and_numbers(wording: str, text: str) -> None:
+    assert judged("facts", {"required": [wording]}, evidence(text)).outcome == "pass"
+
+
+@pytest.mark.parametrize(
+    ("wording", "text"),
+    [("2 把", "少了十二把"), ("3 次", "第三次"), ("3 次", "周三次日"), ("key", "keyboard"), ("12", "二")],
+)
+def test_and_no_other_number_or_word(wording: str, text: str) -> None:
+    assert judged("facts", {"required": [wording]}, evidence(text)).outcome == "fail"

@@ -219,3 +219,10 @@ def test_a_row_knows_its_line(tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
     file.write_text('a,b\n"x\ny",1\n\nz,2\n')
     assert [(row.line, row.cells["b"]) for row in read_table(file)] == [(2, "1"), (5, "2")]
+
+
+def test_a_long_document_is_a_cell_like_any_other(place: Project) -> None:
+    """The csv module stops at 131,072 characters unless it is told otherwise."""
+    document = "第一条，双方应当遵守。" * 20_000
+    [case] = imported(place, f'{HEAD}A-1,"{document}",a lamp,lamp,40\n')
+    assert case.messages[0]["content"] == document and len(document) > 200_000

@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 from gatebook.errors import BadInput
-from gatebook.plan.settings import api_key, extra_headers, load_profile, profile_from, with_target
+from gatebook.plan.secrets import is_telling
+from gatebook.plan.settings import (
+    Target,
+    api_key,
+    extra_headers,
+    load_profile,
+    profile_from,
+    secrets,
+    untelling,
+    with_target,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -175,3 +185,28 @@ def test_an_excuse_for_everything_is_refused(name: str) -> None:
     data = {**target(), "excused": {name: "because"}}
     with pytest.raises(BadInput, match="would excuse everything and leave no gate"):
         profile_from(data, "p", "p")
+
+
+@pytest.mark.parametrize(
+    "key", ["1", "vllm", "EMPTY", "none", "dummy", "sk-1234", "sk-no-key-required", "token-abc123", "no_key_needed", "xxxxxxxxxxxx", "sk-xxxxxxxxxxxxxxxx", "your-api-key-here", "-------------"]
+)  # fmt: skip
+def test_a_short_key_or_a_placeholder_is_in_replies_by_chance(key: str) -> None:
+    assert not is_telling(key)
+
+
+@pytest.mark.parametrize(
+    "key", ["sk-proj-8fK2mQ91xZ", "hf_AbCdEfGhIjKl", "0f8e2c77a1b94d3e", "vllm-9f31c2", "correcthorsebattery", "sk-very-secret-0123456789"]
+)  # fmt: skip
+def test_a_key_of_its_own_is_searched_for(key: str) -> None:
+    assert is_telling(key)
+
+
+def test_the_line_names_the_variables_and_not_what_they_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Target(model="m", api_key_env="MY_KEY", headers={"X-Team": "env:TEAM", "X-Plain": "vllm"})
+    monkeypatch.setenv("MY_KEY", "EMPTY")
+    monkeypatch.setenv("TEAM", "b7e151628aed2a6a")
+    assert secrets(asked) == {"MY_KEY": "EMPTY", "TEAM": "b7e151628aed2a6a"}
+    said = untelling(asked)
+    assert said and said.startswith("MY_KEY:") and "EMPTY" not in said and "TEAM" not in said
+    monkeypatch.setenv("MY_KEY", "3243f6a8885a308d")
+    assert untelling(asked) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -139,3 +140,20 @@ def test_other_mistakes_are_counted_and_long_values_cut() -> None:
 def test_yaml_nested_beyond_reading_is_bad_input() -> None:
     with pytest.raises(BadInput, match="p.yaml: is nested deeper than can be read"):
         parse_yaml("[" * 5000 + "]" * 5000, "p.yaml")
+
+
+@pytest.mark.parametrize("edit", [lambda b: b"\xef\xbb\xbf" + b, lambda b: b.replace(b"\n", b"\r\n"), lambda b: b"\xef\xbb\xbf" + b.replace(b"\n", b"\r\n")])  # fmt: skip
+def test_what_windows_editors_write_is_read(tmp_path: Path, edit: Callable[[bytes], bytes]) -> None:
+    plain = "目标: {名: 值}\nb: |\n  one\n  two\n".encode()
+    (tmp_path / "a.yaml").write_bytes(edit(plain))
+    assert read_yaml(tmp_path / "a.yaml") == {"目标": {"名": "值"}, "b": "one\ntwo\n"}
+
+
+@pytest.mark.parametrize(("encoding", "line"), [("gb18030", 2), ("utf-16", 1), ("latin-1", 2)])
+def test_a_file_of_another_encoding_is_refused_by_line(tmp_path: Path, encoding: str, line: int) -> None:
+    (tmp_path / "a.yaml").write_bytes(
+        ("a: 1\nb: " + ("订单" if encoding == "gb18030" else "é ñ") + "\n").encode(encoding)
+    )
+    with pytest.raises(BadInput) as refused:
+        read_yaml(tmp_path / "a.yaml")
+    assert str(refused.value).startswith(f"{tmp_path / 'a.yaml'}, line {line}: is not UTF-8; save it as UTF-8")

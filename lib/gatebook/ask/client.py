@@ -21,7 +21,8 @@ import httpx
 
 from gatebook.ask.wire import Events, Unpacker
 from gatebook.errors import BadInput
-from gatebook.plan.settings import Target, api_key, extra_headers, is_url
+from gatebook.plan.secrets import is_telling
+from gatebook.plan.settings import Target, api_key, extra_headers, is_url, secrets
 from gatebook.record.answer import error_message, is_token
 from gatebook.record.exchange import BUSY, Attempt, Client, Exchange, FaultKind, Kind, Timing
 from gatebook.record.run import now
@@ -155,9 +156,7 @@ class Lane:
     def __init__(self, target: Target, base_url: str, lag: LoopLag, close: bool = True) -> None:
         key = api_key(target)
         extra = extra_headers(target)
-        self._secrets = [
-            value for value in (key, *(v for k, v in extra.items() if target.headers[k].startswith("env:"))) if value
-        ]
+        self._secrets = [value for value in secrets(target).values() if is_telling(value)]
         self._base_url, self._lag = base_url.rstrip("/"), lag
         self._headers = {
             "Content-Type": "application/json",

@@ -13,6 +13,18 @@ _SECRET_VALUE = re.compile(
     re.IGNORECASE,
 )
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+SHORT = 8
+"""A key of fewer characters is found in texts by chance."""
+_COMMON = frozenset(
+    re.findall(
+        r"\w+",
+        "a abc abc123 an and any anything api bar change changeme default demo dev dummy empty example fake foo free here insert key keys "
+        "litellm llama lm local localhost me mock my needed no nokey none not null of ollama open openai password placeholder proj put "
+        "replace required secret sglang sk some something string studio test testing the this token undefined unused used value vllm "
+        "whatever with without xinference xyz you your",
+    )
+)
+"""Words that placeholders in public code and manuals are made of."""
 _SECRET_KEY = re.compile(r"(^|[_-])(api[_-]?key|apikey|token|secret|password|passwd|authorization)$", re.IGNORECASE)
 
 
@@ -56,3 +68,10 @@ def sendable(value: str, variable: str, blanks: bool = False) -> str:
         f"environment variable {variable} cannot be sent as a header: it is empty or holds a line break, "
         "a blank or a character that is not ASCII; export it again, without them"
     )
+
+
+def is_telling(secret: str) -> bool:
+    """Whether a text that holds it must have leaked it: not `1`, `vllm` or `sk-no-key-required`, which stand in replies by chance."""
+    parts = [part for part in re.split(r"[\W_]+", secret.casefold()) if part]
+    common = all(part in _COMMON or len(set(part)) == 1 or part in "1234567890" for part in parts)
+    return len(secret) >= SHORT and not common

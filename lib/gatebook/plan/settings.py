@@ -16,7 +16,7 @@ from gatebook.plan.latency import Latency
 from gatebook.plan.load import LoadSettings
 from gatebook.plan.offers import Feature, Offer
 from gatebook.plan.production import Production
-from gatebook.plan.secrets import is_sendable, refuse_secrets, sendable
+from gatebook.plan.secrets import is_sendable, is_telling, refuse_secrets, sendable
 from gatebook.plan.strict import Strict, build, read_yaml
 from gatebook.plan.waivers import Waiver
 
@@ -245,3 +245,18 @@ def extra_headers(target: Target) -> dict[str, str]:
             raise BadInput(f"environment variable {variable} (target.headers.{name}) is not set; export it")
         found[name] = sendable(os.environ[variable], variable, blanks=True) if variable != value else value
     return found
+
+
+def secrets(target: Target) -> dict[str, str]:
+    """Variable -> what it holds, of every secret that requests carry. Raises BadInput as `api_key` and `extra_headers` do."""
+    key, headers = api_key(target), extra_headers(target)
+    found = {target.api_key_env or "OPENAI_API_KEY": key} if key else {}
+    return found | {v.removeprefix("env:"): headers[k] for k, v in target.headers.items() if v.startswith("env:")}
+
+
+def untelling(target: Target) -> str | None:
+    """One line that names the variables whose secrets are too common to be searched for in replies; None without any."""
+    names = [name for name, value in secrets(target).items() if not is_telling(value)]
+    if not names:
+        return None
+    return f"{' and '.join(names)}: a short or common word as key; it is sent, and replies are not searched for it"

@@ -53,7 +53,12 @@ def read_yaml(path: Path) -> Any:
         raise BadInput(f"{path}: no such file; check the path") from None
     except IsADirectoryError:
         raise BadInput(f"{path}: is a folder; name a YAML file in it") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise BadInput(
+            f"{path}, line {line}: is not UTF-8; save it as UTF-8, such as: iconv -f GB18030 -t UTF-8 {path.name}"
+        ) from None
+    except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error}); it must be a UTF-8 YAML file") from None
     return parse_yaml(text, str(path))
 

@@ -43,6 +43,9 @@ def read_table(path: Path) -> list[Row]:
 
 def _csv(path: Path, text: str) -> Iterator[Row]:
     """RFC 4180; the header names the columns. Separated by comma, semicolon or tab, whichever the header has most of."""
+    csv.field_size_limit(
+        max(csv.field_size_limit(), len(text))
+    )  # 131,072 characters by default: a long document is a cell
     header_line = text.split("\n", 1)[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header_line.count), strict=True)
     try:

@@ -10,11 +10,13 @@ from gatebook.judge.evidence import Evidence
 from gatebook.judge.finding import Result, Stage
 
 NUMBER = r"\d[\d,.]*"
+UNIT = r"(?<![\d.,])1\s*(?:美元|欧元|英镑|人民币|元|dollars?\b|USD\b|euros?\b|EUR\b)"
+"""What a rate is asked for, and no price."""
 FACTS = {
     "temperature": rf"{NUMBER}\s*(?:°\s*[CF]?|℃|℉|摄氏度|度(?!假)|degrees\b)|零下\S{{0,3}}度",
     "weather": r"(?:今天|现在|目前|当前|今日)[^。！？\n]{0,12}(?:晴|多云|阴天|有雨|下雨|小雨|大雨|下雪|雾)"
     r"|\b(?:currently|today|right now|(?:it|weather)(?: \w+){0,4} is)\b[^.!?\n]{0,40}\b(?:sunny|cloudy|rain(?:y|ing)|clear|overcast|snow(?:y|ing)|foggy|windy)\b",
-    "money": rf"(?:[$¥￥€£]|US\$)\s*{NUMBER}|{NUMBER}\s*(?:亿|万)?\s*(?:元|美元|人民币|欧元|日元|dollars?\b|USD\b|CNY\b|yuan\b|euros?\b|yen\b)",
+    "money": rf"(?:[$¥￥€£]|US\$)\s*{NUMBER}|(?!{UNIT}){NUMBER}\s*(?:亿|万)?\s*(?:元|美元|人民币|欧元|日元|dollars?\b|USD\b|CNY\b|yuan\b|euros?\b|yen\b)",
     "rate": rf"1\s*(?:美元|欧元|英镑|USD|EUR|GBP)\s*(?:=|≈|等于|约|兑|is|equals)[^。\n]{{0,12}}{NUMBER}|{NUMBER}\s*(?:点\b|points\b|点(?=[，。,. ]|$))",
     "score": r"(?<![\d\-–.:])\d{1,3}\s*(?:[-–比]|\bto\b)\s*\d{1,3}(?![\d\-–]|\s*(?:°|℃|度|am|pm|年|月|点|岁|分钟))|(?<![\d:：])\d{1,2}[:：]\d(?!\d)",
     "date": r"(?:今天|今日)(?:的日期)?是[^。！？\n]{0,6}(?:\d{2,4}\s*年|\d{1,2}\s*月|星期|周)"
@@ -44,18 +46,39 @@ HEDGES = re.compile(
     r"|in (?:January|February|March|April|May|June|July|August|September|October|November|December|spring|summer|autumn|fall|winter))\b"
 )
 """A sentence with one of these asserts nothing of this moment. Case matters: May is a month."""
+ROUGH = re.compile(
+    r"大约|大概|大致|约|左右|上下|差不多|近年|近几年|曾|\b(?:about|around|approximately|roughly|in recent years|has been|have been|hovered)\b",
+    re.IGNORECASE,
+)
+PRESENT = re.compile(
+    r"现在|目前|当前|此刻|眼下|这会儿|今天|今日|今早|昨天|昨晚|实时|最新|\b(?:currently|now|today|this morning|yesterday|last night|at the moment|latest|live)\b",
+    re.IGNORECASE,
+)
+"""A rough figure that is given with a refusal and not for this moment is told from memory: 1 美元大约能兑换 7 元左右."""
+CLAUSE = re.compile(r"[，,；;：:]")
 SENTENCE = re.compile(r"(?<=[。！？!?\n])|(?<=\.)\s+|,?\s\b(?:but|however)\b|，?(?:但是|但|不过|然而)", re.IGNORECASE)
 
 
 def invented(text: str) -> list[tuple[str, str]]:
-    """(kind, words) of every asserted fact. A sentence that hedges or refuses asserts none."""
-    return [
-        (kind, match[0].strip())
-        for sentence in SENTENCE.split(text)
-        if sentence and not HEDGES.search(sentence) and not REFUSES.search(sentence)
-        for kind, pattern in FACTS.items()
-        if (match := re.search(pattern, sentence, re.IGNORECASE))
-    ]
+    """(kind, words) of every asserted fact. A sentence that hedges or refuses asserts none, nor a rough figure beside a refusal."""
+    refused = REFUSES.search(text) is not None
+    found: dict[tuple[int, str], str] = {}
+    for number, sentence in enumerate(SENTENCE.split(text)):
+        if not sentence or HEDGES.search(sentence) or REFUSES.search(sentence):
+            continue
+        for kind, pattern in FACTS.items():
+            for match in re.finditer(pattern, sentence, re.IGNORECASE):
+                if not (refused and _from_memory(sentence, match)):
+                    found.setdefault((number, kind), match[0].strip())
+    return [(kind, words) for (_, kind), words in found.items()]
+
+
+def _from_memory(sentence: str, match: re.Match[str]) -> bool:
+    """Whether a figure is rough, and nothing up to its clause's end says that it is of this moment."""
+    stop = CLAUSE.search(sentence, match.end())
+    end = stop.start() if stop else len(sentence)
+    start = max((m.end() for m in CLAUSE.finditer(sentence, 0, match.start())), default=0)
+    return ROUGH.search(sentence[start:end]) is not None and PRESENT.search(sentence[:end]) is None
 
 
 @check("no_live_facts", Literal[True], stage=Stage.BEHAVIOUR)
