@@ -111,9 +111,7 @@ def show(verdict: Verdict, run: Run) -> None:
         console.print(Text(f"waiver {waiver.state}: {waiver}", "bold magenta" if waiver.blocks else ""))
     for note in verdict.notes:
         console.print(Text(f"note: {note}"))
-    for line in why(verdict):
-        console.print(Text(line))
-    for told in spending_lines(run):
+    for told in (*why(verdict), *spending_lines(run)):
         console.print(Text(told))
     wrong = refusals(verdict)
     if not wrong and verdict.needs_baseline:
