@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gatebook.judge.baseline import Baseline
 from gatebook.judge.checks import CHECKS, parameters
@@ -115,10 +115,6 @@ def manifest(cases: list[Case], by: Profile, **fields: Any) -> Manifest:
     return Manifest.model_validate({**base, "profile": by, "expected": expected, **fields})
 
 
-def run_folder(path: Path, cases: list[Case], by: Profile, baseline: bytes | None = None, **fields: Any) -> Run:
-    return Run.create(path, manifest(cases, by, **fields), cases, baseline)
-
-
 def record(run: Run, notebook: str, *exchanges: Exchange) -> None:
     with run.journal(notebook) as journal:
         for one in exchanges:
@@ -144,27 +140,37 @@ def baseline(outcomes: dict[str, Outcome], cases: list[Case], **fields: Any) -> 
     return Baseline.model_validate({**base, **more, **fields})
 
 
+ACCEPTED = baseline({}, []).to_json().encode()
+"""A baseline with nothing in it: a green run beside it is green, and compared groups have nothing yet."""
+
+
+def run_folder(path: Path, cases: list[Case], by: Profile, baseline: bytes | None = ACCEPTED, **fields: Any) -> Run:
+    return Run.create(path, manifest(cases, by, **fields), cases, baseline)
+
+
 def verdict_of(
     findings: list[Finding],
     cases: list[Case],
     by: Profile,
-    accepted: Baseline | None = None,
+    accepted: Baseline | None | Literal["nothing"] = "nothing",
     troubles: list[str] | None = None,
     fingerprint: dict[str, Any] | None = None,
+    **fields: Any,
 ) -> Verdict:
-    """The policy's decision on these findings, for a run that expected `cases`."""
+    """The policy's decision on these findings, for a run that expected `cases`; against a baseline with nothing in it."""
+    old = baseline({}, [], revision=by.target.revision) if accepted == "nothing" else accepted
     served = Served(
         base_url="http://x/v1", model=MODEL, revision=None, engine="vllm", version=None, context_tokens=None
     )
     known = {one.id: one for one in cases}
     return decide(
         Judged(
-            manifest(cases, by),
+            manifest(cases, by, **fields),
             known,
             findings,
             served,
             fingerprint or {},
-            accepted,
+            old,
             troubles or [],
             compared_groups(by, (c.group for c in cases)),
         )

@@ -11,7 +11,9 @@ import pytest
 from gatebook.accept import accept
 from gatebook.errors import BadInput, BrokenRecord
 from gatebook.judge.baseline import Baseline, read_baseline
+from gatebook.judge.causes import refusals
 from gatebook.judge.judging import judge
+from gatebook.judge.verdict import Verdict
 from gatebook.record.run import Run
 
 from tests.unit.replies import case, chat_body, good_chunks, plain, profile, ready, record, run_folder, streamed, timing
@@ -118,8 +120,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a FAIL": ({"must": "No."}, "is FAIL"),
     "a server that was not reached": ({"must": "hang"}, "is ERROR"),
     "our own trouble": ({"troubles": ["01_x: its kernel died"]}, "is ERROR"),
-    "a PARTIAL run": ({"only": ["01"]}, r"is PARTIAL \(--only 01\)"),
-    "a group that could never be shown worse": ({"failing": 8}, "group 'g.h': only 4 cases pass"),
+    "a PARTIAL run": ({"only": ["01"]}, "it is PARTIAL .* without --only"),
+    "a group that can never be proven": (
+        {"failing": 8, "groups": {"g.h": {"policy": "proven_no_worse", "margin": 0.1}, "g.i": "must"}},
+        "g.h: only 4 of 12 pass: too few ever to exclude a drop: add cases, or set the group to no_worse or watch",
+    ),
 }
 
 
@@ -129,6 +134,31 @@ def test_what_may_not_be_accepted(project: Project, run: dict[str, Any], said: s
     with pytest.raises(BadInput, match=said):
         accept(path, "because", None)
     assert not (project.root / "params" / "baselines").exists()
+
+
+def test_a_group_in_which_too_few_pass_to_be_compared_is_accepted_and_said_to_be_compared_with_nothing(
+    project: Project,
+) -> None:
+    """A small model fails many business cases, and its gate must come to green all the same."""
+    first = judge(Run(project.run("r1", failing=8)))
+    assert first.needs_baseline and "nothing of it will be compared" in "\n".join(first.reasons)
+    accept(project.root / "r1", "what it can do", None)
+    for number, failing in enumerate((8, 7, 12)):
+        said = judge(Run(project.run(f"r{number + 2}", failing=failing)))
+        assert (said.verdict, [g.group for g in said.groups if g.blind]) == ("PASS", ["g.h"])
+        assert (
+            "nothing is compared where too few cases passed in the baseline to show a drop: g.h (4 of 12)" in said.notes
+        )
+
+
+def test_all_that_is_in_the_way_is_said_at_once_and_is_what_the_run_said(project: Project) -> None:
+    path = project.run("r1", must="No.", only=["01"], troubles=["01_x: its kernel died"])
+    with pytest.raises(BadInput) as caught:
+        accept(path, "because", None)
+    lines = str(caught.value).splitlines()
+    told = refusals(Verdict.model_validate_json((path / "verdict.json").read_bytes()))
+    assert lines[0].endswith("is FAIL PARTIAL and not accepted:") and len(lines) == 1 + len(told) == 4
+    assert [line.strip() for line in lines[1:]] == [f"{one.text}: {one.todo}" for one in told]
 
 
 def test_a_reason_is_required(project: Project) -> None:

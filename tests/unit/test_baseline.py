@@ -6,7 +6,7 @@ import json
 
 import pytest
 from gatebook.errors import BadInput
-from gatebook.judge.baseline import read_baseline
+from gatebook.judge.baseline import read_baseline, values_asked_alike
 from gatebook.judge.finding import WORST_FIRST
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,3 +71,12 @@ def test_a_damaged_baseline_names_file_and_key(raw: bytes, key: str) -> None:
     assert (
         message.startswith(f"params/baselines/p.json: {key} ") and "gatebook accept" in message and "\n" not in message
     )
+
+
+def test_a_value_of_a_case_that_is_asked_differently_is_left_out() -> None:
+    prints = {"tokens.c0.ask": 7, "tokens.c1.ask": 9, "logprobs.c0": 1, "metadata.c0": 1, "version": "1"}
+    old = baseline({"c0": "pass", "c1": "pass"}, CASES, fingerprint=prints)
+    now = {one.id: one.prompt_hash for one in CASES}
+    assert values_asked_alike(old, now) == prints
+    left = values_asked_alike(old, {**now, "c0": "another"})
+    assert left == {"tokens.c1.ask": 9, "metadata.c0": 1, "version": "1"}

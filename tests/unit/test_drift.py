@@ -42,6 +42,14 @@ def test_two_deterministic_servers_differ_beyond_the_tolerance_or_not_at_all() -
     assert isinstance(moved, Moved) and "0.40 nats apart" in moved.now
 
 
+def test_the_token_that_is_shown_is_the_one_that_moved() -> None:
+    """The leading token stays; showing it would say that nothing moved."""
+    moved = logprobs_moved([A], [{**A, "x": -1.01, "z": -3.6}], 0.1)
+    assert moved and (moved.was, moved.now) == ("'z' -3.00", "'z' -3.60 (0.60 nats apart, tolerance 0.1)")
+    gone = logprobs_moved([{"x": -1.0, "y": -1.5, "z": -3.0}], [{"x": -1.0, "w": -2.9, "z": -3.0}], 0.1)
+    assert gone and gone.was == "'y' -1.50" and gone.now.startswith("'y' below -3.00")
+
+
 def prompts(
     rng: random.Random, moved: int, shift: float, number: int = 8, sd: float = 0.05
 ) -> dict[str, tuple[list[Row], list[Row]]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gatebook.judge.finding import Finding, worst
+from gatebook.judge.finding import Finding, Stage, worst
 from gatebook.judge.findings import judge_notebook
 from gatebook.judge.judging import judge
 from gatebook.plan.cases import Case
@@ -75,6 +75,33 @@ def test_an_answered_case_is_judged_check_by_check(tmp_path: Path) -> None:
         "g.h",
         "g.contract",
     )
+
+
+HIDDEN = {"role": "assistant", "content": "", "reasoning_content": "Hello there, you."}
+
+
+@pytest.mark.parametrize(
+    ("recorded", "check", "stage"),
+    [
+        ([ready(), answered("a"), answered("b")], "contains_any-2", Stage.BEHAVIOUR),
+        ([ready("no_byte", status=None, text=None), broken("a")], "answered", Stage.UNREACHABLE),
+        ([ready(), broken("a"), broken("b")], "answered", Stage.GONE),
+        ([ready(), broken("a"), answered("b")], "answered", Stage.ENVELOPE),
+        ([ready(), broken("a", "http", status=400), answered("b")], "answered", Stage.REFUSED),
+        ([probe("models", {"data": [{"id": "other"}]}), broken("a", "http", status=404)], "answered", Stage.NOT_SERVED),
+        ([ready(), plain("<html>", key="a/ask"), answered("b")], "contract", Stage.ENVELOPE),
+        (
+            [ready(), plain(chat_body(choices=[{"index": 0, "message": HIDDEN, "finish_reason": "stop"}]), key="a/ask")],
+            "contract",
+            Stage.REASONING,
+        ),
+    ],
+)  # fmt: skip
+def test_every_finding_says_what_it_would_explain(
+    tmp_path: Path, recorded: list[Exchange], check: str, stage: Stage
+) -> None:
+    found = said(tmp_path, [GREETING, case("b", expect=[{"regex": "H"}])], *recorded)[f"a.{check}"]
+    assert (found.outcome != "pass", found.stage) == (True, stage), found
 
 
 def test_an_empty_record_is_an_error_of_every_case(tmp_path: Path) -> None:
@@ -362,7 +389,10 @@ def test_a_notebook_alone_does_not_fail_where_the_run_passes(tmp_path: Path, wor
 def test_a_notebook_alone_is_as_blind_as_the_run(tmp_path: Path, passed: int) -> None:
     """5 passed cases can show a drop in a family of one and not in one of two."""
     run = two_notebooks(tmp_path, 0, 0, passed=passed)
-    assert judge(run, "01_x").verdict == judge(run).verdict == ("PASS" if passed == 6 else "INCONCLUSIVE")
+    for found in (judge(run, "01_x"), judge(run)):
+        noted = any("nothing is compared" in note for note in found.notes)
+        blind = [g.blind for g in found.groups if g.comparison]
+        assert (found.verdict, {*blind}, noted) == ("PASS", {passed < 6}, passed < 6)
 
 
 def test_judging_is_a_function_of_the_folder(tmp_path: Path) -> None:

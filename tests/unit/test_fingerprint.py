@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gatebook.judge.finding import Stage
 from gatebook.judge.findings import run_identity
-from gatebook.judge.fingerprint import changes, fingerprint
+from gatebook.judge.fingerprint import changes, fingerprint, noted
 from gatebook.record.identity import Identity
 
 from tests.unit.replies import USAGE, case, chat_body, finding, plain, probe, profile, ready, record, run_folder
@@ -24,7 +25,6 @@ from tests.unit.replies import USAGE, case, chat_body, finding, plain, probe, pr
         ("sampling.temperature", 0.8, 2.0, "sampling defaults"),
         ("tokens.token-counts.hello", 37, 12, "chat template or tokenizer"),
         ("keyword.keyword-enum", "enforced", "ignored", "constraint enforcement"),
-        ("keyword.keyword-enum", "enforced", "refused", "constraint enforcement"),
     ],
 )
 def test_what_moved_has_a_name(name: str, was: Any, now: Any, part: str) -> None:
@@ -32,9 +32,56 @@ def test_what_moved_has_a_name(name: str, was: Any, now: Any, part: str) -> None
     assert (change.part, str(change)) == (part, f"{part} changed: {name} was {was}, is {now}")
 
 
+def test_a_keyword_that_was_enforced_and_is_refused_now_is_named_as_a_refusal() -> None:
+    [change] = changes({"keyword.k": "enforced"}, {"keyword.k": "refused"})
+    assert (change.stage, change.cases) == (Stage.REFUSED, ["k"])
+    assert str(change) == "constraint enforcement changed: keyword.k is refused now, was enforced"
+
+
+def test_what_is_harmless_is_noted_or_not_even_that() -> None:
+    old = {"metadata.root": "/a", "metadata.owned_by": "x", "system_fingerprint": "vllm-1", "keyword.k": "ignored"}
+    new = {"metadata.root": "/b", "metadata.owned_by": "y", "system_fingerprint": "vllm-2", "keyword.k": "refused"}
+    assert changes(old, new) == []
+    moved, refused = noted(old, new)
+    assert "system_fingerprint moved: was vllm-1, is vllm-2" in moved and "keyword.k is refused now" in refused
+    assert noted(old, old) == [] == noted({}, new)
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "cases"),
+    [
+        ("model", Stage.NOT_SERVED, []), ("version", Stage.SETTINGS, []), ("context_tokens", Stage.REFUSED, []),
+        ("sampling.temperature", Stage.SAMPLING, []), ("tokens.a.hello", Stage.TEMPLATE, ["a"]),
+        ("metadata.n_params", Stage.WEIGHTS, []),
+    ],
+)  # fmt: skip
+def test_every_change_has_its_stage_and_the_cases_that_measured_it(name: str, stage: Stage, cases: list[str]) -> None:
+    [change] = changes({name: 1}, {name: 2})
+    assert (change.stage, change.cases) == (stage, cases)
+
+
+def test_what_is_no_reply_measures_nothing(tmp_path: Path) -> None:
+    """A body that is no JSON is a broken envelope; it must not look like another default temperature."""
+    asked = case("d", expect=[{"default_samples": True}], asks=[{"name": n} for n in "abcd"])
+    run = run_folder(tmp_path / "r", [asked], profile())
+    broken = [
+        plain("<html>", key="d/b"),
+        plain({"error": {"message": "x"}}, key="d/c"),
+        plain({"choices": []}, key="d/d"),
+    ]
+    record(run, "01_x", plain(chat_body("Boat."), key="d/a"), *broken)
+    assert fingerprint(run, Identity(), [])["defaults.d"] == [["Boat.", None]]
+
+
 @pytest.mark.parametrize(
     ("was", "now"),
-    [("ignored", "enforced"), ("refused", "enforced"), ("ignored", "refused"), ("unfinished", "ignored")],
+    [
+        ("ignored", "enforced"),
+        ("refused", "enforced"),
+        ("ignored", "refused"),
+        ("unfinished", "ignored"),
+        ("enforced", "unfinished"),
+    ],
 )
 def test_a_keyword_that_was_not_enforced_cannot_be_lost(was: str, now: str) -> None:
     assert changes({"keyword.k": was}, {"keyword.k": now}) == []

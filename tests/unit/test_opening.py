@@ -96,7 +96,6 @@ def test_a_case_file_with_another_ending_is_not_silently_left_out(place: Place) 
 @pytest.mark.parametrize(
     ("groups", "excused", "words"),
     [
-        ({}, {}, ["'g.h' has no policy"]),
         ({"g.h": "no_worse"}, {}, ["groups.g.h", "could never be"]),
         ({"g.h": "must"}, {"g.hh": "no GPU"}, ["'excused.g.hh'", "no case and no group"]),
     ],
@@ -115,9 +114,11 @@ def test_a_waiver_for_a_case_that_does_not_exist_is_refused(place: Place) -> Non
     refused(Profile.model_validate({**by.model_dump(), "waivers": [waiver]}), "'waivers.b'", "no case and no group")
 
 
-def test_cases_without_a_contract_group_are_refused(place: Place) -> None:
-    place.cases({"id": "a", "group": "z.h"})
-    refused(profile({"z.h": "must"}), "'z.contract' has no policy")
+def test_a_group_that_is_newer_than_the_profile_is_planned_and_one_that_is_misspelt_is_not(place: Place) -> None:
+    place.cases({"id": "a", "group": "structured.tools"}, {"id": "b", "group": "latency.constrained"})
+    assert len(planned(profile({"structured.tools": "must", "structured.gone": "must"}), "full", None)) == 2
+    for wrong, right in (("structured.tool", "structured.tools"), ("structured.contarct", "structured.contract")):
+        refused(profile({wrong: "must"}), f"'groups.{wrong}': no case has this group", f"{right!r} has no policy")
 
 
 def test_an_excuse_may_name_a_case_a_group_or_a_group_that_is_not_selected(place: Place) -> None:

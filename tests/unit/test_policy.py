@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 from gatebook.errors import BadInput
-from gatebook.judge.finding import WORST_FIRST, Finding, Outcome, worst
+from gatebook.judge.causes import refusals
+from gatebook.judge.finding import WORST_FIRST, Finding, Outcome, Stage, worst
 from gatebook.judge.policy import check_plan
 from gatebook.judge.verdict import EXIT_CODES, Verdict
+from gatebook.plan.settings import Profile
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -179,7 +181,11 @@ def compared(now: str, before: str | None, policy: Any = "no_worse", cases: Any 
         ("FFFFFFPP", "PPPPPPFF", "PASS", "6 worse, 2 better"),
         ("PPPPPPPP", "FFFPPPPP", "PASS", "0 worse, 3 better"),
         ("PPPPPPPP", None, "INCONCLUSIVE", "no baseline to compare with (8 of 8 pass)"),
-        ("PPPPPPPP", "PPPPFFFF", "INCONCLUSIVE", "only 4 of 8 paired cases passed in the baseline"),
+        ("PPPPPPPP", "PPPPFFFF", "PASS", "only 4 of 8 paired cases passed in the baseline: too few to show a drop, so nothing is compared"),
+        ("FFFFFFFF", "FFFFFFFF", "PASS", "only 0 of 8 paired cases passed"),
+        ("PPPPPPPP", "PPPP", "INCONCLUSIVE", "only 4 of 4 paired cases passed in the baseline: too few to show a drop; accept this run to take in 4 more"),
+        ("PPPPFFFF", "PPPP", "PASS", "only 4 of 4 paired cases passed in the baseline: too few to show a drop, so nothing"),
+        ("PPPPFFFF", None, "INCONCLUSIVE", "too few pass to show a drop, so nothing of it will be compared"),
         ("PPPPPPPP", "PPPPPPEN", "PASS", "0 worse, 0 better of 6 paired"),
         ("FFFFFPPE", "PPPPPPPP", "FAIL", "shown worse"),
         ("PPPPPPPE", "PPPPPPPP", "ERROR", "1 of 8 could not be measured: c7 (said error)"),
@@ -230,9 +236,10 @@ def test_two_groups_share_the_error_rate() -> None:
 
 
 def test_a_compared_group_that_is_wholly_excused_does_not_block() -> None:
-    for before in (None, "PPPPPPPP"):
-        found = compared("NNNNNNNN", before, excused={"g.cmp": "no GPU on this machine"})
-        assert (found.verdict, len(found.excused)) == ("PASS", 8)
+    found = compared("NNNNNNNN", "PPPPPPPP", excused={"g.cmp": "no GPU on this machine"})
+    assert (found.verdict, len(found.excused)) == ("PASS", 8)
+    first = compared("NNNNNNNN", None, excused={"g.cmp": "no GPU on this machine"})
+    assert (first.verdict, first.groups[0].word) == ("INCONCLUSIVE", "PASS"), "a first run has no baseline at all"
 
 
 @pytest.mark.parametrize(
@@ -262,6 +269,8 @@ def test_proven_no_worse_without_baseline_proves_nothing() -> None:
         ("P" * 7 + "E", None, False),
         ("P" * 8, "P" * 8, False),
         ("P" * 8, "PF" * 4, False),
+        ("P" * 8, "P" * 4, True),
+        ("F" * 8, None, True),
     ],
 )
 def test_only_the_missing_baseline_asks_to_accept(now: str, before: str | None, needs: bool) -> None:
@@ -269,7 +278,153 @@ def test_only_the_missing_baseline_asks_to_accept(now: str, before: str | None, 
 
 
 def test_a_first_run_with_another_reason_does_not_ask_to_accept() -> None:
-    assert not compared("P" * 8, None, troubles=["01_x: its kernel died"]).needs_baseline
+    said = compared("P" * 8, None, troubles=["01_x: its kernel died"])
+    assert not said.needs_baseline
+    assert [r.todo.startswith("mend what broke on our side") for r in refusals(said)] == [True]
+
+
+def test_a_complete_run_without_a_baseline_is_not_green_whatever_its_policies() -> None:
+    """The first smoke run has no compared group, and nothing to compare what is served with."""
+    first = must("pass", "pass", accepted=None)
+    assert (first.verdict, first.exit_code, first.needs_baseline, refusals(first)) == ("INCONCLUSIVE", 3, True, [])
+    assert first.reason.startswith("no baseline yet")
+    assert must("pass", "pass", accepted=None, only=["01"]).verdict == "PASS", "a narrowed run enters no baseline"
+    both = compared("P" * 8, None)
+    assert both.reason.startswith("no baseline yet")
+    assert both.reasons[1].startswith("explained by it: g.cmp: no baseline to compare with")
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "word"),
+    [
+        ({}, {"tokens.c0.ask": 7}, "INCONCLUSIVE"),
+        ({"tokens.old.ask": 7}, {"tokens.c0.ask": 7}, "PASS"),
+        ({"tokens.c0.ask": 7}, {"tokens.c0.ask": 7, "version": "1"}, "PASS"),
+        ({"tokens.c0.ask": 7}, {"tokens.c0.ask": 7, "keyword.k": "enforced"}, "INCONCLUSIVE"),
+        ({"tokens.c0.ask": 7}, {}, "PASS"),
+    ],
+)
+def test_what_the_baseline_was_never_asked_is_no_baseline_yet(
+    was: dict[str, Any], now: dict[str, Any], word: str
+) -> None:
+    found = compared("P" * 8, "P" * 8, accepted={"fingerprint": was}, fingerprint=now)
+    assert (found.verdict, found.needs_baseline) == (word, word != "PASS")
+
+
+def test_a_value_of_another_question_is_not_compared() -> None:
+    """A case of the fingerprint that is asked differently since: its token count is another text's and no other template."""
+    cases = [case("c0", group="g.cmp", options={"top_k": 1}), *(case(f"c{n}", group="g.cmp") for n in range(1, 8))]
+    told = {"accepted": {"fingerprint": {"tokens.c0.ask": 7, "tokens.c1.ask": 9}}}
+    found = compared("P" * 8, "P" * 8, cases=cases, fingerprint={"tokens.c0.ask": 8, "tokens.c1.ask": 9}, **told)
+    assert (found.verdict, found.changes) == ("PASS", [])
+
+
+def test_all_that_accept_refuses_is_said_at_once_with_what_to_do() -> None:
+    cases = [case(f"c{n}", group="g.cmp") for n in range(8)] + MUST[:3]
+    found = [finding(c.id, "pass", "g.cmp") for c in cases[:8]] + [
+        finding("m0", "fail", "g.must"), finding("m1", "pass", "g.must"), finding("m2", "not_measured", "g.late")
+    ]  # fmt: skip
+    by = profile({"g.must": "must", "g.late": "must", "g.cmp": {"policy": "proven_no_worse", "margin": 0.1}})
+    said = verdict_of(found[4:], cases, by, None, only=["01"])
+    told = {r.about: r.todo for r in refusals(said)}
+    assert "without --only" in told["this run"] or "run it again" in told["this run"]
+    assert (
+        "mend the deployment" in told["g.must"] and "excuse" in told["g.late"] and "no_worse or watch" in told["g.cmp"]
+    )
+    assert "baseline" not in told
+
+
+# --- the cause comes first ---
+
+
+def staged(*found: tuple[str, str, Outcome, Stage], by: Any = None, **changes: Any) -> Verdict:
+    """Findings as (case, group, outcome, stage), under must unless `by` says another policy."""
+    groups = dict.fromkeys(sorted({g for _, g, _, _ in found}, reverse=True), "must") | (by or {})
+    cases = [case(i, group=g) for i, g in {i: g for i, g, _, _ in found if not g.endswith(".contract")}.items()]
+    made = [finding(i, o, g, stage=s, check=s.name.lower(), reason=f"{i} {s.name}") for i, g, o, s in found]
+    return verdict_of(made, cases, profile(groups), **changes)
+
+
+def test_reasons_stand_in_the_order_of_what_explains_what() -> None:
+    """Not by the alphabet: of equal stages, the profile's order decides."""
+    said = staged(
+        ("a", "a.behaves", "fail", Stage.BEHAVIOUR), ("b", "b.sets", "fail", Stage.SETTINGS),
+        ("c", "c.refuses", "fail", Stage.REFUSED), ("d", "d.behaves", "fail", Stage.BEHAVIOUR),
+        ("e", "e.slow", "error", Stage.UNREACHABLE),
+    )  # fmt: skip
+    assert [c.about for c in said.causes] == ["c.refuses", "b.sets", "d.behaves", "a.behaves", "e.slow"]
+    assert said.reason.startswith("c.refuses: 1 of 1 must-pass cases fail: c (c REFUSED)")
+    assert [c.stage for c in said.causes[:2]] == [Stage.REFUSED, Stage.SETTINGS]
+
+
+def test_a_reason_is_its_own_groups_and_names_the_earliest_of_its_findings() -> None:
+    said = staged(
+        ("a", "g.contract", "fail", Stage.ENVELOPE), ("a", "g.h", "fail", Stage.BEHAVIOUR),
+        ("b", "g.h", "fail", Stage.BEHAVIOUR), ("b", "g.h", "fail", Stage.CONSTRAINT),
+    )  # fmt: skip
+    told = {g.group: g.reason for g in said.groups}
+    assert told["g.contract"].endswith("a (a ENVELOPE)")
+    assert told["g.h"].endswith("b (b CONSTRAINT); a (a BEHAVIOUR)")
+
+
+def test_what_is_wrong_with_the_same_cases_stands_under_what_explains_it() -> None:
+    said = staged(
+        ("a", "g.contract", "fail", Stage.REASONING), ("b", "g.contract", "fail", Stage.ENVELOPE),
+        ("a", "g.h", "fail", Stage.BEHAVIOUR), ("c", "g.i", "fail", Stage.BEHAVIOUR),
+    )  # fmt: skip
+    assert [(c.about, [r.about for r in c.explains]) for c in said.causes] == [("g.contract", ["g.h"]), ("g.i", [])]
+    assert said.reason.startswith("g.contract: 2 of 2 must-pass cases fail: a (a REASONING); b")
+    assert said.reasons[1] == "explained by it: g.h: 1 of 1 must-pass cases fail: a (a BEHAVIOUR)"
+
+
+@pytest.mark.parametrize("stage", [Stage.GONE, Stage.NOT_SERVED])
+def test_where_nothing_is_served_everything_after_it_is_explained(stage: Stage) -> None:
+    said = staged(
+        ("a", "g.a", "fail", stage), ("b", "g.b", "fail", Stage.REFUSED), ("c", "g.c", "not_measured", Stage.BEHAVIOUR)
+    )
+    assert [(c.about, [r.about for r in c.explains]) for c in said.causes] == [("g.a", ["g.b", "g.c"])]
+
+
+PRINTS = {
+    "sampling.temperature": 0.8, "tokens.t.ask": 7, "version": "1", "logprobs.l": {"times": 1, "rows": [{"x": -1.0}]}
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("now", "first", "under"),
+    [
+        ({"sampling.temperature": 2.0}, "sampling defaults", ["g.h"]),
+        ({"tokens.t.ask": 9, "logprobs.l": {"times": 1, "rows": [{"x": -3.0}]}}, "chat template or tokenizer", ["answers, as the prompt's tokens changed", "g.h"]),
+        ({"logprobs.l": {"times": 1, "rows": [{"x": -3.0}]}}, "weights or precision", ["g.h"]),
+        ({"version": "2", "sampling.temperature": 1.0}, "engine version", ["sampling defaults", "g.h"]),
+    ],
+)  # fmt: skip
+def test_what_changed_explains_how_it_behaves(now: dict[str, Any], first: str, under: list[str]) -> None:
+    old = baseline({}, [], fingerprint=PRINTS)
+    said = staged(("a", "g.h", "fail", Stage.BEHAVIOUR), accepted=old, fingerprint={**PRINTS, **now})
+    assert said.reason.startswith(f"{first} changed")
+    assert [(c.about, [r.about for r in c.explains]) for c in said.causes] == [(first, under)]
+    assert set(said.causes[0].moved) <= {*now}
+
+
+def test_a_model_that_is_not_served_is_no_other_model() -> None:
+    old = baseline({}, [], fingerprint={"model": "m0"})
+    said = staged(("a", "g.h", "fail", Stage.NOT_SERVED), accepted=old, fingerprint={"model": "m1"})
+    assert said.reason == "g.h: 1 of 1 must-pass cases fail: a (a NOT_SERVED)" and said.changes == []
+
+
+def test_an_old_verdict_has_no_stages_and_is_read() -> None:
+    old = finding("m0").model_dump(exclude={"stage"}, mode="json")
+    assert Finding.model_validate(old).stage == Stage.BEHAVIOUR
+    told = finding("m0", stage=Stage.WEIGHTS).model_dump(mode="json")
+    assert told["stage"] == "weights" and Finding.model_validate(told).stage == Stage.WEIGHTS
+
+
+def test_what_is_not_offered_is_one_line() -> None:
+    by = profile(GROUPS)
+    by = Profile.model_validate({**by.model_dump(), "offers": {"tools": "HTTP 400", "n": True, "logprobs": "ignored"}})
+    said = verdict_of([finding("m0", "pass", "g.must")], MUST[:1], by)
+    assert said.notes == ["not offered by this server, so not asked: tools (HTTP 400), logprobs (ignored)"]
 
 
 # --- who answers ---
@@ -307,23 +462,33 @@ def test_another_fingerprint_under_the_same_revision_fails(
 
 
 @pytest.mark.parametrize(
-    ("groups", "said"),
+    ("groups", "unnamed"),
     [
-        ({"g.cmp": "no_worse"}, None),
-        ({"g.cmp": "must"}, None),
-        ({"g.other": "must"}, "group 'g.cmp' has no policy"),
-        ({"g.cmp": "no_worse", "h.x": "no_worse"}, None),
+        ({"g.cmp": "no_worse"}, []),
+        ({"g.cmp": "must"}, []),
+        ({"g.other": "must"}, ["g.cmp"]),
+        ({"g.cmp": "watch"}, []),
     ],
 )
-def test_a_plan_needs_a_policy_for_every_group(groups: dict[str, Any], said: str | None) -> None:
+def test_a_group_that_the_profile_does_not_name_is_watched_and_said_so(
+    groups: dict[str, Any], unnamed: list[str]
+) -> None:
     by = profile(groups)
-    if said is None:
-        check_plan(by, CASES, {"g.contract"})
-    else:
-        with pytest.raises(BadInput, match=said):
-            check_plan(by, CASES, {"g.contract"})
-    with pytest.raises(BadInput, match="'z.contract' has no policy"):
-        check_plan(by, [], {"z.contract"})
+    check_plan(by, CASES, {"g.contract"})
+    found = [finding(c.id, "fail", c.group) for c in CASES]
+    said = verdict_of(found, CASES, by)
+    [group] = said.groups
+    assert group.policy == ("watch" if unnamed else by.groups["g.cmp"].policy)
+    assert [
+        n for n in said.notes if "is older than g.cmp" in n and "add under `groups`" in n and "g.cmp: must" in n
+    ] == (said.notes[:1] if unnamed else [])
+    assert (said.verdict == "PASS") == (group.policy == "watch")
+
+
+def test_a_contract_that_no_policy_names_is_said_loudly() -> None:
+    found = [finding("m0", "pass", "g.must"), finding("m0", "fail", "z.contract", check="contract")]
+    said = verdict_of(found, MUST[:1], profile(GROUPS))
+    assert said.verdict == "PASS" and "NO CONTRACT IS HELD" in said.notes[0] and "z.contract: must" in said.notes[0]
 
 
 @pytest.mark.parametrize(
