@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -206,7 +206,7 @@ class VllmLab:
         with tempfile.TemporaryDirectory(prefix=f"{row.id}-", dir=self.folder) as scratch:
             project = Introduced(Path(scratch) / "project")
             shutil.copytree(base.root, project.root, ignore=shutil.ignore_patterns("outputs"))
-            with self.deployment(row.server) as running, _killer(running, row.kills) as killed:
+            with self.deployment(row.server) as running, killer(running) if row.kills else nullcontext(()) as killed:
                 started = time.monotonic()
                 done = project.ask(running.base_url, row.suite, *row.arguments)
                 ended = time.monotonic()
@@ -269,8 +269,8 @@ def _first_line(row: VllmRow, done: Done, seconds: float) -> Result:
 
 
 @contextmanager
-def _killer(running: Running, wanted: bool) -> Iterator[list[float]]:
-    """Kills the engine core once the server has answered some chats; yields when it did."""
+def killer(running: Running) -> Iterator[list[float]]:
+    """Kills the engine core once the server has answered some chats; yields when it did (monotonic seconds)."""
     killed: list[float] = []
     over = threading.Event()
 
@@ -284,14 +284,12 @@ def _killer(running: Running, wanted: bool) -> Iterator[list[float]]:
                 return
 
     thread = threading.Thread(target=watch, daemon=True)
-    if wanted:
-        thread.start()
+    thread.start()
     try:
         yield killed
     finally:
         over.set()
-        if wanted:
-            thread.join()
+        thread.join()
 
 
 def _answered(log: Path) -> int:
