@@ -70,7 +70,12 @@ class Engine:
 ENGINES = {
     engine.name: engine
     for engine in (
-        Engine("vllm", "vLLM 0.32.0 on a CPU", room_gib=4, with_torch=True),
+        Engine("vllm", "vLLM 0.32.0 and transformers 5.19.0 on a CPU", room_gib=4, with_torch=True),
+        Engine("litellm", "LiteLLM 1.108.7 with its proxy"),
+        Engine("sglang-router", "sglang-router 0.3.2"),
+        Engine("smg", "smg 1.13.0"),
+        Engine("vllm-router", "vllm-router 0.1.17"),
+        Engine("llama-cpp-python", "llama-cpp-python 0.3.36, compiled here"),
     )
 }  # fmt: skip
 

@@ -176,13 +176,13 @@ class Introduced(Project):
         return self.gatebook("run", *where, *arguments, timeout=PATIENCE_S)
 
 
-def introduced(folder: Path, base_url: str) -> Introduced:
+def introduced(folder: Path, base_url: str, model: str = MODEL) -> Introduced:
     """A project under `folder` that has met this server. Raises RuntimeError when `init` did not."""
     root = folder / "project"
     for part in ("notebooks", "params"):
         shutil.copytree(ROOT / part, root / part)
     project = Introduced(root)
-    if (said := project.gatebook("init", "--base-url", base_url, "--name", "vllm", "--model", MODEL)).code:
+    if (said := project.gatebook("init", "--base-url", base_url, "--name", "vllm", "--model", model)).code:
         raise RuntimeError(f"gatebook init: {said}")
     return project
 
