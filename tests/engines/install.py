@@ -180,8 +180,8 @@ def _must(name: str, log: Path, *command: str | Path) -> None:
         )
     if done.returncode:
         said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        errors = [line for line in said if line.startswith("ERROR")]
-        raise CannotHave(f"{name}: {(errors or said or ['it wrote nothing'])[-1][:300]} (log: {log})")
+        errors = [line for line in said if line.startswith("ERROR") and "Ignored the following" not in line]
+        raise CannotHave(f"{name}: {[*errors[:1], *said[-1:], 'it wrote nothing'][0][:300]} (log: {log})")
 
 
 def _pip() -> dict[str, str]:

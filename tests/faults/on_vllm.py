@@ -231,11 +231,11 @@ class VllmLab:
                 started = time.monotonic()
                 done = made.ask(running.base_url, suite)
             seconds = time.monotonic() - started
-            said = made.gatebook("accept", done.run, "--reason", "the healthy vLLM of the fault lab")
-            if said.code:
-                raise RuntimeError(
-                    f"the healthy deployment {before!r} was not accepted: {said}\n{done}\n{done.reasons}"
-                )
+            if done.code == 2:
+                raise RuntimeError(f"the healthy deployment {before!r} was not asked: {done.err.strip()}")
+            if made.gatebook("accept", done.run, "--reason", "the healthy vLLM of the fault lab").code:
+                reason = done.verdict["reason"]
+                raise RuntimeError(f"the healthy deployment {before!r} was not accepted: exit {done.code}: {reason}")
             (folder / "ready.json").write_text(json.dumps({"code": done.code, "seconds": seconds}))
         return made
 

@@ -19,7 +19,7 @@ from tests.engines.weights import VARIANTS
 from tests.faults.on_vllm import BEFORE, VLLM
 
 PLAIN = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "PYTEST_")) and k != "CI"}
-SERVES = "import http.server, subprocess, sys; subprocess.Popen(['sleep', '600']); http.server.test(port={port}, bind='127.0.0.1')"
+SERVES = "import http.server, subprocess, sys; subprocess.Popen(['sleep', '600']); http.server.test(http.server.SimpleHTTPRequestHandler, port={port}, bind='127.0.0.1')"
 
 
 def ask(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
