@@ -6,10 +6,10 @@ RUN ?= outputs/latest
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check lab verify serve bench faults format schema pins clean image gate stop verdict publish deploy rollback
+.PHONY: help setup demo run test check lab verify serve bench faults engines engines-smoke format schema pins clean image gate stop verdict publish deploy rollback
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/.ready: requirements.txt requirements-nodeps.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Gatebook needs Python 3.11 or newer; name one: make PYTHON=python3.12 ..." if sys.version_info < (3, 11) else 0)'
@@ -31,9 +31,10 @@ run: setup  ## gate a server: make run PROFILE=params/qwen3-4b.yaml URL=http://g
 verify: setup  ## check a run without any server: make verify RUN=outputs/...
 	$(BIN)/gatebook verify $(RUN)
 
-test: setup  ## set-up and the whole suite; installs PostgreSQL, Chromium and the pipeline's emulator for its tests where it may
+test: setup  ## set-up and the whole suite; installs PostgreSQL, Chromium, the pipeline's emulator and vLLM for its tests where it may
 	.ci/packages
 	.ci/emulator
+	.ci/engines
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: setup  ## lint, format, types, the walls between the rooms
@@ -69,6 +70,12 @@ lab: setup  ## JupyterLab on the notebooks, with the embedded model unless GATEB
 serve: setup  ## the embedded model on loopback until Ctrl-C
 	$(BIN)/gatebook serve
 
+engines: setup  ## a real vLLM on the CPU in .engines/, for tests and the fault lab (docs/engines.md); TORCH_INDEX names a smaller torch
+	$(BIN)/python -m tests.engines prepare vllm
+
+engines-smoke: setup  ## init, run, accept, run on every other engine and gateway that installs in minutes (docs/engines.md)
+	$(BIN)/python -m tests.engines smoke
+
 faults: setup  ## the fault lab: what the gate catches and when it keeps quiet (docs/fault-score.md); goes on where it stopped
 	$(BIN)/python -m tests.faults --all
 
@@ -87,4 +94,4 @@ pins: setup  ## write requirements.txt anew from requirements.in, no local versi
 	sed -i 's/^\([^#]*==[^+ ]*\)+[^ ]*/\1/' requirements.txt
 
 clean:  ## the environment and caches; recorded runs stay
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build lib/*.egg-info
+	rm -rf .venv .engines .pytest_cache .mypy_cache .ruff_cache .hypothesis build lib/*.egg-info

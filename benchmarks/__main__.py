@@ -1,4 +1,4 @@
-"""One entry: `python -m benchmarks {accuracy,overhead,demo,embedded,noise,prompts,latency,compare-load,gauges,archive,sampling}`."""
+"""One entry: `python -m benchmarks {accuracy,overhead,demo,embedded,noise,prompts,latency,compare-load,gauges,archive,sampling,vllm}`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from benchmarks import (
     overhead,
     prompts,
     sampling,
+    vllm,
 )
 from benchmarks.report import machine, print_table, write_json
 
@@ -32,6 +33,7 @@ COMMANDS = {
     "gauges": gauges,
     "archive": archive,
     "sampling": sampling,
+    "vllm": vllm,
 }
 
 

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> list[Row]:
             ran.append(_wall_s(GATEBOOK, "run", "--profile", args.profile, "--out", str(out)))
             folder = next(p.parent for p in out.glob("20*/manifest.json"))
             verified.append(_wall_s(GATEBOOK, "verify", str(folder), "--reproduced"))
-            opened.append(_open_s(Run(folder)))
+            opened.append(open_s(Run(folder)))
             bare.append(_replay(Run(folder), Path(name) / f"server-{number}.log"))
     imported = [_wall_s(sys.executable, "-c", "import gatebook") for _ in range(5)]
     return [
@@ -70,7 +70,7 @@ def _wall_s(*arguments: str) -> float:
     return wall_s
 
 
-def _open_s(recorded: Run) -> float:
+def open_s(recorded: Run) -> float:
     """Seconds with a request open, the lanes taken as equally full (exact for one in flight)."""
     attempts = [a for notebook in recorded.notebooks for e in recorded.exchanges(notebook) for a in e.attempts]
     return sum(a.elapsed_ms for a in attempts) / 1000 / recorded.manifest.profile.limits.in_flight

@@ -3,6 +3,7 @@
 python -m tests.engines prepare vllm               install it and make its weights; quick when it is there
 python -m tests.engines serve vllm [ARGUMENT...]   run it until Ctrl-C; prints its base URL, then nothing
 python -m tests.engines serve vllm --weights rope  other weights (`list` names them)
+python -m tests.engines smoke [NAME...]            init, run, accept, run on the other engines and gateways
 python -m tests.engines list
 """
 
@@ -15,6 +16,7 @@ import time
 from contextlib import suppress
 
 from tests.engines.install import ENGINES, CannotHave, prepared, weights
+from tests.engines.others import FRONTS, smoke
 from tests.engines.serving import NotStarted, vllm_process
 from tests.engines.weights import VARIANTS
 
@@ -30,16 +32,26 @@ def main() -> int:
     serve.add_argument("engine", choices=("vllm",))
     serve.add_argument("--weights", default="base", choices=("base", *VARIANTS))
     serve.add_argument("--port", type=int, default=0, help="a free one when left out")
+    tried = commands.add_parser("smoke", help="init, run, accept, run on other engines; all that install in minutes")
+    tried.add_argument("names", nargs="*", metavar="NAME", help=", ".join(FRONTS))
     commands.add_parser("list", help="engines and weights")
     args, rest = parser.parse_known_args()
     if rest and args.command != "serve":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
+        if args.command == "smoke":
+            return 1 if smoke(_known(parser, args.names)) else 0
         {"prepare": _prepare, "serve": _serve, "list": _list}[args.command](args, rest)
     except (CannotHave, NotStarted) as error:
         print(f"engines: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _known(parser: argparse.ArgumentParser, names: list[str]) -> list[str]:
+    if unknown := [name for name in names if name not in FRONTS]:
+        parser.error(f"smoke: no {', '.join(unknown)}; there are {', '.join(FRONTS)}")
+    return names
 
 
 def _prepare(args: argparse.Namespace, _: list[str]) -> None:
@@ -60,6 +72,8 @@ def _serve(args: argparse.Namespace, rest: list[str]) -> None:
 
 
 def _list(*_: object) -> None:
+    for front in FRONTS.values():
+        print(f"smoke {front.name:16} {front.told}")
     for engine in ENGINES.values():
         print(f"{engine.name:18} {engine.told}: {'ready' if engine.ready else 'not installed'}")
     for name, make in {"base": None, **VARIANTS}.items():

@@ -70,7 +70,12 @@ class Engine:
 ENGINES = {
     engine.name: engine
     for engine in (
-        Engine("vllm", "vLLM 0.32.0 on a CPU", room_gib=4, with_torch=True),
+        Engine("vllm", "vLLM 0.32.0 and transformers 5.19.0 on a CPU", room_gib=4, with_torch=True),
+        Engine("litellm", "LiteLLM 1.108.7 with its proxy"),
+        Engine("sglang-router", "sglang-router 0.3.2"),
+        Engine("smg", "smg 1.13.0"),
+        Engine("vllm-router", "vllm-router 0.1.17"),
+        Engine("llama-cpp-python", "llama-cpp-python 0.3.36, compiled here"),
     )
 }  # fmt: skip
 
@@ -175,8 +180,8 @@ def _must(name: str, log: Path, *command: str | Path) -> None:
         )
     if done.returncode:
         said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        errors = [line for line in said if line.startswith("ERROR")]
-        raise CannotHave(f"{name}: {(errors or said or ['it wrote nothing'])[-1][:300]} (log: {log})")
+        errors = [line for line in said if line.startswith("ERROR") and "Ignored the following" not in line]
+        raise CannotHave(f"{name}: {[*errors[:1], *said[-1:], 'it wrote nothing'][0][:300]} (log: {log})")
 
 
 def _pip() -> dict[str, str]:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,9 @@ VLLM_ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_NO_USAGE_STATS": "1",
 }
+
+
+Ready = Callable[[httpx.Client, str], bool]
 
 
 class NotStarted(Exception):
@@ -81,16 +84,16 @@ def vllm_process(
         "VLLM_CONFIG_ROOT": str(home() / "cache"),
         **(env or {}),
     }
-    key = arguments[arguments.index("--api-key") + 1] if "--api-key" in arguments else None
-    with running(command, f"http://127.0.0.1:{port}/v1", environment(**extra), log or log_file("vllm"), key) as found:
+    ready = _with_key(arguments[arguments.index("--api-key") + 1]) if "--api-key" in arguments else _generates
+    with running(command, f"http://127.0.0.1:{port}/v1", environment(**extra), log or log_file("vllm"), ready) as found:
         yield found
 
 
 @contextmanager
 def running(
-    command: Sequence[str], base_url: str, env: Mapping[str, str], log: Path, key: str | None = None
+    command: Sequence[str], base_url: str, env: Mapping[str, str], log: Path, ready: Ready
 ) -> Iterator[Running]:
-    """Any server: started, waited for, stopped."""
+    """Any server: started, waited for until `ready`, stopped. Raises NotStarted."""
     started = time.monotonic()
     with log.open("ab") as out:
         process = subprocess.Popen(
@@ -98,7 +101,7 @@ def running(
             cwd=home(), start_new_session=True,
         )  # fmt: skip
     try:
-        _wait(process, base_url, log, key)
+        _wait(process, base_url, log, ready)
         yield Running(base_url, process, log, time.monotonic() - started)
     finally:
         _stop(process)
@@ -118,27 +121,40 @@ def log_file(name: str) -> Path:
     return Path(path)
 
 
-def _wait(process: subprocess.Popen[bytes], base_url: str, log: Path, key: str | None) -> None:
-    """Until one token was generated, chat template or not. Raises NotStarted."""
+def chats(model: str) -> Ready:
+    """Ready when a chat of this model gives one token."""
+    body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
+    return lambda client, url: client.post(f"{url}/chat/completions", json=body).status_code == 200
+
+
+def _generates(client: httpx.Client, base_url: str) -> bool:
+    """One token, chat template or not."""
+    model = client.get(f"{base_url}/models").json()["data"][0]["id"]
+    body = {"model": model, "prompt": "hi", "max_tokens": 1}
+    return client.post(f"{base_url}/completions", json=body).status_code == 200
+
+
+def _with_key(key: str) -> Ready:
+    def ready(client: httpx.Client, base_url: str) -> bool:
+        client.headers["Authorization"] = f"Bearer {key}"
+        return _generates(client, base_url)
+
+    return ready
+
+
+def _wait(process: subprocess.Popen[bytes], base_url: str, log: Path, ready: Ready) -> None:
     deadline = time.monotonic() + READY_S
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    with httpx.Client(timeout=30, trust_env=False, headers=headers) as client:
+    with httpx.Client(timeout=60, trust_env=False) as client:
         while time.monotonic() < deadline:
             if process.poll() is not None:
                 raise NotStarted(f"the server ended with status {process.returncode}: {_tail(log)}")
             try:
-                if _generates(client, base_url):
+                if ready(client, base_url):
                     return
             except (httpx.TransportError, ValueError, KeyError, IndexError):
                 pass
             time.sleep(0.2)
     raise NotStarted(f"the server generated nothing within {READY_S:g} s: {_tail(log)}")
-
-
-def _generates(client: httpx.Client, base_url: str) -> bool:
-    model = client.get(f"{base_url}/models").json()["data"][0]["id"]
-    body = {"model": model, "prompt": "hi", "max_tokens": 1}
-    return client.post(f"{base_url}/completions", json=body).status_code == 200
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -176,13 +176,13 @@ class Introduced(Project):
         return self.gatebook("run", *where, *arguments, timeout=PATIENCE_S)
 
 
-def introduced(folder: Path, base_url: str) -> Introduced:
+def introduced(folder: Path, base_url: str, model: str = MODEL) -> Introduced:
     """A project under `folder` that has met this server. Raises RuntimeError when `init` did not."""
     root = folder / "project"
     for part in ("notebooks", "params"):
         shutil.copytree(ROOT / part, root / part)
     project = Introduced(root)
-    if (said := project.gatebook("init", "--base-url", base_url, "--name", "vllm", "--model", MODEL)).code:
+    if (said := project.gatebook("init", "--base-url", base_url, "--name", "vllm", "--model", model)).code:
         raise RuntimeError(f"gatebook init: {said}")
     return project
 
@@ -206,7 +206,7 @@ class VllmLab:
         with tempfile.TemporaryDirectory(prefix=f"{row.id}-", dir=self.folder) as scratch:
             project = Introduced(Path(scratch) / "project")
             shutil.copytree(base.root, project.root, ignore=shutil.ignore_patterns("outputs"))
-            with self.deployment(row.server) as running, _killer(running, row.kills) as killed:
+            with self.deployment(row.server) as running, killer(running) if row.kills else nullcontext(()) as killed:
                 started = time.monotonic()
                 done = project.ask(running.base_url, row.suite, *row.arguments)
                 ended = time.monotonic()
@@ -231,11 +231,11 @@ class VllmLab:
                 started = time.monotonic()
                 done = made.ask(running.base_url, suite)
             seconds = time.monotonic() - started
-            said = made.gatebook("accept", done.run, "--reason", "the healthy vLLM of the fault lab")
-            if said.code:
-                raise RuntimeError(
-                    f"the healthy deployment {before!r} was not accepted: {said}\n{done}\n{done.reasons}"
-                )
+            if done.code == 2:
+                raise RuntimeError(f"the healthy deployment {before!r} was not asked: {done.err.strip()}")
+            if made.gatebook("accept", done.run, "--reason", "the healthy vLLM of the fault lab").code:
+                reason = done.verdict["reason"]
+                raise RuntimeError(f"the healthy deployment {before!r} was not accepted: exit {done.code}: {reason}")
             (folder / "ready.json").write_text(json.dumps({"code": done.code, "seconds": seconds}))
         return made
 
@@ -269,8 +269,8 @@ def _first_line(row: VllmRow, done: Done, seconds: float) -> Result:
 
 
 @contextmanager
-def _killer(running: Running, wanted: bool) -> Iterator[list[float]]:
-    """Kills the engine core once the server has answered some chats; yields when it did."""
+def killer(running: Running) -> Iterator[list[float]]:
+    """Kills the engine core once the server has answered some chats; yields when it did (monotonic seconds)."""
     killed: list[float] = []
     over = threading.Event()
 
@@ -284,14 +284,12 @@ def _killer(running: Running, wanted: bool) -> Iterator[list[float]]:
                 return
 
     thread = threading.Thread(target=watch, daemon=True)
-    if wanted:
-        thread.start()
+    thread.start()
     try:
         yield killed
     finally:
         over.set()
-        if wanted:
-            thread.join()
+        thread.join()
 
 
 def _answered(log: Path) -> int:

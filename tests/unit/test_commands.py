@@ -57,6 +57,8 @@ def test_it_exists_and_takes_these_options(page: Path, line: str) -> None:
         assert [o for o in rest if o.startswith("--") and o.split("=")[0] not in said] == [], line
     elif program == "python" and rest[:2] == ["-m", "tests.faults"]:
         assert [o for o in rest[2:] if o.startswith("--") and o not in told_by_help("tests.faults")] == [], line
+    elif program == "python" and rest[:2] == ["-m", "tests.engines"]:
+        assert rest[2] in told_by_help("tests.engines"), line
     elif program == "python" and rest[:2] == ["-m", "benchmarks"]:
         assert rest[2] in told_by_help("benchmarks"), line
     elif program == "python" and rest[:2] == ["-m", "pytest"]:
