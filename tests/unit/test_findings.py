@@ -20,12 +20,14 @@ from tests.unit.replies import (
     case,
     chat_body,
     exchange,
+    good_chunks,
     plain,
     probe,
     profile,
     ready,
     record,
     run_folder,
+    streamed,
 )
 
 
@@ -102,6 +104,27 @@ def test_every_finding_says_what_it_would_explain(
 ) -> None:
     found = said(tmp_path, [GREETING, case("b", expect=[{"regex": "H"}])], *recorded)[f"a.{check}"]
     assert (found.outcome != "pass", found.stage) == (True, stage), found
+def test_what_is_unusual_on_the_wire_and_breaks_nothing_is_told_once(tmp_path: Path) -> None:
+    two = case("a", asks=[{"name": "x"}, {"name": "y"}], expect=[{"length_chars": {"min": 1}}])
+    packed = {"packing": "packed", "headers": {"content-encoding": "gzip"}}
+    found = said(tmp_path, [two], ready(), answered("a/x", **packed), answered("a/y", **packed, after_done="open"))
+    assert (found["a.contract"].outcome, found["a.contract"].reason) == (
+        "pass",
+        "2 replies keep the contract; packed with gzip although identity was asked; "
+        "the answer is complete, the connection was not closed",
+    )
+
+
+@pytest.mark.parametrize("offered", [True, False])
+def test_a_stream_owes_no_end_and_no_usage_that_the_profile_says_are_not_offered(tmp_path: Path, offered: bool) -> None:
+    by = profile({"g.h": "must"})
+    if not offered:
+        by = by.model_copy(update={"offers": {"stream_done": "no [DONE]", "stream_usage": "include_usage is ignored"}})
+    run = run_folder(tmp_path / "r", [GREETING], by)
+    record(run, "01_x", ready(), streamed(good_chunks()[:-1], key="a/ask", done=False))
+    found = {f.id: f for f in judge_notebook(run, "01_x")}["a.contract"]
+    assert found.outcome == ("fail" if offered else "pass")
+    assert not offered or found.reason == "the stream ended without [DONE]; usage is missing"
 
 
 def test_an_empty_record_is_an_error_of_every_case(tmp_path: Path) -> None:

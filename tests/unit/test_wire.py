@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import random
 import threading
 import time
 import warnings
@@ -17,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 from gatebook.ask import client as lanes
@@ -28,7 +30,7 @@ from gatebook.plan.cases import Ask
 from gatebook.plan.settings import Target
 from gatebook.record.answer import read_answer
 from gatebook.record.exchange import Exchange
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from openai._streaming import SSEDecoder
 from openai.lib.streaming.chat import ChatCompletionStreamState
@@ -311,7 +313,8 @@ TOOLS = {
     "no index": Row(calling(lacking(tool(), "index")), "TypeError", "a streamed tool call has no `index`"),
     "no index, two calls": Row(calling(lacking(tool(), "index"), lacking(tool(id="k2", name="g"), "index")), "TypeError", "a streamed tool call has no `index`"),
     "index null": Row(calling(tool(None)), "TypeError", "`index` of a streamed tool call is null"),
-    "index a text": Row(calling(tool("0"), later()), "", "`index` of a streamed tool call is a text, no whole number", text=None, calls=K1),
+    "index a number in a text": Row(calling(tool("0", arguments=""), later()), text=None, calls=K1),
+    "index a text": Row(calling(tool("first")), "TypeError", "`index` of a streamed tool call is a text, no whole number"),
     "first index 1": Row(calling(tool(1)), "IndexError", "a streamed tool call begins with the index 1, where 0 is next"),
     "index 0, then 2": Row(calling(tool(), tool(2, "k2")), "IndexError", "begins with the index 2, where 1 is next"),
     "index 0 twice": Row(calling(tool(), tool(id="k2", name="g")), "reads", "two tool calls have one `index`, and clients merge them: 'k1' and 'k2'", text=None, calls=TWO),
@@ -501,6 +504,87 @@ def test_our_reading_and_the_official_client_s_agree(server: RawServer, official
         assert row.note in told and bool(row.note) == bool(told), told
 
 
+# --- any damage, in process ---
+
+ODD: list[Any] = [None, 0, 1, "0", 0.0, "", "x", [], {}, [None], [{}], {"a": 1}, True, 1.5]
+CALLING = [ROLE, *(chunk({"tool_calls": calls}) for calls in ([tool(arguments="")], [later("{")], [tool(1, "k2", "g", "{")], [later("}"), later("}", index=1)])), CALLED, COUNT]  # fmt: skip
+WHOLE = {
+    "stream": [ROLE, HELLO, STOP, COUNT],
+    "streamed calls": CALLING,
+    "plain": [body()],
+    "plain calls": [body({"role": "assistant", "content": None, "tool_calls": [tool(), tool(1, "k2", "g")]})],
+}
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield (*path, key)
+        yield from places(inner, (*path, key))
+
+
+def damaged(pieces: list[Any], dice: random.Random) -> list[Any]:
+    """A copy in which one value, anywhere, is missing, comes twice or is another one."""
+    copy = json.loads(json.dumps(pieces))
+    *way, last = dice.choice(list(places(copy)))
+    owner: Any = copy
+    for key in way:
+        owner = owner[key]
+    how = dice.random()
+    if how < 0.3:
+        del owner[last]
+    elif how < 0.4 and isinstance(owner, list):
+        owner.insert(last, owner[last])
+    else:
+        owner[last] = dice.choice(ODD)
+    return copy
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_no_damage_that_the_official_client_stumbles_over_is_green(kind: str) -> None:
+    streamed, served = kind.startswith("stream"), [b""]
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(
+            200, content=served[0], headers={"content-type": "text/event-stream" if streamed else "application/json"}
+        )
+
+    transport = httpx2.MockTransport(answer)
+    dice, red = random.Random(kind), 0
+    with openai.OpenAI(
+        base_url="http://x/v1", api_key="none", max_retries=0, http_client=httpx2.Client(transport=transport)
+    ) as client:
+        for _ in range(200):
+            pieces = damaged(WHOLE[kind], dice)
+            if dice.random() < 0.3 and pieces:
+                pieces = damaged(pieces, dice)
+            served[0] = events(*pieces, DONE) if streamed else json.dumps(pieces[0] if pieces else None).encode()
+            seen = read(client, "http://x/v1", streamed)
+            found = replay(served[0], streamed)
+            mine = read_answer(found)
+            calls = [(c.id, c.name, c.arguments) for c in mine.tool_calls]
+            broken = said(found)
+            red += bool(broken)
+            assert broken or (not isinstance(seen, str) and (seen[0] or "", seen[1]) == (mine.text, calls)), (
+                served[0],
+                seen,
+            )
+    assert 40 < red < 195, "both sides are tried"
+
+
+def replay(raw: bytes, streamed: bool) -> Exchange:
+    """The exchange that the lane would record of these bytes."""
+    taken = lanes._Reply("stream" if streamed else "plain")
+    taken.begin(0, 200, {"content-type": "text/event-stream" if streamed else "application/json"})
+    assert taken.take(0, raw) is None
+    taken.end()
+    found, text, invalid = taken.read()
+    return Exchange(
+        kind="ask", key="case/ask", at="2026-03-01T12:00:00+00:00", status=200, body={**ASKED, "stream": streamed}, text=text, invalid_utf8=invalid,
+        events=None if found is None else [(0.0, data) for _, data in found.events], lines=found.lines if found else None,
+    )  # fmt: skip
+
+
 # --- what the record keeps ---
 
 
@@ -589,6 +673,7 @@ LINES = st.lists(st.sampled_from([b"data: 1", b"data:", b"data", b": x", b"event
 
 
 @given(LINES, st.lists(st.integers(0, 9), max_size=9))
+@example([b"data: 1", b"\r\n"], [8, 0])
 def test_events_are_split_as_the_official_client_splits_them(lines: list[bytes], sizes: list[int]) -> None:
     raw = b"".join(lines)
     found = [data for _, data in split(raw, sizes).events]

@@ -98,9 +98,11 @@ class Events:
         self._retry = False
 
     def feed(self, stamp: int, chunk: bytes) -> None:
+        if not chunk:
+            return
         if self._after_cr and chunk.startswith(b"\n"):
             chunk = chunk[1:]
-        self._after_cr = chunk.endswith(b"\r") if chunk else False
+        self._after_cr = chunk.endswith(b"\r")
         *lines, rest = LINE_END.split(chunk)
         for line in lines:
             self._line(stamp, b"".join([*self._rest, line]))

@@ -314,8 +314,9 @@ class _Reading:
         if not isinstance(arguments, str | None):
             self._flaw(f"arguments of a tool call are {type(arguments).__name__}, not text")
             return
-        if not isinstance(told, str | None):
-            self._flaw(f"the id of a tool call is {type(told).__name__}, not text")
+        for what, value in (("id", told), ("name", function.get("name"))):
+            if not isinstance(value, str | None):
+                self._flaw(f"the {what} of a tool call is {type(value).__name__}, not text")
         name, own = whole(str(function.get("name") or "")), whole(str(told or ""))
         at = self._place(call, own) if streamed else len(self.answer.tool_calls)
         if at == len(self.answer.tool_calls):
@@ -342,13 +343,13 @@ class _Reading:
 
     def _place(self, call: dict[str, Any], own: str) -> int:
         """The place of a streamed piece by its `index`; without a right one, a new id begins a new call."""
-        calls, index = self.answer.tool_calls, call.get("index")
-        if isinstance(index, int) and 0 <= index <= len(calls):
+        calls, index = self.answer.tool_calls, _index(call)
+        if index is not None and 0 <= index <= len(calls):
             return index
-        if isinstance(index, int):
-            self._flaw(f"a streamed tool call begins with the index {index}, where {len(calls)} is next")
-        else:
+        if index is None:
             self._flaw(_no_index(call, "streamed tool call"))
+        else:
+            self._flaw(f"a streamed tool call begins with the index {index}, where {len(calls)} is next")
         return len(calls) if not calls or (own and own != calls[-1].id) else len(calls) - 1
 
 
@@ -378,6 +379,14 @@ def _carries(data: str) -> bool:
     reading.piece(data, "delta")
     told = reading.answer
     return bool(told.content or told.reasoning or told.tool_calls or told.finish_reasons or told.usage)
+
+
+def _index(owner: dict[str, Any]) -> int | None:
+    """`index` of a tool call where it is a whole number, also one written as a text, as the client takes it."""
+    told = owner.get("index")
+    if isinstance(told, str):
+        return int(told) if re.fullmatch(r"\d{1,9}", told, re.ASCII) else None
+    return int(told) if isinstance(told, int) or (isinstance(told, float) and told.is_integer()) else None
 
 
 def _no_index(owner: dict[str, Any], what: str) -> str:
