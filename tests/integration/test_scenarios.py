@@ -41,7 +41,7 @@ def small(project: Project) -> Project:
 
 
 def test_a_healthy_server_is_green(small: Project, server: str) -> None:
-    done = small.run(server)
+    done = small.ask(server)
     assert done.code == 0, done
 
 
@@ -55,7 +55,7 @@ def test_a_healthy_server_is_green(small: Project, server: str) -> None:
 )
 def test_what_is_lost_or_changed_is_named(small: Project, server: str, fault: Fault, words: str) -> None:
     with FaultProxy(server.removesuffix("/v1"), [fault]) as proxy:
-        done = small.run(proxy.base_url)
+        done = small.ask(proxy.base_url)
     assert done.code == 1, done
     assert words in done.reasons
 
