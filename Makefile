@@ -31,7 +31,7 @@ verify: setup  ## check a run without any server: make verify RUN=outputs/...
 test: setup  ## set-up and the whole suite; installs PostgreSQL, Chromium and the pipeline's emulator for its tests where it may
 	.ci/packages
 	.ci/emulator
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=25
 
 check: setup  ## lint, format, types, the walls between the rooms
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib
 import matplotlib.pyplot as plt
 import nbformat
+import pandas as pd
 from gatebook.judge.judging import judge
 from gatebook.judge.verdict import Verdict
 from gatebook.opening import OVERALL, open_run
@@ -49,7 +50,11 @@ def execute(run: Run, notebook: str) -> str | None:
     """Run the notebook's cells here as papermill does in a kernel, and keep it in the run; why it did not run to its end."""
     book = parameterize_notebook(load_notebook_node(str(project.notebook_file(notebook))), {"run_dir": "."})
     known: dict[str, Any] = {"__name__": notebook}
-    with contextlib.chdir(run.path), warnings.catch_warnings():
+    with (
+        contextlib.chdir(run.path),
+        warnings.catch_warnings(),
+        pd.option_context("display.max_columns", 20),
+    ):  # a kernel's
         warnings.simplefilter("ignore")  # as the runner has it
         for number, cell in enumerate((c for c in book.cells if c.cell_type == "code"), 1):
             cell.execution_count, cell.outputs = number, run_cell(cell.source, known, number)
