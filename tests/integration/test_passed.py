@@ -31,7 +31,7 @@ def _passed(project: Project, run: Path, suite: str = "smoke", revision: str = D
 
 
 def test_only_the_intact_bundle_of_this_suite_and_digest_has_passed(project: Project, server: str) -> None:
-    run = project.run(server, "--revision", DIGEST).run
+    run = project.ask(server, revision=DIGEST).run
     done = _passed(project, run)
     assert done.code == 0, done
     assert done.out.startswith("passed, PASS")
