@@ -35,7 +35,7 @@ test: setup  ## set-up and the whole suite; installs PostgreSQL, Chromium, the p
 	.ci/packages
 	.ci/emulator
 	.ci/engines
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=25
 
 check: setup  ## lint, format, types, the walls between the rooms
 	$(BIN)/ruff check .

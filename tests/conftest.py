@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import yaml
+from filelock import FileLock
 from gatebook.ask.server import embedded_server
 from gatebook.judge.baseline import Baseline, read_baseline
 from gatebook.judge.fingerprint import case_of
-from gatebook.plan.cases import load_cases
+from gatebook.plan.cases import Case, load_cases
 from hypothesis import settings
 
 from tests.postgresql import postgresql
@@ -27,6 +33,9 @@ os.environ.pop("GATEBOOK_HISTORY_URL", None)  # nothing that a test measures ent
 settings.register_profile("gatebook", deadline=None)  # machines are shared; no test asserts a time
 settings.load_profile("gatebook")
 ROOT = Path(__file__).resolve().parents[1]
+SERVER = pytest.StashKey[tuple[ExitStack, str]]()
+PATIENT = {"request_deadline_s": 60, "ready_deadline_s": 30}
+"""Limits that a busy machine keeps."""
 SMALL = (
     "model-served",
     "token-counts",
@@ -41,6 +50,12 @@ SMALL = (
 """Cases of must groups that the embedded model passes: a small run that is green on a healthy server."""
 
 
+@cache
+def shipped_cases() -> dict[str, Case]:
+    """The cases of params/cases by id; reading them takes a second."""
+    return {case.id: case for case in load_cases(ROOT / "params" / "cases")}
+
+
 @dataclass
 class Done:
     """What the command did."""
@@ -49,11 +64,12 @@ class Done:
     out: str
     err: str
     folder: Path
+    made: Path | None = None
 
     @property
     def run(self) -> Path:
-        """The newest run folder."""
-        return sorted(p.parent for p in self.folder.glob("20*/manifest.json"))[-1]
+        """The run that was made, else the newest run folder."""
+        return self.made or sorted(p.parent for p in self.folder.glob("20*/manifest.json"))[-1]
 
     @property
     def verdict(self) -> dict[str, Any]:
@@ -89,6 +105,11 @@ class Project:
         file = self.root / "params" / "cases" / "small.yaml"
         file.write_text(yaml.safe_dump(cases, allow_unicode=True, sort_keys=False))
 
+    def choose(self, *ids: str, suites: tuple[str, ...] = ("smoke",)) -> None:
+        """Ask these shipped cases alone, in these suites."""
+        chosen = [shipped_cases()[i].model_dump(mode="json", exclude_defaults=True) for i in ids]
+        self.write_cases([{**case, "suites": [*suites]} for case in chosen])
+
     def command(self, *arguments: str | Path) -> list[str]:
         return [sys.executable, "-m", "gatebook.cli", *map(str, arguments)]
 
@@ -108,13 +129,82 @@ class Project:
     def run(self, base_url: str, *arguments: str, env: dict[str, str] | None = None) -> Done:
         return self.gatebook("run", "--profile", self.profile, "--base-url", base_url, *arguments, env=env)
 
+    def ask(self, base_url: str, *only: str, profile: Path | None = None, revision: str | None = None) -> Done:
+        """What `gatebook run` does, without its kernels: planned, asked, judged and told, every cell of every notebook run
+        in this process. Ten times cheaper; the command itself, its exit codes and its kernels have tests of their own.
+        """
+        from tests.inprocess import run
+
+        with self.inside():
+            verdict, made, said = run(profile or self.profile, base_url, list(only) or None, revision)
+        return Done(verdict.exit_code, said, "\n".join(verdict.troubles), self.root / "outputs", made)
+
+    def accept(self, run: Path) -> None:
+        """`gatebook accept`, in this process."""
+
+        from gatebook.accept import accept
+
+        with self.inside():
+            accept(run, "healthy", None, "tests")
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """This process where the command would run, with its environment."""
+        with mock.patch.dict(os.environ, self.environment, clear=True), contextlib.chdir(self.root):
+            yield
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """One server for all workers of xdist, started by the process that starts them."""
+    config = node.config
+    if SERVER not in config.stash:
+        stack = ExitStack()
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gatebook-server-")))
+        url = stack.enter_context(embedded_server(folder / "server.log", prompt_threads=1))
+        config.stash[SERVER] = stack, url
+    node.workerinput["server"] = config.stash[SERVER][1]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if SERVER in config.stash:
+        config.stash[SERVER][0].close()
+
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The base URL of a real llama.cpp server with the embedded model."""
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The base URL of a real llama.cpp server with the embedded model, which all tests share."""
+    shared = getattr(request.config, "workerinput", {}).get("server")
+    if shared:
+        yield shared
+        return
     log = tmp_path_factory.mktemp("server") / "server.log"
     with embedded_server(log, prompt_threads=1) as base_url:  # tests run side by side
         yield base_url
+
+
+@pytest.fixture(scope="session")
+def green_outputs(server: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The outputs of one `gatebook run` of the small project on the healthy server, recorded once for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    with FileLock(base / "green.lock"):
+        if not (base / "green" / "said").exists():
+            shutil.rmtree(base / "green", ignore_errors=True)
+            project = small_project(base / "green")
+            project.edit_profile(limits=PATIENT)
+            done = project.run(server)
+            assert done.code == 0, done
+            (base / "green" / "said").write_text(done.out)
+    return base / "green" / "project" / "outputs"
+
+
+@pytest.fixture
+def green(project: Project, green_outputs: Path) -> Done:
+    """That run, copied into the project: it can be resumed, judged again, verified and forged."""
+    project.edit_profile(limits=PATIENT)
+    said = (green_outputs.parents[1] / "said").read_text()
+    return Done(0, said, "", Path(shutil.copytree(green_outputs, project.root / "outputs")))
 
 
 @pytest.fixture
@@ -123,17 +213,16 @@ def project(tmp_path: Path) -> Project:
 
 
 def small_project(folder: Path) -> Project:
-    """A project under `folder` with the SMALL cases and short deadlines."""
+    """A project under `folder` with the SMALL cases; nobody is waited for long at first, and anybody for 30 s afterwards."""
     root = folder / "project"
     shutil.copytree(ROOT / "notebooks", root / "notebooks")
     (root / "params" / "cases").mkdir(parents=True)
     found = Project(root)
-    cases = {case.id: case for case in load_cases(ROOT / "params" / "cases")}
-    found.write_cases([{**cases[i].model_dump(mode="json", exclude_defaults=True), "suites": ["smoke"]} for i in SMALL])
+    found.choose(*SMALL)
     shipped = yaml.safe_load((ROOT / "params" / "smollm2.yaml").read_text())
     shipped["target"]["default_suite"] = "smoke"
     shipped["excused"] = {}  # they name cases that are not here
-    shipped["limits"] |= {"request_deadline_s": 4, "ready_deadline_s": 3, "transport_retries": 1}
+    shipped["limits"] |= {"request_deadline_s": 30, "ready_deadline_s": 3, "transport_retries": 1}
     found.profile.write_text(yaml.safe_dump(shipped, allow_unicode=True))
     file = root / "params" / "baselines" / "small.json"
     file.parent.mkdir()

@@ -21,6 +21,7 @@ from gatebook.record.executed import unfinished
 from gatebook.record.run import SUMS, Run
 
 REPLAY_S = 600
+NO_OTHER_PLUGINS = "PYTEST_DISABLE_PLUGIN_AUTOLOAD"
 HIDDEN = ("OPENAI_", "GATEBOOK_", "PYTEST_")
 
 
@@ -128,12 +129,13 @@ def _replay(run: Run) -> Said:
     if missing := [name for name in names if not (run.path / name).exists()]:
         return "nothing", f"{missing[0]} is missing"
     environment = {k: v for k, v in os.environ.items() if not k.startswith(HIDDEN)} | {"PYTHONUTF8": "1"}
+    environment[NO_OTHER_PLUGINS] = "1"  # they cost seconds, and are the business of whoever installed them
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "run"
         shutil.copytree(run.path, copy)
         command = [
-            sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", folder,
-            "-q", "--junitxml", f"{folder}/nbval.xml", *names,
+            sys.executable, "-m", "pytest", "-p", "gatebook", "-p", "nbval.plugin", "--nbval-lax", "--nbval-current-env", "-p", "no:cacheprovider",
+            "-c", os.devnull, "--rootdir", folder, "-q", "--junitxml", f"{folder}/nbval.xml", *names,
         ]  # fmt: skip
         try:
             done = subprocess.run(

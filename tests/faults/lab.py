@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -34,6 +34,7 @@ SHOWN = 6
 """Reasons that the command prints."""
 LIMITS = {"request_deadline_s": 180, "ready_deadline_s": 20, "transport_retries": 2}
 PATIENCE_S = 1500
+Gate = Callable[..., Done]
 POLICIES = {"context.needles": "must"}
 """Groups of which the lab asks too few cases to be compared."""
 
@@ -111,8 +112,9 @@ def results(now: str | None = None, digests: Mapping[str, str] | None = None) ->
 class Lab:
     """A healthy server for each thread, one project with its baseline, and the folder where all of it lies."""
 
-    def __init__(self, folder: Path, rows: Iterable[Row]) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, rows: Iterable[Row], gate: Gate | None = None) -> None:
+        """`gate` stands for `gatebook run`: (project, base URL, options)."""
+        self.folder, self._gate = folder, gate or ask
         self._shipped = load_cases(ROOT / "params" / "cases")
         self._asked = list(dict.fromkeys(c.id for row in rows if not row.own_project for c in self._cases(row)))
         self._stack, self._local, self._lock = ExitStack(), threading.local(), threading.Lock()
@@ -130,7 +132,7 @@ class Lab:
             project = self._project(row, Path(scratch))
             started = time.monotonic()
             with self._deployment(row.server) as upstream, FaultProxy(upstream, row.faults) as proxy:
-                done = ask(project, proxy.base_url, "--only", ",".join(row.asks), *row.arguments)
+                done = self._gate(project, proxy.base_url, "--only", ",".join(row.asks), *row.arguments)
             seconds = time.monotonic() - started
             if done.code != 2 and not (done.folder / "latest" / "verdict.json").exists():
                 raise RuntimeError(f"{row.id}: the run left no verdict; {done}")
@@ -148,7 +150,7 @@ class Lab:
                 shutil.rmtree(root, ignore_errors=True)
                 root.mkdir(parents=True)
                 made = self._new_project(root, self._asked, {})
-                accept(made, self.healthy())
+                accept(made, self.healthy(), self._gate)
                 ready.write_text(json.dumps(self._asked))
             return made
 
@@ -176,7 +178,7 @@ class Lab:
         settings = row.before if isinstance(row.before, Mapping) else {}
         faults = () if isinstance(row.before, Mapping) else row.before or ()
         with self._deployment(settings) as upstream, FaultProxy(upstream, faults) as proxy:
-            accept(project, proxy.base_url)
+            accept(project, proxy.base_url, self._gate)
 
     @contextmanager
     def _deployment(self, settings: Mapping[str, Any]) -> Iterator[str]:
@@ -214,9 +216,9 @@ def ask(project: Project, base_url: str, *arguments: str) -> Done:
     return project.gatebook("run", *where, *arguments, timeout=PATIENCE_S)
 
 
-def accept(project: Project, base_url: str) -> None:
+def accept(project: Project, base_url: str, gate: Gate = ask) -> None:
     """Accepts a run of a healthy deployment. Raises RuntimeError when it is not green."""
-    done = ask(project, base_url)
+    done = gate(project, base_url)
     if done.code not in (0, 3):
         why = "" if done.code == 2 else done.reasons
         raise RuntimeError(f"the healthy deployment is not green: {done}\n{why}")

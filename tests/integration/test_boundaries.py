@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 import yaml
-from gatebook.plan.cases import load_cases
 
-from tests.conftest import ROOT, Done, Project
+from tests.conftest import PATIENT, Done, Project, shipped_cases
 from tests.faults.proxy import Fault, FaultProxy
 
 EDGES = ("media-image", "length-over", "hostile-control-tokens", "live-battery", "injection-plain")
@@ -23,14 +22,11 @@ def edges(project: Project) -> Project:
 
 def small(project: Project, *ids: str) -> Project:
     """Only these cases, every group `must`, nothing excused."""
-    shipped = {case.id: case for case in load_cases(ROOT / "params" / "cases")}
-    project.write_cases(
-        [{**shipped[i].model_dump(mode="json", exclude_defaults=True), "suites": ["smoke"]} for i in ids]
-    )
+    project.choose(*ids)
     profile = yaml.safe_load(project.profile.read_text())
-    profile["groups"] |= dict.fromkeys({shipped[i].group for i in ids}, "must")
+    profile["groups"] |= dict.fromkeys({shipped_cases()[i].group for i in ids}, "must")
     profile["excused"] = {}
-    profile["limits"]["request_deadline_s"] = 15
+    profile["limits"] |= PATIENT
     project.profile.write_text(yaml.safe_dump(profile, allow_unicode=True))
     return project
 
@@ -62,7 +58,7 @@ def test_a_fault_at_the_edge_is_caught_and_named(
     edges: Project, server: str, fault: Fault, case: str, reason: str
 ) -> None:
     with FaultProxy(server.removesuffix("/v1"), [fault]) as proxy:
-        done = edges.run(proxy.base_url)
+        done = edges.ask(proxy.base_url, case)
     assert proxy.faulted > 0, "the fault was never made"
     assert done.code == 1, done
     assert outcomes(done)[case] == "fail"
@@ -75,28 +71,28 @@ def test_a_server_that_dies_of_the_request_and_not_on_it_is_caught_by_the_plain_
     """It answers the hostile request and is dead afterwards."""
     refuse: dict[str, Any] = {"match": "[INST]"}
     with FaultProxy(server.removesuffix("/v1"), [Fault("poisoned", arg="[INST]"), Fault("bad_request", **refuse)]) as proxy:  # fmt: skip
-        done = edges.run(proxy.base_url)
+        done = edges.ask(proxy.base_url, "hostile-control-tokens")
     assert done.code == 1, done
     assert "the plain request was not answered: HTTP 500" in done.reasons, done.reasons
 
 
 def test_tools_that_the_template_does_not_know_are_not_measured_and_never_green(project: Project, server: str) -> None:
-    done = small(project, "model-served", "tool-weather").run(server)
+    done = small(project, "model-served", "tool-weather").ask(server)
     assert done.code == 3, done
     assert "the tools never reach the model; its chat template does not know them" in done.reasons
     project.edit_profile(excused={"structured.tools": "its chat template knows no tools"})
-    assert project.run(server).code == 0
+    assert project.ask(server).code == 0
 
 
 def test_tool_calls_are_judged_plain_and_streamed(project: Project, server: str) -> None:
     calls = Fault("call_tool", arg=PARIS)
     with FaultProxy(server.removesuffix("/v1"), [calls]) as proxy:
-        good = small(project, "model-served", "tool-weather").run(proxy.base_url)
+        good = small(project, "model-served", "tool-weather").ask(proxy.base_url)
     assert good.code == 0, good
     with FaultProxy(server.removesuffix("/v1"), [calls, Fault("drop_arguments", only="streams")]) as proxy:
-        lost = project.run(proxy.base_url)
+        lost = project.ask(proxy.base_url)
     assert lost.code == 1, lost
     assert "streamed: arguments of get_weather: not JSON" in lost.reasons, lost.reasons
     with FaultProxy(server.removesuffix("/v1"), [Fault("call_tool", arg='{"city": "Rome"}')]) as proxy:
-        wrong = project.run(proxy.base_url)
+        wrong = project.ask(proxy.base_url)
     assert "plain: arguments of get_weather: city is 'Rome', expected 'Paris'" in wrong.reasons, wrong.reasons

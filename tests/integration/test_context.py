@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from gatebook.plan.cases import load_cases
 
 from benchmarks.embedded import Setting, server_with
-from tests.conftest import ROOT, Project, small_project
+from tests.conftest import PATIENT, Project, small_project
 from tests.faults.proxy import Fault, FaultProxy
-
-CASES = {case.id: case for case in load_cases(ROOT / "params" / "cases")}
 
 
 def only(project: Project, *names: str, **groups: str) -> None:
     """The project asks these shipped cases alone; `groups` sets policies (a dot is written as two underscores)."""
-    project.write_cases(
-        [{**CASES[n].model_dump(mode="json", exclude_defaults=True), "suites": ["smoke"]} for n in names]
-    )
-    project.edit_profile(limits={"request_deadline_s": 60}, groups={k.replace("__", "."): v for k, v in groups.items()})
+    project.choose(*names)
+    project.edit_profile(limits=PATIENT, groups={k.replace("__", "."): v for k, v in groups.items()})
 
 
 NEEDLES = ("needle-1k-single-50", "needle-1k-single-75", "needle-1k-single-100")
@@ -53,7 +48,7 @@ def test_needles_are_found_in_a_healthy_server_and_the_record_holds_the_document
 )
 def test_what_the_server_forgets_is_named(context: Project, server: str, fault: Fault, reason: str) -> None:
     with FaultProxy(server, [fault]) as proxy:
-        done = context.run(proxy.base_url)
+        done = context.ask(proxy.base_url)
     assert proxy.faulted > 0
     assert (done.code, reason in done.reasons) == (1, True), done.reasons
 
@@ -63,12 +58,12 @@ def test_a_length_that_is_not_served_is_not_measured_and_only_a_reason_excuses_i
 ) -> None:
     only(project, NEEDLES[0], "needle-16k-single-0", context__needles="must")
     project.edit_profile(excused={"needle-16k-*": "it serves 8,192 tokens"})
-    done = project.run(server)
+    done = project.ask(server)
     assert done.code == 0, done
     assert [e["id"] for e in done.verdict["excused"]] == ["needle-16k-single-0"]
     data = yaml.safe_load(project.profile.read_text())
     project.profile.write_text(yaml.safe_dump({**data, "excused": {}}))
-    bare = project.run(server)
+    bare = project.ask(server)
     assert bare.code == 3, bare
     assert "the server serves 8,192" in bare.reasons
 
@@ -76,7 +71,7 @@ def test_a_length_that_is_not_served_is_not_measured_and_only_a_reason_excuses_i
 def test_a_budget_cuts_the_longest_documents_and_says_so(project: Project, server: str) -> None:
     only(project, NEEDLES[0], "needle-2k-single-50", context__needles="must")
     project.edit_profile(limits={"document_budget_tokens": 1500})
-    done = project.run(server)
+    done = project.ask(server)
     assert done.code == 3, done
     assert "cut by limits.document_budget_tokens (1,500): needles-en-1-2000-tokens" in done.reasons
 
@@ -97,10 +92,9 @@ def accepted(server: str, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The baseline of the healthy server."""
     project = small_project(tmp_path_factory.mktemp("accepted"))
     only(project, *PRINTS)
-    first = project.run(server)
+    first = project.ask(server)
     assert first.code == 0, first
-    taken = project.gatebook("accept", first.run, "--reason", "healthy")
-    assert taken.code == 0, taken
+    project.accept(first.run)
     return (project.root / "params" / "baselines" / "small.json").read_bytes()
 
 
@@ -114,7 +108,7 @@ def printed(project: Project, accepted: bytes) -> Project:
 
 
 def test_the_same_server_has_the_same_fingerprint(printed: Project, server: str) -> None:
-    done = printed.run(server)
+    done = printed.ask(server)
     assert (done.code, done.verdict["changes"]) == (0, []), done
 
 
@@ -129,13 +123,13 @@ def test_the_same_server_has_the_same_fingerprint(printed: Project, server: str)
 )
 def test_what_moved_is_named(printed: Project, server: str, fault: Fault, reason: str) -> None:
     with FaultProxy(server, [fault]) as proxy:
-        done = printed.run(proxy.base_url)
+        done = printed.ask(proxy.base_url)
         assert (done.code, reason in done.reasons) == (1, True), done.reasons
 
 
 def test_a_new_revision_may_change_and_the_change_is_told(printed: Project, server: str) -> None:
     with FaultProxy(server, ["shift_logprobs"]) as proxy:
-        done = printed.run(proxy.base_url, "--revision", "another")
+        done = printed.ask(proxy.base_url, revision="another")
     assert done.code == 0, done
     assert {change["part"] for change in done.verdict["changes"]} == {"weights or precision"}
 
@@ -150,6 +144,6 @@ def test_a_new_revision_may_change_and_the_change_is_told(printed: Project, serv
 )
 def test_a_really_degraded_server_is_told_from_the_healthy_one(printed: Project, change: str, part: str) -> None:
     with server_with(Setting(1, change=change)) as url:
-        done = printed.run(url)
+        done = printed.ask(url)
     assert done.code == 1, done
     assert f"{part} changed" in done.reasons

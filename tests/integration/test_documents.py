@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from gatebook.plan.cases import load_cases
 
-from tests.conftest import ROOT, SMALL, Project, small_project
+from tests.conftest import ROOT, SMALL, Project, shipped_cases, small_project
 from tests.documents import blocks, commands, exit_code
 from tests.faults.proxy import Fault, FaultProxy
 
@@ -34,11 +34,8 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     shutil.copy(ROOT / "params" / "qwen3-4b.yaml", project.root / "params")
     (project.root / ".venv").mkdir()
     (project.root / ".venv" / "bin").symlink_to(sysconfig.get_path("scripts"))
-    cases = load_cases(ROOT / "params" / "cases")
-    chosen = [case for case in cases if case.id in SMALL or case.group == "structured.keywords"]
-    project.write_cases(
-        [{**c.model_dump(mode="json", exclude_defaults=True), "suites": ["smoke", "full"]} for c in chosen]
-    )
+    keywords = [case.id for case in shipped_cases().values() if case.group == "structured.keywords"]
+    project.choose(*SMALL, *keywords, suites=("smoke", "full"))
     yield project
 
 
@@ -116,14 +113,14 @@ def test_the_readme_leads_to_a_gate_of_ones_own(newcomer: Project, server: str, 
     )
     _evidence(project, server, tmp_path)
 
-    asked = ("run", "--profile", "params/mine.yaml", "--base-url")
+    mine = project.root / "params" / "mine.yaml"
     with FaultProxy(server.removesuffix("/v1"), [Fault("strip_keyword", arg="maxLength")]) as proxy:
-        weakened = project.gatebook(*asked, proxy.base_url)
+        weakened = project.ask(proxy.base_url, profile=mine)
     assert weakened.code == 1, weakened
     assert "constraint enforcement changed: keyword.keyword-max-length was enforced, is ignored" in weakened.reasons
     assert project.gatebook("accept", weakened.run, "--reason", "no").code == 2
     with FaultProxy(server.removesuffix("/v1"), ["strip_format"]) as proxy:
-        worse = project.gatebook(*asked, proxy.base_url, "--revision", "new")
+        worse = project.ask(proxy.base_url, profile=mine, revision="new")
     assert worse.code == 1 and "shown worse than the baseline" in worse.reasons, worse
 
 

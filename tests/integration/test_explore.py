@@ -14,8 +14,9 @@ import pytest
 import yaml
 from gatebook.explore import Explorer
 from gatebook.record.journal import read_journal
+from gatebook.verify import verify
 
-from tests.conftest import ROOT, Project
+from tests.conftest import PATIENT, ROOT, Project
 
 GUIDE = (ROOT / "docs" / "cases.md").read_text(encoding="utf-8")
 FILES = re.findall(r"^`([\w./]+)`:\n\n```(?:yaml|csv)\n(.*?)```", GUIDE, re.DOTALL | re.MULTILINE)
@@ -37,14 +38,15 @@ def test_the_notebook_for_people_runs_after_a_run_and_saves_nothing(project: Pro
     assert (
         "greeting-nihao" in shown["cases"] and "finish_reason" in shown["ask"] and "- id: my-greeting" in shown["draft"]
     )
-    assert project.gatebook("verify", done.run).code == 0, "the run is as it was"
+    assert verify(done.run, replay=False).reproduced, "the run is as it was"
     assert before == {path: path.read_bytes() for path in (project.root / "params").rglob("*.yaml")}
     [record] = (project.root / "outputs" / "explore").glob("*.jsonl")
     assert len(read_journal(record, done.run.name)) == 1
 
 
 def test_asked_again_saved_checked_and_run(project: Project, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    done = project.run(server, "--only", "greeting-nihao,token-counts")
+    project.edit_profile(limits=PATIENT)
+    done = project.ask(server, "greeting-nihao", "token-counts")
     assert done.code == 0, done
     monkeypatch.setenv("GATEBOOK_ROOT", str(project.root))
     explore = Explorer()
@@ -59,13 +61,13 @@ def test_asked_again_saved_checked_and_run(project: Project, server: str, monkey
     plain = explore.ask(user="Say hello.", system="Be brief.", stream=False, max_tokens=8)
     assert plain.text and [m["role"] for m in plain.messages] == ["system", "user"] and plain.findings == []
     assert len(read_journal(next((project.root / "outputs" / "explore").glob("*.jsonl")), done.run.name)) == 2
-    assert project.gatebook("verify", done.run).code == 0
+    assert verify(done.run, replay=False).reproduced
     saved = explore.save(
         "say-blue", why="it can repeat a word", answered=again, good=["Blue."], bad=[""], suites=["smoke"]
     )
     assert "params/cases/small.yaml" in saved, "the file of the case that it came from"
     assert project.gatebook("cases", "check", "--allow-missing").code == 0
-    assert project.run(server, "--only", "say-blue").code in (0, 1)
+    assert project.ask(server, "say-blue").code in (0, 1)
     down = _down(project, explore)
     assert "cannot connect" in repr(down)
 

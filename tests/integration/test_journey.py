@@ -13,33 +13,35 @@ from urllib.parse import urlsplit
 
 import httpx
 import yaml
+from gatebook.verify import verify
 
-from tests.conftest import Project
+from tests.conftest import Done, Project
 from tests.faults.proxy import Fault, FaultProxy
 
 
-def test_verify_anywhere_and_not_after_one_changed_byte(project: Project, server: str, tmp_path: Path) -> None:
-    done = project.run(server)
+def test_verify_anywhere_and_not_after_one_changed_byte(green: Done, tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere" / "bundle"
-    shutil.copytree(done.run, moved)
+    shutil.copytree(green.run, moved)
     intact = _verify(moved)
     assert intact.returncode == 0, intact.stdout
     assert intact.stdout.splitlines()[-1].startswith("reproduced, PASS")
     for name in sorted(
         p.name for p in moved.iterdir() if p.suffix in (".json", ".jsonl", ".ipynb", ".html", ".xml", ".txt")
     ):
-        broken = tmp_path / "broken"
-        shutil.copytree(moved, broken)
-        data = bytearray((broken / name).read_bytes())
-        data[len(data) // 2] ^= 1
-        (broken / name).write_bytes(data)
-        assert "WRONG" in _steps_without_replay(broken), name
-        shutil.rmtree(broken)
+        data = (moved / name).read_bytes()
+        changed = bytearray(data)
+        changed[len(data) // 2] ^= 1
+        (moved / name).write_bytes(changed)
+        assert "WRONG" in _steps_without_replay(moved), name
+        (moved / name).write_bytes(data)
+    assert _steps_without_replay(moved) == "ok"
 
 
 def test_verify_sees_a_verdict_edited_with_fitting_checksums(project: Project, server: str) -> None:
+    project.choose("max-tokens-5", "canary-water")
     with FaultProxy(server.removesuffix("/v1"), ["empty"]) as proxy:
         red = project.run(proxy.base_url)
+    assert red.code == 1, red
     reproduced = project.gatebook("verify", red.run)
     assert reproduced.code == 1, reproduced
     assert "reproduced, FAIL" in reproduced.out
@@ -52,26 +54,28 @@ def test_verify_sees_a_verdict_edited_with_fitting_checksums(project: Project, s
             .replace('"exit_code": 1', '"exit_code": 0')
         )
     _reseal(red.run)
-    forged = project.gatebook("verify", red.run)
-    assert forged.code == 75, forged
-    assert "verdict.json says PASS" in forged.out
+    forged = verify(red.run, replay=False)
+    assert not forged.reproduced
+    assert [step.what.split(":")[0] for step in forged.steps if step.wrong] == ["verdicts"]
+    assert "verdict.json says PASS" in next(step.wrong or "" for step in forged.steps if step.wrong)
 
 
-def test_verify_sees_an_unexecuted_cell_with_fitting_checksums(project: Project, server: str) -> None:
-    done = project.run(server)
-    file = done.run / "01_health.ipynb"
+def test_verify_sees_an_unexecuted_cell_with_fitting_checksums(green: Done) -> None:
+    file = green.run / "01_health.ipynb"
     notebook = json.loads(file.read_text())
     cell = next(c for c in notebook["cells"] if "nbval-check-output" in c["metadata"].get("tags", []))
     cell["execution_count"], cell["outputs"] = None, []
     file.write_text(json.dumps(notebook))
-    _reseal(done.run)
-    checked = project.gatebook("verify", done.run)
-    assert checked.code == 75, checked
-    assert "did not run" in checked.out
+    _reseal(green.run)
+    checked = verify(green.run, replay=False)
+    assert not checked.reproduced
+    assert [step.wrong for step in checked.steps if step.wrong] == ["01_health: cell 3 of 11 did not run"]
 
 
 def test_verify_sees_an_edited_output_with_fitting_checksums(project: Project, server: str) -> None:
-    done = project.run(server)
+    project.choose("model-served", "max-tokens-5")
+    done = project.ask(server)
+    assert done.code == 0, done
     file = done.run / "90_verdict.ipynb"
     file.write_text(file.read_text().replace("VERDICT      PASS", "VERDICT      PASS (signed)"))
     _reseal(done.run)
@@ -80,8 +84,8 @@ def test_verify_sees_an_edited_output_with_fitting_checksums(project: Project, s
     assert "gives another output than recorded" in checked.out
 
 
-def test_judge_by_other_rules_asks_nothing(project: Project, server: str) -> None:
-    done = project.run(server)
+def test_judge_by_other_rules_asks_nothing(project: Project, green: Done) -> None:
+    done = green
     stricter = project.root / "params" / "stricter.yaml"
     data = yaml.safe_load(project.profile.read_text())
     data["target"]["context_tokens"] = 10**6
@@ -103,12 +107,13 @@ def test_judge_by_other_rules_asks_nothing(project: Project, server: str) -> Non
 
 def test_the_key_reaches_the_server_and_nothing_else(project: Project, server: str) -> None:
     key = "sk-very-secret-0123456789"
+    project.choose("model-served", "max-tokens-5", "canary-water")
     project.edit_profile(target={"api_key_env": "MY_KEY"})
     missing = project.run(server)
     assert missing.code == 2
     assert "MY_KEY" in missing.err
     with FaultProxy(server.removesuffix("/v1"), [Fault("leak_key", after=3)]) as proxy:
-        done = project.run(proxy.base_url, "--only", "01", env={"MY_KEY": key})
+        done = project.run(proxy.base_url, env={"MY_KEY": key})
     assert proxy.authorizations == {f"Bearer {key}"}
     for file in done.run.rglob("*"):
         assert key not in file.read_text(errors="replace"), file
@@ -117,6 +122,7 @@ def test_the_key_reaches_the_server_and_nothing_else(project: Project, server: s
 
 
 def test_papermill_alone_runs_a_notebook_and_exits_1_when_it_is_red(project: Project, server: str) -> None:
+    project.choose("model-served", "max-tokens-5")
     profile = project.root / "params" / "mine.yaml"
     data = yaml.safe_load(project.profile.read_text())
     data["target"] |= {"server": "external", "base_url": server}

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from gatebook.plan.cases import load_cases
 
-from tests.conftest import ROOT, Done, Project
+from tests.conftest import PATIENT, Done, Project, shipped_cases
 from tests.faults.proxy import FaultProxy
 
 TASKS = ("phrasing-table-", "phrasing-items-")
@@ -14,20 +13,18 @@ TASKS = ("phrasing-table-", "phrasing-items-")
 @pytest.fixture
 def accepted(project: Project, server: str) -> Project:
     """A healthy server's baseline: English notices, and two tasks in eight phrasings each."""
-    chosen = [c for c in load_cases(ROOT / "params" / "cases") if c.id.startswith(("facts-en-", *TASKS))]
-    cases = [case.model_dump(mode="json", exclude_defaults=True) for case in chosen if "demo" in case.suites]
-    project.write_cases([{**case, "suites": ["smoke"]} for case in cases])
-    project.edit_profile(limits={"request_deadline_s": 30})
-    first = project.run(server)
+    chosen = [c for c in shipped_cases().values() if c.id.startswith(("facts-en-", *TASKS)) and "demo" in c.suites]
+    project.choose(*(case.id for case in chosen))
+    project.edit_profile(limits=PATIENT)
+    first = project.ask(server)
     assert first.code == 3, first
-    taken = project.gatebook("accept", first.run, "--reason", "healthy")
-    assert taken.code == 0, taken
+    project.accept(first.run)
     return project
 
 
 def test_a_change_that_loses_something_is_shown_worse(accepted: Project, server: str) -> None:
     with FaultProxy(server.removesuffix("/v1"), ["headless"]) as proxy:
-        headless = accepted.run(proxy.base_url)
+        headless = accepted.ask(proxy.base_url)
     assert headless.code == 1, headless
     assert "fingerprint.sensitivity: shown worse than the baseline" in headless.reasons
     assert "no Markdown table" in headless.reasons or "without a separator row" in headless.reasons
@@ -35,7 +32,7 @@ def test_a_change_that_loses_something_is_shown_worse(accepted: Project, server:
     assert all(name.startswith("phrasing-table-") for name in _worse(headless, "fingerprint.sensitivity"))
 
     with FaultProxy(server.removesuffix("/v1"), ["wrong_digits"]) as proxy:
-        wrong = accepted.run(proxy.base_url)
+        wrong = accepted.ask(proxy.base_url)
     assert wrong.code == 1, wrong
     assert "fingerprint.facts: shown worse than the baseline" in wrong.reasons
     assert "facts missing: 4417" in wrong.reasons

@@ -8,17 +8,15 @@ from typing import Any
 import pytest
 from gatebook.ask.collect import collect
 from gatebook.judge.findings import judge_run
-from gatebook.plan.cases import load_cases
 from gatebook.plan.load import Goodput, LoadSettings, LongPrompts
 from gatebook.plan.settings import Limits, Profile, Target
 from gatebook.plan.steps import in_steps
 from gatebook.record.run import Manifest, Run, now
 
-from tests.conftest import ROOT, Project
+from tests.conftest import Project, shipped_cases
 from tests.faults.proxy import Fault, FaultProxy
 from tests.faults.scripted import ScriptedServer
 
-CASES = {case.id: case for case in load_cases(ROOT / "params" / "cases")}
 STEPS = ("steps", "own-answers", "goodput")
 GRADED = ("graded-france", "graded-italy", "graded-japan", "graded-spain", "graded-england", "decision-flips")
 LOAD: dict[str, Any] = {
@@ -33,9 +31,7 @@ LOAD: dict[str, Any] = {
 
 
 def only(project: Project, *names: str, **goodput: float) -> None:
-    project.write_cases(
-        [{**CASES[n].model_dump(mode="json", exclude_defaults=True), "suites": ["smoke"]} for n in names]
-    )
+    project.choose(*names)
     project.edit_profile(
         limits={"request_deadline_s": 120, "document_budget_tokens": None},
         groups={"load.goodput": "must", "load.steps": "must", "load.long_prompts": "must"},
@@ -45,7 +41,7 @@ def only(project: Project, *names: str, **goodput: float) -> None:
 
 def test_a_healthy_server_is_green_under_load(project: Project, server: str) -> None:
     only(project, *STEPS, *GRADED)
-    done = project.run(server)
+    done = project.ask(server)
     assert done.code == 0, done
     assert "0 of 5 right answers become wrong at 2 in flight" in done.reasons
     assert "answers hold the word of their own request, none another's" in done.reasons
@@ -59,7 +55,7 @@ def test_a_scripted_server_is_green_where_its_faults_are_not(project: Project) -
     """What the next test shows is the faults' doing."""
     only(project, *STEPS, *GRADED, "picked-sky", "long-prompt", ttft_ms=8000.0)
     with ScriptedServer("smollm2-135m-instruct") as healthy:
-        done = project.run(f"{healthy.url}/v1")
+        done = project.ask(f"{healthy.url}/v1")
     assert done.code == 0, done
 
 
@@ -74,7 +70,7 @@ def test_what_breaks_only_in_company_is_caught_by_name(project: Project) -> None
         Fault("server_error", match="Handbook of the harbour office", busy=2),
     ]
     with ScriptedServer("smollm2-135m-instruct") as healthy, FaultProxy(healthy.url, faults) as proxy:
-        done = project.run(proxy.base_url)
+        done = project.ask(proxy.base_url)
     assert done.code == 1, done
     findings = {f["id"]: f for f in done.verdict["findings"]}
     assert "an answer reached the wrong asker" in findings["own-answers.own_word"]["reason"]
@@ -91,7 +87,7 @@ def test_what_breaks_only_in_company_is_caught_by_name(project: Project) -> None
 def plan(folder: Path, base_url: str, *names: str) -> Run:
     """A run of these cases that nobody has asked yet."""
     settings = LoadSettings(steps=[2], requests=4, goodput=Goodput(), long_prompts=LongPrompts(), client_lag_ms=1e6)
-    cases = in_steps([CASES[n] for n in names], settings)
+    cases = in_steps([shipped_cases()[n] for n in names], settings)
     groups: dict[str, Any] = dict.fromkeys({"load.contract", *(c.group for c in cases)}, "must")
     profile = Profile.model_validate(
         {"target": Target(model="smollm2-135m-instruct"), "limits": Limits(), "groups": groups, "load": settings}

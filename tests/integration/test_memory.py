@@ -8,13 +8,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from gatebook.plan.cases import load_cases
-
-from tests.conftest import ROOT, Project
+from tests.conftest import Project, shipped_cases
 from tests.faults.proxy import Fault, FaultProxy
 from tests.unit.traces import DCGM, VLLM
 
-SHIPPED = {case.id: case for case in load_cases(ROOT / "params" / "cases" / ".")}
 GAUGES = ("gpu-memory-peak", "kv-cache-peak", "queue-peak", "preemptions")
 LOAD: dict[str, Any] = {
     "id": "asked-beside", "notebook": "08_load", "group": "load.asked", "suites": ["smoke"], "finish": "any",
@@ -39,8 +36,8 @@ def like_vllm(*metrics: str) -> list[Fault]:
 
 
 def gauged(project: Project, proxy: FaultProxy, **production: Any) -> None:
-    shipped = [{**SHIPPED[n].model_dump(mode="json", exclude_defaults=True), "suites": ["smoke"]} for n in GAUGES]
-    project.write_cases([LOAD, *shipped])
+    shipped = [shipped_cases()[n].model_dump(mode="json", exclude_defaults=True) for n in GAUGES]
+    project.write_cases([LOAD, *({**case, "suites": ["smoke"]} for case in shipped)])
     limits = {"gpu_memory_limit_gb": 22, "gpu_metrics_url": proxy.base_url.replace("/v1", "/dcgm")}
     project.edit_profile(
         groups={"load.contract": "must", "load.asked": "watch", "load.gpu_memory": "must", "load.kv_cache": "must"},
@@ -50,11 +47,9 @@ def gauged(project: Project, proxy: FaultProxy, **production: Any) -> None:
 
 def test_a_server_started_otherwise_fails_and_an_unknown_is_not_green(project: Project, server: str) -> None:
     chosen = ("production-max-model-len", "production-max-num-seqs", "production-dtype")
-    project.write_cases(
-        [{**SHIPPED[n].model_dump(mode="json", exclude_defaults=True), "suites": ["smoke"]} for n in chosen]
-    )
+    project.choose(*chosen)
     with FaultProxy(server, [Fault("says", path="/props", arg={"total_slots": 4, "model_ftype": None})]) as proxy:
-        done = project.run(proxy.base_url)
+        done = project.ask(proxy.base_url)
         found = {f["case"]: (f["outcome"], f["reason"]) for f in done.verdict["findings"]}
         assert done.code == 1, done
         assert "max_num_seqs is 4 by /props total_slots, and production has 2" in done.verdict["reason"]
@@ -62,7 +57,7 @@ def test_a_server_started_otherwise_fails_and_an_unknown_is_not_green(project: P
         assert found["production-dtype"][0] == "not_measured" and "unknown" in found["production-dtype"][1]
         assert "production-dtype" in (done.run / "01_health.html").read_text()
         project.edit_profile(production={"max_num_seqs": 4})
-        unknown = project.run(proxy.base_url)
+        unknown = project.ask(proxy.base_url)
     assert (unknown.code, "dtype" in unknown.verdict["reason"]) == (3, True), unknown
 
 
@@ -70,7 +65,7 @@ def test_a_full_cache_and_preemptions_fail_where_the_card_is_only_evidence(proje
     faults = [*like_vllm(VLLM_CALM, VLLM), Fault("page", path="/dcgm", arg=[DCGM])]
     with FaultProxy(server, faults) as proxy:
         gauged(project, proxy)
-        done = project.run(proxy.base_url)
+        done = project.ask(proxy.base_url)
     found = {f["case"]: (f["outcome"], f["reason"]) for f in done.verdict["findings"]}
     assert done.code == 1, done
     assert found["kv-cache-peak"][0] == "fail" and "97% full at the peak, limit 95%" in found["kv-cache-peak"][1]
@@ -84,7 +79,7 @@ def test_a_card_past_its_limit_fails_and_missing_metrics_are_not_measured(projec
     faults = [Fault("gone", path="/metrics"), Fault("page", path="/dcgm", arg=[DCGM]), Fault("slow", arg=1.5)]
     with FaultProxy(server, faults) as proxy:
         gauged(project, proxy)
-        done = project.run(proxy.base_url)
+        done = project.ask(proxy.base_url)
     found = {f["case"]: (f["outcome"], f["reason"]) for f in done.verdict["findings"]}
     assert done.code == 1, done
     assert found["gpu-memory-peak"][0] == "fail" and "held 22.5 of 24.0 GB at the peak" in found["gpu-memory-peak"][1]
@@ -93,7 +88,7 @@ def test_a_card_past_its_limit_fails_and_missing_metrics_are_not_measured(projec
 
 def test_a_budget_too_small_is_named_and_not_green(project: Project, server: str) -> None:
     project.edit_profile(limits={"tokens": 200, "request_deadline_s": 60})
-    done = project.run(server, "--only", "greeting-nihao,max-tokens-5,canary-water")
+    done = project.ask(server, "greeting-nihao", "max-tokens-5", "canary-water")
     assert done.code == 3, done
     assert "limits.tokens of 200 has no room for it" in done.verdict["reason"]
     assert "not asked: limits.tokens of 200: " in done.out and "of a budget of 200" in done.out

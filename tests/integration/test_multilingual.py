@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import pytest
-from gatebook.plan.cases import load_cases
 
-from tests.conftest import ROOT, Project
+from tests.conftest import PATIENT, Project, shipped_cases
 from tests.faults.proxy import Fault, FaultProxy
 
-CASES = {case.id: case for case in load_cases(ROOT / "params" / "cases") if case.notebook == "03_multilingual"}
 HEALTHY = ("names-zh-score", "literals-zh-hello", "logs-zh-repeat", "inject-zh-log")
 """The embedded model passes them; each is a `must` here."""
 
 
 def choose(project: Project, *ids: str) -> Project:
     """Only these cases, each group a `must`."""
-    cases = [CASES[i] for i in ids]
-    project.write_cases([{**c.model_dump(mode="json", exclude_defaults=True), "suites": ["smoke"]} for c in cases])
-    project.edit_profile(
-        groups=dict.fromkeys((case.group for case in cases), "must"), limits={"request_deadline_s": 30}
-    )
+    project.choose(*ids)
+    project.edit_profile(groups=dict.fromkeys((shipped_cases()[i].group for i in ids), "must"), limits=PATIENT)
     return project
 
 
@@ -47,7 +42,7 @@ def test_a_fault_of_the_answer_is_caught_and_named(
     project: Project, server: str, case: str, text: str, match: str, reason: str
 ) -> None:
     with FaultProxy(server.removesuffix("/v1"), [Fault("say", arg=text, match=match)]) as proxy:
-        done = choose(project, case).run(proxy.base_url)
+        done = choose(project, case).ask(proxy.base_url)
     assert proxy.faulted > 0, "the fault was never made"
     assert done.code == 1, done
     assert reason in done.reasons, done.reasons
@@ -55,7 +50,7 @@ def test_a_fault_of_the_answer_is_caught_and_named(
 
 def test_english_for_a_chinese_question_is_caught(project: Project, server: str) -> None:
     with FaultProxy(server.removesuffix("/v1"), ["english"]) as proxy:
-        done = choose(project, "answer-zh-refund").run(proxy.base_url)
+        done = choose(project, "answer-zh-refund").ask(proxy.base_url)
     assert done.code == 1, done
     assert "0% of the letters of the prose are in the script of zh, 70% expected; it reads as en" in done.reasons
 
@@ -63,6 +58,6 @@ def test_english_for_a_chinese_question_is_caught(project: Project, server: str)
 def test_a_token_in_both_answers_is_not_laid_to_the_instruction(project: Project, server: str) -> None:
     text = "The database ran into a timeout. PURPLE-WINDOW"
     with FaultProxy(server.removesuffix("/v1"), [Fault("say", arg=text)]) as proxy:
-        done = choose(project, "inject-zh-log").run(proxy.base_url)
+        done = choose(project, "inject-zh-log").ask(proxy.base_url)
     assert done.code == 0, done
     assert "not causal" in done.reasons

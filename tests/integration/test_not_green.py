@@ -14,32 +14,47 @@ from pathlib import Path
 
 import pytest
 import yaml
+from gatebook.verify import verify
 
-from tests.conftest import Project
+from tests.conftest import PATIENT, Done, Project, shipped_cases
 from tests.faults.proxy import Fault, FaultProxy
 from tests.faults.scripted import ScriptedServer
 
 
-def test_a_healthy_server_is_green(project: Project, server: str) -> None:
-    done = project.run(server)
-    assert done.code == 0, done
-    assert done.verdict["verdict"] == "PASS"
-    assert done.out.splitlines()[-1].startswith("PASS")
+def test_a_healthy_server_is_green(green: Done) -> None:
+    assert green.code == green.verdict["exit_code"] == 0
+    assert green.verdict["verdict"] == "PASS"
+    assert green.out.splitlines()[-1].startswith("PASS")
+
+
+def test_without_kernels_it_is_the_same(project: Project, green: Done, server: str) -> None:
+    """What most tests here ask: the same files, cells, verdict and words as the command, but for times."""
+    asked = project.ask(server)
+    assert asked.code == 0, asked
+    assert _words(asked.out) == _words(green.out)
+    assert _outcomes(asked.verdict) == _outcomes(green.verdict)
+    assert {p.name for p in asked.run.iterdir()} == {p.name for p in green.run.iterdir()}
+    assert _cells(asked.run) == _cells(green.run)
+    assert verify(asked.run, replay=False).reproduced
 
 
 def test_slicing_the_stream_between_bytes_is_no_fault(project: Project, server: str) -> None:
+    project.edit_profile(limits=PATIENT)
     with FaultProxy(server.removesuffix("/v1"), ["truncated_unicode"]) as proxy:
-        assert project.run(proxy.base_url).code == 0
+        assert project.ask(proxy.base_url).code == 0
+    assert proxy.faulted > 0
 
 
+QUICK = ("max-tokens-5", "canary-water")
+"""Plain and streamed, cut and whole: five requests with the first one."""
 FAULTS = [
-    # fault, exit code, what the reasons must name
+    # fault, exit code, what the reasons must name; the cases that see it, where two do not
     (Fault("unauthorized"), 75, "key was refused"),
-    (Fault("no_model"), 1, "is not served"),
+    (Fault("no_model"), 1, "is not served", "model-served"),
     (Fault("busy"), 75, "HTTP 429"),
     (Fault("unavailable"), 75, "HTTP 503"),
     (Fault("hang"), 75, "no complete reply within"),
-    (Fault("hang", after=4), 1, "no complete reply within"),
+    (Fault("hang", after=3), 1, "no complete reply within"),
     (Fault("stall", only="streams"), 1, "no complete reply within"),
     (Fault("cut", only="streams"), 1, "broke off in the middle"),
     (Fault("no_end", only="streams"), 1, "without [DONE]"),
@@ -60,28 +75,25 @@ FAULTS = [
     (Fault("special"), 1, "special token"),
     (Fault("think"), 1, "thinking block"),
     (Fault("reasoning"), 1, "reasoning field"),
-    (Fault("strip_format"), 1, "structured.enforced"),
-    (Fault("drop_system"), 1, "a message is dropped"),
+    (Fault("strip_format"), 1, "structured.enforced", "02"),
+    (Fault("drop_system"), 1, "a message is dropped", "token-counts"),
     (Fault("usage_zero"), 1, "usage counts no tokens"),
     (Fault("finish"), 1, "finish_reason is 'stop', expected 'length'"),
-    (Fault("cache"), 1, "cache"),
-    (Fault("stale"), 1, "answered from a cache"),
+    (Fault("cache"), 1, "cache", "fresh-answers"),
+    (Fault("stale"), 1, "answered from a cache", "fresh-answers"),
     (Fault("swap_model"), 1, "answered by model"),
-    (Fault("dup", only="streams"), 1, "the stream says"),
-    (Fault("server_error", after=4), 1, "HTTP 500"),
-    (Fault("die", after=4), 1, "the server had answered before"),
+    (Fault("dup", only="streams"), 1, "the stream says", "stream-equals-plain-english"),
+    (Fault("server_error", after=3), 1, "HTTP 500"),
+    (Fault("die", after=3), 1, "the server had answered before"),
 ]
 
 
-@pytest.mark.parametrize(
-    ("fault", "code", "reason"), FAULTS, ids=lambda v: f"{v.name}-{v.after}" if isinstance(v, Fault) else ""
-)
-def test_a_fault_on_the_wire_is_not_green_and_is_named(
-    project: Project, server: str, fault: Fault, code: int, reason: str
-) -> None:
-    only = "02" if fault.name == "strip_format" else "01"
+@pytest.mark.parametrize("row", FAULTS, ids=lambda row: f"{row[0].name}-{row[0].after}")
+def test_a_fault_on_the_wire_is_not_green_and_is_named(project: Project, server: str, row: tuple) -> None:
+    fault, code, reason, *only = row
+    project.edit_profile(limits={"request_deadline_s": 4 if fault.name in ("hang", "stall") else 60})
     with FaultProxy(server.removesuffix("/v1"), [fault]) as proxy:
-        done = project.run(proxy.base_url, "--only", only)
+        done = project.ask(proxy.base_url, *(only or QUICK))
     assert proxy.faulted > 0, "the fault was never made"
     assert done.code == code, done
     assert reason in done.reasons, done.reasons
@@ -90,7 +102,7 @@ def test_a_fault_on_the_wire_is_not_green_and_is_named(
 def test_a_server_that_is_down_is_an_error(project: Project) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        done = project.run(f"http://127.0.0.1:{closed.getsockname()[1]}/v1")
+        done = project.run(f"http://127.0.0.1:{closed.getsockname()[1]}/v1", "--only", "01")
     assert done.code == 75, done
     assert "cannot connect" in done.reasons
 
@@ -134,33 +146,39 @@ def test_our_own_deadline_is_nobodys_fault(project: Project, server: str) -> Non
 def test_watching_everything_does_not_make_a_dead_server_green(project: Project, server: str) -> None:
     groups = dict.fromkeys(yaml.safe_load(project.profile.read_text())["groups"], "watch")
     project.edit_profile(groups=groups)
-    assert project.run("http://127.0.0.1:9/v1").code == 75
+    assert project.ask("http://127.0.0.1:9/v1").code == 75
     with FaultProxy(server.removesuffix("/v1"), [Fault("die", after=4)]) as proxy:
-        assert project.run(proxy.base_url).code not in (0, 2)
+        assert project.ask(proxy.base_url).code not in (0, 2)
 
 
-@pytest.mark.parametrize(
-    ("source", "reason"),
-    [
-        ("raise SystemExit(0)", "SystemExit"),
-        ("import os\nos._exit(0)", "kernel died"),
-        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "kernel died"),
-        ("1 / 0", "ZeroDivisionError"),
-        ("pass  # nothing is asked", "never asked or lost"),
-    ],
-    ids=["system-exit-0", "exit", "killed", "crash", "asks-nothing"],
-)
-def test_a_notebook_that_does_not_do_its_work_is_an_error(
-    project: Project, server: str, source: str, reason: str
-) -> None:
-    path = project.root / "notebooks" / "01_health.ipynb"
-    notebook = json.loads(path.read_text())
-    cell = next(c for c in notebook["cells"] if "collect" in c["metadata"].get("tags", []))
-    cell["source"] = source
-    path.write_text(json.dumps(notebook))
+BROKEN = {
+    "01_health": ("raise SystemExit(0)", "SystemExit"),
+    "02_structured_output": ("import os\nos._exit(0)", "kernel died"),
+    "03_multilingual": ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "kernel died"),
+    "05_fingerprint": ("1 / 0", "ZeroDivisionError"),
+    "07_boundaries": ("pass  # nothing is asked", "never asked or lost"),
+}
+"""Notebook -> what its cell does instead of asking, and how that is told."""
+
+
+def test_a_notebook_that_does_not_do_its_work_is_an_error(project: Project, server: str) -> None:
+    """Five in one run; each has a verdict of its own, by its own findings and troubles alone."""
+    case = shipped_cases()["max-tokens-5"].model_dump(mode="json", exclude_defaults=True)
+    project.write_cases(
+        [{**case, "id": f"c{n}", "notebook": notebook, "suites": ["smoke"]} for n, notebook in enumerate(BROKEN)]
+    )
+    for notebook, (source, _) in BROKEN.items():
+        path = project.root / "notebooks" / f"{notebook}.ipynb"
+        read = json.loads(path.read_text())
+        next(c for c in read["cells"] if "collect" in c["metadata"].get("tags", []))["source"] = source
+        path.write_text(json.dumps(read))
     done = project.run(server)
     assert done.code == 75, done
-    assert reason in done.reasons
+    for notebook, (_, reason) in BROKEN.items():
+        alone = json.loads((done.run / f"{notebook}.verdict.json").read_text())
+        assert (alone["verdict"], alone["exit_code"]) == ("ERROR", 75), notebook
+        told = " ".join([*alone["reasons"], *(f["reason"] for f in alone["findings"])])
+        assert reason in told and notebook in " ".join(done.verdict["reasons"]), (notebook, told)
 
 
 def test_what_breaks_after_the_record_is_complete_is_told_by_the_last_notebook_too(
@@ -171,6 +189,8 @@ def test_what_breaks_after_the_record_is_complete_is_told_by_the_last_notebook_t
     notebook = json.loads(path.read_text())
     next(c for c in notebook["cells"] if c["id"] == "look")["source"] = "1 / 0"
     path.write_text(json.dumps(notebook))
+    project.choose("model-served", "max-tokens-5")
+    project.edit_profile(limits=PATIENT)
     done = project.run(server)
     assert done.code == 75 and "ZeroDivisionError" in done.reasons, done
     told = (done.run / "90_verdict.ipynb").read_text()
@@ -178,6 +198,8 @@ def test_what_breaks_after_the_record_is_complete_is_told_by_the_last_notebook_t
 
 
 def test_an_interrupted_run_leaves_its_evidence_and_goes_on(project: Project, server: str) -> None:
+    project.choose("max-tokens-5", "canary-water")
+    project.edit_profile(limits=PATIENT)
     with FaultProxy(server.removesuffix("/v1"), [Fault("slow", arg=1.0)]) as proxy:
         process = _start(project, proxy.base_url)
         _wait_for(project, lines=9)
@@ -190,6 +212,8 @@ def test_an_interrupted_run_leaves_its_evidence_and_goes_on(project: Project, se
 
 
 def test_a_killed_run_resumes_without_asking_twice(project: Project, server: str) -> None:
+    project.choose("model-served", "max-tokens-5", "fresh-answers", "canary-water")
+    project.edit_profile(limits=PATIENT)
     with FaultProxy(server.removesuffix("/v1"), [Fault("slow", arg=0.3)]) as proxy:
         process = _start(project, proxy.base_url)
         record = _wait_for(project, lines=10)
@@ -218,14 +242,14 @@ def test_a_killed_run_resumes_without_asking_twice(project: Project, server: str
     assert (record.parent / "SHA256SUMS").read_bytes() == seal, "what is finished is told and not written again"
     (record.parent / "index.html").write_text("edited")
     assert project.gatebook("report", record.parent).code == 75
-    fresh = project.run(server)
+    fresh = project.ask(server)
     assert _outcomes(
         done.verdict if done.run == record.parent else json.loads((record.parent / "verdict.json").read_text())
     ) == _outcomes(fresh.verdict)
 
 
-def test_a_torn_last_line_is_recovered(project: Project, server: str) -> None:
-    done = project.run(server)
+def test_a_torn_last_line_is_recovered(project: Project, green: Done) -> None:
+    done = green
     record = done.run / "02_structured_output.exchanges.jsonl"
     (done.run / "SHA256SUMS").unlink()
     lines = record.read_bytes().splitlines(keepends=True)
@@ -237,7 +261,7 @@ def test_a_torn_last_line_is_recovered(project: Project, server: str) -> None:
 
 def test_the_copy_under_the_fixed_name_can_be_resumed_and_is_not_lost(project: Project, server: str) -> None:
     with FaultProxy(server.removesuffix("/v1"), [Fault("unavailable")]) as proxy:
-        down = project.run(proxy.base_url, "--only", "01")
+        down = project.run(proxy.base_url, "--only", "model-served,max-tokens-5")
         assert down.code == 75, down
         proxy.calm()
         latest = project.root / "outputs" / "latest"
@@ -248,7 +272,8 @@ def test_the_copy_under_the_fixed_name_can_be_resumed_and_is_not_lost(project: P
 
 
 def test_an_edited_record_is_noticed_on_resume(project: Project, server: str) -> None:
-    done = project.run(server)
+    project.choose("model-served", "max-tokens-5")
+    done = project.ask(server)
     record = done.run / "01_health.exchanges.jsonl"
     (done.run / "SHA256SUMS").unlink()
     record.write_text(
@@ -273,14 +298,14 @@ def test_a_full_disk_is_an_error(project: Project, server: str) -> None:
     assert "cannot write" in done.stdout + done.stderr
 
 
-def test_expected_cases_without_a_record_are_an_error(project: Project, server: str) -> None:
-    done = project.run(server)
-    record = done.run / "02_structured_output.exchanges.jsonl"
-    record.write_bytes(b"")
-    project.gatebook("judge", done.run, "--profile", project.profile, "--out", project.root / "outputs" / "again")
-    checked = project.gatebook("verify", done.run)
-    assert checked.code == 75
-    assert "02_structured_output.exchanges.jsonl was changed" in checked.out
+def test_expected_cases_without_a_record_are_an_error(project: Project, green: Done) -> None:
+    (green.run / "02_structured_output.exchanges.jsonl").write_bytes(b"")
+    found = {step.what.split(":")[0]: step.wrong for step in verify(green.run, replay=False).steps}
+    assert "02_structured_output.exchanges.jsonl was changed" in (found["checksums"] or "")
+    assert "the record says ERROR" in (found["verdicts"] or ""), found
+    judged = project.root / "outputs" / "again"
+    again = project.gatebook("judge", green.run, "--profile", project.profile, "--out", judged)
+    assert again.code == 75 and "only an intact run is judged again" in again.err and not judged.exists(), again
 
 
 @pytest.mark.parametrize("cases", [[], None], ids=["empty-list", "empty-file"])
@@ -317,6 +342,18 @@ def _wait_for(project: Project, lines: int) -> Path:
                 return record
         time.sleep(0.05)
     raise AssertionError(f"no {lines} exchanges after 90 s: {project.root}")
+
+
+def _words(out: str) -> list[str]:
+    """Without what differs from run to run."""
+    return [re.sub(r"\d[\d.,]*|outputs/\S+", "#", line).split() for line in out.splitlines()]  # type: ignore[misc]
+
+
+def _cells(run: Path) -> list[str]:
+    """What the checked cells of the notebooks left."""
+    cells = [c for p in sorted(run.glob("*.ipynb")) for c in json.loads(p.read_text())["cells"]]
+    checked = [c for c in cells if "nbval-check-output" in c["metadata"].get("tags", [])]
+    return [re.sub(r"\d+(\.\d+)?|20\S+-small-\w+", "#", str(output)) for cell in checked for output in cell["outputs"]]
 
 
 def _outcomes(verdict: dict) -> dict[str, str]:

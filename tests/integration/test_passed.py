@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 from gatebook.errors import BrokenRecord
-from gatebook.plan.cases import load_cases
 from gatebook.record.run import Run
 from gatebook.verify import passed
 
-from tests.conftest import ROOT, Done, Project, small_project
+from tests.conftest import Done, Project, small_project
 from tests.faults.proxy import Fault, FaultProxy
 
 DIGEST = "sha256:" + "a" * 64
@@ -22,9 +21,7 @@ DIGEST = "sha256:" + "a" * 64
 def project(tmp_path: Path) -> Project:
     """Two cases, and deadlines that a busy machine keeps."""
     found = small_project(tmp_path)
-    cases = {case.id: case for case in load_cases(ROOT / "params" / "cases")}
-    two = [cases[i].model_dump(mode="json", exclude_defaults=True) for i in ("model-served", "canary-water")]
-    found.write_cases([{**case, "suites": ["smoke"]} for case in two])
+    found.choose("model-served", "canary-water")
     found.edit_profile(limits={"request_deadline_s": 60, "ready_deadline_s": 10, "transport_retries": 0})
     return found
 
@@ -34,7 +31,7 @@ def _passed(project: Project, run: Path, suite: str = "smoke", revision: str = D
 
 
 def test_only_the_intact_bundle_of_this_suite_and_digest_has_passed(project: Project, server: str) -> None:
-    run = project.run(server, "--revision", DIGEST).run
+    run = project.ask(server, revision=DIGEST).run
     done = _passed(project, run)
     assert done.code == 0, done
     assert done.out.startswith("passed, PASS")
@@ -97,7 +94,7 @@ EDITS = {
     [
         (Fault("garbage"), (), 1, "NOT PASSED, FAIL"),
         (Fault("unavailable"), (), 75, "NOT PASSED, ERROR"),
-        (None, ("--only", "01"), 3, "NOT PASSED, PASS PARTIAL"),
+        (None, ("01",), 3, "NOT PASSED, PASS PARTIAL"),
     ],
     ids=["red", "error", "partial"],
 )
@@ -105,14 +102,14 @@ def test_what_is_not_a_whole_green_run_has_not_passed(
     project: Project, server: str, fault: Fault | None, arguments: tuple[str, ...], code: int, word: str
 ) -> None:
     with FaultProxy(server.removesuffix("/v1"), [fault] if fault else []) as proxy:
-        made = project.run(proxy.base_url, "--revision", DIGEST, *arguments)
+        made = project.ask(proxy.base_url, *arguments, revision=DIGEST)
     done = _passed(project, made.run)
     assert done.code == code, done
     assert done.out.startswith(word), done
 
 
 def test_what_lies_where_runs_should_go_is_neither_deleted_nor_written_into(project: Project, server: str) -> None:
-    run = project.run(server).run
+    run = project.ask(server).run
     other = project.root / "thesis" / "latest" / "chapter.txt"
     other.parent.mkdir(parents=True)
     other.write_text("years of work")

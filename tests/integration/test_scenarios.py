@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Project
+from tests.conftest import PATIENT, Project
 from tests.faults.proxy import Fault, FaultProxy
 
 REPEAT: dict[str, Any] = {
@@ -34,14 +34,12 @@ PORT: dict[str, Any] = {
 @pytest.fixture
 def small(project: Project) -> Project:
     project.write_cases([REPEAT, PORT])
-    project.edit_profile(
-        groups={"scenarios.todos": "must", "scenarios.questions": "must"}, limits={"request_deadline_s": 30}
-    )
+    project.edit_profile(groups={"scenarios.todos": "must", "scenarios.questions": "must"}, limits=PATIENT)
     return project
 
 
 def test_a_healthy_server_is_green(small: Project, server: str) -> None:
-    done = small.run(server)
+    done = small.ask(server)
     assert done.code == 0, done
 
 
@@ -55,7 +53,7 @@ def test_a_healthy_server_is_green(small: Project, server: str) -> None:
 )
 def test_what_is_lost_or_changed_is_named(small: Project, server: str, fault: Fault, words: str) -> None:
     with FaultProxy(server.removesuffix("/v1"), [fault]) as proxy:
-        done = small.run(proxy.base_url)
+        done = small.ask(proxy.base_url)
     assert done.code == 1, done
     assert words in done.reasons
 
@@ -65,8 +63,8 @@ def test_a_copied_bundle_is_verified_read_only_and_a_forged_cosine_is_found(
 ) -> None:
     guarded = {**PORT, "golden": ["The log files are kept for 14 days."], "paraphrases": ["Logs stay for 14 days."]}
     project.write_cases([{**guarded, "expect": [*PORT["expect"], {"similar": True}]}])
-    project.edit_profile(groups={"scenarios.questions": "must"}, limits={"request_deadline_s": 30})
-    done = project.run(server)
+    project.edit_profile(groups={"scenarios.questions": "must"}, limits=PATIENT)
+    done = project.ask(server)
     assert done.code == 0, done
     bundle = tmp_path / "copied"
     shutil.copytree(done.run, bundle)

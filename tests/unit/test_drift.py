@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gatebook.judge import drift
 from gatebook.judge.drift import (
     ALPHA,
     Moved,
@@ -57,6 +58,13 @@ def prompts(
     return {f"p{n}": (noisy(rng, 0, 8, sd), noisy(rng, shift if n < moved else 0, 8, sd)) for n in range(number)}
 
 
+@pytest.fixture
+def fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Permutations: (1 + #) / (b + 1) is a p-value for any b, and fewer see a change no better."""
+    monkeypatch.setattr(drift, "PERMUTATIONS", 3_999)
+
+
+@pytest.mark.usefixtures("fewer")
 @pytest.mark.parametrize(("moved", "number"), [(1, 1), (1, 8), (3, 8), (8, 8), (12, 12), (1, 12)])
 def test_with_noise_one_test_of_all_prompts_sees_one_that_moved_and_all_of_them(moved: int, number: int) -> None:
     """At least 19 of 20 changes, and the right names."""
@@ -68,6 +76,7 @@ def test_with_noise_one_test_of_all_prompts_sees_one_that_moved_and_all_of_them(
     assert seen >= 19
 
 
+@pytest.mark.usefixtures("fewer")
 def test_a_prompt_with_much_noise_does_not_hide_the_others() -> None:
     rng, seen = random.Random(4), 0
     for n in range(20):
@@ -78,6 +87,7 @@ def test_a_prompt_with_much_noise_does_not_hide_the_others() -> None:
     assert seen >= 19
 
 
+@pytest.mark.usefixtures("fewer")
 @pytest.mark.parametrize("sd", [0.002, 0.05, 0.8])
 def test_a_healthy_server_with_noise_alarms_no_more_often_than_the_test_says(sd: float) -> None:
     """60 pairs: at 5 % no more than 5 % and three standard errors, whatever the tolerance names."""

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from gatebook.judge.checks import CHECKS
-from gatebook.plan.cases import Case, load_cases
+from gatebook.plan.cases import Case
 
-from tests.conftest import ROOT
+from tests.conftest import shipped_cases
 from tests.faults import lab, mutation, quiet, rates, score
 from tests.faults.catalogue import ALL, ROWS, UNREPRODUCED, Row, spell
 from tests.faults.lab import Lab, Result, digest
@@ -49,7 +49,7 @@ def test_faults_are_spelled_as_the_command_takes_them(fault: Fault) -> None:
 
 def _one_case_a_check() -> list[Case]:
     found: dict[str, Case] = {}
-    for case in load_cases(ROOT / "params" / "cases"):
+    for case in shipped_cases().values():
         for name in (name for item in case.expect for name in item):
             if case.good and CHECKS[name].judges_text:
                 found.setdefault(name, case)
@@ -64,7 +64,7 @@ def test_wrong_answers_are_refused_and_harmless_ones_pass() -> None:
 
 
 def test_every_check_of_texts_has_mutants() -> None:
-    shipped = {n for c in load_cases(ROOT / "params" / "cases") if c.good for item in c.expect for n in item}
+    shipped = {n for c in shipped_cases().values() if c.good for item in c.expect for n in item}
     assert {name for name in shipped if CHECKS[name].judges_text} - WRONG.keys() == set()
     assert WRONG.keys() - HARMLESS.keys() == set()
 

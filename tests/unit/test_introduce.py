@@ -8,13 +8,12 @@ import pytest
 import yaml
 from gatebook.errors import BadInput
 from gatebook.introduce import _text, _too_long, introduce
-from gatebook.plan.cases import load_cases
 from gatebook.plan.settings import Profile, Target, load_profile, profile_from
 from gatebook.record.identity import Identity
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, shipped_cases
 
-CASES = load_cases(ROOT / "params" / "cases")
+CASES = list(shipped_cases().values())
 FAR = "http://gpu-box:8000/v1"
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from pathlib import Path
 
 from gatebook.judge.sensitivity import PHRASING
-from gatebook.plan.cases import Case, load_cases
+from gatebook.plan.cases import Case
 
-ROOT = Path(__file__).resolve().parents[2]
-CASES = load_cases(ROOT / "params" / "cases")
+from tests.conftest import shipped_cases
+
+CASES = list(shipped_cases().values())
 FACTS = [case for case in CASES if case.group == "fingerprint.facts"]
 PHRASINGS = [case for case in CASES if case.group == "fingerprint.sensitivity"]
 

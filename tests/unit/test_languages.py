@@ -9,15 +9,15 @@ import pytest
 from gatebook.judge.checks import CHECKS, parameters
 from gatebook.judge.evidence import Evidence, Reply
 from gatebook.judge.language import LANGUAGES
-from gatebook.plan.cases import Case, load_cases
+from gatebook.plan.cases import Case
 from gatebook.record.identity import Identity
 from gatebook.record.run import Run
 from gatebook.tell.languages import detector_table, injections_table, language_of, languages_plot, languages_table
 
+from tests.conftest import shipped_cases
 from tests.unit.replies import case, chat_body, finding, plain, profile, run_folder
 
-ROOT = Path(__file__).resolve().parents[2]
-SHIPPED = [c for c in load_cases(ROOT / "params" / "cases") if c.notebook == "03_multilingual"]
+SHIPPED = [c for c in shipped_cases().values() if c.notebook == "03_multilingual"]
 INJECTIONS = [c for c in SHIPPED if c.group == "multilingual.injection"]
 BOOK = "01_x"
 

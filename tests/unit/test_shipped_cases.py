@@ -15,11 +15,12 @@ from gatebook.judge.checks.facts import states_all
 from gatebook.judge.examples import text_checks, try_examples
 from gatebook.judge.findings import contract_group
 from gatebook.opening import planned
-from gatebook.plan.cases import load_cases, read_case_file, select
+from gatebook.plan.cases import read_case_file, select
 from gatebook.plan.settings import SUITES, Profile, load_profile
 
-ROOT = Path(__file__).resolve().parents[2]
-CASES = load_cases(ROOT / "params" / "cases")
+from tests.conftest import ROOT, shipped_cases
+
+CASES = list(shipped_cases().values())
 PROFILES = sorted((ROOT / "params").glob("*.yaml"))
 FOR_PEOPLE = ROOT / "notebooks" / "00_explore.ipynb"
 """No part of any run: no parameters, no gate."""

@@ -1,0 +1,85 @@
+"""`gatebook run` in this process: its plan, its questions, its cells, its verdict and its reports, without a kernel."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import matplotlib.pyplot as plt
+import nbformat
+import pandas as pd
+from gatebook.judge.judging import judge
+from gatebook.judge.verdict import Verdict
+from gatebook.opening import OVERALL, open_run
+from gatebook.plan import project
+from gatebook.plan.settings import load_profile, with_target
+from gatebook.record.executed import unfinished
+from gatebook.record.run import Run
+from gatebook.runner import report
+from gatebook.tell.terminal import show
+from IPython.core.formatters import DisplayFormatter
+from matplotlib.figure import Figure
+from nbformat import NotebookNode
+from nbformat.v4 import new_output
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
+
+matplotlib.use("agg")
+
+
+def run(profile: Path, base_url: str, only: list[str] | None, revision: str | None) -> tuple[Verdict, Path, str]:
+    """(verdict, the run's folder, what the command prints). Raises BadInput as the command does."""
+    chosen = with_target(load_profile(profile), base_url=base_url, revision=revision)
+    made = open_run(chosen, base_url, chosen.target.default_suite, only, out=project.outputs())
+    troubles = [cut for notebook in made.notebooks if (cut := execute(made, notebook))]
+    made.note_troubles(troubles)
+    troubles += [cut for cut in [execute(made, OVERALL)] if cut]
+    verdict = judge(made, troubles=troubles)
+    report(made, verdict)
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        show(verdict, made)
+    return verdict, made.path, said.getvalue()
+
+
+def execute(run: Run, notebook: str) -> str | None:
+    """Run the notebook's cells here as papermill does in a kernel, and keep it in the run; why it did not run to its end."""
+    book = parameterize_notebook(load_notebook_node(str(project.notebook_file(notebook))), {"run_dir": "."})
+    known: dict[str, Any] = {"__name__": notebook}
+    with (
+        contextlib.chdir(run.path),
+        warnings.catch_warnings(),
+        pd.option_context("display.max_columns", 20),
+    ):  # a kernel's
+        warnings.simplefilter("ignore")  # as the runner has it
+        for number, cell in enumerate((c for c in book.cells if c.cell_type == "code"), 1):
+            cell.execution_count, cell.outputs = number, run_cell(cell.source, known, number)
+            if any(output.output_type == "error" for output in cell.outputs):
+                break
+    plt.close("all")
+    made = run.path / f"{notebook}.ipynb"
+    nbformat.write(book, made)
+    return unfinished(made)
+
+
+def run_cell(source: str, known: dict[str, Any], number: int) -> list[NotebookNode]:
+    """What it prints, and its last value in every way that JupyterLab shows one."""
+    said, found = io.StringIO(), []
+    try:
+        tree = ast.parse(source)
+        last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+        with contextlib.redirect_stdout(said):
+            exec(compile(tree, "<cell>", "exec"), known)
+            value = None if last is None else eval(compile(ast.Expression(last.value), "<cell>", "eval"), known)
+        if isinstance(value, Figure):
+            value.draw_without_rendering()
+        elif value is not None:
+            data, metadata = DisplayFormatter().format(value)
+            found = [new_output("execute_result", data=data, metadata=metadata, execution_count=number)]
+    except Exception as error:
+        found = [new_output("error", ename=type(error).__name__, evalue=str(error), traceback=[])]
+    return [*([new_output("stream", name="stdout", text=said.getvalue())] if said.getvalue() else []), *found]
