@@ -36,7 +36,9 @@ class Answer:
     choices: int = 0
     """Chunks (or replies) that carried a choice."""
     choice_indexes: set[int] = field(default_factory=set)
-    """Of every choice that was sent; all else here is that of index 0."""
+    """Of every choice that was sent."""
+    read_index: int | None = None
+    """Of the choice that is read, as clients do that ask for one: the first that was sent."""
     done: bool = False
     """[DONE] was seen; true for a reply that is not streamed."""
     error: str | None = None
@@ -136,9 +138,13 @@ def _add(answer: Answer, data: str, part: str) -> None:
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         return
     answer.choices += 1
-    numbered = {_index(choice, at): choice for at, choice in enumerate(choices) if isinstance(choice, dict)}
-    answer.choice_indexes |= numbered.keys()
-    choice = numbered.get(0)
+    sent: dict[int, dict[str, Any]] = {}
+    for at, one in enumerate(choices):
+        if isinstance(one, dict):
+            sent.setdefault(_index(one, at), one)
+    answer.choice_indexes |= sent.keys()
+    answer.read_index = next(iter(sent)) if answer.read_index is None else answer.read_index
+    choice = sent.get(answer.read_index)
     if choice is None:  # a chunk of another choice
         return
     if choice.get("finish_reason"):
