@@ -238,8 +238,8 @@ FAST, SLOW = (500.0, 16, 300.0), (4500.0, 16, 300.0)
         ([SLOW] * 8 + [FAST] * 2, "fail", "8 pairs lie past it"),
         ([SLOW] * 4 + [FAST] * 6, "pass", "4 pairs lie past it"),  # a busy second
         ([(6000.0, 160, 300.0)] * 10, "pass", "a schema adds 0 ms"),  # as long as its own tokens take
-        ([(9000.0, 8, 4000.0)] * 10, "fail", "limit 4000 ms"),
-        ([(7500.0, 8, 4000.0)] * 10, "pass", "limit 4000 ms"),  # a server that is slow by itself
+        ([(17000.0, 8, 4000.0)] * 10, "fail", "limit 12000 ms"),
+        ([(15000.0, 8, 4000.0)] * 10, "pass", "limit 12000 ms"),  # a server that is slow by itself
         ([SLOW] * 3, "not_measured", "3 pairs of answers, 4 are needed"),
         ([(4500.0, 0, 300.0)] * 9, "not_measured", "0 pairs"),
     ],
