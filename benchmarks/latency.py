@@ -28,7 +28,11 @@ RESAMPLES = 50
 DAYS, SAMPLES = 7, 32
 """Of history, and of each day."""
 RATIOS = (1.0, 1.1, 1.3, 2.0)
-GROUPS: dict[str, tuple[Metric, ...]] = {"latency.chat": METRICS, "latency.prompt": ("ttft",)}
+GROUPS: dict[str, tuple[Metric, ...]] = {
+    "latency.chat": METRICS,
+    "latency.prompt": ("ttft",),
+    "latency.schema": ("total",),
+}
 """What the shipped cases judge."""
 TOKENS, TTFT_MS, ITL_MS = 16, 60.0, 15.0
 HEADROOM = 2.0

@@ -29,6 +29,15 @@ FINGERPRINT = (
 )
 SAMPLES = (*FINGERPRINT, "fingerprint.defaults")
 ENFORCED = ("structured.enforced",)
+CONVERSATIONS = (
+    "text-parts",
+    "second-system-message",
+    "tool-history-result",
+    "max-completion-tokens",
+    "several-choices",
+    "greeting-nihao",
+)
+TWO_CALLS = Fault("call_tool", arg=['{"city": "Oslo"}', '{"city": "Rome"}'])
 NEEDLES = ("needle-1k-single-50", "needle-1k-single-75", "needle-1k-single-100")
 TEMPLATE = "{%% for m in messages %%}%s{%% endfor %%}"
 PLAIN_TEMPLATE = TEMPLATE % "{{ m['content'] }}"
@@ -163,6 +172,18 @@ ROWS = [
     Row("F39-cut", "the connection breaks in the middle", "broke off in the middle", wire("cut", only="streams")),
     Row("F39-error", "an error event ends the stream", "carries an error", wire("error_event")),
     Row("F39-twice", "every delta is sent twice", "the stream says", wire("dup")),
+    Row("F38-merged", "the second of two streamed calls is merged into the first", "1 calls where 2 are asked for|tool call", (TWO_CALLS, Fault("merge_calls")), asks=("two-calls-streamed",), before=(TWO_CALLS,), groups={"structured.parallel_tools": "must"}),
+    Row("F38-lost", "the second of two streamed calls is lost", "1 calls where 2 are asked for|tool call", (TWO_CALLS, Fault("lose_call")), asks=("two-calls-streamed",), before=(TWO_CALLS,), groups={"structured.parallel_tools": "must"}),
+    # --- conversations as clients send them
+    Row("G10", "only the first part of a content is read", "a part of it is dropped|chat template", wire("first_part"), asks=CONVERSATIONS),
+    Row("G10-printed", "a list of parts is printed into the prompt", "something else reaches the model|chat template", wire("print_parts"), asks=CONVERSATIONS),
+    Row("G10-refused", "content as parts is a 500", "text-parts .*HTTP 500|HTTP 500", wire("server_error", match='"type": "text"'), asks=CONVERSATIONS),
+    Row("G11", "tool messages in the history are refused", "tool-history-result .*HTTP 400|HTTP 400", wire("bad_request", match='"role": "tool"'), asks=CONVERSATIONS),
+    Row("G11-dropped", "what a tool found never reaches the model", "a message is dropped|chat template", wire("drop_results"), asks=CONVERSATIONS),
+    Row("G12", "a second system message is dropped", "a message is dropped|chat template", wire("one_system"), asks=CONVERSATIONS),
+    Row("G13", "max_completion_tokens is ignored", "although max_tokens is 5|expected 'length'", wire("drop_field", arg="max_completion_tokens"), asks=CONVERSATIONS),
+    Row("G14", "n is ignored", "2 choices asked", wire("drop_field", arg="n"), asks=CONVERSATIONS),
+    Row("G15", "every answer under a schema takes four seconds longer", "a schema adds", wire("slow", arg=4, has="response_format"), asks=(*ENFORCED, "schema-time"), before=(), groups={"structured.latency": "must"}),
     # --- languages and long context
     Row("F40", "English answers to Chinese questions", "script of zh|reads as en", wire("english"), asks=("answer-zh-refund",), before=wire("say", arg=CHINESE), groups={"multilingual.language": "must"}),
     Row("F41", "a long prompt is cut in silence", "cut silently|truncated silently", wire("truncate_long", arg=1200), asks=("length-over",)),

@@ -613,14 +613,17 @@ TOOLS_TOKENS = 100
 
 @answer_fault
 async def call_tool(events: Events, call: Call, context: Context) -> Events:
-    """A server that knows tools, not a fault: where tools are offered, the first is called with `arg`, in pieces when streamed."""
+    """A server that knows tools, not a fault: where tools are offered, the first is called with `arg` (or once with each of a list), in pieces when streamed."""
     if not call.body.get("tools"):
         async for event in events:
             yield event
         return
-    name, text = call.body["tools"][0]["function"]["name"], str(context.arg)
-    opening = {"index": 0, "id": "call-1", "type": "function", "function": {"name": name, "arguments": ""}}
-    pieces = [{"index": 0, "function": {"arguments": part}} for part in (text[:5], text[5:])]
+    name = call.body["tools"][0]["function"]["name"]
+    whole, pieces = [], []
+    for at, text in enumerate(context.arg if isinstance(context.arg, list) else [str(context.arg)]):
+        opening = {"index": at, "id": f"call-{at + 1}", "type": "function", "function": {"name": name, "arguments": ""}}
+        whole.append({**opening, "function": {"name": name, "arguments": text}})
+        pieces += [opening, *({"index": at, "function": {"arguments": part}} for part in (text[:5], text[5:]))]
     said = False
     async for event in events:
         document = event.document or {}
@@ -629,14 +632,14 @@ async def call_tool(events: Events, call: Call, context: Context) -> Events:
                 document["usage"][count] += TOOLS_TOKENS
         for choice, part in event.choices():
             if "message" in choice:
-                part |= {"content": None, "tool_calls": [{**opening, "function": {"name": name, "arguments": text}}]}
+                part |= {"content": None, "tool_calls": whole}
             if choice.get("finish_reason"):
                 choice["finish_reason"] = "tool_calls"
         if not event.has_content():
             yield event
         elif not said:
             said = True
-            for piece in (opening, *pieces):
+            for piece in pieces:
                 choice = {"index": 0, "delta": {"tool_calls": [piece]}, "finish_reason": None}
                 yield Event(b"", {**document, "choices": [choice]}, event.head, event.tail)
 

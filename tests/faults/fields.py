@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.faults.call import Call, Events, Json, Reply, dump
+import json
+
+from tests.faults.call import Call, Event, Events, Json, Reply, dump
 from tests.faults.faults import NEEDS_ARG, Context, answer_fault, fault, instead
 
 NEEDS_ARG |= {"drop_field", "lose_field", "preamble", "reply"}
@@ -107,3 +109,74 @@ async def first_chunk_only(events: Events, call: Call, context: Context) -> Even
 
 def _first_words(text: str) -> str:
     return text[: max(len(text) // 8, 1)]
+
+
+# --- conversations: what of a request never reaches the model --------------------------------------------------
+
+
+@fault
+def first_part(call: Call, context: Context) -> None:
+    """Of content given as parts only the first is read."""
+    for message in call.messages:
+        if isinstance(message.get("content"), list):
+            message["content"] = message["content"][:1]
+
+
+@fault
+def print_parts(call: Call, context: Context) -> None:
+    """The template prints a list of parts into the prompt as it stands in the program."""
+    for message in call.messages:
+        if isinstance(message.get("content"), list):
+            message["content"] = str(message["content"])
+
+
+@fault
+def drop_calls(call: Call, context: Context) -> None:
+    """Tool calls of earlier turns are left out of the prompt, a template that knows tools would show them."""
+    for message in call.messages:
+        message.pop("tool_calls", None)
+
+
+@fault
+def show_calls(call: Call, context: Context) -> None:
+    """A template that knows tools, not a fault: earlier tool calls stand in the prompt."""
+    for message in call.messages:
+        if message.get("tool_calls"):
+            message["content"] = json.dumps([called["function"] for called in message.pop("tool_calls")])
+
+
+@fault
+def drop_results(call: Call, context: Context) -> None:
+    """A template that opens a turn for the role tool and leaves out what the tool found."""
+    for message in call.messages:
+        if message.get("role") == "tool":
+            message["content"] = ""
+
+
+@fault
+def one_system(call: Call, context: Context) -> None:
+    """Of several system messages only the first is read."""
+    system = [message for message in call.messages if message.get("role") == "system"]
+    call.body["messages"] = [message for message in call.messages if message not in system[1:]]
+
+
+@fault
+def merge_calls(call: Call, context: Context) -> None:
+    """Every streamed piece of a tool call says that it belongs to the first."""
+    call.edit(lambda document: [piece.update(index=0) for piece in _pieces(document)])
+
+
+@fault
+def lose_call(call: Call, context: Context) -> None:
+    """Tool calls after the first are lost on their way."""
+
+    def change(document: Json) -> None:
+        for _, part in Event(b"", document).choices():
+            if part.get("tool_calls"):
+                part["tool_calls"] = [piece for piece in part["tool_calls"] if not piece.get("index")]
+
+    call.edit(change)
+
+
+def _pieces(document: Json) -> list[Json]:
+    return [piece for _, part in Event(b"", document).choices() for piece in part.get("tool_calls") or []]

@@ -335,8 +335,59 @@ SYMPTOMS: dict[str, Callable[[Answer, Answer], bool]] = {
     "overthink": lambda a, b: a.finishes == ["length"] and not a.content and a.reasoning == TEXT,
     "previous": lambda a, b: complete(b) and a.content == b.content == TEXT,  # the same question; see below
     "no_quotes": lambda a, b: complete(a) and a.content == TEXT,  # it has none
+    "first_part": lambda a, b: complete(a) and a.content == TEXT,  # nothing of the kind is asked; see below
+    "print_parts": lambda a, b: complete(a) and a.content == TEXT,  # nothing of the kind is asked; see below
+    "drop_calls": lambda a, b: complete(a) and a.content == TEXT,  # nothing of the kind is asked; see below
+    "show_calls": lambda a, b: complete(a) and a.content == TEXT,  # nothing of the kind is asked; see below
+    "drop_results": lambda a, b: complete(a) and a.content == TEXT,  # nothing of the kind is asked; see below
+    "one_system": lambda a, b: complete(a) and a.content == TEXT,  # nothing of the kind is asked; see below
+    "merge_calls": lambda a, b: complete(a) and a.content == TEXT,  # nothing of the kind is asked; see below
+    "lose_call": lambda a, b: complete(a) and a.content == TEXT,  # nothing of the kind is asked; see below
     "first_chunk_only": lambda a, b: a.finishes == ["stop"] and bool(a.content) and TEXT.startswith(a.content),
 }
+
+
+PARTS = [{"type": "text", "text": "One."}, {"type": "text", "text": "Two."}]
+CALLS = [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+CONVERSATION: list[dict[str, Any]] = [
+    {"role": "system", "content": "Be kind."},
+    {"role": "user", "content": PARTS},
+    {"role": "system", "content": "Be brief."},
+    {"role": "assistant", "content": None, "tool_calls": CALLS},
+    {"role": "tool", "tool_call_id": "c1", "content": "42"},
+    {"role": "user", "content": "And?"},
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "instead"),
+    [
+        ("first_part", 1, {"role": "user", "content": PARTS[:1]}),
+        ("print_parts", 1, {"role": "user", "content": str(PARTS)}),
+        ("drop_calls", 3, {"role": "assistant", "content": None}),
+        ("show_calls", 3, {"role": "assistant", "content": '[{"name": "f", "arguments": "{}"}]'}),
+        ("drop_results", 4, {"role": "tool", "tool_call_id": "c1", "content": ""}),
+        ("one_system", 2, None),
+    ],
+)
+def test_one_part_of_a_conversation_is_lost(upstream: Upstream, name: str, at: int, instead: Any) -> None:
+    with FaultProxy(upstream.url, [name]) as proxy:
+        assert complete(ask(proxy.base_url, messages=CONVERSATION))
+    wanted = [*CONVERSATION[:at], *([] if instead is None else [instead]), *CONVERSATION[at + 1 :]]
+    assert upstream.bodies[-1]["messages"] == wanted
+
+
+@pytest.mark.parametrize(("name", "indexes"), [(None, [0, 1]), ("merge_calls", [0, 0]), ("lose_call", [0])])
+def test_of_two_streamed_calls_the_second_is_merged_or_lost(
+    upstream: Upstream, name: str | None, indexes: list[int]
+) -> None:
+    two = Fault("call_tool", arg=['{"n": 1}', '{"n": 2}'])
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    with FaultProxy(upstream.url, [two, *([name] if name else [])]) as proxy:
+        answer = ask(proxy.base_url, stream=True, tools=tools)
+    parts = [choice["delta"] for d in answer.documents for choice in d["choices"]]
+    opened = [piece["index"] for part in parts for piece in part.get("tool_calls") or () if "id" in piece]
+    assert opened == indexes and answer.finishes == ["tool_calls"]
 
 
 def test_the_middle_of_a_long_message_is_lost_and_its_length_stays(upstream: Upstream) -> None:

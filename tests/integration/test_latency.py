@@ -18,12 +18,13 @@ from gatebook.ask.collect import collect
 from gatebook.judge.judging import judge
 from gatebook.judge.verdict import Verdict
 from gatebook.opening import open_run
+from gatebook.plan.cases import load_cases
 from gatebook.plan.settings import load_profile, with_target
 from gatebook.record.history import open_history
 from gatebook.record.measured import measurements
 from gatebook.record.run import Against, Run
 
-from tests.conftest import Project
+from tests.conftest import ROOT, Project
 from tests.faults.proxy import Fault, FaultProxy
 
 FIRST_S, GAP_S, TOKENS, SAMPLES = 0.040, 0.010, 5, 32
@@ -247,3 +248,23 @@ def test_the_command_compares_with_a_second_profile_and_the_page_shows_it(timed:
     refused = timed.run(steady, "--against", str(same))
     assert refused.code == 2 and "is the target under test itself" in refused.err, refused
     assert len(refused.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("more_s", "word"), [(0.0, "PASS"), (4.0, "FAIL")])
+def test_schemas_that_take_four_seconds_longer_are_red_in_production_on_the_first_run(
+    timed: Project, steady: str, more_s: float, word: str
+) -> None:
+    """No history and no baseline: the plain request after each constrained one tells, under production's own policy and limit."""
+    production, group = load_profile(ROOT / "params" / "qwen3-4b.yaml"), "structured.latency"
+    wanted = [c for c in load_cases(ROOT / "params" / "cases") if c.group in (group, "structured.enforced")]
+    timed.write_cases([{**c.model_dump(mode="json", exclude_defaults=True), "suites": ["smoke"]} for c in wanted])
+    policies = {group: production.policy(group).policy, "structured.enforced": "watch", "structured.contract": "watch"}
+    timed.edit_profile(groups=policies, limits={"schema_ms": production.limits.schema_ms, "in_flight": 5})
+    profile = with_target(load_profile(timed.profile), base_url=steady)
+    with FaultProxy(steady, [Fault("slow", arg=more_s, has="response_format")] if more_s else []) as proxy:
+        run = open_run(profile, proxy.base_url, "smoke", None, out=timed.root / "outputs")
+        collect(run, "02_structured_output")
+    verdict = judge(run)
+    found = next(g for g in verdict.groups if g.group == group)
+    assert (found.word, policies[group]) == (word, "must"), found.reason
+    assert ("a schema adds" in found.reason) == bool(more_s), found.reason

@@ -195,3 +195,25 @@ def test_no_text_that_a_server_may_send_raises(text: str) -> None:
     assert read_answer(plain(text)).malformed is not None or read_answer(plain(text)).choices == 0
     read_answer(streamed([text]))
     error_message(text)
+
+
+def of(index: Any, text: str, finish: str | None = None) -> dict[str, Any]:
+    return chunk(None, choices=[{"index": index, "delta": {"content": text}, "finish_reason": finish}])
+
+
+def test_other_choices_are_counted_and_never_mixed_into_the_first() -> None:
+    sent = [of(0, "red"), of(1, "blue"), of(1, "ish", "stop"), of(0, "dish", "length"), chunk(usage=USAGE)]
+    answer = read_answer(streamed(sent))
+    assert (answer.text, answer.finish_reasons, answer.choice_indexes) == ("reddish", ["length"], {0, 1})
+    both = chat_body("red")
+    both["choices"].append({"index": 1, "message": {"role": "assistant", "content": "blue"}, "finish_reason": "stop"})
+    assert (read_answer(plain(both)).text, read_answer(plain(both)).choice_indexes) == ("red", {0, 1})
+    together = chunk(None, choices=[{"index": 1, "delta": {"content": "b"}}, {"index": 0, "delta": {"content": "a"}}])
+    assert read_answer(streamed([together, of(0, "x"), of(1, "c")])).text == "bc", "clients read the first"
+    assert read_answer(streamed([of(1, "alone", "stop")])).text == "alone"
+
+
+@pytest.mark.parametrize("index", [None, "0", True])
+def test_a_choice_without_an_index_is_known_by_its_place(index: Any) -> None:
+    answer = read_answer(streamed([of(index, "red", "stop")]))
+    assert (answer.text, answer.choice_indexes) == ("red", {0})

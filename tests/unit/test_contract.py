@@ -161,6 +161,16 @@ def test_each_broken_clause_is_named(reply: Exchange, clause: str) -> None:
     ), found
 
 
+@pytest.mark.parametrize(("counted", "broken"), [(5, False), (10, False), (11, True)])
+def test_usage_may_count_every_choice_or_one(counted: int, broken: bool) -> None:
+    """vLLM counts all of them, llama.cpp one."""
+    body = chat_body(usage={"prompt_tokens": 7, "completion_tokens": counted, "total_tokens": 7 + counted})
+    body["choices"].append({**body["choices"][0], "index": 1})
+    assert said(plain(body, sent={"max_tokens": 5, "n": 2})) == (
+        ["11 completion tokens although max_tokens is 5"] if broken else []
+    )
+
+
 def test_an_id_that_answered_before_is_a_cache() -> None:
     seen: dict[str, str] = {}
     assert said(plain(chat_body(), key="a/ask"), seen) == []

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from gatebook.errors import BadInput
-from gatebook.judge.checks.latency import latency_cold, latency_ttft
-from gatebook.judge.evidence import Evidence
+from gatebook.judge.checks import validate
+from gatebook.judge.checks.latency import latency_cold, latency_total, latency_ttft, schema_ms
+from gatebook.judge.evidence import Evidence, Reply, Seen
 from gatebook.judge.latency import FAIL, PASS, Ruling, deciding, rulings
 from gatebook.judge.latency_stats import day_bounds, hodges_lehmann, p90_bounds, shift_bounds
 from gatebook.judge.server_side import server_side
@@ -19,7 +20,7 @@ from gatebook.judge.timed import Timed, blocking_tests
 from gatebook.opening import check_against
 from gatebook.plan.cases import Case
 from gatebook.plan.latency import LEAST_SAMPLES, Latency
-from gatebook.plan.settings import Target, profile_from
+from gatebook.plan.settings import Target, load_profile, profile_from
 from gatebook.record.exchange import Client
 from gatebook.record.identity import Identity
 from gatebook.record.measurement import Measurement
@@ -28,7 +29,8 @@ from gatebook.record.samples import Sample, samples_of
 from scipy import stats as scipy_stats
 
 from benchmarks.latency import WORLDS, blocking, family, simulated
-from tests.unit.replies import USAGE, case, chunk, exchange, good_chunks, plain, profile, streamed, timing
+from tests.conftest import ROOT
+from tests.unit.replies import USAGE, case, chat_body, chunk, exchange, good_chunks, plain, profile, streamed, timing
 
 NOISE = np.exp(np.random.default_rng(4).normal(0, 0.05, 40))
 CAPS = {"caps": {"g.h": {"ttft_ms": 500.0}}}
@@ -196,6 +198,64 @@ def test_every_blocking_test_of_a_run_is_counted() -> None:
     other = case("b", samples=30, expect=[{"latency_itl": "profile"}, {"latency_total": "profile"}])
     assert blocking_tests([one, other, case("c")], settings, against=False) == 6
     assert blocking_tests([one, other], settings, against=True) == 9
+
+
+# --- constrained answers ---
+
+
+@pytest.mark.parametrize(("more_ms", "outcome"), [(0.0, "pass"), (100.0, "pass"), (4000.0, "fail")])
+def test_the_shipped_cap_catches_constrained_answers_that_are_late_without_a_history(
+    more_ms: float, outcome: str
+) -> None:
+    settings = load_profile(ROOT / "params" / "qwen3-4b.yaml").latency
+    shipped = case("a", group="latency.schema", samples=34, expect=[{"latency_total": "profile"}])  # fmt: skip
+    found = [Sample(f"a/ask-{n:03d}", 90.0 + more_ms, 15.0, 220.0 + more_ms, 50, 8, None, None, None, None) for n in range(34)]  # fmt: skip
+    seen = Evidence(shipped, [], Identity(), profile(), timed=Timed(shipped, found, settings))
+    assert latency_total(seen, "profile").outcome == outcome
+
+
+def late(*pairs: tuple[float, int, float], **changes: Any) -> Any:
+    """Judges pairs (ms of a constrained answer, its tokens, ms of the plain answer of 8 tokens after it)."""
+
+    def reply(key: str, ms: float, tokens: int) -> Any:
+        used = {"prompt_tokens": 7, "completion_tokens": tokens, "total_tokens": 7 + tokens}
+        return plain(chat_body(usage=used), key=key, timing=timing(end_ms=ms), **changes)
+
+    one = case(over="structured.enforced", messages=[], expect=[{"schema_ms": "limit"}])
+    asked = case("b").requests()[0]
+    seen = [Seen(case("b"), "pass", [Reply(asked, reply("b/ask", ms, k))], reply("b/canary", p, 8)) for ms, k, p in pairs]  # fmt: skip
+    return schema_ms(Evidence(one, [], Identity(), profile(), over=seen), "limit")
+
+
+FAST, SLOW = (500.0, 16, 300.0), (4500.0, 16, 300.0)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "outcome", "reason"),
+    [
+        ([FAST] * 10, "pass", "a schema adds -100 ms (median of 10 pairs), limit 2000 ms; 0 pairs lie past it"),
+        ([SLOW] * 10, "fail", "a schema adds 3900 ms (median of 10 pairs), limit 2000 ms; 10 pairs lie past it"),
+        ([SLOW] * 8 + [FAST] * 2, "fail", "8 pairs lie past it"),
+        ([SLOW] * 4 + [FAST] * 6, "pass", "4 pairs lie past it"),  # a busy second
+        ([(6000.0, 160, 300.0)] * 10, "pass", "a schema adds 0 ms"),  # as long as its own tokens take
+        ([(17000.0, 8, 4000.0)] * 10, "fail", "limit 12000 ms"),
+        ([(15000.0, 8, 4000.0)] * 10, "pass", "limit 12000 ms"),  # a server that is slow by itself
+        ([SLOW] * 3, "not_measured", "3 pairs of answers, 4 are needed"),
+        ([(4500.0, 0, 300.0)] * 9, "not_measured", "0 pairs"),
+    ],
+)
+def test_what_a_schema_adds_is_told_by_the_plain_answer_after_it(
+    pairs: list[tuple[float, int, float]], outcome: str, reason: str
+) -> None:
+    said = late(*pairs)
+    assert said.outcome == outcome and reason in said.reason, said.reason
+
+
+def test_what_a_schema_adds_is_not_told_by_answers_that_broke() -> None:
+    assert late(*[SLOW] * 9, fault="deadline").outcome == "not_measured"
+    assert late(*[SLOW] * 9, fault="status", status=400).outcome == "not_measured"
+    with pytest.raises(BadInput, match="the case asks"):
+        validate(case(expect=[{"schema_ms": "limit"}]))
 
 
 # --- what counts as a sample ---

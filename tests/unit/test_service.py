@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from gatebook.errors import BadInput
+from gatebook.judge.checks import validate
 from gatebook.judge.evidence import Evidence
 from gatebook.plan.cases import Ask
 from gatebook.record.exchange import Client, Exchange
 from gatebook.record.identity import Identity
 
-from tests.unit.replies import USAGE, chat_body, evidence, judged, plain, profile, timing
+from tests.unit.replies import USAGE, case, chat_body, evidence, judged, plain, profile, timing
 
 
 def about(identity: Identity, **target: Any) -> Evidence:
@@ -86,6 +89,10 @@ def counted(**counts: int | None) -> Evidence:
         ),
         ({"system": 12, "with_system": 9}, "fail", "a message is dropped"),
         ({"hello": None}, "fail", "usage.prompt_tokens is missing: hello None"),
+        ({"text": 40, "like_text": 40}, "pass", "prompt tokens"),
+        ({"text": 40, "like_text": 44}, "pass", "prompt tokens"),
+        ({"text": 40, "like_text": 30}, "fail", "costs 30 tokens where 40 say the same: a part of it is dropped"),
+        ({"text": 40, "like_text": 70}, "fail", "where 40 say the same: something else reaches the model"),
         ({"system": 12, "with_system": None}, "fail", "usage.prompt_tokens is missing"),
         ({"with_nothing_beside": 3}, "pass", "with-nothing-beside 3"),
     ],
@@ -196,3 +203,29 @@ def test_a_seed_is_honoured(texts: tuple[str, ...], outcome: str, reason: str) -
     seen = evidence(*(plain(chat_body(text)) for text in texts), asks=[Ask(name=name) for name in "abc"])
     result = judged("seed_honoured", SEEDS, seen)
     assert (result.outcome, reason in result.reason) == (outcome, True), result.reason
+
+
+@pytest.mark.parametrize(("knows", "outcome"), [(False, "not_measured"), (True, "fail"), (None, "fail")])
+def test_a_template_that_knows_no_tools_says_nothing_of_their_history(knows: bool | None, outcome: str) -> None:
+    seen = counted(short=30, with_short=30)
+    said = judged("prompt_tokens", "of_tools", replace(seen, identity=Identity(tools=knows)))
+    assert said.outcome == outcome and "a message is dropped" in said.reason
+    assert judged("prompt_tokens", True, replace(seen, identity=Identity(tools=knows))).outcome == "fail"
+
+
+def choices(*indexes: int) -> Any:
+    body = chat_body()
+    body["choices"] = [{**body["choices"][0], "index": index} for index in indexes]
+    return plain(body)
+
+
+@pytest.mark.parametrize(("indexes", "outcome"), [((0, 1), "pass"), ((1, 0), "pass"), ((0,), "fail"), ((0, 0), "fail"), ((0, 2), "fail"), ((0, 1, 2), "fail")])  # fmt: skip
+def test_every_choice_that_was_asked_for_is_there(indexes: tuple[int, ...], outcome: str) -> None:
+    two = [Ask(name="plain", options={"n": 2})]
+    said = judged("every_choice", True, evidence(choices(*indexes), asks=two))
+    assert said.outcome == outcome and (said.outcome == "pass" or "2 choices asked" in said.reason)
+
+
+def test_choices_are_counted_only_where_several_are_asked() -> None:
+    with pytest.raises(BadInput, match="asks for one choice"):
+        validate(case(expect=[{"every_choice": True}], options={"n": 1}))

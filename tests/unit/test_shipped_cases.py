@@ -15,7 +15,7 @@ from gatebook.judge.checks.facts import states_all
 from gatebook.judge.examples import text_checks, try_examples
 from gatebook.judge.findings import contract_group
 from gatebook.opening import planned
-from gatebook.plan.cases import read_case_file, select
+from gatebook.plan.cases import Case, read_case_file, select
 from gatebook.plan.settings import SUITES, Profile, load_profile
 
 from tests.conftest import ROOT, shipped_cases
@@ -102,6 +102,57 @@ KEYWORDS = ("type", "enum", "const", "pattern", "minLength", "maxLength", "minim
 def test_the_keyword_matrix_is_complete() -> None:
     named = {item["keyword"] for c in CASES for item in c.expect if "keyword" in item}
     assert [keyword for keyword in KEYWORDS if keyword not in named] == []
+
+
+def test_keywords_may_be_refused_and_what_every_engine_enforces_is_held_apart() -> None:
+    """vLLM's `auto` refuses uniqueItems and ignores multipleOf, if/then, and maxLength beside pattern; llama.cpp has its own list."""
+    matrix = [c for c in CASES if any("keyword" in item for item in c.expect)]
+    assert all(c.negative and c.group == "structured.keywords" for c in matrix)
+    enforced = [a.options["response_format"]["json_schema"]["schema"] for c in CASES if c.group == "structured.enforced" for a in c.requests()]  # fmt: skip
+    used = {word for schema in enforced for part in (schema, *schema["properties"].values()) for word in part}
+    both = {"type", "properties", "required", "additionalProperties", "enum", "maxLength", "minimum", "maximum"}
+    assert used <= both
+
+
+FORMATS = {"json_schema": "json_schema", "json_object": "json_object"}
+
+
+def wanted_features(case: Case) -> set[str]:
+    """What the requests of a case use beyond a plain chat of texts."""
+    found: set[str] = set()
+    for ask in (ask for ask in case.requests() if ask.path is None):
+        options, messages = ask.options, ask.messages or []
+        found |= {name for name in ("tools", "logprobs", "n", "stop", "seed", "max_completion_tokens") if options.get(name)}  # fmt: skip
+        found |= {"tool_choice"} if isinstance(options.get("tool_choice"), dict) else set()
+        found |= {FORMATS[options["response_format"]["type"]]} if "response_format" in options else set()
+        parts = [part for m in messages if isinstance(m.get("content"), list) for part in m["content"]]
+        found |= {"text_parts" if all(p["type"] == "text" for p in parts) else "refuses_media"} if parts else set()
+        found |= {"tool_history"} if any(m.get("tool_calls") or m["role"] == "tool" for m in messages) else set()
+        found |= {"second_system"} if sum(m["role"] == "system" for m in messages) > 1 else set()
+    return found
+
+
+def test_every_case_names_what_it_needs_of_the_api() -> None:
+    """What only has to be lived through needs nothing; what must be refused needs a server that refuses."""
+    checks = {c.id: {name for item in c.expect for name in item} for c in CASES}
+    lived = [c for c in CASES if "survives" in checks[c.id]]
+    assert [c.id for c in lived if c.needs] == []
+    refused = [c for c in CASES if c.id.startswith("wrong-") and "refused" in checks[c.id]]
+    assert {n for c in refused for n in c.needs} == {"refuses_malformed", "refuses_parameters"}
+    assert all(len(c.needs) == 1 for c in refused)
+    others = [c for c in CASES if c not in lived and c not in refused]
+    assert [(c.id, missing) for c in others if (missing := wanted_features(c) - {*c.needs})] == []
+    by_check = {"distinct_answers": "default_sampling", "default_samples": "default_sampling", "model_listed": "lists_models", "tools_called": "parallel_tools", "schema_ms": "json_schema"}  # fmt: skip
+    assert [c.id for c in CASES for check, need in by_check.items() if check in checks[c.id] and need not in c.needs] == []  # fmt: skip
+
+
+def test_half_of_the_schema_requests_are_plain() -> None:
+    """Servers constrain plain and streamed answers on two paths; where times are measured, all are streamed."""
+    for suite in ("demo", "smoke", "integration", "full"):
+        cases = [c for c in select(CASES, suite, None) if not (c.load or c.samples)]
+        asks = [a for c in cases for a in c.requests() if "response_format" in a.options and "survives" not in str(c.expect)]  # fmt: skip
+        plain = sum(not ask.stream for ask in asks)
+        assert len(asks) >= 10 and 0.4 <= plain / len(asks) <= 0.6, (suite, plain, len(asks))
 
 
 def test_every_negative_case_is_followed_by_a_plain_request() -> None:

@@ -162,3 +162,79 @@ def test_tools_that_never_reach_the_model_show_nothing(check: str, knows: bool |
 def test_a_case_that_could_show_nothing_is_refused(fields: dict[str, Any], reason: str) -> None:
     with pytest.raises(BadInput, match=reason):
         validate(case(**fields))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ('"Paris"', "'Paris' is not of type 'object'"),
+        ("[]", "[] is not of type 'object'"),
+        ("null", "None is not of type 'object'"),
+    ],
+)
+def test_arguments_that_are_no_object_are_a_fault_also_of_a_forced_call(arguments: str, reason: str) -> None:
+    """vLLM's hermes parser forces JSON and no object where the request names the tool; clients unpack arguments by name."""
+    forced = {"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "get_weather"}}}
+    one = case(raw={"name": "get_weather"}, options=forced)
+    said = judged(one, plain(arguments, finish="stop"), streamed(finish="stop"))
+    assert said.outcome == "fail" and reason in said.reason, said.reason
+    anything = [{"type": "function", "function": {"name": "get_weather", "parameters": {}}}]
+    free = case(raw={"name": "get_weather"}, options={"tools": anything})
+    assert judged(free, plain(arguments), streamed()).outcome == "fail"
+
+
+def test_a_call_forced_out_of_a_model_that_never_saw_the_tools_shows_nothing() -> None:
+    forced = {"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "get_weather"}}}
+    blind = (plain(finish="stop", prompt=20), plain(finish="stop", prompt=20))
+    assert judged(case(options=forced), *blind, without=20).outcome == "not_measured"
+    assert judged(case(), plain(prompt=20), streamed(), without=20).outcome == "pass", "a free call was read"
+
+
+TWO = [{"name": "get_weather", "arguments": {"city": "Oslo"}}, {"name": "get_weather", "arguments": {"city": "Rome"}}]
+
+
+def calls(*made: tuple[str, str, str], finish: str = "tool_calls") -> Exchange:
+    """Streamed calls (name, arguments, id), told apart by their index."""
+    pieces = [
+        {"index": at, "id": i, "type": "function", "function": {"name": name, "arguments": text}}
+        for at, (name, text, i) in enumerate(made)
+    ]
+    return make.streamed(
+        [*(make.chunk({"tool_calls": [p]}) for p in pieces), make.chunk({}, finish), make.chunk(usage=usage(90))]
+    )
+
+
+OSLO, ROME = ("get_weather", '{"city": "Oslo"}', "c1"), ("get_weather", '{"city": "Rome"}', "c2")
+
+
+@pytest.mark.parametrize(
+    ("reply", "outcome", "reason"),
+    [
+        (calls(OSLO, ROME), "pass", "calls get_weather and get_weather"),
+        (calls(ROME, OSLO), "pass", "calls get_weather and get_weather"),
+        (calls(OSLO), "fail", "1 calls where 2 are asked for: get_weather"),
+        (calls(("get_weather", OSLO[1] + ROME[1], "c1")), "fail", "1 calls where 2 are asked for"),
+        (calls(OSLO, ROME, ROME), "fail", "3 calls where 2 are asked for"),
+        (calls(OSLO, OSLO[:2] + ("c2",)), "fail", "city is 'Oslo', expected 'Rome'"),
+        (calls(OSLO, ROME[:2] + ("c1",)), "fail", "results cannot be told apart"),
+        (calls(OSLO, ROME[:2] + ("",)), "fail", "results cannot be told apart"),
+        (calls(OSLO, ("get_weather", '{"city": "Ro', "c2")), "fail", "not JSON"),
+        (calls(OSLO, ("get_time", "{}", "c2")), "fail", "calls get_time, expected get_weather"),
+        (calls(OSLO, ROME, finish="stop"), "fail", "finish_reason is 'stop' where tools are called"),
+        (words("It is cold there."), "fail", "no tool call, but text"),
+    ],
+)
+def test_two_calls_in_one_reply(reply: Exchange, outcome: str, reason: str) -> None:
+    one = make.case(options={"tools": TOOLS}, expect=[{"tools_called": TWO}])
+    seen = Evidence(one, [Reply(one.requests()[0], reply)], Identity(), make.profile())
+    said = make.judged("tools_called", TWO, seen)
+    assert said.outcome == outcome and reason in said.reason, said.reason
+
+
+def test_two_calls_of_a_template_that_knows_no_tools_are_not_measured() -> None:
+    one = make.case(options={"tools": TOOLS}, expect=[{"tools_called": TWO}])
+    seen = Evidence(one, [Reply(one.requests()[0], words())], Identity(tools=False), make.profile())
+    assert make.judged("tools_called", TWO, seen).outcome == "not_measured"
+    for raw, reason in ((TWO[:1], "two calls or more"), ([TWO[0], {"name": "fly"}], "no tool 'fly'")):
+        with pytest.raises(BadInput, match=reason):
+            validate(make.case(options={"tools": TOOLS}, expect=[{"tools_called": raw}]))

@@ -15,6 +15,8 @@ from gatebook.record.answer import read_answer
 from gatebook.record.exchange import Exchange
 
 LEAST_PAIRS = 4
+SLOW_ITSELF = 3.0
+"""Times the plain answer. vLLM on two CPU cores with far too much to do, 8 in flight, first run: a healthy schema added 1.15 times."""
 MOST = 0.75
 """Of the pairs: a single slow answer, or a busy second, is no constraint that is slow."""
 NAMES: dict[Metric, str] = {"ttft": "first token", "itl": "time between tokens", "total": "last token"}
@@ -60,14 +62,14 @@ def latency_cold(evidence: Evidence, _: str) -> Result:
 def schema_ms(evidence: Evidence, _: str) -> Result:
     """What a JSON schema adds to the time of an answer, by the plain request right after each: within limits.schema_ms for most.
 
-    The plain answer's time per token is allowed for every token of the constrained one, and on a server that is slow by itself a
-    schema may add as much again as the plain answer takes: a judgement of one run, by pairs that shared the same load.
+    The plain answer's time per token is allowed for every token of the constrained one. On a server that is slow by itself a schema
+    may add three times what the plain answer takes: the first requests of a run are constrained ones, all at once.
     """
     pairs = [pair for seen in evidence.over for reply in seen.replies if (pair := _added(reply, seen.canary))]
     limit = evidence.profile.limits.schema_ms
     if len(pairs) < LEAST_PAIRS:
         return Result("not_measured", f"{len(pairs)} pairs of answers, {LEAST_PAIRS} are needed", None, limit, "ms")
-    allowed = max(limit, median(plain for plain, _ in pairs))
+    allowed = max(limit, SLOW_ITSELF * median(plain for plain, _ in pairs))
     adds, beyond = median(added for _, added in pairs), sum(added > allowed for _, added in pairs)
     said = f"a schema adds {adds:.0f} ms (median of {len(pairs)} pairs), limit {allowed:.0f} ms; {beyond} pairs lie past it"
     return Result("fail" if beyond >= MOST * len(pairs) else "pass", said, round(adds, 1), round(allowed, 1), "ms")
