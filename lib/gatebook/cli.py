@@ -26,6 +26,7 @@ cases_app = typer.Typer(help="Write cases: check them, import them in bulk (docs
 app.add_typer(cases_app, name="cases")
 app.add_typer(history_app, name="history")
 ProfileOption = Annotated[Path, typer.Option("--profile", help="Profile: a YAML in params/.")]
+PATHS = ("--profile", "--against", "--out", "--resume", "--into", "--template", "--to", "--html")
 EXIT_PARTIAL = 3
 """A green run that was narrowed: too little to say."""
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder in outputs/.")]
@@ -366,12 +367,23 @@ def _list(text: str | None) -> list[str] | None:
     return found
 
 
+def _readable(arguments: list[str]) -> None:
+    """Raises BadInput for bytes that are no text here, and for a path that is empty: it would mean the current folder."""
+    for option, value in zip(["", *arguments], arguments, strict=False):
+        if any("\ud800" <= char <= "\udfff" for char in value):
+            where = option if option.startswith("--") else "an argument"
+            raise BadInput(f"{where} is not {sys.getfilesystemencoding()} text; type it in the terminal's own encoding")
+        if option in PATHS and not value.strip():
+            raise BadInput(f"{option} is empty; name a path, or leave the option out")
+
+
 def main() -> None:
     """The `gatebook` command. Every error of ours is one line on stderr and its exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # an answer in Chinese on a terminal of Latin-1 is no reason to stop
     try:
+        _readable(sys.argv[1:])
         app(standalone_mode=False)
     except GatebookError as error:
         print(f"gatebook: {' '.join(str(error).split())}", file=sys.stderr)

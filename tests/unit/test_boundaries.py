@@ -16,7 +16,7 @@ from gatebook.judge.findings import judge_notebook
 from gatebook.plan.cases import Case
 from gatebook.plan.repeats import Repeat, filled
 from gatebook.record.exchange import Exchange
-from gatebook.record.identity import EngineName, Identity
+from gatebook.record.identity import Identity
 
 from tests.unit import replies as make
 
@@ -36,14 +36,12 @@ def case(**fields: Any) -> Case:
     return make.case(negative=True, canary=True, finish="any", **fields)
 
 
-def judged(
-    check: str, raw: Any, reply: Exchange, engine: EngineName = "vllm", canary: Exchange | None = None
-) -> Result:
+def judged(check: str, raw: Any, reply: Exchange, engine: str = "vllm", canary: Exchange | None = None) -> Result:
     from gatebook.judge.checks import CHECKS
 
     one = case(expect=[{check: raw}])
     seen = Evidence(
-        one, [Reply(one.requests()[0], reply, engine)], Identity(engine=engine), make.profile(),
+        one, [Reply(one.requests()[0], reply)], Identity(engine=engine), make.profile(),
         canary=canary or answered(),
     )  # fmt: skip
     return CHECKS[check].run(seen, parameters(one, check, raw))
@@ -60,15 +58,15 @@ IMAGE = {"naming": ["image", "multimodal"]}
         ("vllm", 413, "image too large", "pass"),
         ("unknown", 415, "no image here", "pass"),
         ("llama.cpp", 500, NO_IMAGES, "pass"),
-        ("vllm", 500, NO_IMAGES, "fail"),
-        ("unknown", 500, NO_IMAGES, "fail"),
+        ("vllm", 500, NO_IMAGES, "pass"),  # llama.cpp's words behind a gateway that hides its name
+        ("unknown", 500, NO_IMAGES, "pass"),
         ("llama.cpp", 500, "image decoder crashed", "fail"),
         ("vllm", 501, "image input is not implemented", "pass"),
         ("vllm", 400, "bad request", "fail"),
     ],
 )
 def test_a_refusal_is_clean_by_the_standards_of_its_engine(
-    engine: EngineName, status: int, message: str, outcome: str
+    engine: str, status: int, message: str, outcome: str
 ) -> None:
     assert judged("refused", IMAGE, refusal(status, message), engine).outcome == outcome
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -62,3 +64,24 @@ def test_a_text_without_an_encoding_is_seen(line: str) -> None:
 @pytest.mark.parametrize("line", ["open(p, 'rb')", "p.open('ab', buffering=0)", "subprocess.run(c)", "lag.open(slot)"])
 def test_bytes_need_none(line: str) -> None:
     assert by_the_locale(line) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "--profile", "params/smollm2.yaml", "--out", ""], "--out is empty; name a path"),
+        (["accept", "x", "--reason", "第一次".encode("gb18030")], "--reason is not utf-8 text"),
+    ],
+)
+def test_an_argument_that_cannot_be_meant_is_one_line(arguments: list[str | bytes], said: str) -> None:
+    command: list[str | bytes] = [sys.executable, "-X", "utf8", "-m", "gatebook.cli", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done
+    assert said in done.stderr
+
+
+def test_a_terminal_that_lacks_a_letter_stops_nothing() -> None:
+    environment = {"PYTHONIOENCODING": "latin-1", "PYTHONPATH": str(ROOT / "lib"), "PATH": ""}
+    command = [sys.executable, "-m", "gatebook.cli", "cases", "check", "params/cases/没有.yaml"]
+    done = subprocess.run(command, cwd=ROOT, env={**environment, "PYTHONUTF8": "1"}, capture_output=True)
+    assert (done.returncode, b"??.yaml: no such file" in done.stderr) == (2, True), done

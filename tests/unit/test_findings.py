@@ -104,6 +104,8 @@ def test_every_finding_says_what_it_would_explain(
 ) -> None:
     found = said(tmp_path, [GREETING, case("b", expect=[{"regex": "H"}])], *recorded)[f"a.{check}"]
     assert (found.outcome != "pass", found.stage) == (True, stage), found
+
+
 def test_what_is_unusual_on_the_wire_and_breaks_nothing_is_told_once(tmp_path: Path) -> None:
     two = case("a", asks=[{"name": "x"}, {"name": "y"}], expect=[{"length_chars": {"min": 1}}])
     packed = {"packing": "packed", "headers": {"content-encoding": "gzip"}}

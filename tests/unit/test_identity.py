@@ -45,7 +45,7 @@ def told(probes: dict[str, Any]) -> Identity:
 def test_vllm() -> None:
     found = told(VLLM)
     assert (found.engine, found.version, found.models, found.context_tokens) == ("vllm", "0.11.0", (MODEL,), 32768)
-    assert found.metadata == {"root": "Qwen/Qwen3", "owned_by": "vllm"} and found.sampling == {}
+    assert found.metadata == {} and found.sampling == {}
 
 
 def test_sglang() -> None:
@@ -61,7 +61,7 @@ def test_llama_cpp() -> None:
     found = told(LLAMA)
     assert (found.engine, found.version, found.context_tokens) == ("llama.cpp", "b1234", 8192)
     assert found.sampling == {"temperature": 0.8, "top_k": 40}, "the seed is another one at every start"
-    assert found.metadata == {"owned_by": "llamacpp", "n_ctx": 8192, "n_params": 134515008, "ftype": "Q4_1"}
+    assert found.metadata == {"n_ctx": 8192, "n_params": 134515008, "ftype": "Q4_1"}
 
 
 def test_creation_time_and_permissions_are_no_identity() -> None:

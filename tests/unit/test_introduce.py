@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import pytest
 import yaml
+from gatebook.ask.offers import Learned
+from gatebook.engines import Said
 from gatebook.errors import BadInput
 from gatebook.introduce import _text, _too_long, introduce
-from gatebook.plan.settings import Profile, Target, load_profile, profile_from
+from gatebook.plan.settings import SUITES, Profile, Target, load_profile, profile_from
 from gatebook.record.identity import Identity
 
 from tests.conftest import ROOT, shipped_cases
@@ -17,9 +20,18 @@ CASES = list(shipped_cases().values())
 FAR = "http://gpu-box:8000/v1"
 
 
-def written(context_tokens: int | None, url: str = FAR) -> Profile:
-    identity = Identity(models=["m"], engine="vllm", version="0.30.0", context_tokens=context_tokens)
-    return profile_from(yaml.safe_load(_text(Target(model="m", base_url=url), identity, url)), "mine.yaml", "mine")
+LEARNED = Learned({"tools": "HTTP 400: no", "logprobs": True}, 40.0, 10.0, "m", [])
+
+
+def written(
+    context_tokens: int | None, url: str = FAR, learned: Learned = LEARNED, seats: int | None = None
+) -> Profile:
+    said = [Said("max_num_seqs", seats, "/props")] if seats else []
+    identity = Identity(
+        models=("m",), engine="vllm", version="0.30.0", context_tokens=context_tokens, settings=tuple(said)
+    )
+    text = _text(Target(model="m", base_url=url), identity, url, learned, [])
+    return profile_from(yaml.safe_load(text), "mine.yaml", "mine")
 
 
 def test_it_holds_every_section_that_production_has() -> None:
@@ -62,3 +74,29 @@ def test_a_key_in_the_place_of_its_variable_is_refused_and_not_repeated() -> Non
     with pytest.raises(BadInput, match="must be the NAME of an environment variable") as caught:
         introduce("http://127.0.0.1:9/v1", None, None, "sk-abcdef0123456789")
     assert "abcdef" not in str(caught.value)
+
+
+def test_it_says_what_is_not_offered_and_holds_the_rest() -> None:
+    made = written(32768)
+    assert made.offers == {"tools": "HTTP 400: no", "logprobs": True}
+    assert made.not_offered("logprobs", "tools") == "tools: HTTP 400: no" and made.not_offered("logprobs") is None
+
+
+def test_no_more_requests_are_in_flight_than_the_server_takes() -> None:
+    assert (written(8192, seats=2).limits.in_flight, written(8192).limits.in_flight) == (2, 8)
+
+
+def test_a_slow_server_is_held_to_its_own_speed() -> None:
+    slow = written(8192, learned=replace(LEARNED, ttft_ms=300.0, itl_ms=30.0))
+    assert (slow.limits.ttft_ms, slow.limits.total_ms) == (1200, 4920)
+    assert slow.latency.caps["latency.chat"].total_ms == 4920
+    assert written(8192).limits.total_ms == 1400, "a fast one as production, or with room for a noisy day"
+
+
+def test_what_a_model_must_know_is_compared_and_what_a_service_must_do_blocks() -> None:
+    made = written(32768)
+    assert made.policy("health.service").policy == made.policy("structured.enforced").policy == "must"
+    assert made.policy("multilingual.identifiers").policy == "no_worse"
+    assert made.policy("health.manners").policy == "watch", "one case can never be shown worse"
+    for suite in SUITES:
+        check_plan(made, select(CASES, suite, None), set())

@@ -42,6 +42,8 @@ class Answer:
     """Chunks (or replies) that carried a choice."""
     others: dict[int, str] = field(default_factory=dict)
     """The texts of further choices (`n`) by their index."""
+    choice_indexes: set[int] = field(default_factory=set)
+    """The indexes that were sent."""
     logprobs: list[Any] = field(default_factory=list)
     """Entries of `logprobs.content`, as they were sent."""
     done: bool = False
@@ -54,11 +56,6 @@ class Answer:
     """What is wrong with the first piece that is no JSON object."""
     flaws: list[str] = field(default_factory=list)
     """What the official client cannot read, loses, or reads as something else, in words."""
-
-    @property
-    def choice_indexes(self) -> set[int]:
-        """Of every choice that was sent; all else here is that of index 0."""
-        return {*([0] if self.choices else []), *self.others}
 
     @property
     def text(self) -> str:
@@ -257,6 +254,7 @@ class _Reading:
     def _choice(self, choice: dict[str, Any], part: str, number: int) -> None:
         answer = self.answer
         index = number
+        answer.choice_indexes |= {told} if isinstance(told := choice.get("index"), int) else set()
         if part == "delta":
             if not isinstance(choice.get("index"), int):
                 self._flaw(_no_index(choice, "choice"))
