@@ -14,9 +14,22 @@ from gatebook.record.run import Run
 from gatebook.tell.junit import junit
 from gatebook.tell.metrics import metrics
 from gatebook.tell.pages import LARGEST_BYTES, index_page, notebook_page
+from gatebook.tell.tables import verdict_text
+from gatebook.tell.terminal import show
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from tests.unit.replies import case, chat_body, plain, profile, ready, record, run_folder
+from tests.unit.replies import (
+    baseline,
+    case,
+    chat_body,
+    finding,
+    plain,
+    profile,
+    ready,
+    record,
+    run_folder,
+    verdict_of,
+)
 
 HOSTILE = (
     "</pre><script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>\x1b[31m\u202egpj.exe {{ 7*7 }} ]]>"
@@ -120,3 +133,51 @@ def test_metrics_are_openmetrics_and_leave_out_what_was_not_measured(tmp_path: P
     assert "nan" not in text.lower()
     assert all(" " not in label for label in re.findall(r"\{.*?\}", text)), "GitLab splits at spaces"
     assert "gatebook_ttft_ms" not in families, "nothing was streamed"
+
+
+def changed(tmp_path: Path, values: int) -> tuple[Run, Verdict]:
+    """A run under the same revision whose first tokens all moved, with a case that fails because of it."""
+    cases = [case("m", group="g.h")]
+    prints = {f"logprobs.l{n:02}": {"times": 1, "rows": [{"x": -1.0, "y": -2.0}]} for n in range(values)}
+    now = {name: {"times": 1, "rows": [{"x": -1.0, "y": -4.0}]} for name in prints}
+    by = profile({"g.h": "must"})
+    failed = finding("m", "fail", reason="no Hello")
+    run = run_folder(tmp_path / "run", cases, by)
+    return run, verdict_of([failed], cases, by, baseline({}, [], fingerprint=prints), fingerprint=now)
+
+
+def test_the_reason_stands_before_three_of_the_values_that_moved(tmp_path: Path, capsys: Any) -> None:
+    run, verdict = changed(tmp_path, 22)
+    show(verdict, run)
+    lines = capsys.readouterr().out.splitlines()
+    first = next(
+        n for n, line in enumerate(lines) if line.startswith("because: weights or precision changed: logprobs.l00")
+    )
+    assert "was 'y' -2.00, is 'y' -4.00" in lines[first], "the token that moved, and not the leading one"
+    labels = [line.split(":")[0].strip() for line in lines[first + 1 : first + 6]]
+    assert labels == [*["also moved"] * 4, "explained by it"]
+    assert "also moved: 18 more" in lines[first + 4] and "g.h: 1 of 1" in lines[first + 5]
+    assert not any("logprobs.l" in line for line in lines[:first])
+    assert lines[-1].startswith("FAIL  weights or precision changed: logprobs.l00")
+    marks = ("weights or precision changed: logprobs.l00", "also moved: ", "explained by it: g.h", "Groups</h2>")
+    for page in (index_page(run, verdict, {}), notebook_page(run, "01_x", verdict)):
+        order = [page.index(mark) for mark in marks]
+        assert order == sorted(order) and "also moved: 18 more" in page
+    assert "             changed: 19 more" in verdict_text(verdict)
+
+
+def test_notes_and_what_accept_refuses_are_told_everywhere(tmp_path: Path, capsys: Any) -> None:
+    cases = [case("m", group="g.h"), case("n", group="new.h")]
+    by, found = profile({"g.h": "must"}), [finding("m", "fail"), finding("n", "fail", "new.h")]
+    run, verdict = run_folder(tmp_path / "run", cases, by), verdict_of(found, cases, by)
+    show(verdict, run)
+    out, page = capsys.readouterr().out, index_page(run, verdict, {})
+    note = "the profile is older than new.h: watched, they never block"
+    assert f"note: {note}" in out and note in page and note in verdict_text(verdict)
+    assert note in (ET.fromstring(junit(run, verdict, "x")).findtext(".//testcase[@name='notes']/system-out") or "")
+    assert "gatebook accept refuses this run; what to do:\n  mend the deployment" in out
+    assert "refuses this run" in page and "mend the deployment" in page and "Next:" not in page
+    first = verdict_of([finding("m"), finding("n", "pass", "new.h")], cases, by, None)
+    show(first, run)
+    out, page = capsys.readouterr().out, index_page(run, first, {})
+    assert "next: gatebook accept" in out and "refuses" not in out and "Next:" in page and "refuses" not in page

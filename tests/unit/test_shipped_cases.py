@@ -200,7 +200,7 @@ SHAPE = {
     "gate": [],
 }
 """DESIGN §5: the code cells in their order, with their tags."""
-KEYS = ("target", "limits", "groups", "excused", "waivers")
+KEYS = ("target", "limits", "groups", "offers", "excused", "waivers")
 OWN_KEYS = {"01_health": ("production",), "06_scenarios": ("similarity",), "08_load": ("latency", "load", "production")}
 """Sections of a profile that one notebook uses; the others are not asked to know them."""
 ASK_NOTHING = ("90_verdict",)

@@ -1,0 +1,54 @@
+"""A profile and a baseline of commit e6cfffa keep working: run, accept, run, by the real command on a real server."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from gatebook.plan.cases import load_cases
+
+from tests.conftest import ROOT, Done, Project, small_project
+
+OLD = Path(__file__).parent / "upgrade"
+"""What `gatebook init` of e6cfffa wrote for the embedded server, `health.latency` and `health.manners` set to watch as its
+tutorial says, and what its `accept` took of a smoke run. Neither file is ever written again."""
+KNOWN = ("token-counts", "canary-water", "fresh-answers", "first-token-capital", "first-token-x", "greedy-boat")
+
+
+def test_files_of_e6cfffa_run_accept_run(tmp_path: Path, server: str) -> None:
+    """Cases that the baseline knows, a compared group that it was never asked, and a group that the profile does not know."""
+    project = small_project(tmp_path)
+    shutil.copy(OLD / "e6cfffa.yaml", project.root / "params")
+    shutil.copy(OLD / "e6cfffa.json", project.root / "params" / "baselines")
+    cases = [case.model_dump(mode="json", exclude_defaults=True) for case in load_cases(ROOT / "params" / "cases")]
+    for case in cases:
+        asked = case["id"] in KNOWN or case["group"] == "structured.keywords"
+        case["suites"] = ["smoke"] if asked else []
+        case["group"] = "health.newer" if case["id"] == "canary-water" else case["group"]
+    project.write_cases(cases)
+
+    first = smoke(project, server)
+    assert first.code == 3, first
+    verdict = first.verdict
+    assert verdict["changes"] == [] and {c["about"] for c in verdict["causes"]} == {
+        "structured.keywords",
+        "fingerprint",
+    }
+    assert all(c["accepts"] for c in verdict["causes"]) and verdict["needs_baseline"]
+    [note] = [n for n in verdict["notes"] if "is older than" in n]
+    assert "health.newer: must" in note and f"note: {note}" in first.out
+    assert "next: gatebook accept" in first.out
+
+    taken = project.gatebook("accept", first.run, "--reason", "upgraded")
+    assert taken.code == 0, taken
+    kept = json.loads((project.root / "params" / "baselines" / "e6cfffa.json").read_text())
+    assert "greedy-tea-zh" in kept["cases"] and "keyword-enum" in kept["cases"], "what was not asked stays accepted"
+
+    second = smoke(project, server)
+    assert second.code == 0, second
+
+
+def smoke(project: Project, server: str) -> Done:
+    profile = project.root / "params" / "e6cfffa.yaml"
+    return project.gatebook("run", "--profile", profile, "--base-url", server, "--suite", "smoke", timeout=500)
