@@ -30,7 +30,7 @@ def about(identity: Identity, **target: Any) -> Evidence:
         ("model_listed", Identity(), {}, "not_measured", "lists no models"),
         ("engine_told", Identity(engine="vllm", version="0.11.0"), {}, "pass", "vllm 0.11.0"),
         ("engine_told", Identity(engine="sglang"), {}, "pass", "sglang of an untold version"),
-        ("engine_told", Identity(), {}, "not_measured", "none of /version"),
+        ("engine_told", Identity(), {}, "not_measured", "no probe answers"),
         (
             "context_limit",
             Identity(context_tokens=8192),
@@ -62,7 +62,7 @@ REFUSED = plain("{}", status=404, fault="status", detail="The model `x` does not
     [
         (REFUSED, "vllm", "pass", "refused: The model `x` does not exist."),
         (REFUSED, "unknown", "pass", "refused"),
-        (plain(chat_body()), "vllm", "fail", "vLLM answers 404"),
+        (plain(chat_body()), "vllm", "fail", "vllm answers 4xx"),
         (plain(chat_body()), "llama.cpp", "pass", "known of this engine"),
         (plain(chat_body()), "sglang", "pass", "known of this engine"),
         (plain(chat_body()), "unknown", "pass", "proves nothing"),

@@ -18,12 +18,14 @@ RETRACTED_NOW = "sglang:num_retracted_reqs"
 """A gauge of the last batch, in versions without the counter."""
 MODEL_PATHS = ("/model_info", "/get_model_info")
 """The second is to go."""
+SERVER_PATHS = ("/server_info?config_format=json", "/get_server_info")
+"""The first by the name under which vLLM has it too."""
 
 
 class _SGLang(Engine):
     name = "sglang"
     paths = MODEL_PATHS
-    settings_paths = ("/get_server_info",)
+    settings_paths = SERVER_PATHS
     keeps_connections = True
     answers_any_name = True
     takes_memory_at_start = True
@@ -37,13 +39,11 @@ class _SGLang(Engine):
     total_histograms = ("sglang:e2e_request_latency_seconds",)
 
     def recognises(self, probes: Probes) -> bool:
-        return probes.owned_by("sglang") or any("model_path" in probes.at(path) for path in MODEL_PATHS)
+        told = any("model_path" in probes.at(path) for path in MODEL_PATHS)
+        return told or probes.owned_by("sglang") or any("max_running_requests" in probes.at(p) for p in SERVER_PATHS)
 
     def version(self, probes: Probes) -> str | None:
-        told = (
-            probes.at(path).get("version")
-            for path in (*MODEL_PATHS, "/get_server_info", "/server_info?config_format=json")
-        )
+        told = (probes.at(path).get("version") for path in (*MODEL_PATHS, *SERVER_PATHS))
         return next((str(value) for value in (probes.at("/version").get("version"), *told) if value), None)
 
     def sampling(self, probes: Probes) -> Json:
@@ -53,7 +53,7 @@ class _SGLang(Engine):
 
     def settings(self, probes: Probes) -> Iterator[Said]:
         yield from super().settings(probes)
-        for path in ("/get_server_info", "/server_info?config_format=json"):
+        for path in SERVER_PATHS:
             body, source = probes.at(path), path.partition("?")[0]
             yield from items(source, ARGUMENTS, body)
             if isinstance(body.get("disable_radix_cache"), bool):

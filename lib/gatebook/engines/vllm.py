@@ -42,7 +42,7 @@ class _VLLM(Engine):
     logprob_options = {"return_tokens_as_token_ids": True}  # a part of a character has neither text nor bytes there
 
     def recognises(self, probes: Probes) -> bool:
-        return "version" in probes.at("/version") or probes.owned_by("vllm")
+        return "version" in probes.at("/version") or probes.owned_by("vllm") or "vllm_config" in probes.at(SERVER_INFO)
 
     def version(self, probes: Probes) -> str | None:
         return str(probes.at("/version").get("version") or "") or None
