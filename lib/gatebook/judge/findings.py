@@ -23,7 +23,7 @@ from gatebook.record.exchange import OVER_BUDGET, REFUSED_KEY, Exchange
 from gatebook.record.identity import Identity, identify
 from gatebook.record.run import Run
 
-OWN = {"ready": Stage.UNREACHABLE, "contract": Stage.ENVELOPE, "length": Stage.REFUSED}
+OWN = {"contract": Stage.ENVELOPE, "length": Stage.REFUSED}
 """Stages of what is found here and by no check of a case; whatever else is found here is behaviour."""
 
 
@@ -262,10 +262,12 @@ class _Judge:
         unnamed = not models and "model" in exchange.detail.lower()
         if exchange.status == 404 and (unnamed or (models and wanted not in models)):
             return Stage.NOT_SERVED
-        if exchange.status is not None and exchange.status >= 400:
-            return Stage.REFUSED
-        if any(_good(e) for e in self._exchanges[self._order[exchange.key] + 1 :]):
-            return Stage.ENVELOPE
+        if exchange.status in REFUSED_KEY:
+            return Stage.UNREACHABLE
+        refused = exchange.status is not None and exchange.status >= 400
+        lives = any(_good(e) for e in self._exchanges[self._order[exchange.key] + 1 :])
+        if lives or (refused and (exchange.status or 0) < 500) or (refused and not self._stops):
+            return Stage.REFUSED if refused else Stage.ENVELOPE
         return Stage.GONE if self._good_first(exchange) else Stage.UNREACHABLE
 
     def _good_first(self, exchange: Exchange) -> bool:
