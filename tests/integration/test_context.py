@@ -102,7 +102,7 @@ def accepted(server: str, tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def printed(project: Project, accepted: bytes) -> Project:
     """A project whose baseline is the healthy server's fingerprint."""
     only(project, *PRINTS)
-    (project.root / "params" / "baselines").mkdir()
+    (project.root / "params" / "baselines").mkdir(exist_ok=True)
     (project.root / "params" / "baselines" / "small.json").write_bytes(accepted)
     return project
 

@@ -79,6 +79,9 @@ def test_an_answered_case_is_judged_check_by_check(tmp_path: Path) -> None:
     )
 
 
+STOP = Exchange(
+    kind="stop", key="stop/0", at="2026-03-01T12:00:00+00:00", detail="the server stopped answering at a/ask"
+)
 HIDDEN = {"role": "assistant", "content": "", "reasoning_content": "Hello there, you."}
 
 
@@ -90,6 +93,10 @@ HIDDEN = {"role": "assistant", "content": "", "reasoning_content": "Hello there,
         ([ready(), broken("a"), broken("b")], "answered", Stage.GONE),
         ([ready(), broken("a"), answered("b")], "answered", Stage.ENVELOPE),
         ([ready(), broken("a", "status", status=400), answered("b")], "answered", Stage.REFUSED),
+        ([ready(), broken("a", "status", status=400), broken("b", "status", status=400)], "answered", Stage.REFUSED),
+        ([ready(), broken("a", "status", status=500), answered("b")], "answered", Stage.REFUSED),
+        ([ready(), broken("a", "status", status=500), STOP], "answered", Stage.GONE),
+        ([ready("status", status=401), broken("a", "status", status=401)], "answered", Stage.UNREACHABLE),
         ([probe("models", {"data": [{"id": "other"}]}), broken("a", "status", status=404)], "answered", Stage.NOT_SERVED),
         ([ready(), plain("<html>", key="a/ask"), answered("b")], "contract", Stage.ENVELOPE),
         (
@@ -150,10 +157,7 @@ def test_a_case_that_was_half_asked_is_not_judged(tmp_path: Path) -> None:
 
 
 def test_what_was_not_asked_because_we_stopped_says_why(tmp_path: Path) -> None:
-    stop = Exchange(
-        kind="stop", key="stop/0", at="2026-03-01T12:00:00+00:00", detail="the server stopped answering at a/ask"
-    )
-    found = said(tmp_path, [case("a"), case("b")], ready(), answered("a"), stop)
+    found = said(tmp_path, [case("a"), case("b")], ready(), answered("a"), STOP)
     assert (found["b.recorded"].outcome, found["b.recorded"].reason) == (
         "not_measured",
         "the server stopped answering at a/ask",

@@ -31,7 +31,7 @@ GONE_S = 10.0
 """How soon after a break a refused connection tells that the server went with it: past the pauses between the tries."""
 
 
-OWN = {"ready": Stage.UNREACHABLE, "contract": Stage.ENVELOPE, "length": Stage.REFUSED}
+OWN = {"contract": Stage.ENVELOPE, "length": Stage.REFUSED}
 """Stages of what is found here and by no check of a case; whatever else is found here is behaviour."""
 
 
@@ -327,7 +327,9 @@ class _Judge:
         others = [name for name in self._company(exchange) if name != _name(exchange)]
         beside = others and exchange.fault in ("no_byte", "broken")
         told = f" (in flight with it: {', '.join(others[:5])})" if beside else ""
-        return Result("fail", f"{detail}; {fault}{told}", stage=Stage.REFUSED if exchange.fault == "status" else None)
+        return Result(
+            "fail", f"{detail}; {fault}{told}", stage=Stage.REFUSED if exchange.fault == "status" else Stage.ENVELOPE
+        )
 
     def _refused_twice(self, exchange: Exchange) -> bool:
         """A plain chat of a model that the server lists got the same 4xx twice, and not one of credentials or of the moment."""
