@@ -327,9 +327,15 @@ class _Judge:
         others = [name for name in self._company(exchange) if name != _name(exchange)]
         beside = others and exchange.fault in ("no_byte", "broken")
         told = f" (in flight with it: {', '.join(others[:5])})" if beside else ""
-        return Result(
-            "fail", f"{detail}; {fault}{told}", stage=Stage.REFUSED if exchange.fault == "status" else Stage.ENVELOPE
-        )
+        return Result("fail", f"{detail}; {fault}{told}", stage=self._stage(exchange))
+
+    def _stage(self, exchange: Exchange) -> Stage:
+        """What a request without a usable reply explains: it was refused, broke off alone, or everything after it broke too."""
+        refused = (exchange.status or 0) >= 400
+        lives = any(is_good(e) for e in self._exchanges[self._order[exchange.key] + 1 :])
+        if refused and ((exchange.status or 0) < 500 or lives or not self._stops):
+            return Stage.REFUSED
+        return Stage.ENVELOPE if lives else Stage.GONE
 
     def _refused_twice(self, exchange: Exchange) -> bool:
         """A plain chat of a model that the server lists got the same 4xx twice, and not one of credentials or of the moment."""

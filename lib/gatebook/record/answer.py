@@ -254,12 +254,15 @@ class _Reading:
     def _choice(self, choice: dict[str, Any], part: str, number: int) -> None:
         answer = self.answer
         index = number
-        answer.choice_indexes |= {told} if isinstance(told := choice.get("index"), int) else set()
+        told = choice.get("index")
+        if isinstance(told, bool) or not isinstance(told, int):
+            told = None
+        answer.choice_indexes.add(number if told is None else told)
         if part == "delta":
-            if not isinstance(choice.get("index"), int):
+            if told is None:
                 self._flaw(_no_index(choice, "choice"))
             else:
-                index = choice["index"]
+                index = told
         if choice.get("error"):
             self._error(error_message(json.dumps({"error": choice["error"]})), choice)
         message = choice.get(part)
