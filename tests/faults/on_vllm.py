@@ -32,8 +32,8 @@ from tests.faults.lab import PATIENCE_S, Result, judged, results
 Suite = Literal["smoke", "integration"]
 KILLED_AFTER = 40
 """Chats that the server answered before its engine core dies."""
-GONE_S = 30
-"""From the death of the engine core to the verdict."""
+GONE_S = 60
+"""From the death of the engine core to the verdict, on a busy machine; before, it took ten minutes."""
 CORE = "VLLM::EngineCore"
 KEY_VARIABLE = "OPENAI_API_KEY"
 
