@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import tempfile
 import time
@@ -22,6 +23,8 @@ from gatebook.ask.server import embedded_server
 from tests.engines.install import CannotHave, environment, prepared, weights
 from tests.engines.serving import NotStarted, chats, free_port, log_file, running, vllm
 
+KEY = f"sk-{secrets.token_hex(16)}"
+"""LiteLLM's proxy does not start without one."""
 HOSTED = "local/smollm2"
 """The name in a Hugging Face cache."""
 NGINX = """daemon off; pid {folder}/pid; error_log {folder}/error.log;
@@ -65,6 +68,8 @@ class Front:
     asked: bool = False
     """Only when it is named: it takes long to install."""
     env: Callable[[Path], Mapping[str, str]] = lambda folder: {}
+    key: str = ""
+    """That it wants."""
     profile: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Sections that are edited after `gatebook init`."""
 
@@ -76,7 +81,7 @@ class Front:
             url = f"http://127.0.0.1:{port}/v1"
             env = environment(**{"HOME": name, **self.env(folder)})
             command = self.command(port, upstream, folder)
-            with running(command, url, env, log_file(self.name), ready=chats(self.model)) as found:
+            with running(command, url, env, log_file(self.name), ready=chats(self.model, self.key)) as found:
                 yield found.base_url
 
 
@@ -169,7 +174,7 @@ FRONTS = {
         Front("nginx", "nginx before llama.cpp", _nginx),
         Front("smg", "smg 1.13.0 before llama.cpp", _smg),
         Front("sglang-router", "sglang-router 0.3.2 before llama.cpp", _sglang_router, model="unknown", profile={"target": {"aliases": [MODEL]}}),
-        Front("litellm", "LiteLLM 1.108.7 (proxy) before llama.cpp", _litellm),
+        Front("litellm", "LiteLLM 1.108.7 (proxy) before llama.cpp", _litellm, key=KEY, env=lambda _: {"LITELLM_MASTER_KEY": KEY}),
         Front("vllm-router", "vllm-router 0.1.17 before vLLM", _vllm_router, behind=_vllm),
         Front("transformers", "transformers serve 5.19.0, no model pinned", _transformers, behind=_nothing, model=HOSTED, env=_cache),
         Front("llama-cpp-python", "llama-cpp-python 0.3.36 with --interrupt_requests false", _llama_cpp_python, behind=_nothing, asked=True),
@@ -191,7 +196,7 @@ def smoke(names: list[str]) -> int:
         started, codes, reason = time.monotonic(), [], ""
         try:
             with front.started() as url, tempfile.TemporaryDirectory() as folder:
-                project = introduced(Path(folder), url, front.model)
+                project = introduced(Path(folder), url, front.model, front.key)
                 if front.profile:
                     project.edit_profile(**{section: dict(values) for section, values in front.profile.items()})
                 done = project.ask(url, "smoke")

@@ -121,10 +121,11 @@ def log_file(name: str) -> Path:
     return Path(path)
 
 
-def chats(model: str) -> Ready:
+def chats(model: str, key: str) -> Ready:
     """Ready when a chat of this model gives one token."""
     body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
-    return lambda client, url: client.post(f"{url}/chat/completions", json=body).status_code == 200
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    return lambda client, url: client.post(f"{url}/chat/completions", json=body, headers=headers).status_code == 200
 
 
 def _generates(client: httpx.Client, base_url: str) -> bool:

@@ -91,6 +91,7 @@ def _type_the_page(mine: Mine, server: str) -> None:
 
 
 def _copy(mine: Mine, folder: Path) -> Mine:
+    assert (mine.root / "params" / "baselines" / "mine.json").exists(), "the first gate accepted nothing"
     copy = Mine(folder / "project")
     shutil.copytree(mine.root, copy.root, symlinks=True, ignore=shutil.ignore_patterns("outputs"))
     return copy
