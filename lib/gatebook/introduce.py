@@ -46,6 +46,7 @@ ROOM = 4
 """Times the first greeting's latency: a limit that a noisy day does not break. What users need is a person's to set."""
 SERVICE = frozenset({
     "health.identity", "health.production", "health.service", "health.canaries", "health.greeting", "health.latency",
+    "health.conversations", "structured.latency", "latency.schema",
     "structured.enforced", "fingerprint.tokens", "fingerprint.logprobs", "fingerprint.defaults",
     "boundaries.media", "boundaries.length", "boundaries.hostile", "latency.chat", "latency.prompt",
     "load.order", "load.flips", "load.steps", "load.goodput", "load.gpu_memory", "load.kv_cache",

@@ -43,6 +43,8 @@ AGAIN_S = 1.0
 """Between two tries of the first request of all, after an error status."""
 FIRST_TOKENS = "first_token_logprobs"
 """The check that compares alternatives of one token, so that each needs a name of its own."""
+TIMED = ("ttft_ms", "total_ms")
+"""Checks of one reply's own time: it is asked with nothing beside it."""
 HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "Say hello."}], "temperature": 0}
 Progress = Callable[[Exchange], None]
 
@@ -150,7 +152,11 @@ class _Collector:
         open_lane = partial(Lane, self._profile.target, self._run.manifest.base_url, self._lag, close)
         if timed := [case for case in todo if case.samples]:
             await self._timed(timed, open_lane, self._dialect.tells_latency)
-        queue = list(reversed(shelves(case for case in todo if not case.samples and case.load is None)))
+        alone = [case for case in todo if any(check in TIMED for item in case.expect for check in item)]
+        async with open_lane() as single:
+            await self._work(single, [[case] for case in reversed(alone)])
+        beside = [case for case in todo if not case.samples and case.load is None and case not in alone]
+        queue = list(reversed(shelves(beside)))
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             for _ in range(min(self._limits.in_flight, len(queue))):
                 group.create_task(self._work(await stack.enter_async_context(open_lane()), queue))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -33,13 +34,20 @@ SCHEMA: dict[str, Any] = {
 PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
 HELLO = "Say hello."
 OPEN = "Write any word that comes to your mind."
+NOTE = " ".join(f"remark {n} of the caller" for n in range(12))
 CALL = {
     "role": "assistant",
     "content": "",
     "tool_calls": [
-        {"id": "call00001", "type": "function", "function": {"name": "get_time", "arguments": '{"city": "Oslo"}'}}
+        {
+            "id": "call00001",
+            "type": "function",
+            "function": {"name": "get_time", "arguments": json.dumps({"city": "Oslo", "note": NOTE})},
+        }
     ],
 }
+CALL_TOKENS = 80
+"""A history with the call in it costs more than so many prompt tokens beside the question alone; without it, about 50."""
 RESULT = {"role": "tool", "tool_call_id": "call00001", "content": "It is 09:41 in Oslo, and the sun is up."}
 Messages = list[dict[str, Any]]
 
@@ -195,7 +203,7 @@ async def _conversations(asker: _Asker, plain: Exchange) -> dict[Feature, Offer]
     texts = {read_answer(e).text for e in sampled if e.fault is None}
     offers: dict[Feature, Offer] = {
         "tool_history": _said_no(history)
-        or _read_more(history, plain, "its chat template drops tool calls and their results", 24),
+        or _read_more(history, plain, "its chat template drops tool calls or their results", CALL_TOKENS),
         "n": _said_no(several) or (True if _choices(several) == 2 else "n is ignored"),
         "second_system": _said_no(second)
         or _read_more(second, plain, "its chat template drops a second system message"),
