@@ -34,7 +34,7 @@ settings.register_profile("gatebook", deadline=None)  # machines are shared; no 
 settings.load_profile("gatebook")
 ROOT = Path(__file__).resolve().parents[1]
 SERVER = pytest.StashKey[tuple[ExitStack, str]]()
-PATIENT = {"request_deadline_s": 60, "ready_deadline_s": 30}
+PATIENT = {"request_deadline_s": 120, "ready_deadline_s": 30}
 """Limits that a busy machine keeps."""
 SMALL = (
     "model-served",

@@ -6,6 +6,7 @@ import ast
 import contextlib
 import io
 import warnings
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ def execute(run: Run, notebook: str) -> str | None:
     """Run the notebook's cells here as papermill does in a kernel, and keep it in the run; why it did not run to its end."""
     book = parameterize_notebook(load_notebook_node(str(project.notebook_file(notebook))), {"run_dir": "."})
     known: dict[str, Any] = {"__name__": notebook}
+    began = datetime.now(UTC)
     with (
         contextlib.chdir(run.path),
         warnings.catch_warnings(),
@@ -61,6 +63,8 @@ def execute(run: Run, notebook: str) -> str | None:
             if any(output.output_type == "error" for output in cell.outputs):
                 break
     plt.close("all")
+    seconds = (datetime.now(UTC) - began).total_seconds()
+    book.metadata.papermill = {"start_time": began.isoformat(), "duration": seconds}
     made = run.path / f"{notebook}.ipynb"
     nbformat.write(book, made)
     return unfinished(made)

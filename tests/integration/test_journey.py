@@ -69,7 +69,7 @@ def test_verify_sees_an_unexecuted_cell_with_fitting_checksums(green: Done) -> N
     _reseal(green.run)
     checked = verify(green.run, replay=False)
     assert not checked.reproduced
-    assert [step.wrong for step in checked.steps if step.wrong] == ["01_health: cell 3 of 11 did not run"]
+    assert [step.wrong for step in checked.steps if step.wrong] == ["01_health: cell 4 of 11 did not run"]
 
 
 def test_verify_sees_an_edited_output_with_fitting_checksums(project: Project, server: str) -> None:
