@@ -96,6 +96,7 @@ def running(
     """Any server: started, waited for until `ready`, stopped. Raises NotStarted."""
     started = time.monotonic()
     with log.open("ab") as out:
+        home().mkdir(parents=True, exist_ok=True)
         process = subprocess.Popen(
             ["sh", "-c", GUARD, "sh", *command], stdin=subprocess.PIPE, stdout=out, stderr=out, env=dict(env),
             cwd=home(), start_new_session=True,

@@ -142,8 +142,8 @@ def test_a_selection_that_matches_nothing_is_refused(place: Place) -> None:
 
 def test_a_bad_plan_makes_no_folder(place: Place) -> None:
     place.cases({"id": "a"})
-    with pytest.raises(BadInput):
-        open_run(profile(), "http://x/v1", "full", None)
+    with pytest.raises(BadInput, match="a contract is kept or broken"):
+        open_run(profile({"g.h": "must", "g.contract": "no_worse"}), "http://x/v1", "full", None)
     assert not (place.root / "outputs").exists()
 
 

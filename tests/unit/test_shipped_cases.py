@@ -140,7 +140,9 @@ def test_every_case_names_what_it_needs_of_the_api() -> None:
     refused = [c for c in CASES if c.id.startswith("wrong-") and "refused" in checks[c.id]]
     assert {n for c in refused for n in c.needs} == {"refuses_malformed", "refuses_parameters"}
     assert all(len(c.needs) == 1 for c in refused)
-    texts_do = [c for c in CASES if "default_samples" in checks[c.id]]  # without logprobs, greedy or not, texts are compared
+    texts_do = [
+        c for c in CASES if "default_samples" in checks[c.id]
+    ]  # without logprobs, greedy or not, texts are compared
     assert {n for c in texts_do for n in c.needs} == set()
     others = [c for c in CASES if c not in lived and c not in refused and c not in texts_do]
     assert [(c.id, missing) for c in others if (missing := wanted_features(c) - {*c.needs})] == []

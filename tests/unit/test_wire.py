@@ -35,6 +35,8 @@ from hypothesis import strategies as st
 from openai._streaming import SSEDecoder
 from openai.lib.streaming.chat import ChatCompletionStreamState
 
+CREATED = int(time.time()) + 3600
+"""The inputs are made when this file is read, and asked minutes later."""
 MODEL = "m1"
 USAGE = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
 Call = tuple[str | None, str | None, Any]
@@ -176,7 +178,7 @@ def _plain(client: openai.OpenAI) -> Any:
 
 def chunk(delta: Any = None, finish: str | None = None, **changes: Any) -> dict[str, Any]:
     choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish}]
-    head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": int(time.time()), "model": MODEL}
+    head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": CREATED, "model": MODEL}
     return {**head, "choices": choices, **changes}
 
 
@@ -238,7 +240,7 @@ def body(message: Any = None, **changes: Any) -> dict[str, Any]:
     head = {
         "id": "chatcmpl-1",
         "object": "chat.completion",
-        "created": int(time.time()),
+        "created": CREATED,
         "model": MODEL,
         "usage": USAGE,
     }
