@@ -35,7 +35,8 @@ test: setup  ## set-up and the whole suite; installs PostgreSQL, Chromium, the p
 	.ci/packages
 	.ci/emulator
 	.ci/engines
-	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=25
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=25 -m "not vllm"
+	$(BIN)/python -m pytest --durations=5 -m vllm
 
 check: setup  ## lint, format, types, the walls between the rooms
 	$(BIN)/ruff check .

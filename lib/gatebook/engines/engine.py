@@ -30,7 +30,7 @@ class Probes:
     model: str
     """The model that the profile asks for."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Of /v1/models."""
+    """Of /v1/models and of the chat that opens a notebook, as far as they are recorded."""
 
     def at(self, path: str) -> Json:
         """The object at a path; {} where there is none."""

@@ -7,10 +7,13 @@ from gatebook.engines.engine import Engine, Probes
 
 class _Transformers(Engine):
     name = "transformers"
-    answers_any_name = True
 
     def recognises(self, probes: Probes) -> bool:
-        return False
+        """Its cards have a creation time with a fraction, and the owner that the model's id begins with."""
+        return any(
+            isinstance(card.get("created"), float) and card.get("owned_by") == str(card.get("id")).partition("/")[0]
+            for card in probes.cards
+        )
 
     def is_alias(self, asked: str, told: str, probes: Probes) -> bool:
         return told.rpartition("@")[0] == asked or super().is_alias(asked, told, probes)

@@ -55,7 +55,7 @@ def identify(exchanges: list[Exchange], model: str) -> Identity:
     """Tell the engine apart by what it answers to GETs, and read what it says there (`gatebook.engines`)."""
     asked = [e for e in exchanges if e.kind == "probe"]
     bodies = {e.path: probe(asked, e.path) for e in asked}
-    headers = next((e.headers for e in reversed(asked) if e.path == "models"), {})
+    headers = {k: v for e in exchanges if e.path == "models" or e.kind == "ready" for k, v in e.headers.items()}
     probes = Probes(bodies, model, headers)
     engine = recognise(probes)
     health = [e.status for e in asked if e.path == "/health"]
