@@ -34,7 +34,6 @@ from gatebook.record.served import kept
 
 STARTED = "GATEBOOK_STARTED"
 """When the runner started (UTC): a run resumed the next day has its whole deadline again."""
-TOKENIZE = "/tokenize"
 PROBES = ("models", *HOST_PATHS, "/health")
 PROBE_DEADLINE_S = 10.0
 PATIENCE_S = 5.0
@@ -344,17 +343,14 @@ class _Collector:
 
     async def _tokenize(self, key: str, sample: str) -> int | None:
         """Tokens of a text by the server's own /tokenize, from the record when it was counted before; None where there is none."""
-        tried = {e.key: e for e in self._recorded if e.path == TOKENIZE}
+        path = self._dialect.tokenize_path
+        tried = {e.key: e for e in self._recorded if e.path == path}
         if key not in tried:
             if any(e.fault for e in tried.values()):
                 return None
-            body: dict[str, Any] = {"model": self._profile.target.model, "prompt": sample, "content": sample}
-            body |= {
-                "add_special_tokens": False,
-                "add_special": False,
-            }  # vLLM and SGLang; llama.cpp (prompt and content alike)
+            body = self._dialect.tokenize(self._profile.target.model, sample)
             done = await self._counts_with.ask(
-                kind="probe", key=key, body=body, path=TOKENIZE, deadline_s=PROBE_DEADLINE_S, retries=0
+                kind="probe", key=key, body=body, path=path, deadline_s=PROBE_DEADLINE_S, retries=0
             )
             await self._record(done)
             tried[key] = done

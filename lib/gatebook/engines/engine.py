@@ -85,6 +85,13 @@ class Engine:
     logprob_options: Json = {}
     """Request options that make it name tokens by their ids."""
 
+    tokenize_path: str = "/tokenize"
+    """POST on the host that counts the tokens of a text: vLLM, SGLang and llama.cpp have it under one path."""
+
+    def tokenize(self, model: str, text: str) -> Json:
+        """The request: vLLM and SGLang read `prompt`, llama.cpp `content`; each ignores the other's fields."""
+        return {"model": model, "prompt": text, "content": text, "add_special_tokens": False, "add_special": False}
+
     def recognises(self, probes: Probes) -> bool:
         """Whether this is the engine that said so."""
         return False
