@@ -118,7 +118,13 @@ def environment(**more: str) -> dict[str, str]:
     """The environment of an engine's processes: nothing of ours, no hub, no telemetry."""
     ours = ("PYTHON", "OPENBLAS_", "GATEBOOK_", "OPENAI_", "VLLM_", "PYTEST_", "VIRTUAL_ENV")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
-    return {**kept, "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "OMP_NUM_THREADS": "1", **more}
+    return {
+        **kept,
+        "HF_HUB_OFFLINE": "1",
+        "DO_NOT_TRACK": "1",
+        "OMP_NUM_THREADS": str(min(os.cpu_count() or 1, 2)),
+        **more,
+    }
 
 
 def _fits(engine: Engine) -> None:

@@ -26,6 +26,8 @@ from tests.faults.on_vllm import CORE, GONE_S, VLLM_ROWS, Introduced, killer
 
 FIRST_GATE = ROOT / "docs" / "first-gate.md"
 NAMED = {row.id: row.named for row in VLLM_ROWS}
+QUICK = ("--dtype", "float32")
+"""vLLM's default, bfloat16, is emulated on a CPU without AVX-512: a third of the speed. The fault lab serves the default."""
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
 
@@ -50,8 +52,8 @@ def vllm_here() -> None:
 
 @pytest.fixture(scope="session")
 def vllm_server(vllm_here: None) -> Iterator[str]:
-    """vLLM as it starts by its defaults."""
-    with vllm() as url:
+    """vLLM as it starts by its defaults, but for QUICK."""
+    with vllm(*QUICK) as url:
         yield url
 
 
@@ -106,7 +108,7 @@ def test_the_first_gate_is_typed_as_it_stands(first_gate: Mine) -> None:
 
 def test_another_default_temperature_is_the_first_line(first_gate: Mine, tmp_path: Path) -> None:
     mine = _copy(first_gate, tmp_path)
-    with vllm("--override-generation-config", '{"temperature": 2.0}') as url:
+    with vllm(*QUICK, "--override-generation-config", '{"temperature": 2.0}') as url:
         done = mine.ask(url, "smoke")
     assert done.code == 1, done
     assert re.search(NAMED["V01"], done.verdict["reason"]), done.reasons
@@ -114,7 +116,7 @@ def test_another_default_temperature_is_the_first_line(first_gate: Mine, tmp_pat
 
 def test_a_dead_engine_core_is_red_within_seconds(first_gate: Mine, tmp_path: Path) -> None:
     mine = _copy(first_gate, tmp_path)
-    with vllm_process() as running, killer(running) as killed:
+    with vllm_process(*QUICK) as running, killer(running) as killed:
         done = mine.ask(running.base_url, "smoke")
         ended = time.monotonic()
         assert running.members(CORE) == []
