@@ -16,6 +16,7 @@ from gatebook.record.run import Run
 
 from tests.unit.replies import (
     ASKED,
+    MODEL,
     baseline,
     case,
     chat_body,
@@ -487,3 +488,34 @@ def test_one_sampled_answer_alone_may_draw_half_a_character(
     ), found.reason
     if outcome == "pass":
         assert "one sampled answer alone may draw half a character, and b did: U+FFFD" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("cards", "aliases", "outcome"),
+    [
+        ([{"id": MODEL, "root": "/w"}, {"id": "second", "root": "/w"}], [], "pass"),
+        ([{"id": MODEL, "root": "/w"}, {"id": "second", "root": "/w", "parent": MODEL}], [], "fail"),
+        ([{"id": MODEL, "root": "/w"}, {"id": "second", "root": "/other"}], [], "fail"),
+        ([{"id": MODEL}], [], "fail"),
+        ([{"id": MODEL}], ["second"], "pass"),
+    ],
+)
+def test_a_reply_under_another_name_is_the_model_s_where_the_server_or_the_profile_says_so(
+    tmp_path: Path, cards: list[dict[str, str]], aliases: list[str], outcome: str
+) -> None:
+    run = run_folder(tmp_path / "r", [GREETING], profile({"g.h": "must"}, aliases=aliases))
+    record(
+        run, "01_x", ready(), probe("models", {"data": cards}), plain(chat_body("Hello.", model="second"), key="a/ask")
+    )
+    assert {f.id: f.outcome for f in judge_notebook(run, "01_x")}["a.contract"] == outcome
+
+
+def test_an_error_alone_in_a_stream_is_a_refusal_of_a_negative_case_and_a_fault_of_any_other(tmp_path: Path) -> None:
+    error = [{"error": {"message": 'Grammar error: Unimplemented keys: ["uniqueItems"]', "code": 400}}]
+    hostile = case("n", negative=True, canary=True, finish="any", expect=[{"survives": True}])
+    canary = answered("n/canary").model_copy(update={"kind": "canary"})
+    for one, outcome in ((hostile, "pass"), (case("n", expect=[{"length_chars": {"min": 1}}]), "fail")):
+        asked = streamed(error, key="n/ask")
+        found = said(tmp_path / outcome, [one], ready(), asked, *([canary] if one.canary else []))
+        assert found["n.contract"].outcome == outcome, found["n.contract"]
+        assert outcome == "pass" or "Grammar error" in found["n.contract"].reason
