@@ -422,9 +422,14 @@ def test_an_old_verdict_has_no_stages_and_is_read() -> None:
 
 def test_what_is_not_offered_is_one_line() -> None:
     by = profile(GROUPS)
-    by = Profile.model_validate({**by.model_dump(), "offers": {"tools": "HTTP 400", "n": True, "logprobs": "ignored"}})
+    by = Profile.model_validate(
+        {
+            **by.model_dump(),
+            "offers": {"tools": "HTTP 400", "n": True, "logprobs": "ignored", "tool_choice": "HTTP 400"},
+        }
+    )
     said = verdict_of([finding("m0", "pass", "g.must")], MUST[:1], by)
-    assert said.notes == ["not offered by this server, so not asked: tools (HTTP 400), logprobs (ignored)"]
+    assert said.notes == ["not offered by this server, so not asked: tools, tool_choice (HTTP 400); logprobs (ignored)"]
 
 
 # --- who answers ---

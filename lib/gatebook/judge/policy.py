@@ -172,8 +172,13 @@ def _notes(judged: Judged, groups: list[GroupVerdict]) -> list[str]:
         )
         notes.append(f"nothing is compared where too few cases passed in the baseline to show a drop: {told}")
     if not judged.alone:
-        if lacks := [f"{feature} ({said})" for feature, said in profile.offers.items() if said is not True]:
-            notes.append(f"not offered by this server, so not asked: {', '.join(lacks)}")
+        lacks: dict[str, list[str]] = {}
+        for feature, said in profile.offers.items():
+            if said is not True:
+                lacks.setdefault(said, []).append(feature)
+        if lacks:
+            told = "; ".join(f"{', '.join(features)} ({said})" for said, features in lacks.items())
+            notes.append(f"not offered by this server, so not asked: {told}")
         if judged.baseline:
             notes += noted(judged.baseline.fingerprint, judged.fingerprint)
     return notes
