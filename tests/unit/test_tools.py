@@ -52,11 +52,14 @@ def case(check: str = "tool_called", raw: Any = None, **fields: Any) -> Case:
     return make.case(**{"options": {"tools": TOOLS}, "asks": ASKS, "expect": [{check: raw}], **fields})
 
 
-def judged(one: Case, first: Exchange, second: Exchange, without: int = 20, knows: bool | None = None) -> Result:
+def judged(
+    one: Case, first: Exchange, second: Exchange, without: int = 20, knows: bool | None = None, offered: bool = False
+) -> Result:
     found = [first, second, words("Hi.", without)]
     replies = [Reply(ask, e) for ask, e in zip(one.requests(), found, strict=True)]
     ((name, raw),) = one.expect[0].items()
-    return CHECKS[name].run(Evidence(one, replies, Identity(tools=knows), make.profile()), parameters(one, name, raw))
+    by = make.profile().model_copy(update={"offers": {"tools": True} if offered else {}})
+    return CHECKS[name].run(Evidence(one, replies, Identity(tools=knows), by), parameters(one, name, raw))
 
 
 # --- reading ---
@@ -149,6 +152,11 @@ def test_tools_that_never_reach_the_model_show_nothing(check: str, knows: bool |
     said = judged(one, words(prompt=37), words(prompt=37), without=37, knows=knows)
     assert said.outcome == outcome
     assert said.reason.startswith("37 prompt tokens with tools and 37 without: the tools never reach the model")
+
+
+def test_tools_that_were_offered_and_are_ignored_now_are_a_fail() -> None:
+    said = judged(case("tool_called"), words(prompt=37), words(prompt=37), without=37, offered=True)
+    assert said.outcome == "fail" and "offered them when `gatebook init` asked" in said.reason
 
 
 @pytest.mark.parametrize(

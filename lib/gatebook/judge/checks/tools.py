@@ -128,6 +128,11 @@ def _unseen(evidence: Evidence) -> Result | None:
     said = f"{with_tools} prompt tokens with tools and {without} without: the tools never reach the model"
     if evidence.identity.tools:
         return Result("fail", f"{said}, although its chat template knows tools", with_tools, f"> {without}", "tokens")
+    if evidence.profile.offers.get("tools") is True:
+        return Result(
+            "fail", f"{said}, and it offered them when `gatebook init` asked", with_tools, f"> {without}", "tokens",
+            stage=Stage.REFUSED,
+        )  # fmt: skip
     return Result("not_measured", f"{said}; its chat template does not know them", with_tools, f"> {without}", "tokens")
 
 
