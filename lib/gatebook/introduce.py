@@ -24,7 +24,7 @@ from gatebook.judge.checks import CHECKS
 from gatebook.judge.evidence import Evidence
 from gatebook.judge.findings import contract_group
 from gatebook.plan import project
-from gatebook.plan.cases import Case, load_cases, select
+from gatebook.plan.cases import Case, in_suite, load_cases
 from gatebook.plan.latency import Latency
 from gatebook.plan.load import LoadSettings
 from gatebook.plan.secrets import refuse_secrets
@@ -238,7 +238,7 @@ def _policies(template: Profile, groups: Iterable[str], cases: list[Case]) -> di
         needs_skill = policy == "must" and not group.endswith(".contract") and group not in SERVICE
         found[group] = "no_worse" if needs_skill or policy == "proven_no_worse" else policy
     for suite in SUITES:
-        sizes = Counter(case.group for case in select(cases, suite, None))
+        sizes = Counter(case.group for case in cases if in_suite(case, suite))
         family = sum(found[group] == "no_worse" for group in sizes)
         for group, size in sizes.items():
             if found[group] == "no_worse" and stats.smallest_visible_drop(size, family) is None:

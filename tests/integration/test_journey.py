@@ -88,7 +88,7 @@ def test_judge_by_other_rules_asks_nothing(project: Project, green: Done) -> Non
     done = green
     stricter = project.root / "params" / "stricter.yaml"
     data = yaml.safe_load(project.profile.read_text())
-    data["target"]["context_tokens"] = 10**6
+    data["target"] |= {"context_tokens": 10**6, "baseline": "small"}
     cases = project.root / "params" / "cases" / "small.yaml"
     cases.unlink()  # what was asked stands in the run; nothing else is read
     data["groups"]["health.service"] = "watch"

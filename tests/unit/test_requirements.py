@@ -48,7 +48,12 @@ def test_a_line_that_only_some_machines_can_install_is_none(line: str) -> None:
 
 def _make(*words: str) -> list[str]:
     done = subprocess.run(
-        ["make", "--dry-run", "--always-make", *words], cwd=ROOT, capture_output=True, text=True, encoding="utf-8"
+        ["make", "--no-print-directory", "--dry-run", "--always-make", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env={k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))},
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()

@@ -261,12 +261,17 @@ def cases_in(data: Any, path: str) -> list[Case]:
     return found
 
 
+def in_suite(case: Case, suite: Suite) -> bool:
+    """Whether a case runs in a suite; everything is in `full`."""
+    return suite == "full" or bool(set(case.suites) & {suite, *INCLUDES.get(suite, ())})
+
+
 def select(cases: list[Case], suite: Suite, only: list[str] | None) -> list[Case]:
     """The expected cases of a run, by notebook and then in file order. Raises BadInput when nothing is left.
 
     `only` holds beginnings of notebook names (`02`), group names or case ids.
     """
-    chosen = [case for case in cases if suite == "full" or set(case.suites) & {suite, *INCLUDES.get(suite, ())}]
+    chosen = [case for case in cases if in_suite(case, suite)]
     for pattern in only or []:
         if not any(_matches(case, pattern) for case in chosen):
             names = sorted({case.notebook for case in chosen})
