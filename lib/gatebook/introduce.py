@@ -52,6 +52,8 @@ SERVICE = frozenset({
     "load.order", "load.flips", "load.steps", "load.goodput", "load.gpu_memory", "load.kv_cache",
 })  # fmt: skip
 """Groups in which the service is judged and not what the model knows."""
+SPEED = frozenset({"health.latency", "latency.chat", "latency.prompt", "latency.schema", "load.steps", "load.goodput"})
+"""Groups that hold absolute limits of time."""
 READY_S = 60.0
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 CHARS_A_TOKEN = 4
@@ -157,7 +159,10 @@ def _text(target: Target, identity: Identity, url: str, learned: Learned, gauges
         "limits:",
         *(f"  {key}: {value:g}" for key, value in _limits(template, told, learned).items()),
         "groups:                          # must | no_worse | proven_no_worse (with a margin) | watch",
-        *(f"  {group}: {policy}" for group, policy in _policies(template, groups, cases).items()),
+        *(
+            f"  {group}: {policy}"
+            for group, policy in _policies(template, groups, cases, _is_slow(template, learned)).items()
+        ),
     ]
     lines += [
         "latency:                         # docs/latency.md: which rule blocks, by how much; the caps are yours to set"
@@ -228,15 +233,23 @@ def _yaml(value: Value) -> str:
     return json.dumps(value)
 
 
-def _policies(template: Profile, groups: Iterable[str], cases: list[Case]) -> dict[str, PolicyName]:
+def _is_slow(template: Profile, learned: Learned) -> bool:
+    """Whether production's limits leave it no room: then they are measured here and say nothing of what users need."""
+    pairs = ((learned.ttft_ms, template.limits.ttft_ms), (learned.greeting_ms, template.limits.total_ms))
+    return any(measured is not None and ROOM * measured > limit for measured, limit in pairs)
+
+
+def _policies(template: Profile, groups: Iterable[str], cases: list[Case], slow: bool) -> dict[str, PolicyName]:
     """`must` for what every healthy server does, whatever it serves; what a model has to know is compared with the first
-    accepted run. A group that is too small ever to be shown worse is watched."""
+    accepted run. A group that is too small ever to be shown worse is watched, and so is the speed of a slow server."""
     found: dict[str, PolicyName] = {}
     for group in groups:
         known = template.groups.get(group)
         policy: PolicyName = known.policy if known else "watch"
         needs_skill = policy == "must" and not group.endswith(".contract") and group not in SERVICE
         found[group] = "no_worse" if needs_skill or policy == "proven_no_worse" else policy
+        if slow and group in SPEED:
+            found[group] = "watch"
     for suite in SUITES:
         sizes = Counter(case.group for case in cases if in_suite(case, suite))
         family = sum(found[group] == "no_worse" for group in sizes)

@@ -92,6 +92,8 @@ def test_a_slow_server_is_held_to_its_own_speed() -> None:
     slow = written(8192, learned=replace(LEARNED, ttft_ms=300.0, itl_ms=30.0))
     assert (slow.limits.ttft_ms, slow.limits.total_ms) == (1200, 4920)
     assert slow.latency.caps["latency.chat"].total_ms == 4920
+    assert (slow.policy("health.latency").policy, written(8192).policy("health.latency").policy) == ("watch", "must")
+    assert slow.policy("structured.latency").policy == "must", "beside its own plain answers a slow server is no excuse"
     assert written(8192).limits.total_ms == 800, "a fast one as production"
 
 
