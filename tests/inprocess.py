@@ -55,8 +55,8 @@ def execute(run: Run, notebook: str) -> str | None:
     with (
         contextlib.chdir(run.path),
         warnings.catch_warnings(),
-        pd.option_context("display.max_columns", 20),
-    ):  # a kernel's
+        pd.option_context("display.max_columns", 20, "display.html.use_mathjax", True),
+    ):  # a kernel's, whatever a test before this one has set
         warnings.simplefilter("ignore")  # as the runner has it
         for number, cell in enumerate((c for c in book.cells if c.cell_type == "code"), 1):
             cell.execution_count, cell.outputs = number, run_cell(cell.source, known, number)
