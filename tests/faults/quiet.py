@@ -20,7 +20,7 @@ from gatebook.plan.cases import load_cases
 from tests.conftest import ROOT, Project, small_project
 from tests.engines.serving import vllm
 from tests.faults.lab import OUTPUTS, accept, ask, keep, kept, state
-from tests.faults.on_vllm import VllmLab
+from tests.faults.on_vllm import QUICK, VllmLab
 
 RUNS = OUTPUTS / "quiet.jsonl"
 LLAMA, VLLM = "llama.cpp", "vllm"
@@ -82,7 +82,7 @@ def measure(runs: int, engine: str = LLAMA) -> int:
             if cache == "cold" or warm is None:  # what was cold is warm for the runs that follow
                 stack.close()
                 log = folder / f"quiet-{engine}.log"
-                warm = stack.enter_context(vllm(log=log) if engine == VLLM else embedded_server(log))
+                warm = stack.enter_context(vllm(*QUICK, log=log) if engine == VLLM else embedded_server(log))
             started = time.monotonic()
             ran = ask(project, warm, "--suite", "smoke")
             seconds = round(time.monotonic() - started, 1)

@@ -22,12 +22,10 @@ from tests.conftest import ROOT
 from tests.documents import commands, exit_code
 from tests.engines.install import ENGINES, CannotHave, weights
 from tests.engines.serving import vllm, vllm_process
-from tests.faults.on_vllm import CORE, GONE_S, VLLM_ROWS, Introduced, killer
+from tests.faults.on_vllm import CORE, GONE_S, QUICK, VLLM_ROWS, Introduced, killer
 
 FIRST_GATE = ROOT / "docs" / "first-gate.md"
 NAMED = {row.id: row.named for row in VLLM_ROWS}
-QUICK = ("--dtype", "float32")
-"""vLLM's default, bfloat16, is emulated on a CPU without AVX-512: a third of the speed. The fault lab serves the default."""
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
 
