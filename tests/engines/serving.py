@@ -25,8 +25,10 @@ READY_S = 300.0
 STOP_S = 10.0
 GUARD = 'exec 3<&0 </dev/null; (cat <&3 >/dev/null; kill -KILL 0) & exec "$@" 3<&-'
 """Kills the whole process group when our end of standard input closes, however this process ends."""
-VLLM = ("--max-model-len", "8192", "--enforce-eager")
+VLLM = ("--max-model-len", "8192", "--enforce-eager", "--distributed-executor-backend", "uni")
+"""One process computes and schedules: with a worker of its own the engine core spins on a whole CPU while the worker computes."""
 VLLM_ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # else `uni` is not heeded on a CPU; the engine core stays a process of its own
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_NO_USAGE_STATS": "1",

@@ -48,7 +48,7 @@ def main() -> int:
         mutation.measure()
     if args.all or args.only or args.fast or not parts:
         bad += run_rows([row for row in rows if isinstance(row, Row)], args.jobs, args.again)
-        bad += run_on_vllm([row for row in rows if isinstance(row, VllmRow)], args.again)
+        bad += run_on_vllm([row for row in rows if isinstance(row, VllmRow)], args.jobs, args.again)
     if (args.all and LLAMA in engines) or args.rates:
         rates.measure(args.rates or 3)
     for engine in engines if args.all or (args.quiet and args.engine) else (LLAMA,) if args.quiet else ():
@@ -85,22 +85,24 @@ def run_rows(rows: list[Row], jobs: int, again: bool) -> int:
     return sum(row.id not in have or not _good(row, have[row.id]) for row in rows)
 
 
-def run_on_vllm(rows: list[VllmRow], again: bool) -> int:
-    """The same for the rows on vLLM, one at a time: each has a server and a gate, and nothing is to be slow beside it."""
+def run_on_vllm(rows: list[VllmRow], jobs: int, again: bool) -> int:
+    """The same for the rows on vLLM."""
     now = state()
     have = {} if again else vllm_results(now)
     todo = [row for row in rows if row.id not in have]
     if rows:
-        print(f"{len(rows)} rows on vLLM, {len(rows) - len(todo)} of them done before", flush=True)
+        print(f"{len(rows)} rows on vLLM, {len(rows) - len(todo)} of them done before; {jobs} at a time", flush=True)
     if todo:
         try:
             install.prepared(VLLM_NAME)
         except install.CannotHave as error:
             print(f"NOT RUN: {error}", flush=True)
             return len(rows)
-        lab = VllmLab(OUTPUTS / now, rows)
+        lab = VllmLab(OUTPUTS / now, rows, jobs)
         lab.folder.mkdir(parents=True, exist_ok=True)
-        have |= _made(todo, lab.run, 1)
+        with ThreadPoolExecutor(jobs) as pool:
+            list(pool.map(lab.base, {row.before: None for row in todo}))
+        have |= _made(todo, lab.run, jobs)
     return sum(row.id not in have or not _good(row, have[row.id]) for row in rows)
 
 

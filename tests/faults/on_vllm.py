@@ -15,7 +15,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -204,8 +204,9 @@ def introduced(folder: Path, base_url: str, model: str = MODEL, key: str = "") -
 class VllmLab:
     """One project with its baseline for each healthy deployment, and a server for each row."""
 
-    def __init__(self, folder: Path, rows: Iterable[VllmRow]) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, rows: Iterable[VllmRow], jobs: int = 1) -> None:
+        """`jobs` rows run side by side and share the machine's processors."""
+        self.folder, self._threads = folder, max((os.cpu_count() or 1) // jobs, 1)
         wanted = {before: {row.suite for row in rows if row.before == before} for before in BEFORE}
         self._suites: dict[str, Suite] = {
             b: "integration" if "integration" in s else "smoke" for b, s in wanted.items()
@@ -260,7 +261,7 @@ class VllmLab:
             file = self.folder / "template.jinja"
             file.write_text(server.template)
             arguments += ["--chat-template", str(file)]
-        env: Mapping[str, str] = {"VLLM_SERVER_DEV_MODE": "1"} if server.dev else {}
+        env = {"OMP_NUM_THREADS": str(self._threads), **({"VLLM_SERVER_DEV_MODE": "1"} if server.dev else {})}
         with vllm_process(*arguments, env=env, weights=server.weights) as running:
             yield running
 
