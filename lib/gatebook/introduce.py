@@ -25,6 +25,7 @@ from gatebook.judge.evidence import Evidence
 from gatebook.judge.findings import contract_group
 from gatebook.plan import project
 from gatebook.plan.cases import Case, in_suite, load_cases
+from gatebook.plan.costs import cap
 from gatebook.plan.latency import Latency
 from gatebook.plan.load import LoadSettings
 from gatebook.plan.secrets import refuse_secrets
@@ -44,6 +45,7 @@ GAUGES = {"kv_cache_usage": KV_CACHE, "queue": WAITING, "preemptions": PREEMPTED
 """Check -> the gauges of /metrics, of which it needs one."""
 ROOM = 4
 """Times the first greeting's latency: a limit that a noisy day does not break. What users need is a person's to set."""
+DEADLINES = ("request_deadline_s", "notebook_deadline_s", "run_deadline_s")
 SERVICE = frozenset({
     "health.identity", "health.production", "health.service", "health.canaries", "health.greeting", "health.latency",
     "health.conversations", "structured.latency", "latency.schema",
@@ -157,7 +159,7 @@ def _text(target: Target, identity: Identity, url: str, learned: Learned, gauges
         f"  api_key_env: {target.api_key_env or 'null'}              # NAME of the variable with the key",
         f"  context_tokens: {identity.context_tokens or 'null'}",
         "limits:",
-        *(f"  {key}: {value:g}" for key, value in _limits(template, told, learned).items()),
+        *(f"  {key}: {value:g}" for key, value in _limits(template, told, learned, cases).items()),
         "groups:                          # must | no_worse | proven_no_worse (with a margin) | watch",
         *(
             f"  {group}: {policy}"
@@ -200,9 +202,14 @@ def _fitting(load: LoadSettings, context_tokens: int | None) -> LoadSettings:
     return load.model_copy(update={"long_prompts": long.model_copy(update={"tokens": tokens})})
 
 
-def _limits(template: Profile, told: tuple[Said, ...], learned: Learned) -> dict[str, float]:
-    """The production profile's, no more in flight than the server takes, and no less time for a greeting than it needs now."""
+def _limits(template: Profile, told: tuple[Said, ...], learned: Learned, cases: list[Case]) -> dict[str, float]:
+    """The production profile's: no more in flight than the server takes, no less time for a greeting than it needs now,
+    and deadlines in which it ends the longest answer that is asked for."""
     limits: dict[str, float] = template.limits.model_dump(exclude_none=True)
+    if learned.itl_ms is not None:
+        longest = max(cap(ask.options) for case in cases if not case.negative for ask in case.requests())
+        times = max(ROOM * longest * learned.itl_ms / 1000 / limits["request_deadline_s"], 1)
+        limits |= {key: round(limits[key] * times) for key in DEADLINES}
     if isinstance(seats := _production(told).get("max_num_seqs"), int):
         limits["in_flight"] = min(limits["in_flight"], max(seats, 1))
     for key, measured in (("ttft_ms", learned.ttft_ms), ("total_ms", learned.greeting_ms)):
@@ -215,12 +222,12 @@ def _slower(template: Latency, learned: Learned) -> Latency:
     """The production profile's latency, its caps no lower than this server needs now with room to spare."""
     measured = {"ttft_ms": learned.ttft_ms, "itl_ms": learned.itl_ms, "total_ms": learned.greeting_ms}
     caps = {}
-    for group, cap in template.caps.items():
-        told = cap.model_dump()
+    for group, known in template.caps.items():
+        told = known.model_dump()
         low = {
             k: round(ROOM * v, -1) for k, v in measured.items() if v is not None and told.get(k) and told[k] < ROOM * v
         }
-        caps[group] = cap.model_copy(update=low)
+        caps[group] = known.model_copy(update=low)
     return template.model_copy(update={"caps": caps})
 
 

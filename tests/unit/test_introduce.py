@@ -104,3 +104,16 @@ def test_what_a_model_must_know_is_compared_and_what_a_service_must_do_blocks() 
     assert made.policy("health.manners").policy == "watch", "one case can never be shown worse"
     for suite in SUITES:
         check_plan(made, select(CASES, suite, None), set())
+
+
+def test_deadlines_leave_a_slow_server_time_for_the_longest_answer() -> None:
+    quick, slow = written(8192).limits, written(8192, learned=replace(LEARNED, itl_ms=75.0)).limits
+    production = load_profile(ROOT / "params" / "qwen3-4b.yaml").limits
+    assert (quick.request_deadline_s, quick.run_deadline_s) == (
+        production.request_deadline_s,
+        production.run_deadline_s,
+    )
+    assert slow.request_deadline_s == pytest.approx(4 * 768 * 0.075, abs=1), "four times what 768 tokens take now"
+    assert slow.notebook_deadline_s / production.notebook_deadline_s == pytest.approx(
+        slow.request_deadline_s / production.request_deadline_s, rel=0.01
+    )
