@@ -208,7 +208,8 @@ def _limits(template: Profile, told: tuple[Said, ...], learned: Learned, cases: 
     limits: dict[str, float] = template.limits.model_dump(exclude_none=True)
     if learned.itl_ms is not None:
         longest = max(cap(ask.options) for case in cases if not case.negative for ask in case.requests())
-        times = max(ROOM * longest * learned.itl_ms / 1000 / limits["request_deadline_s"], 1)
+        slowest = max(ROOM, 2 * limits["in_flight"]) * longest * learned.itl_ms / 1000  # as if nothing were batched
+        times = max(slowest / limits["request_deadline_s"], 1)
         limits |= {key: round(limits[key] * times) for key in DEADLINES}
     if isinstance(seats := _production(told).get("max_num_seqs"), int):
         limits["in_flight"] = min(limits["in_flight"], max(seats, 1))

@@ -107,13 +107,18 @@ def test_what_a_model_must_know_is_compared_and_what_a_service_must_do_blocks() 
 
 
 def test_deadlines_leave_a_slow_server_time_for_the_longest_answer() -> None:
-    quick, slow = written(8192).limits, written(8192, learned=replace(LEARNED, itl_ms=75.0)).limits
+    quick, slow = (
+        written(8192, learned=replace(LEARNED, itl_ms=4.0)).limits,
+        written(8192, learned=replace(LEARNED, itl_ms=75.0)).limits,
+    )
     production = load_profile(ROOT / "params" / "qwen3-4b.yaml").limits
     assert (quick.request_deadline_s, quick.run_deadline_s) == (
         production.request_deadline_s,
         production.run_deadline_s,
     )
-    assert slow.request_deadline_s == pytest.approx(4 * 768 * 0.075, abs=1), "four times what 768 tokens take now"
+    assert slow.request_deadline_s == pytest.approx(2 * 8 * 768 * 0.075, abs=1), (
+        "768 tokens, eight in flight, not batched"
+    )
     assert slow.notebook_deadline_s / production.notebook_deadline_s == pytest.approx(
         slow.request_deadline_s / production.request_deadline_s, rel=0.01
     )
