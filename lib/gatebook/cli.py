@@ -26,7 +26,18 @@ cases_app = typer.Typer(help="Write cases: check them, import them in bulk (docs
 app.add_typer(cases_app, name="cases")
 app.add_typer(history_app, name="history")
 ProfileOption = Annotated[Path, typer.Option("--profile", help="Profile: a YAML in params/.")]
-PATHS = ("--profile", "--against", "--out", "--resume", "--into", "--template", "--to", "--html")
+PATHS = (
+    "--profile",
+    "--against",
+    "--out",
+    "--resume",
+    "--into",
+    "--template",
+    "--to",
+    "--html",
+    "--notebooks",
+    "--cases",
+)
 EXIT_PARTIAL = 3
 """A green run that was narrowed: too little to say."""
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder in outputs/.")]
@@ -92,14 +103,19 @@ def verify(
     html: Annotated[
         Path | None, typer.Option(help="Also write what was re-computed as a page, outside of the bundle.")
     ] = None,
+    notebooks: Annotated[
+        Path | None, typer.Option(help="Whose code may be executed: a folder of notebooks; default: this checkout's.")
+    ] = None,
 ) -> None:
-    """Check a run folder without any server: checksums, records, cells, verdict, nbval replay."""
+    """Check a run folder without any server: checksums, records, cells, verdict, nbval replay of our own code."""
     from gatebook.tell.verification import show, verification_page
     from gatebook.verify import verify as check
 
     if html is not None and html.resolve().is_relative_to(path.resolve()):
         raise BadInput(f"--html {html}: lies in the bundle, which is sealed; name a file outside of it")
-    found = check(path)
+    if notebooks is not None and not notebooks.is_dir():
+        raise BadInput(f"--notebooks {notebooks}: no such folder; name the one with the notebooks that asked")
+    found = check(path, notebooks=notebooks)
     if html is not None:
         _write(html, verification_page(found))
     show(found)

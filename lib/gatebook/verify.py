@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
@@ -17,20 +12,21 @@ from gatebook.judge.judging import judge
 from gatebook.judge.verdict import Verdict
 from gatebook.judge.verification import Step, Verification
 from gatebook.opening import OVERALL
+from gatebook.plan import project
 from gatebook.record.executed import unfinished
 from gatebook.record.run import SUMS, Run
+from gatebook.replay import replay as replay_cells
 
-REPLAY_S = 600
-NO_OTHER_PLUGINS = "PYTEST_DISABLE_PLUGIN_AUTOLOAD"
-HIDDEN = ("OPENAI_", "GATEBOOK_", "PYTEST_")
-
-
-Said = tuple[str, str | None]
-"""What was counted, and what does not fit."""
+Said = tuple[str, str | None] | tuple[str, str | None, str]
+"""What was counted, what does not fit, and lines that show it."""
 
 
-def verify(path: Path, replay: bool = True) -> Verification:
-    """Re-judge a bundle from its own files; without `replay`, all but the cells' outputs. Raises BadInput when `path` is no run folder."""
+def verify(path: Path, replay: bool = True, notebooks: Path | None = None) -> Verification:
+    """Re-judge a bundle from its own files; without `replay`, all but the cells' outputs.
+
+    `notebooks`: whose code may be executed, besides that of released versions; default: those of this checkout.
+    Raises BadInput when `path` is no run folder.
+    """
     try:
         run = Run(path.resolve())
     except BrokenRecord as error:
@@ -45,7 +41,7 @@ def verify(path: Path, replay: bool = True) -> Verification:
     ]
     if replay:
         what = "nbval: every checked cell gives the recorded output in a fresh kernel, with no server"
-        checks.append((what, lambda: _replay(run)))
+        checks.append((what, lambda: _replay(run, found, notebooks or own_notebooks())))
     for what, check in checks:
         found.steps.append(Step(what, *check()))
     return found
@@ -123,38 +119,26 @@ def _same_verdicts(run: Run, found: Verification) -> Said:
     return done, None
 
 
-def _replay(run: Run) -> Said:
-    """Run nbval on a copy; the gate of a notebook that is not green must fail and everything else must not."""
-    names = [f"{notebook}.ipynb" for notebook in (*run.notebooks, OVERALL)]
-    if missing := [name for name in names if not (run.path / name).exists()]:
-        return "nothing", f"{missing[0]} is missing"
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(HIDDEN)} | {"PYTHONUTF8": "1"}
-    environment[NO_OTHER_PLUGINS] = "1"  # they cost seconds, and are the business of whoever installed them
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "run"
-        shutil.copytree(run.path, copy)
-        command = [
-            sys.executable, "-m", "pytest", "-p", "gatebook", "-p", "nbval.plugin", "--nbval-lax", "--nbval-current-env", "-p", "no:cacheprovider",
-            "-c", os.devnull, "--rootdir", folder, "-q", "--junitxml", f"{folder}/nbval.xml", *names,
-        ]  # fmt: skip
-        try:
-            done = subprocess.run(
-                command,
-                cwd=copy,
-                env=environment,
-                capture_output=True,
-                encoding="utf-8",
-                errors="replace",
-                timeout=REPLAY_S,
-            )
-        except subprocess.TimeoutExpired:
-            return "nothing", f"the replay took longer than {REPLAY_S} s"
-        report = Path(folder) / "nbval.xml"
-        if done.returncode not in (0, 1) or not report.exists():
-            said = " ".join(done.stdout.split()[-30:])
-            return "nothing", f"nbval could not replay (status {done.returncode}): {said}"
-        root = ET.parse(report).getroot()
-        return f"{len(list(root.iter('testcase')))} cells", _unexpected(root, run)
+def _replay(run: Run, found: Verification, notebooks: Path | None) -> Said:
+    """Run nbval over our own cells; the gate of a notebook that is not green must fail and everything else must not."""
+    if any(step.wrong for step in found.steps[:2]):
+        return "nothing was executed", "the checksums or the records are wrong, so nothing of it is replayed"
+    if notebooks is not None and run.path in (notebooks.resolve(), *notebooks.resolve().parents):
+        notebooks = None  # a bundle that brings a project of its own has brought no notebooks of ours
+    done = replay_cells(run.path, (*run.notebooks, OVERALL), notebooks)
+    if done.foreign:
+        found.not_replayed = done.trouble
+    if done.report is None:
+        return done.done, done.trouble, done.difference
+    return done.done, _unexpected(done.report, run)
+
+
+def own_notebooks() -> Path | None:
+    """The notebooks of the checkout in which this runs; None outside of one."""
+    try:
+        return project.root() / "notebooks"
+    except BadInput:
+        return None
 
 
 def _unexpected(report: ET.Element, run: Run) -> str | None:
