@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+from gatebook.checkout import differences, named, not_accepted, own_words
 from gatebook.errors import BadInput, BrokenRecord
 from gatebook.judge.judging import judge
 from gatebook.judge.verdict import Verdict
 from gatebook.judge.verification import Step, Verification
 from gatebook.opening import OVERALL
 from gatebook.plan import project
+from gatebook.plan.settings import Profile
 from gatebook.record.executed import unfinished
 from gatebook.record.run import SUMS, Run
 from gatebook.replay import replay as replay_cells
@@ -47,22 +50,70 @@ def verify(path: Path, replay: bool = True, notebooks: Path | None = None) -> Ve
     return found
 
 
-def passed(path: Path, suite: str, revision: str | None) -> tuple[Verdict, str]:
-    """The verdict, and the name of the profile, of an intact bundle of this suite and, where it is given, this revision: what a deployment asks for.
+@dataclass(frozen=True)
+class Passed:
+    """What a deployment is told of a bundle."""
 
-    Judged again from the record, so an edited verdict.json says nothing. Raises BadInput for a bundle of something else,
-    BrokenRecord for one that is not the evidence of its verdict.
+    verdict: Verdict
+    profile: str
+    own: dict[str, str]
+    """What the run was told besides its profile."""
+    not_accepted: str | None = None
+    """Why its baseline is none of the checkout's."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a deployment says of the run that it wants; None is not asked for."""
+
+    base_url: str | None = None
+    model: str | None = None
+    revision: str | None = None
+    headers: list[str] | None = None
+    """Names of the extra headers."""
+
+
+def passed(
+    path: Path, suite: str, wanted: Wanted | None = None, profile: Profile | None = None, cases: Path | None = None
+) -> Passed:
+    """The verdict of an intact bundle of this suite and of what is wanted: what a deployment asks for.
+
+    Judged again from the record, so an edited verdict.json says nothing. With `profile`, what the bundle was judged by must
+    be what the checkout says: profile, cases (default: the checkout's), waivers, baseline. Raises BadInput for a bundle of
+    something else, BrokenRecord for one that is not the evidence of its verdict.
     """
-    have, asked = evidenced(path), Run(path.resolve()).manifest
+    have, run = evidenced(path), Run(path.resolve())
+    asked = run.manifest
     if asked.judged_from:
         raise BadInput(
             f"{path}: holds the answers of {asked.judged_from}, judged again by other rules; name the run that asked"
         )
     if have.suite != suite:
         raise BadInput(f"{path}: is a run of suite {have.suite!r}, asked for is {suite!r}; run that one")
-    if revision is not None and have.served.revision != revision:
-        raise BadInput(f"{path}: judged revision {have.served.revision!r}, asked for is {revision!r}; gate that one")
-    return have, asked.profile.name
+    _refuse_another(path, run, wanted or Wanted())
+    unknown = None
+    if profile is not None:
+        if found := differences(run, profile, cases or project.cases_dir()):
+            raise BadInput(
+                f"{path}: was not judged by what this checkout says: {named(found)}; run it again from this commit"
+            )
+        unknown = not_accepted(run, profile)
+    return Passed(have, asked.profile.name, own_words(run, profile), unknown)
+
+
+def _refuse_another(path: Path, run: Run, wanted: Wanted) -> None:
+    """Raises BadInput where something else was asked than is wanted."""
+    from gatebook.ask.client import normal_base_url
+
+    target = run.manifest.profile.target
+    for what, its, want in (
+        ("revision", target.revision, wanted.revision),
+        ("model", target.model, wanted.model),
+        ("base_url", run.manifest.base_url, wanted.base_url and normal_base_url(wanted.base_url)),
+        ("header", sorted(target.headers), None if wanted.headers is None else sorted(wanted.headers)),
+    ):
+        if want is not None and its != want:
+            raise BadInput(f"{path}: judged {what} {its!r}, asked for is {want!r}; gate that one")
 
 
 def evidenced(path: Path) -> Verdict:
