@@ -163,8 +163,8 @@ def _same_verdicts(run: Run, found: Verification) -> Said:
             alone = Verdict.model_validate_json((run.path / f"{notebook}.verdict.json").read_bytes())
             if judge(run, notebook, alone.troubles) != alone:
                 return done, f"{notebook}.verdict.json is not what its record says"
-    except FileNotFoundError as error:
-        return done, f"{Path(str(error.filename)).name} is missing"
+    except OSError as error:
+        return done, f"{Path(str(error.filename)).name} is missing or cannot be read"
     except (ValueError, BrokenRecord) as error:
         return done, f"a verdict cannot be computed: {str(error).splitlines()[0]}"
     return done, None

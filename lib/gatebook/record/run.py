@@ -105,11 +105,11 @@ class Run:
             self.manifest = Manifest.model_validate_json((path / "manifest.json").read_bytes())
             cases = [Case.model_validate(case) for case in json.loads((path / "cases.json").read_bytes())]
         except (ValidationError, ValueError, TypeError, OSError, RecursionError) as error:
-            raise BrokenRecord(
-                f"{path}: manifest.json or cases.json cannot be read: {str(error).splitlines()[0]}"
-            ) from None
+            raise BrokenRecord(f"{path}: manifest.json or cases.json cannot be read: {_said(error)}") from None
         self.cases: dict[str, Case] = {case.id: case for case in cases}
         missing = [i for ids in self.manifest.expected.values() for i in ids if i not in self.cases]
+        if len(self.cases) != len(cases):
+            raise BrokenRecord(f"{path}/cases.json: a case is in it twice")
         if missing:
             raise BrokenRecord(f"{path}/cases.json: expected case {missing[0]!r} is not in it")
         self.anchor = hashlib.sha256((path / "cases.json").read_bytes()).hexdigest()
@@ -322,6 +322,14 @@ def drop_latest(folder: Path) -> None:
         latest.unlink()
     elif latest.exists():
         shutil.rmtree(latest.rename(old), ignore_errors=True)
+
+
+def _said(error: Exception) -> str:
+    """The first mistake, in one line, without the value."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
+    return str(error).partition("\n")[0]
 
 
 def _scratch(path: Path) -> bool:
