@@ -23,17 +23,16 @@ VALUE_CHARS = 60
 NOTHING = object()
 
 
-def own_words(run: Run, profile: Profile | None) -> dict[str, str]:
+def own_words(run: Run, profile: Profile) -> dict[str, str]:
     """What the run was told besides its profile: what is deployed, and where."""
-    asked, target = run.manifest.profile.target, profile.target if profile else None
+    asked, target, against = run.manifest.profile.target, profile.target, run.manifest.against
     told = {
-        "base_url": (run.manifest.base_url, target and target.base_url),
-        "model": (asked.model, target and target.model),
-        "revision": (asked.revision, target and target.revision),
-        "headers": (", ".join(sorted(asked.headers)) or None, target and (", ".join(sorted(target.headers)) or None)),
+        "base_url": (run.manifest.base_url, target.base_url),
+        "model": (asked.model, target.model),
+        "revision": (asked.revision, target.revision),
+        "second target": (against.name if against else None, None),
+        "headers": (", ".join(sorted(asked.headers)) or None, ", ".join(sorted(target.headers)) or None),
     }
-    if target is None:
-        return {name: str(its) for name, (its, _) in told.items() if its is not None}
     return {
         name: f"{its or 'none'} (in the profile: {ours or 'none'})" for name, (its, ours) in told.items() if its != ours
     }

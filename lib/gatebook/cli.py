@@ -160,13 +160,12 @@ def passed(
     wanted = Wanted(base_url, model, revision, header)
     found = ask(path, _suite(suite), wanted, load_profile(profile) if profile else None, cases)
     verdict = found.verdict
-    for name, value in found.own.items():
-        print(visible(f"      the run's own {name}: {' '.join(value.split())}"))
     word = f"{verdict.verdict}{' PARTIAL' if verdict.partial else ''}"
     green, reason = word == "PASS", verdict.reason
     if green and found.not_accepted:
         green, word, reason = False, "INCONCLUSIVE", found.not_accepted
-    said = f"{verdict.run}, profile {found.profile}, suite {verdict.suite}: {reason}"
+    own = "".join(f"; the run's own {name}: {value}" for name, value in found.own.items())
+    said = f"{verdict.run}, profile {found.profile}, suite {verdict.suite}: {reason}{own}"
     print(visible(f"{'passed' if green else 'NOT PASSED'}, {word}: {' '.join(said.split())}"))
     raise SystemExit(0 if green else verdict.exit_code or EXIT_INCONCLUSIVE)
 

@@ -57,7 +57,7 @@ class Passed:
     verdict: Verdict
     profile: str
     own: dict[str, str]
-    """What the run was told besides its profile."""
+    """What the run was told besides the checkout's profile, where that was given."""
     not_accepted: str | None = None
     """Why its baseline is none of the checkout's."""
 
@@ -98,7 +98,7 @@ def passed(
                 f"{path}: was not judged by what this checkout says: {named(found)}; run it again from this commit"
             )
         unknown = not_accepted(run, profile)
-    return Passed(have, asked.profile.name, own_words(run, profile), unknown)
+    return Passed(have, asked.profile.name, own_words(run, profile) if profile else {}, unknown)
 
 
 def _refuse_another(path: Path, run: Run, wanted: Wanted) -> None:

@@ -115,6 +115,8 @@ def of_bundle(dice: random.Random, project: Path, base: Path, folder: Path) -> s
 def _only_our_code(made: Path, project: Path) -> None:
     """What would be executed is our code, word for word."""
     for file in sorted((project / "notebooks").glob("*.ipynb")):
+        if not (made / file.name).is_file():  # a pipe, which no run folder may have
+            continue
         try:
             code = replay.ours_of(file.stem, replay.cells_of(made / file.name), project / "notebooks")
         except ValueError:
