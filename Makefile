@@ -6,7 +6,7 @@ RUN ?= outputs/latest
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check lab verify serve bench faults engines engines-smoke format schema pins clean image gate stop verdict publish deploy rollback
+.PHONY: help setup demo run test check lab verify serve bench faults fuzz engines engines-smoke format schema pins clean image gate stop verdict publish deploy rollback
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,9 @@ engines-smoke: setup  ## init, run, accept, run on every other engine and gatewa
 
 faults: setup  ## the fault lab: what the gate catches and when it keeps quiet (docs/fault-score.md); goes on where it stopped
 	$(BIN)/python -m tests.faults --all
+
+fuzz: setup  ## 10,000 hostile bundles, profiles and case files: no traceback, no hang, no wrong yes (docs/security.md)
+	$(BIN)/python -m tests.fuzz --inputs 10000
 
 bench: setup  ## the harness against the bare server, as ratios (docs/benchmarks.md)
 	$(BIN)/python -m benchmarks accuracy && $(BIN)/python -m benchmarks overhead && $(BIN)/python -m benchmarks demo

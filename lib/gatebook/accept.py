@@ -61,7 +61,7 @@ def accept(path: Path, reason: str, group: str | None, by: str | None = None) ->
     else:
         new, kept = _with_unasked(new, old)
     entry = _entry(old, new, verdict, run.manifest.profile.limits.logprob_tolerance_nats, who, reason.strip(), group)
-    new = new.model_copy(update={"log": [*_log(old), entry]})
+    new = new.model_copy(update={"log": [*_log(old), entry.model_copy(update={"content": new.content})]})
     enter_accepted(run, verdict, group)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(new.to_json(), encoding="utf-8")
@@ -168,9 +168,10 @@ def _difference(old: Baseline | None, new: Baseline) -> str:
 
 def _log(old: Baseline | None) -> list[Acceptance]:
     """The log so far; a baseline from before there was one says at least when and why it was accepted."""
-    if old is None or old.log:
-        return old.log if old else []
-    return [Acceptance(at=old.accepted, by="not recorded", run=old.run, reason=old.reason)]
+    if old is None:
+        return []
+    log = old.log or [Acceptance(at=old.accepted, by="not recorded", run=old.run, reason=old.reason)]
+    return [*log[:-1], log[-1].model_copy(update={"content": old.content})]  # entries were written without it once
 
 
 def _entry(

@@ -26,9 +26,20 @@ cases_app = typer.Typer(help="Write cases: check them, import them in bulk (docs
 app.add_typer(cases_app, name="cases")
 app.add_typer(history_app, name="history")
 ProfileOption = Annotated[Path, typer.Option("--profile", help="Profile: a YAML in params/.")]
-PATHS = ("--profile", "--against", "--out", "--resume", "--into", "--template", "--to", "--html")
-EXIT_PARTIAL = 3
-"""A green run that was narrowed: too little to say."""
+PATHS = (
+    "--profile",
+    "--against",
+    "--out",
+    "--resume",
+    "--into",
+    "--template",
+    "--to",
+    "--html",
+    "--notebooks",
+    "--cases",
+)
+EXIT_INCONCLUSIVE = 3
+"""Of a green run that was narrowed, or compared with a baseline that nobody here accepted: too little to say."""
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder in outputs/.")]
 
 
@@ -92,14 +103,19 @@ def verify(
     html: Annotated[
         Path | None, typer.Option(help="Also write what was re-computed as a page, outside of the bundle.")
     ] = None,
+    notebooks: Annotated[
+        Path | None, typer.Option(help="Whose code may be executed: a folder of notebooks; default: this checkout's.")
+    ] = None,
 ) -> None:
-    """Check a run folder without any server: checksums, records, cells, verdict, nbval replay."""
+    """Check a run folder without any server: checksums, records, cells, verdict, nbval replay of our own code."""
     from gatebook.tell.verification import show, verification_page
     from gatebook.verify import verify as check
 
     if html is not None and html.resolve().is_relative_to(path.resolve()):
         raise BadInput(f"--html {html}: lies in the bundle, which is sealed; name a file outside of it")
-    found = check(path)
+    if notebooks is not None and not notebooks.is_dir():
+        raise BadInput(f"--notebooks {notebooks}: no such folder; name the one with the notebooks that asked")
+    found = check(path, notebooks=notebooks)
     if html is not None:
         _write(html, verification_page(found))
     show(found)
@@ -115,22 +131,43 @@ def passed(
     revision: Annotated[
         str | None, typer.Option(help="The revision that must have been judged, such as an image digest.")
     ] = None,
+    profile: Annotated[
+        Path | None,
+        typer.Option(help="The profile of the commit that deploys: the bundle must have been judged by it."),
+    ] = None,
+    cases: Annotated[
+        Path | None, typer.Option(help="With --profile: the folder of cases; default: this checkout's params/cases.")
+    ] = None,
+    base_url: Annotated[str | None, typer.Option(help="The server that must have been asked.")] = None,
+    model: Annotated[str | None, typer.Option(help="The served model that must have been asked.")] = None,
+    header: Annotated[list[str] | None, typer.Option(help="NAME of an extra header that it was asked with.")] = None,
 ) -> None:
     """Ask a bundle, as a deployment does: is it intact and complete, and did this suite pass for this revision?
 
-    Exit codes: 0 yes · 1 FAIL · 2 another suite or revision, or no run folder · 3 INCONCLUSIVE or PARTIAL · 75 ERROR, or missing or edited evidence.
+    Exit codes: 0 yes · 1 FAIL · 2 another suite, revision, profile or case, or no run folder · 3 INCONCLUSIVE, PARTIAL, or a
+    baseline that was not accepted here · 75 ERROR, or missing or edited evidence.
     """
+    from gatebook.plan.settings import load_profile
+    from gatebook.tell.text import visible
+    from gatebook.verify import Wanted
     from gatebook.verify import passed as ask
 
-    if revision is not None and not revision.strip():
-        raise BadInput("--revision is empty; name what is deployed, such as an image digest, or leave the option out")
-    verdict, profile = ask(path, _suite(suite), revision)
+    for option, value in (("revision", revision), ("base-url", base_url), ("model", model)):
+        if value is not None and not value.strip():
+            raise BadInput(f"--{option} is empty; name what is deployed, or leave the option out")
+    if cases is not None and profile is None:
+        raise BadInput("--cases goes with --profile, which says by what else the bundle must have been judged")
+    wanted = Wanted(base_url, model, revision, header)
+    found = ask(path, _suite(suite), wanted, load_profile(profile) if profile else None, cases)
+    verdict = found.verdict
     word = f"{verdict.verdict}{' PARTIAL' if verdict.partial else ''}"
-    green = word == "PASS"
-    print(
-        f"{'passed' if green else 'NOT PASSED'}, {word}: {verdict.run}, profile {profile}, suite {verdict.suite}: {verdict.reason}"
-    )
-    raise SystemExit(0 if green else verdict.exit_code or EXIT_PARTIAL)
+    green, reason = word == "PASS", verdict.reason
+    if green and found.not_accepted:
+        green, word, reason = False, "INCONCLUSIVE", found.not_accepted
+    own = "".join(f"; the run's own {name}: {value}" for name, value in found.own.items())
+    said = f"{verdict.run}, profile {found.profile}, suite {verdict.suite}: {reason}{own}"
+    print(visible(f"{'passed' if green else 'NOT PASSED'}, {word}: {' '.join(said.split())}"))
+    raise SystemExit(0 if green else verdict.exit_code or EXIT_INCONCLUSIVE)
 
 
 @app.command()

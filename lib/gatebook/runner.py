@@ -222,7 +222,7 @@ def report(run: Run, verdict: Verdict) -> None:
         for exchange in (e for notebook in run.notebooks for e in recorded(run, notebook)):
             run.texts.keep(read_answer(exchange).text)
         for name, text in files.items():
-            (run.path / name).write_text(text, encoding="utf-8")
+            run.write(name, text)
         run.seal()
         run.copy_to_latest()
     except OSError as error:

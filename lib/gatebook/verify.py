@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+from gatebook.checkout import differences, named, not_accepted, own_words
 from gatebook.errors import BadInput, BrokenRecord
 from gatebook.judge.judging import judge
 from gatebook.judge.verdict import Verdict
 from gatebook.judge.verification import Step, Verification
 from gatebook.opening import OVERALL
+from gatebook.plan import project
+from gatebook.plan.settings import Profile
 from gatebook.record.executed import unfinished
 from gatebook.record.run import SUMS, Run
+from gatebook.replay import replay as replay_cells
 
-REPLAY_S = 600
-NO_OTHER_PLUGINS = "PYTEST_DISABLE_PLUGIN_AUTOLOAD"
-HIDDEN = ("OPENAI_", "GATEBOOK_", "PYTEST_")
-
-
-Said = tuple[str, str | None]
-"""What was counted, and what does not fit."""
+Said = tuple[str, str | None] | tuple[str, str | None, str]
+"""What was counted, what does not fit, and lines that show it."""
 
 
-def verify(path: Path, replay: bool = True) -> Verification:
-    """Re-judge a bundle from its own files; without `replay`, all but the cells' outputs. Raises BadInput when `path` is no run folder."""
+def verify(path: Path, replay: bool = True, notebooks: Path | None = None) -> Verification:
+    """Re-judge a bundle from its own files; without `replay`, all but the cells' outputs.
+
+    `notebooks`: whose code may be executed, besides that of released versions; default: those of this checkout.
+    Raises BadInput when `path` is no run folder.
+    """
     try:
         run = Run(path.resolve())
     except BrokenRecord as error:
@@ -45,28 +44,76 @@ def verify(path: Path, replay: bool = True) -> Verification:
     ]
     if replay:
         what = "nbval: every checked cell gives the recorded output in a fresh kernel, with no server"
-        checks.append((what, lambda: _replay(run)))
+        checks.append((what, lambda: _replay(run, found, notebooks or own_notebooks())))
     for what, check in checks:
         found.steps.append(Step(what, *check()))
     return found
 
 
-def passed(path: Path, suite: str, revision: str | None) -> tuple[Verdict, str]:
-    """The verdict, and the name of the profile, of an intact bundle of this suite and, where it is given, this revision: what a deployment asks for.
+@dataclass(frozen=True)
+class Passed:
+    """What a deployment is told of a bundle."""
 
-    Judged again from the record, so an edited verdict.json says nothing. Raises BadInput for a bundle of something else,
-    BrokenRecord for one that is not the evidence of its verdict.
+    verdict: Verdict
+    profile: str
+    own: dict[str, str]
+    """What the run was told besides the checkout's profile, where that was given."""
+    not_accepted: str | None = None
+    """Why its baseline is none of the checkout's."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a deployment says of the run that it wants; None is not asked for."""
+
+    base_url: str | None = None
+    model: str | None = None
+    revision: str | None = None
+    headers: list[str] | None = None
+    """Names of the extra headers."""
+
+
+def passed(
+    path: Path, suite: str, wanted: Wanted | None = None, profile: Profile | None = None, cases: Path | None = None
+) -> Passed:
+    """The verdict of an intact bundle of this suite and of what is wanted: what a deployment asks for.
+
+    Judged again from the record, so an edited verdict.json says nothing. With `profile`, what the bundle was judged by must
+    be what the checkout says: profile, cases (default: the checkout's), waivers, baseline. Raises BadInput for a bundle of
+    something else, BrokenRecord for one that is not the evidence of its verdict.
     """
-    have, asked = evidenced(path), Run(path.resolve()).manifest
+    have, run = evidenced(path), Run(path.resolve())
+    asked = run.manifest
     if asked.judged_from:
         raise BadInput(
             f"{path}: holds the answers of {asked.judged_from}, judged again by other rules; name the run that asked"
         )
     if have.suite != suite:
         raise BadInput(f"{path}: is a run of suite {have.suite!r}, asked for is {suite!r}; run that one")
-    if revision is not None and have.served.revision != revision:
-        raise BadInput(f"{path}: judged revision {have.served.revision!r}, asked for is {revision!r}; gate that one")
-    return have, asked.profile.name
+    _refuse_another(path, run, wanted or Wanted())
+    unknown = None
+    if profile is not None:
+        if found := differences(run, profile, cases or project.cases_dir()):
+            raise BadInput(
+                f"{path}: was not judged by what this checkout says: {named(found)}; run it again from this commit"
+            )
+        unknown = not_accepted(run, profile)
+    return Passed(have, asked.profile.name, own_words(run, profile) if profile else {}, unknown)
+
+
+def _refuse_another(path: Path, run: Run, wanted: Wanted) -> None:
+    """Raises BadInput where something else was asked than is wanted."""
+    from gatebook.ask.client import normal_base_url
+
+    target = run.manifest.profile.target
+    for what, its, want in (
+        ("revision", target.revision, wanted.revision),
+        ("model", target.model, wanted.model),
+        ("base_url", run.manifest.base_url, wanted.base_url and normal_base_url(wanted.base_url)),
+        ("header", sorted(target.headers), None if wanted.headers is None else sorted(wanted.headers)),
+    ):
+        if want is not None and its != want:
+            raise BadInput(f"{path}: judged {what} {its!r}, asked for is {want!r}; gate that one")
 
 
 def evidenced(path: Path) -> Verdict:
@@ -116,45 +163,33 @@ def _same_verdicts(run: Run, found: Verification) -> Said:
             alone = Verdict.model_validate_json((run.path / f"{notebook}.verdict.json").read_bytes())
             if judge(run, notebook, alone.troubles) != alone:
                 return done, f"{notebook}.verdict.json is not what its record says"
-    except FileNotFoundError as error:
-        return done, f"{Path(str(error.filename)).name} is missing"
+    except OSError as error:
+        return done, f"{Path(str(error.filename)).name} is missing or cannot be read"
     except (ValueError, BrokenRecord) as error:
         return done, f"a verdict cannot be computed: {str(error).splitlines()[0]}"
     return done, None
 
 
-def _replay(run: Run) -> Said:
-    """Run nbval on a copy; the gate of a notebook that is not green must fail and everything else must not."""
-    names = [f"{notebook}.ipynb" for notebook in (*run.notebooks, OVERALL)]
-    if missing := [name for name in names if not (run.path / name).exists()]:
-        return "nothing", f"{missing[0]} is missing"
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(HIDDEN)} | {"PYTHONUTF8": "1"}
-    environment[NO_OTHER_PLUGINS] = "1"  # they cost seconds, and are the business of whoever installed them
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "run"
-        shutil.copytree(run.path, copy)
-        command = [
-            sys.executable, "-m", "pytest", "-p", "gatebook", "-p", "nbval.plugin", "--nbval-lax", "--nbval-current-env", "-p", "no:cacheprovider",
-            "-c", os.devnull, "--rootdir", folder, "-q", "--junitxml", f"{folder}/nbval.xml", *names,
-        ]  # fmt: skip
-        try:
-            done = subprocess.run(
-                command,
-                cwd=copy,
-                env=environment,
-                capture_output=True,
-                encoding="utf-8",
-                errors="replace",
-                timeout=REPLAY_S,
-            )
-        except subprocess.TimeoutExpired:
-            return "nothing", f"the replay took longer than {REPLAY_S} s"
-        report = Path(folder) / "nbval.xml"
-        if done.returncode not in (0, 1) or not report.exists():
-            said = " ".join(done.stdout.split()[-30:])
-            return "nothing", f"nbval could not replay (status {done.returncode}): {said}"
-        root = ET.parse(report).getroot()
-        return f"{len(list(root.iter('testcase')))} cells", _unexpected(root, run)
+def _replay(run: Run, found: Verification, notebooks: Path | None) -> Said:
+    """Run nbval over our own cells; the gate of a notebook that is not green must fail and everything else must not."""
+    if any(step.wrong for step in found.steps[:2]):
+        return "nothing was executed", "the checksums or the records are wrong, so nothing of it is replayed"
+    if notebooks is not None and run.path in (notebooks.resolve(), *notebooks.resolve().parents):
+        notebooks = None  # a bundle that brings a project of its own has brought no notebooks of ours
+    done = replay_cells(run.path, (*run.notebooks, OVERALL), notebooks)
+    if done.foreign:
+        found.not_replayed = done.trouble
+    if done.report is None:
+        return done.done, done.trouble, done.difference
+    return done.done, _unexpected(done.report, run)
+
+
+def own_notebooks() -> Path | None:
+    """The notebooks of the checkout in which this runs; None outside of one."""
+    try:
+        return project.root() / "notebooks"
+    except BadInput:
+        return None
 
 
 def _unexpected(report: ET.Element, run: Run) -> str | None:

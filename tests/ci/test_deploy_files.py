@@ -19,6 +19,7 @@ SCRIPTS = [
     *(DEPLOY / name for name in ("image", "gate", "verdict", "publish", "staging")),
     *sorted((ROOT / ".ci").iterdir()),
 ]
+SOURCED = [DEPLOY / "serving.sh", DEPLOY / "sealing.sh"]
 DOCKERFILES = [DEPLOY / "served" / "Dockerfile", DEPLOY / "workbook" / "Dockerfile"]
 
 
@@ -32,6 +33,12 @@ def test_scripts_pass_shellcheck(script: Path) -> None:
     assert done.returncode == 0, done.stdout
     assert os.access(script, os.X_OK)
     assert "set -euo pipefail" in script.read_text()
+
+
+@pytest.mark.parametrize("script", SOURCED, ids=lambda p: p.name)
+def test_what_scripts_source_passes_shellcheck(script: Path) -> None:
+    done = _run(BIN / "shellcheck", script, cwd=ROOT)
+    assert done.returncode == 0, done.stdout
 
 
 def test_shellcheck_can_fail(tmp_path: Path) -> None:

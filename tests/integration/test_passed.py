@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from gatebook.errors import BrokenRecord
 from gatebook.record.run import Run
-from gatebook.verify import passed
+from gatebook.verify import Wanted, passed
 
 from tests.conftest import Done, Project, small_project
 from tests.faults.proxy import Fault, FaultProxy
@@ -54,7 +54,7 @@ def test_only_the_intact_bundle_of_this_suite_and_digest_has_passed(project: Pro
         shutil.copytree(run, copy)
         edit(copy)
         with pytest.raises(BrokenRecord):
-            pytest.fail(f"{name}: {passed(copy, 'smoke', DIGEST)}")
+            pytest.fail(f"{name}: {passed(copy, 'smoke', Wanted(revision=DIGEST))}")
     assert _passed(project, copy).code == 75
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -46,6 +47,8 @@ class Acceptance(BaseModel):
     """What of the deployment is not what it was, in words."""
     waived: list[str] = []
     """Failing cases that a waiver excused in the accepted run."""
+    content: str | None = None
+    """`Baseline.content` of what was accepted: a run that was compared with it can still be told from one with a baseline of its own."""
 
 
 class Baseline(BaseModel):
@@ -70,6 +73,12 @@ class Baseline(BaseModel):
     """Case id -> key words of its answer: shown as drift, never judged."""
     log: list[Acceptance] = []
     """Every acceptance, oldest first; entries are only added."""
+
+    @property
+    def content(self) -> str:
+        """SHA-256 of everything but the log."""
+        said = json.dumps(self.model_dump(mode="json", exclude={"log"}), sort_keys=True)
+        return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
 
     def to_json(self) -> str:
         """Stable text: sorted, one line a case and an acceptance."""

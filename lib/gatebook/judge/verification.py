@@ -17,6 +17,8 @@ class Step:
     """How much of it there was, in numbers."""
     wrong: str | None
     """What does not fit; None when all does."""
+    more: str = ""
+    """Lines that show it, as they were found."""
 
 
 @dataclass
@@ -30,6 +32,8 @@ class Verification:
     verdict: Verdict | None = None
     """Computed from the record now."""
     steps: list[Step] = field(default_factory=list)
+    not_replayed: str | None = None
+    """Which code of the bundle is not ours, so that no cell was executed."""
 
     @property
     def reproduced(self) -> bool:
@@ -38,6 +42,10 @@ class Verification:
     @property
     def line(self) -> str:
         """What it comes to."""
+        if self.not_replayed and self.verdict is not None and sum(step.wrong is not None for step in self.steps) == 1:
+            return (
+                f"NOT REPRODUCED: {self.run}: {self.not_replayed}; the rest was computed again: {self.verdict.verdict}"
+            )
         if not self.reproduced or self.verdict is None:
             return f"NOT REPRODUCED: {self.run}: this bundle is not the evidence of the verdict that it states"
         partial = " PARTIAL" if self.verdict.partial else ""

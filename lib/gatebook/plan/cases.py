@@ -21,7 +21,7 @@ from gatebook.plan.offers import Feature
 from gatebook.plan.repeats import Repeat
 from gatebook.plan.rows import rows_of, with_minutes
 from gatebook.plan.settings import Suite
-from gatebook.plan.strict import Strict, build, read_yaml
+from gatebook.plan.strict import Strict, build, file_name, read_yaml
 
 Finish = Literal["stop", "length", "tool_calls", "any"]
 INCLUDES: dict[Suite, tuple[Suite, ...]] = {"integration": ("smoke",), "scenario": ("smoke", "integration")}
@@ -116,6 +116,11 @@ class Case(Strict):
         if not Name.fullmatch(value):
             raise ValueError("an id is lower-case letters, digits, '-' and '.', because it names files and JUnit cases")
         return value
+
+    @field_validator("notebook")
+    @classmethod
+    def _no_path(cls, value: str) -> str:
+        return file_name(value)
 
     @field_validator("why")
     @classmethod

@@ -17,7 +17,7 @@ from gatebook.plan.load import LoadSettings
 from gatebook.plan.offers import Feature, Offer
 from gatebook.plan.production import Production
 from gatebook.plan.secrets import is_sendable, is_telling, refuse_secrets, sendable
-from gatebook.plan.strict import Strict, build, read_yaml
+from gatebook.plan.strict import Strict, build, file_name, read_yaml
 from gatebook.plan.waivers import Waiver
 
 PolicyName = Literal["must", "no_worse", "proven_no_worse", "watch"]
@@ -67,6 +67,11 @@ class Target(Strict):
         if value is not None and not is_url(value):
             raise ValueError("must be a URL such as http://gpu-box:8000/v1")
         return value.rstrip("/") if value else value
+
+    @field_validator("baseline")
+    @classmethod
+    def _no_path(cls, value: str | None) -> str | None:
+        return value if value is None else file_name(value)
 
     @field_validator("model", "revision")
     @classmethod
@@ -159,6 +164,11 @@ class Profile(Strict):
     waivers: list[Waiver] = Field(default_factory=list)
     """Failing cases that a person answers for until a day."""
     name: str = "unnamed"
+
+    @field_validator("name")
+    @classmethod
+    def _no_path(cls, value: str) -> str:
+        return file_name(value)
 
     @field_validator("groups", mode="before")
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -12,6 +13,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from gatebook.errors import BadInput
 
 M = TypeVar("M", bound=BaseModel)
+_FILE_NAME = re.compile(r"\w[\w .+\-]{0,119}")
+
+
+def file_name(value: str) -> str:
+    """The value, when a file can safely be named after it: one name of letters, digits, blanks and `.+-_`. Raises ValueError."""
+    if not _FILE_NAME.fullmatch(value):
+        raise ValueError(
+            "names a file, so it is letters, digits, '-', '_', '+' and '.', begins with a letter or digit, and is no path"
+        )
+    return value
 
 
 class Strict(BaseModel):

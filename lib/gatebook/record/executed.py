@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def unfinished(path: Path) -> str | None:
         errors = [_error(cell) for cell in cells]
     except FileNotFoundError:
         return f"{name}: there is no executed notebook"
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return f"{name}: the executed notebook cannot be read"
     if not cells:
         return f"{name}: the notebook has no code cells"
@@ -41,8 +42,8 @@ def execution(path: Path) -> tuple[str, float] | None:
     """(start in UTC, seconds) of the last execution by papermill; None where it was not papermill, or has not ended."""
     try:
         told = json.loads(path.read_text(encoding="utf-8"))["metadata"]["papermill"]
-        return str(told["start_time"]), float(told["duration"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return datetime.fromisoformat(told["start_time"]).isoformat(), float(told["duration"])
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 

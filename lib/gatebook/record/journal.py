@@ -116,7 +116,7 @@ def _lines(path: Path, anchor: str) -> Iterator[dict[str, Any]]:
             line = json.loads(text)
             intact = line.keys() == {"v", "seq", "prev", "exchange", "hash"} and line["seq"] == number
             intact = intact and line["prev"] == prev and line["hash"] == _digest(prev, line["exchange"])
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             intact = False
         if not intact:
             raise BrokenRecord(f"{path}, line {number + 1}: the record was edited or damaged; its hash does not fit")

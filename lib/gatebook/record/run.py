@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import secrets
 import shutil
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from gatebook.errors import BadInput, BrokenRecord
 from gatebook.plan.cases import Case
 from gatebook.plan.settings import Profile, Suite, Target
+from gatebook.plan.strict import file_name
 from gatebook.record.exchange import Exchange
 from gatebook.record.gauges import Gauge, read_gauges
 from gatebook.record.journal import Journal, read_journal
@@ -73,6 +76,13 @@ class Manifest(BaseModel):
     judged_from: str | None = None
     """The run whose answers these are, when `gatebook judge` made this one."""
 
+    @field_validator("expected")
+    @classmethod
+    def _no_paths(cls, value: dict[str, list[str]]) -> dict[str, list[str]]:
+        for notebook in value:
+            file_name(notebook)
+        return value
+
     @property
     def partial(self) -> bool:
         return bool(self.only)
@@ -82,21 +92,24 @@ class Run:
     """One folder in outputs/."""
 
     def __init__(self, path: Path) -> None:
-        """Open an existing run. Raises BadInput when it is none, BrokenRecord when its plan is damaged."""
+        """Open an existing run. Raises BadInput when it is none, BrokenRecord when its plan is damaged, or something in it
+        is no plain file: nothing that is read or written through this class leaves the folder."""
         self.path = path
         if not (path / "manifest.json").is_file():
             raise BadInput(
                 f"{path}: not a run folder (no manifest.json); name one like outputs/2026-11-22T21-04-31Z-smollm2-7f3a"
             )
+        for _ in plain_files(path):
+            pass
         try:
             self.manifest = Manifest.model_validate_json((path / "manifest.json").read_bytes())
             cases = [Case.model_validate(case) for case in json.loads((path / "cases.json").read_bytes())]
-        except (ValidationError, ValueError, TypeError, OSError) as error:
-            raise BrokenRecord(
-                f"{path}: manifest.json or cases.json cannot be read: {str(error).splitlines()[0]}"
-            ) from None
+        except (ValidationError, ValueError, TypeError, OSError, RecursionError) as error:
+            raise BrokenRecord(f"{path}: manifest.json or cases.json cannot be read: {_said(error)}") from None
         self.cases: dict[str, Case] = {case.id: case for case in cases}
         missing = [i for ids in self.manifest.expected.values() for i in ids if i not in self.cases]
+        if len(self.cases) != len(cases):
+            raise BrokenRecord(f"{path}/cases.json: a case is in it twice")
         if missing:
             raise BrokenRecord(f"{path}/cases.json: expected case {missing[0]!r} is not in it")
         self.anchor = hashlib.sha256((path / "cases.json").read_bytes()).hexdigest()
@@ -176,7 +189,12 @@ class Run:
         path = self.path / TROUBLES
         path.unlink(missing_ok=True)
         if troubles:
-            path.write_text(json.dumps(troubles, ensure_ascii=False, indent=1), encoding="utf-8")
+            write_new(path, json.dumps(troubles, ensure_ascii=False, indent=1))
+
+    def write(self, name: str, text: str) -> None:
+        """Put a file in the place of what has this name; a link there is not followed."""
+        (self.path / name).unlink(missing_ok=True)
+        write_new(self.path / name, text)
 
     @property
     def history(self) -> list[Measurement]:
@@ -214,7 +232,7 @@ class Run:
 
     def seal(self) -> None:
         """Write SHA256SUMS over every file (`sha256sum -c SHA256SUMS` checks it too)."""
-        (self.path / SUMS).write_text(self._sums(), encoding="utf-8")
+        self.write(SUMS, self._sums())
 
     @property
     def sealed(self) -> bool:
@@ -230,7 +248,7 @@ class Run:
             return [f"{SUMS} is missing: the run did not finish, or someone took it away"]
         text = (self.path / SUMS).read_bytes()
         said = {}
-        for line in text.decode("utf-8", "replace").split("\n"):
+        for line in text.decode("utf-8", "surrogateescape").split("\n"):
             digest, _, name = line.partition("  ")
             said[name] = digest
         said.pop("", None)
@@ -238,14 +256,14 @@ class Run:
         found = [f"{name} is missing" for name in sorted(said.keys() - have.keys())]
         found += [f"{name} was added" for name in sorted(have.keys() - said.keys())]
         found += [f"{name} was changed" for name in sorted(said.keys() & have.keys()) if have[name] != said[name]]
-        return found or ([] if text == self._sums().encode() else [f"{SUMS} was changed"])
+        return found or ([] if text == os.fsencode(self._sums()) else [f"{SUMS} was changed"])
 
     def _sums(self) -> str:
         return "".join(f"{_sha256(p)}  {p.relative_to(self.path).as_posix()}\n" for p in self._files())
 
     def _files(self) -> list[Path]:
         return sorted(
-            p for p in self.path.rglob("*") if p.is_file() and p.name != SUMS and not _scratch(p.relative_to(self.path))
+            p for p in plain_files(self.path) if p != self.path / SUMS and not _scratch(p.relative_to(self.path))
         )
 
     def copy_to_latest(self) -> Path:
@@ -256,6 +274,27 @@ class Run:
         shutil.copytree(self.path, fresh)
         drop_latest(self.path.parent)
         return fresh.rename(self.path.parent / LATEST)
+
+
+def plain_files(folder: Path) -> Iterator[Path]:
+    """Every file under a folder. Raises BrokenRecord for a link, a pipe, or what else is neither a file nor a folder."""
+    folders = [folder]
+    while folders:
+        try:
+            found = list(os.scandir(folders.pop()))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise BrokenRecord(f"{folder}: a folder in it cannot be read ({error.strerror})") from None
+        for entry in found:
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(Path(entry.path))
+            elif entry.is_file(follow_symlinks=False):
+                yield Path(entry.path)
+            elif os.path.lexists(entry.path):  # else it was taken away meanwhile
+                raise BrokenRecord(
+                    f"{folder}: {Path(entry.path).relative_to(folder)} is a link or no file at all; a bundle holds plain files and folders only"
+                )
 
 
 def run_folder_of(path: Path) -> Path | None:
@@ -285,12 +324,21 @@ def drop_latest(folder: Path) -> None:
         shutil.rmtree(latest.rename(old), ignore_errors=True)
 
 
+def _said(error: Exception) -> str:
+    """The first mistake, in one line, without the value."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
+    return str(error).partition("\n")[0]
+
+
 def _scratch(path: Path) -> bool:
     return any(part in SCRATCH for part in path.parts)
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_new(path: Path, text: str) -> None:

@@ -32,6 +32,8 @@ def show(found: Verification) -> None:
         print(
             f"{'ok   ' if step.wrong is None else 'WRONG'} {step.what} ({step.done}){': ' + visible(step.wrong) if step.wrong else ''}"
         )
+        for line in step.more.splitlines():
+            print(f"        | {visible(line)}")
     for waiver in found.verdict.waivers if found.verdict else []:
         print(f"      waiver {waiver.state}: {visible(str(waiver))}")
     print(visible(found.line))

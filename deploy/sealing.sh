@@ -1,0 +1,38 @@
+# shellcheck shell=bash
+# Sourced: a bundle is sealed by a signature of its SHA256SUMS, which stands beside it in <bundle>.sig.
+# GATEBOOK_SEAL_KEY is an ed25519 key in PEM (openssl genpkey -algorithm ed25519), as text or as the path of a file.
+
+# Take the key out of the environment, so that what is asked and judged here never sees it. One line says so where there is none.
+take_seal_key() {
+    seal_key=${GATEBOOK_SEAL_KEY:-}
+    unset GATEBOOK_SEAL_KEY
+    [ -n "$seal_key" ] || echo "no GATEBOOK_SEAL_KEY: bundles are not sealed, and an edited answer cannot be told from a given one (docs/audit.md)" >&2
+}
+
+signing() {
+    if [ -f "$seal_key" ]; then
+        openssl pkeyutl -rawin -inkey "$seal_key" "$@"
+    else
+        openssl pkeyutl -rawin -inkey <(printf '%s\n' "$seal_key") "$@"
+    fi
+}
+
+# FOLDER: seal a finished bundle.
+seal() {
+    rm -f "$1.sig"
+    if [ -z "$seal_key" ] || [ ! -f "$1/SHA256SUMS" ]; then return 0; fi
+    signing -sign -in "$1/SHA256SUMS" -out "$1.sig" || {
+        echo "$1: cannot be sealed; GATEBOOK_SEAL_KEY must be an ed25519 key in PEM" >&2
+        return 75
+    }
+    echo "sealed $1.sig"
+}
+
+# FOLDER SIGNATURE: where there is a key, demand its seal.
+demand_seal() {
+    [ -n "$seal_key" ] || return 0
+    signing -verify -in "$1/SHA256SUMS" -sigfile "$2" >/dev/null || {
+        echo "$1: has no seal of this key ($2): not the evidence that a gate has left" >&2
+        return 75
+    }
+}
