@@ -19,6 +19,7 @@ from gatebook.judge.verdict import Verdict
 from gatebook.plan import project
 from gatebook.plan.cases import load_cases
 from gatebook.plan.person import person
+from gatebook.plan.writing import replace_text
 from gatebook.record.answer import read_answer
 from gatebook.record.run import Run, now
 from gatebook.tell.tables import latency_table
@@ -64,7 +65,7 @@ def accept(path: Path, reason: str, group: str | None, by: str | None = None) ->
     new = new.model_copy(update={"log": [*_log(old), entry]})
     enter_accepted(run, verdict, group)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(new.to_json(), encoding="utf-8")
+    replace_text(file, new.to_json())
     return "\n".join(
         [
             f"{file}: {len(new.cases) - kept} cases of {run.manifest.run} accepted{_difference(old, new)}; commit it ({_git_hint(file)})",

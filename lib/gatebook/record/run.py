@@ -12,11 +12,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from gatebook.errors import BadInput, BrokenRecord
+from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, os_reason
 from gatebook.plan.cases import Case
 from gatebook.plan.settings import Profile, Suite, Target
+from gatebook.plan.writing import replace_text
 from gatebook.record.exchange import Exchange
 from gatebook.record.gauges import Gauge, read_gauges
 from gatebook.record.journal import Journal, read_journal
@@ -28,6 +29,7 @@ LATEST = "latest"
 PLAN = ("manifest.json", "cases.json")
 HISTORY, UNREAD = "history.json", "could_not_be_read"
 TROUBLES = "troubles.json"
+_TEXTS = TypeAdapter(list[str])
 
 
 class Against(BaseModel):
@@ -125,16 +127,24 @@ class Run:
                 f"{path}: exists already; a recorded run is never overwritten, choose another --out"
             ) from None
         except OSError as error:
-            raise BadInput(f"{path}: cannot be made ({error.strerror}); choose another --out") from None
-        write_new(
-            path / "cases.json", json.dumps([c.model_dump(mode="json") for c in cases], ensure_ascii=False, indent=1)
-        )
+            raise BadInput(f"{path}: cannot be made ({os_reason(error)}); choose another --out") from None
+        plan = {"cases.json": json.dumps([c.model_dump(mode="json") for c in cases], ensure_ascii=False, indent=1)}
         if baseline is not None:
-            write_new(path / "baseline.json", baseline.decode())
+            plan["baseline.json"] = baseline.decode()
         if history is not None:
             kept = {UNREAD: history} if isinstance(history, str) else [m.model_dump(mode="json") for m in history]
-            write_new(path / HISTORY, json.dumps(kept, ensure_ascii=False))
-        write_new(path / "manifest.json", manifest.model_dump_json(indent=1))
+            plan[HISTORY] = json.dumps(kept, ensure_ascii=False)
+        plan["manifest.json"] = manifest.model_dump_json(indent=1)  # last: with it the folder is a run
+        try:
+            for name, text in plan.items():
+                replace_text(path / name, text)
+        except BaseException as error:
+            shutil.rmtree(path, ignore_errors=True)  # half a plan could neither be resumed nor judged
+            if isinstance(error, OSError):
+                raise CannotMeasure(
+                    f"{path}: cannot be written ({os_reason(error)}), so nothing was asked; free space or choose another --out"
+                ) from None
+            raise
         return cls(path)
 
     @property
@@ -167,16 +177,25 @@ class Run:
 
     @property
     def troubles(self) -> list[str]:
-        """What went wrong on our side before the last notebook told the verdict."""
+        """What went wrong on our side before the last notebook told the verdict. Raises BrokenRecord."""
         path = self.path / TROUBLES
-        return list(json.loads(path.read_bytes())) if path.exists() else []
+        try:
+            return _TEXTS.validate_json(path.read_bytes()) if path.exists() else []
+        except (OSError, ValueError) as error:
+            raise BrokenRecord(f"{path}: is no list of texts: {str(error).splitlines()[0]}") from None
 
     def note_troubles(self, troubles: list[str]) -> None:
-        """For the notebook that tells the verdict: no record shows a kernel that died after its last exchange."""
+        """For the notebook that tells the verdict: no record shows a kernel that died after its last exchange.
+
+        Raises CannotMeasure when the disk does not take it; an older file is gone then.
+        """
         path = self.path / TROUBLES
-        path.unlink(missing_ok=True)
-        if troubles:
-            path.write_text(json.dumps(troubles, ensure_ascii=False, indent=1), encoding="utf-8")
+        try:
+            path.unlink(missing_ok=True)
+            if troubles:
+                replace_text(path, json.dumps(troubles, ensure_ascii=False, indent=1))
+        except OSError as error:
+            raise CannotMeasure(f"{path}: cannot write ({os_reason(error)}); free space and resume") from None
 
     @property
     def history(self) -> list[Measurement]:
@@ -214,7 +233,7 @@ class Run:
 
     def seal(self) -> None:
         """Write SHA256SUMS over every file (`sha256sum -c SHA256SUMS` checks it too)."""
-        (self.path / SUMS).write_text(self._sums(), encoding="utf-8")
+        replace_text(self.path / SUMS, self._sums())
 
     @property
     def sealed(self) -> bool:
@@ -253,9 +272,13 @@ class Run:
         if self.path.name == LATEST:
             return self.path
         fresh = self.path.parent / f".latest-{secrets.token_hex(4)}"
-        shutil.copytree(self.path, fresh)
-        drop_latest(self.path.parent)
-        return fresh.rename(self.path.parent / LATEST)
+        try:
+            shutil.copytree(self.path, fresh)
+            drop_latest(self.path.parent)
+            return fresh.rename(self.path.parent / LATEST)
+        except BaseException:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
 
 
 def run_folder_of(path: Path) -> Path | None:
@@ -291,12 +314,6 @@ def _scratch(path: Path) -> bool:
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def write_new(path: Path, text: str) -> None:
-    """Write a file that must not exist yet."""
-    with path.open("x", encoding="utf-8") as file:
-        file.write(text)
 
 
 def now() -> str:
