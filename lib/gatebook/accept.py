@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 from statistics import median
 
-from gatebook.entering import enter_accepted
+from gatebook.entering import enter_accepted, read_verdict
 from gatebook.errors import BadInput, BrokenRecord
 from gatebook.judge.baseline import Acceptance, AcceptedCase, Baseline, read_baseline, values_asked_alike
 from gatebook.judge.causes import refusals
@@ -44,7 +44,7 @@ def accept(path: Path, reason: str, group: str | None, by: str | None = None) ->
     run = Run(path.resolve())
     if damage := run.damage():
         raise BrokenRecord(f"{path}: {damage[0]}; only an intact run is accepted")
-    verdict = judge(run, troubles=Verdict.model_validate_json((run.path / "verdict.json").read_bytes()).troubles)
+    verdict = judge(run, troubles=read_verdict(run).troubles)
     file = project.baseline_file(run.manifest.profile.baseline_name)
     old = read_baseline(file.read_bytes() if file.is_file() else None, str(file))
     if group is None:

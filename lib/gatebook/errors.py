@@ -14,6 +14,11 @@ from __future__ import annotations
 import shutil
 
 
+def first_line(error: BaseException) -> str:
+    """Of what an exception says; its name where it says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 def os_reason(error: OSError) -> str:
     """What the system said, in words: a copy of many files keeps what happened to each and has no `strerror` of its own."""
     if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list) and error.args[0]:

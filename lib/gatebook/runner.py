@@ -107,6 +107,17 @@ def judge_again(path: Path, profile: Profile, out: Path) -> tuple[Run, Verdict]:
         }
     )
     run = Run.create(out.resolve(), manifest, list(old.cases.values()), accepted(profile)[1])
+    with held(run.path, "gatebook judge"):
+        try:
+            _take_over(old, run)
+        except BaseException:
+            shutil.rmtree(run.path, ignore_errors=True)  # half a record would be judged as a whole one
+            raise
+        return _run(run, None, watch=False)
+
+
+def _take_over(old: Run, run: Run) -> None:
+    """What was recorded, into a bundle of its own."""
     for notebook in old.notebooks:
         run.record_file(notebook).write_bytes(old.record_file(notebook).read_bytes())
         if old.gauges_file(notebook).exists():
@@ -115,8 +126,6 @@ def judge_again(path: Path, profile: Profile, out: Path) -> tuple[Run, Verdict]:
         shutil.copy(old.path / HISTORY, run.path)
     if (old.path / "texts").is_dir():
         shutil.copytree(old.path / "texts", run.path / "texts")
-    with held(run.path, "gatebook judge"):
-        return _run(run, None, watch=False)
 
 
 def tell_again(path: Path) -> tuple[Run, Verdict]:
@@ -235,8 +244,6 @@ def _judged(run: Run, troubles: list[str]) -> Verdict:
         return judge(run, troubles=troubles)
     except BrokenRecord as error:
         return judge(run.without_records(), troubles=[*troubles, str(error)])
-    except Exception as error:
-        return judge(run.without_records(), troubles=[*troubles, f"cannot be judged: {_ours(error)}"])
 
 
 def report(run: Run, verdict: Verdict) -> None:
@@ -248,12 +255,14 @@ def report(run: Run, verdict: Verdict) -> None:
 
     alone = {notebook: _alone(run, notebook, verdict) for notebook in run.notebooks}
     files = {f"{notebook}.verdict.json": v.model_dump_json(indent=1) for notebook, v in alone.items()}
-    for notebook, v in {**alone, OVERALL: verdict}.items():
-        files[f"{notebook}.html"] = _page(partial(notebook_page, run, notebook, v), f"{notebook}.html")
     files["verdict.json"] = verdict.model_dump_json(indent=1)
-    files["junit.xml"] = junit(run, verdict, "outputs/latest")
-    files["metrics.txt"] = metrics(run, verdict)
-    files["index.html"] = _page(partial(index_page, run, verdict, alone), "index.html")
+    pages: dict[str, Callable[[], str]] = {
+        f"{name}.html": partial(notebook_page, run, name, v) for name, v in {**alone, OVERALL: verdict}.items()
+    }
+    pages["index.html"] = partial(index_page, run, verdict, alone)
+    pages["junit.xml"] = partial(junit, run, verdict, "outputs/latest")
+    pages["metrics.txt"] = partial(metrics, run, verdict)
+    files |= {name: _made(name, make) for name, make in pages.items()}
     try:
         for exchange in (e for notebook in run.notebooks for e in recorded(run, notebook)):
             run.texts.keep(read_answer(exchange).text)
@@ -272,14 +281,12 @@ def _alone(run: Run, notebook: str, verdict: Verdict) -> Verdict:
         return judge(run, notebook, [t for t in verdict.troubles if t.startswith(notebook)])
     except BrokenRecord as error:
         return judge(run.without_records(), notebook, [str(error)])
-    except Exception as error:
-        return judge(run.without_records(), notebook, [f"{notebook}: cannot be judged: {_ours(error)}"])
 
 
-def _page(make: Callable[[], str], name: str) -> str:
-    """A page that cannot be made costs nobody the verdict."""
+def _made(name: str, make: Callable[[], str]) -> str:
+    """A file for people; where it cannot be made it says so and costs nobody the verdict."""
     try:
         return make()
     except Exception as error:
         _warn(f"{name}: {_ours(error)}")
-        return "<!doctype html><title>Gatebook</title><p>This page could not be made; the verdict is in verdict.json.\n"
+        return f"{name} could not be made; the verdict is in verdict.json\n"

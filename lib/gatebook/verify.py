@@ -12,7 +12,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
 
-from gatebook.errors import BadInput, BrokenRecord
+from gatebook.errors import BadInput, BrokenRecord, first_line
 from gatebook.judge.judging import judge
 from gatebook.judge.verdict import Verdict
 from gatebook.judge.verification import Step, Verification
@@ -118,8 +118,8 @@ def _same_verdicts(run: Run, found: Verification) -> Said:
                 return done, f"{notebook}.verdict.json is not what its record says"
     except FileNotFoundError as error:
         return done, f"{Path(str(error.filename)).name} is missing"
-    except (ValueError, BrokenRecord) as error:
-        return done, f"a verdict cannot be computed: {str(error).splitlines()[0]}"
+    except (ValueError, OSError, BrokenRecord, BadInput) as error:
+        return done, f"a verdict cannot be computed: {first_line(error)}"
     return done, None
 
 

@@ -25,7 +25,7 @@ def unfinished(path: Path) -> str | None:
         errors = [_error(cell) for cell in cells]
     except FileNotFoundError:
         return f"{name}: there is no executed notebook"
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return f"{name}: the executed notebook cannot be read"
     if not cells:
         return f"{name}: the notebook has no code cells"
@@ -42,7 +42,7 @@ def execution(path: Path) -> tuple[str, float] | None:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))["metadata"]["papermill"]
         return str(told["start_time"]), float(told["duration"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

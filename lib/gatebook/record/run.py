@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, os_reason
+from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, first_line, os_reason
 from gatebook.plan.cases import Case
 from gatebook.plan.settings import Profile, Suite, Target
 from gatebook.plan.writing import replace_text
@@ -93,10 +93,8 @@ class Run:
         try:
             self.manifest = Manifest.model_validate_json((path / "manifest.json").read_bytes())
             cases = [Case.model_validate(case) for case in json.loads((path / "cases.json").read_bytes())]
-        except (ValidationError, ValueError, TypeError, OSError) as error:
-            raise BrokenRecord(
-                f"{path}: manifest.json or cases.json cannot be read: {str(error).splitlines()[0]}"
-            ) from None
+        except (ValidationError, ValueError, TypeError, RecursionError, OSError) as error:
+            raise BrokenRecord(f"{path}: manifest.json or cases.json cannot be read: {first_line(error)}") from None
         self.cases: dict[str, Case] = {case.id: case for case in cases}
         missing = [i for ids in self.manifest.expected.values() for i in ids if i not in self.cases]
         if missing:
@@ -182,7 +180,7 @@ class Run:
         try:
             return _TEXTS.validate_json(path.read_bytes()) if path.exists() else []
         except (OSError, ValueError) as error:
-            raise BrokenRecord(f"{path}: is no list of texts: {str(error).splitlines()[0]}") from None
+            raise BrokenRecord(f"{path}: is no list of texts: {first_line(error)}") from None
 
     def note_troubles(self, troubles: list[str]) -> None:
         """For the notebook that tells the verdict: no record shows a kernel that died after its last exchange.
@@ -216,8 +214,8 @@ class Run:
             if isinstance(said, dict):
                 return f"history could not be read: {said[UNREAD]}"
             return [Measurement.model_validate(row) for row in said]
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise BrokenRecord(f"{path}: is no snapshot of a history: {str(error).splitlines()[0]}") from None
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise BrokenRecord(f"{path}: is no snapshot of a history: {first_line(error)}") from None
 
     @property
     def texts(self) -> Texts:

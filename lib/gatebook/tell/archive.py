@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gatebook.errors import BadInput, CannotMeasure, GatebookError, os_reason
+from gatebook.errors import BadInput, CannotMeasure, GatebookError, first_line, os_reason
 from gatebook.judge.judging import judge
 from gatebook.judge.verdict import Verdict
 from gatebook.plan.writing import replace_text
@@ -112,7 +112,7 @@ def _name(folder: Path) -> str:
 def _manifest(folder: Path) -> dict[str, Any]:
     try:
         said = json.loads((folder / "manifest.json").read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return said if isinstance(said, dict) else {}
 
@@ -161,7 +161,7 @@ def _kept(folder: Path, data: Path) -> Kept:
             return Kept(key, _broken(folder, DAMAGED, said))
         summary, cases = portrait(run, verdict)
     except (GatebookError, ValueError) as error:
-        return Kept(key, _broken(folder, DAMAGED, str(error).splitlines()[0]))
+        return Kept(key, _broken(folder, DAMAGED, first_line(error)))
     summary |= {"key": key, "state": verdict.verdict}
     _write_data(data / f"{key}.js", "run", {"summary": summary, "cases": cases}, key)
     replace_text(data / f"{key}.json", json.dumps({"format": FORMAT, "seal": seal, "summary": summary}))
