@@ -13,6 +13,11 @@ AGAIN_S = 1.0
 """A signal within this time is the first one once more: `timeout` and terminals deliver one twice."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """A class of its own: once a KeyboardInterrupt itself has left an `exec` (dataclasses have one), CPython 3.11 ends the
+    process as killed by SIGINT, whatever caught it and whatever status was asked for."""
+
+
 class _Stop:
     """What this process was told; signals belong to a process."""
 
@@ -60,4 +65,4 @@ def _stop(number: int, frame: FrameType | None) -> None:
         os._exit(128 + number)
     if _Stop.number is None:
         _Stop.number, _Stop.at = number, time.monotonic()
-        raise KeyboardInterrupt
+        raise Interrupted

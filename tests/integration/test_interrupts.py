@@ -187,7 +187,7 @@ def test_a_run_killed_at_any_moment_goes_on_with_nothing_lost_and_nothing_asked_
     took, found = time.monotonic() - began, Counter[str]()
     assert whole.code == 0, whole
     for number in range(COUNT + 1):
-        shutil.rmtree(project.root / "outputs")
+        shutil.rmtree(project.root / "outputs", ignore_errors=True)
         asked = len(slow.requests)
         process = _run(project, slow)
         time.sleep(random.Random(f"{SEED}/{number}").uniform(0, took))
@@ -223,7 +223,7 @@ def test_a_kernel_killed_at_any_moment_ends_in_a_verdict_with_pages(project: Pro
     took, found = time.monotonic() - began, Counter[str]()
     assert whole.code == 0, whole
     for number in range(COUNT + 1):
-        shutil.rmtree(project.root / "outputs")
+        shutil.rmtree(project.root / "outputs", ignore_errors=True)
         process = _run(project, slow)
         time.sleep(random.Random(f"{SEED}/kernel/{number}").uniform(0, took))
         kernels: list[psutil.Process] = []
@@ -268,8 +268,10 @@ def test_a_second_signal_ends_a_run_at_once_and_it_can_be_resumed(project: Proje
         time.sleep(1.2)
         process.send_signal(signal.SIGINT)
         err = process.communicate(timeout=60)[1]
-        if process.returncode != 75:  # a quick machine has written its verdict by then
-            assert (process.returncode, "interrupted again, stopped at once" in err) == (130, True), err
+        if process.returncode == 130:
+            assert "interrupted again, stopped at once" in err, err
+        else:  # a quick machine has written its verdict by then, and may be about to leave
+            assert process.returncode in (75, -signal.SIGINT), (process.returncode, err)
         assert "Traceback" not in err
         proxy.calm()
         assert project.gatebook("run", "--resume", run).code == 0

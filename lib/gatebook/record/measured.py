@@ -75,7 +75,8 @@ def _peak_mib(gauges: Iterable[Gauge]) -> float | None:
 
 
 def _of(run: Run, group: str, exchanges: Iterable[Exchange]) -> list[Exchange]:
-    return [e for e in exchanges if e.kind == "ask" and e.case and run.cases[e.case].group == group]
+    known = {case.id for case in run.cases.values() if case.group == group}
+    return [e for e in exchanges if e.kind == "ask" and e.case in known]
 
 
 def _group(run: Run, notebook: str, group: str, asked: list[Exchange], counted: list[Exchange]) -> dict[str, Any]:
