@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 from statistics import median
 
-from gatebook.entering import enter_accepted
+from gatebook.entering import enter_accepted, read_verdict
 from gatebook.errors import BadInput, BrokenRecord
 from gatebook.judge.baseline import Acceptance, AcceptedCase, Baseline, read_baseline, values_asked_alike
 from gatebook.judge.causes import refusals
@@ -19,6 +19,7 @@ from gatebook.judge.verdict import Verdict
 from gatebook.plan import project
 from gatebook.plan.cases import load_cases
 from gatebook.plan.person import person
+from gatebook.plan.writing import replace_text
 from gatebook.record.answer import read_answer
 from gatebook.record.run import Run, now
 from gatebook.tell.tables import latency_table
@@ -43,7 +44,7 @@ def accept(path: Path, reason: str, group: str | None, by: str | None = None) ->
     run = Run(path.resolve())
     if damage := run.damage():
         raise BrokenRecord(f"{path}: {damage[0]}; only an intact run is accepted")
-    verdict = judge(run, troubles=Verdict.model_validate_json((run.path / "verdict.json").read_bytes()).troubles)
+    verdict = judge(run, troubles=read_verdict(run).troubles)
     file = project.baseline_file(run.manifest.profile.baseline_name)
     old = read_baseline(file.read_bytes() if file.is_file() else None, str(file))
     if group is None:
@@ -64,7 +65,7 @@ def accept(path: Path, reason: str, group: str | None, by: str | None = None) ->
     new = new.model_copy(update={"log": [*_log(old), entry.model_copy(update={"content": new.content})]})
     enter_accepted(run, verdict, group)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(new.to_json(), encoding="utf-8")
+    replace_text(file, new.to_json())
     return "\n".join(
         [
             f"{file}: {len(new.cases) - kept} cases of {run.manifest.run} accepted{_difference(old, new)}; commit it ({_git_hint(file)})",

@@ -10,13 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
-from gatebook.errors import BadInput, GatebookError
+from gatebook import stopping
+from gatebook.errors import BadInput, GatebookError, os_reason
 from gatebook.history_commands import app as history_app
 
 app = typer.Typer(
     help="""Decide whether a deployment of an LLM service may ship: ask it, judge its answers, keep the evidence.
 
-    Exit codes: 0 PASS · 1 FAIL · 2 bad input, nothing was asked · 3 INCONCLUSIVE · 75 ERROR, could not measure (retry).""",
+    Exit codes: 0 PASS · 1 FAIL · 2 bad input, nothing was asked · 3 INCONCLUSIVE · 75 ERROR, could not measure (retry) · 130, 143, 129
+    stopped by SIGINT, SIGTERM, SIGHUP before there was a verdict.""",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -277,15 +279,10 @@ def serve(
 
     from gatebook.ask.server import embedded_server
 
-    for stop in (signal.SIGINT, signal.SIGTERM):  # a shell starts what runs in the background with SIGINT ignored
-        signal.signal(stop, signal.default_int_handler)
     log.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with embedded_server(log, port, threads, prompt_threads) as base_url:
-            print(f"serving smollm2-135m-instruct at {base_url} (log: {log}); Ctrl-C stops it", flush=True)
-            signal.pause()
-    except KeyboardInterrupt:
-        print("stopped")
+    with embedded_server(log, port, threads, prompt_threads) as base_url:
+        print(f"serving smollm2-135m-instruct at {base_url} (log: {log}); Ctrl-C stops it", flush=True)
+        signal.pause()
 
 
 @app.command()
@@ -379,11 +376,16 @@ def _tell(run: Any, verdict: Any, as_json: bool) -> None:
 
 
 def _write(file: Path, text: str) -> None:
+    from gatebook.plan.writing import replace_text
+
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
+        if file.exists() and not file.is_file():
+            file.write_text(text, encoding="utf-8")  # /dev/stdout
+        else:
+            replace_text(file, text)
     except OSError as error:
-        raise BadInput(f"--html {file}: cannot be written ({error.strerror}); name another file") from None
+        raise BadInput(f"--html {file}: cannot be written ({os_reason(error)}); name another file") from None
     print(file)
 
 
@@ -406,35 +408,68 @@ def _list(text: str | None) -> list[str] | None:
 
 def _readable(arguments: list[str]) -> None:
     """Raises BadInput for bytes that are no text here, and for a path that is empty: it would mean the current folder."""
-    for option, value in zip(["", *arguments], arguments, strict=False):
+    said = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    for option, value in zip(["", *said], said, strict=False):
         if any("\ud800" <= char <= "\udfff" for char in value):
             where = option if option.startswith("--") else "an argument"
             raise BadInput(f"{where} is not {sys.getfilesystemencoding()} text; type it in the terminal's own encoding")
         if option in PATHS and not value.strip():
             raise BadInput(f"{option} is empty; name a path, or leave the option out")
+        if not option.startswith("--") and not value:
+            raise BadInput("an argument is empty; name a run folder or a file")
 
 
 def main() -> None:
-    """The `gatebook` command. Every error of ours is one line on stderr and its exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # an answer in Chinese on a terminal of Latin-1 is no reason to stop
+    """The `gatebook` command. Every error of ours is one line on stderr and its exit code; 0 never follows a signal."""
+    try:
+        stopping.heed()
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):
+                stream.reconfigure(
+                    errors="replace"
+                )  # an answer in Chinese on a terminal of Latin-1 is no reason to stop
+        code = _command()
+        stopping.finish()
+    except KeyboardInterrupt:
+        stopping.finish()
+        print("gatebook: interrupted", file=sys.stderr)
+        code = stopping.signalled()
+    raise SystemExit(stopping.exit_code(code))
+
+
+def _command() -> int:
+    """How it ends by itself. Raises KeyboardInterrupt when it was stopped before it came to anything."""
     try:
         _readable(sys.argv[1:])
-        app(standalone_mode=False)
-    except GatebookError as error:
+        ended = app(standalone_mode=False)  # typer returns the status of an exit of its own: 130 for KeyboardInterrupt
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except (Exception, KeyboardInterrupt) as error:
+        if stopping.stopped() or isinstance(error, typer.Abort | KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        return _told(error)
+    if stopping.stopped():
+        raise KeyboardInterrupt
+    return ended if isinstance(ended, int) else 0
+
+
+def _told(error: BaseException) -> int:
+    """One line for what stopped the command, and its exit code."""
+    if isinstance(error, GatebookError):
         print(f"gatebook: {' '.join(str(error).split())}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
-    except (typer.Abort, KeyboardInterrupt):
-        print("gatebook: interrupted", file=sys.stderr)
-        raise SystemExit(75) from None
-    except Exception as error:
-        if said := getattr(error, "format_message", None):  # a usage error; typer keeps its classes to itself
-            print(said() if "Usage:" in said() else f"gatebook: {said()}; see gatebook --help", file=sys.stderr)
-            raise SystemExit(2) from None
-        traceback.print_exc()  # our own crash says nothing about the deployment
-        print(f"gatebook: our own fault, please report it: {type(error).__name__}: {error}", file=sys.stderr)
-        raise SystemExit(75) from None
+        return error.exit_code
+    if isinstance(error, OSError) and error.errno is not None:  # the disk, the rights, the system: no crash of ours
+        print(
+            f"gatebook: {error.filename or 'the system'}: {os_reason(error)}; free space, or name a place that can be read and written",
+            file=sys.stderr,
+        )
+        return 75
+    if said := getattr(error, "format_message", None):  # a usage error; typer keeps its classes to itself
+        print(said() if "Usage:" in said() else f"gatebook: {said()}; see gatebook --help", file=sys.stderr)
+        return 2
+    traceback.print_exc()  # our own crash says nothing about the deployment
+    print(f"gatebook: our own fault, please report it: {type(error).__name__}: {error}", file=sys.stderr)
+    return 75
 
 
 if __name__ == "__main__":

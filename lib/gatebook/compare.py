@@ -10,6 +10,7 @@ from gatebook.judge.judging import judge
 from gatebook.judge.verdict import Verdict
 from gatebook.plan.settings import Profile, Suite, is_url, with_target
 from gatebook.record.run import Run
+from gatebook.stopping import stopped
 
 
 def two(name: str, values: list[str] | None) -> tuple[str | None, str | None]:
@@ -35,12 +36,17 @@ def live(
     """Ask both servers the same suite; two runs are kept as evidence. Raises BadInput before anything is asked."""
     from gatebook import runner
 
+    def asked(target: Profile) -> Judged:
+        found = Judged(*runner.run_profile(target, suite, only, out, watch))
+        if stopped():
+            raise KeyboardInterrupt  # its run has its own verdict, and the comparison has none
+        return found
+
     targets = [
         with_target(profile, base_url=url, model=model, revision=revision)
         for url, model, revision in zip(urls, models, revisions, strict=True)
     ]
-    runs = [runner.run_profile(target, suite, only, out, watch) for target in targets]
-    return Judged(*runs[0]), Judged(*runs[1])
+    return asked(targets[0]), asked(targets[1])
 
 
 def are_urls(first: str, second: str) -> bool:

@@ -11,6 +11,20 @@ GatebookError
 
 from __future__ import annotations
 
+import shutil
+
+
+def first_line(error: BaseException) -> str:
+    """Of what an exception says; its name where it says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def os_reason(error: OSError) -> str:
+    """What the system said, in words: a copy of many files keeps what happened to each and has no `strerror` of its own."""
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list) and error.args[0]:
+        return str(error.args[0][0][-1])
+    return error.strerror or str(error) or type(error).__name__
+
 
 class GatebookError(Exception):
     """Root of every error that Gatebook raises on purpose."""

@@ -17,8 +17,7 @@ from gatebook.plan.cases import cases_in, load_cases
 from gatebook.plan.secrets import holds_secret
 from gatebook.plan.strict import parse_yaml, read_yaml
 from gatebook.plan.table import Row, read_table
-from gatebook.plan.writing import SCHEMA_LINE, to_yaml
-from gatebook.record.run import write_new
+from gatebook.plan.writing import SCHEMA_LINE, replace_text, to_yaml
 
 PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 TARGETS = ("id", "system", "user", "why", "suites", "good", "bad")
@@ -45,7 +44,7 @@ def import_cases(file: Path, into: Path, columns: str | None, template: Path | N
     text = (SCHEMA_LINE if into.resolve().parent == project.cases_dir().resolve() else "") + source + to_yaml([filled])
     written = cases_in(parse_yaml(text, str(into)), str(into))
     assert [c.model_dump() for c in written] == [c.model_dump() for c in cases_in([filled], str(into))]
-    write_new(into, text)
+    replace_text(into, text)
     return (
         f"wrote {into}: {len(rows)} cases of group {written[0].group}{changed}\n"
         f"next: gatebook cases check {into}; give the group a policy in your profile (groups)"

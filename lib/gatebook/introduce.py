@@ -31,6 +31,7 @@ from gatebook.plan.load import LoadSettings
 from gatebook.plan.secrets import refuse_secrets
 from gatebook.plan.settings import SUITES, PolicyName, Profile, Target, load_profile
 from gatebook.plan.strict import build
+from gatebook.plan.writing import replace_text
 from gatebook.record.answer import parse
 from gatebook.record.exchange import Exchange
 from gatebook.record.gauges import KV_CACHE, PREEMPTED, TOTAL, WAITING, Gauge
@@ -82,7 +83,7 @@ def introduce(base_url: str, name: str | None, model: str | None, api_key_env: s
     hello, learned = asyncio.run(_learn(target, url, identify(exchanges, chosen).models))
     identity = identify([*exchanges, hello], chosen)
     gauges = glance(target, url)
-    file.write_text(_text(target, identity, url, learned, gauges), encoding="utf-8")
+    replace_text(file, _text(target, identity, url, learned, gauges))
     load_profile(file)  # what we write must be what we read
     return "\n".join(_told(file, identity, chosen, learned))
 

@@ -31,12 +31,22 @@ class Kernels:
 
     @contextmanager
     def kernel(self, notebook: str) -> Iterator[Any]:
-        """A kernel manager for this notebook; the next one's kernel starts meanwhile. Stopped at the end."""
+        """A kernel manager for this notebook; the next one's kernel starts meanwhile. Stopped at the end.
+
+        Raises nbclient's DeadKernelError for whatever goes wrong when the kernel is gone: that is why.
+        """
+        from jupyter_core.utils import run_sync
+        from nbclient.exceptions import DeadKernelError
+
         manager, self._waiting = self._waiting or _start(self._folder), None
         try:
             if notebook not in QUIET:
                 self._waiting = _start(self._folder)
             yield manager
+        except Exception as error:
+            if run_sync(manager.is_alive)():
+                raise
+            raise DeadKernelError(f"{notebook}: the kernel is gone") from error
         finally:
             _stop(manager)
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import signal
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from gatebook.ask.collect import STARTED
 from gatebook.ask.server import endpoint
 from gatebook.entering import enter
-from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, GatebookError
+from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, GatebookError, os_reason
 from gatebook.judge.findings import contract_group
 from gatebook.judge.judging import judge
 from gatebook.judge.policy import check_plan
@@ -28,6 +27,7 @@ from gatebook.plan import project
 from gatebook.plan.settings import Profile, Suite, untelling
 from gatebook.record.answer import read_answer
 from gatebook.record.executed import unfinished
+from gatebook.record.lock import held
 from gatebook.record.run import HISTORY, LATEST, Against, Manifest, Run, check_latest, drop_latest, now
 from gatebook.tell.terminal import Watcher
 from gatebook.verify import evidenced
@@ -59,7 +59,8 @@ def run_profile(
     for said in dict.fromkeys(untelling(one.target) for one in (profile, against) if one):
         if said:
             _warn(said)
-    return _run(run, start, watch)
+    with held(run.path, "gatebook run"):
+        return _run(run, start, watch)
 
 
 def resume(path: Path, watch: bool) -> tuple[Run, Verdict]:
@@ -68,6 +69,11 @@ def resume(path: Path, watch: bool) -> tuple[Run, Verdict]:
     check_latest(run.path.parent)
     if run.manifest.judged_from:
         raise BadInput(f"{path}: was judged again from {run.manifest.judged_from}; there is nothing to resume")
+    with held(run.path, "gatebook run --resume"):
+        return _resumed(path, run, watch)
+
+
+def _resumed(path: Path, run: Run, watch: bool) -> tuple[Run, Verdict]:
     if run.sealed and (
         damage := [
             d
@@ -100,6 +106,17 @@ def judge_again(path: Path, profile: Profile, out: Path) -> tuple[Run, Verdict]:
         }
     )
     run = Run.create(out.resolve(), manifest, list(old.cases.values()), accepted(profile)[1])
+    with held(run.path, "gatebook judge"):
+        try:
+            _take_over(old, run)
+        except BaseException:
+            shutil.rmtree(run.path, ignore_errors=True)  # half a record would be judged as a whole one
+            raise
+        return _run(run, None, watch=False)
+
+
+def _take_over(old: Run, run: Run) -> None:
+    """What was recorded, into a bundle of its own."""
     for notebook in old.notebooks:
         run.record_file(notebook).write_bytes(old.record_file(notebook).read_bytes())
         if old.gauges_file(notebook).exists():
@@ -108,7 +125,6 @@ def judge_again(path: Path, profile: Profile, out: Path) -> tuple[Run, Verdict]:
         shutil.copy(old.path / HISTORY, run.path)
     if (old.path / "texts").is_dir():
         shutil.copytree(old.path / "texts", run.path / "texts")
-    return _run(run, None, watch=False)
 
 
 def tell_again(path: Path) -> tuple[Run, Verdict]:
@@ -118,42 +134,67 @@ def tell_again(path: Path) -> tuple[Run, Verdict]:
     if run.sealed:
         return run, evidenced(path)
     check_latest(run.path.parent)
-    cut = [said for notebook in (*run.notebooks, OVERALL) if (said := unfinished(run.path / f"{notebook}.ipynb"))]
-    verdict = _judged(run, [*cut, f"the run did not finish; go on with: gatebook run --resume {run.path}"])
-    report(run, verdict)
+    with held(run.path, "gatebook report"):
+        cut = [said for notebook in (*run.notebooks, OVERALL) if (said := unfinished(run.path / f"{notebook}.ipynb"))]
+        verdict = _judged(run, [*cut, f"the run did not finish; go on with: gatebook run --resume {run.path}"])
+        report(run, verdict)
     return run, verdict
 
 
 def _run(run: Run, start: Any, watch: bool) -> tuple[Run, Verdict]:
-    """Execute every notebook, judge, report, seal. Whatever breaks on our side ends in a verdict that says so."""
+    """Execute every notebook, judge, report, seal. Whatever breaks on our side ends in a verdict that says so.
+
+    Raises KeyboardInterrupt where a signal comes after the asking: there is no verdict then, and `report` or `--resume` makes one.
+    """
     troubles: list[str] = []
     if run.history_trouble:
         _warn(f"{run.history_trouble}; what is compared with past runs is not measured")
     os.environ[STARTED] = now()
     if run.path.name != LATEST:
         drop_latest(run.path.parent)  # an older green must not stand for this run
-    with _interruptible(), Watcher(run, watch) as watcher, Kernels(run.path) as kernels:
+    with Watcher(run, watch) as watcher:
         try:
-            with ExitStack() as server:
-                if start is not None:
-                    server.enter_context(start(run.path / "server.log"))
-                for notebook in run.notebooks:
-                    watcher.now(notebook)
-                    troubles += _execute(run, notebook, kernels)
+            with Kernels(run.path) as kernels:
+                _ask_all(run, start, watcher, kernels, troubles)
+                run.note_troubles(troubles)
+                watcher.now(OVERALL)
+                troubles += _execute(run, OVERALL, kernels)
         except KeyboardInterrupt:
             logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # what nbclient's cancelled cell says is no news
             troubles.append(f"interrupted; go on with: gatebook run --resume {run.path}")
         except CannotMeasure as error:
             troubles.append(str(error))
-        watcher.now(OVERALL)
+        except Exception as error:
+            troubles.append(_ours(error))
+    try:
         verdict = _judged(run, troubles)
-        if not any("interrupted" in trouble for trouble in troubles):
-            run.note_troubles(troubles)
-            troubles += _execute(run, OVERALL, kernels)
-            verdict = _judged(run, troubles)
-    report(run, verdict)
+        report(run, verdict)
+    except KeyboardInterrupt:
+        _warn(
+            f"{run.path}: everything is recorded and no verdict is written; go on with: gatebook run --resume {run.path}"
+        )
+        raise
     _remember(run, verdict)
     return run, verdict
+
+
+def _ask_all(run: Run, start: Any, watcher: Watcher, kernels: Kernels, troubles: list[str]) -> None:
+    """The server, and every notebook that asks it; what goes wrong is added to `troubles` as it happens."""
+    try:
+        with ExitStack() as server:
+            if start is not None:
+                server.enter_context(start(run.path / "server.log"))
+            for notebook in run.notebooks:
+                watcher.now(notebook)
+                troubles += _execute(run, notebook, kernels)
+    except CannotMeasure as error:
+        troubles.append(str(error))
+
+
+def _ours(error: Exception) -> str:
+    """How a crash of our own stands in a verdict: in one line, whatever the exception says."""
+    said = " ".join(str(error).split())[:300]
+    return f"our own fault, please report it: {type(error).__name__}{f': {said}' if said else ''}"
 
 
 def _remember(run: Run, verdict: Verdict) -> None:
@@ -187,10 +228,12 @@ def _execute(run: Run, notebook: str, kernels: Kernels) -> list[str]:
     except CellTimeoutError as error:
         return [f"{notebook}: a cell hung: {str(error).splitlines()[0]}"]
     except OSError as error:
-        return [f"{notebook}: cannot write ({error.strerror}); free space and resume"]
+        return [f"{notebook}: cannot write ({os_reason(error)}); free space and resume"]
     except PapermillException as error:
         said = unfinished(made)
         return [said or f"{notebook}: {error}"] if said or not made.exists() else []
+    except Exception as error:
+        return [f"{notebook}: {_ours(error)}"]
     return [said] if (said := unfinished(made)) else []
 
 
@@ -211,13 +254,14 @@ def report(run: Run, verdict: Verdict) -> None:
 
     alone = {notebook: _alone(run, notebook, verdict) for notebook in run.notebooks}
     files = {f"{notebook}.verdict.json": v.model_dump_json(indent=1) for notebook, v in alone.items()}
-    files |= {
-        f"{notebook}.html": notebook_page(run, notebook, v) for notebook, v in {**alone, OVERALL: verdict}.items()
-    }
     files["verdict.json"] = verdict.model_dump_json(indent=1)
-    files["junit.xml"] = junit(run, verdict, "outputs/latest")
-    files["metrics.txt"] = metrics(run, verdict)
-    files["index.html"] = index_page(run, verdict, alone)
+    pages: dict[str, Callable[[], str]] = {
+        f"{name}.html": partial(notebook_page, run, name, v) for name, v in {**alone, OVERALL: verdict}.items()
+    }
+    pages["index.html"] = partial(index_page, run, verdict, alone)
+    pages["junit.xml"] = partial(junit, run, verdict, "outputs/latest")
+    pages["metrics.txt"] = partial(metrics, run, verdict)
+    files |= {name: _made(name, make) for name, make in pages.items()}
     try:
         for exchange in (e for notebook in run.notebooks for e in recorded(run, notebook)):
             run.texts.keep(read_answer(exchange).text)
@@ -226,7 +270,9 @@ def report(run: Run, verdict: Verdict) -> None:
         run.seal()
         run.copy_to_latest()
     except OSError as error:
-        raise CannotMeasure(f"{run.path}: cannot write the reports ({error.strerror}); free space and resume") from None
+        raise CannotMeasure(
+            f"{run.path}: cannot write the reports ({os_reason(error)}); free space and resume"
+        ) from None
 
 
 def _alone(run: Run, notebook: str, verdict: Verdict) -> Verdict:
@@ -236,15 +282,10 @@ def _alone(run: Run, notebook: str, verdict: Verdict) -> Verdict:
         return judge(run.without_records(), notebook, [str(error)])
 
 
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """A terminated run (CI cancels with SIGTERM) stops its server and leaves its evidence, as one that is interrupted."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
+def _made(name: str, make: Callable[[], str]) -> str:
+    """A file for people; where it cannot be made it says so and costs nobody the verdict."""
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        return make()
+    except Exception as error:
+        _warn(f"{name}: {_ours(error)}")
+        return f"{name} could not be made; the verdict is in verdict.json\n"

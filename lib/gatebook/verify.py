@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gatebook.checkout import differences, named, not_accepted, own_words
-from gatebook.errors import BadInput, BrokenRecord
+from gatebook.errors import BadInput, BrokenRecord, first_line
 from gatebook.judge.judging import judge
 from gatebook.judge.verdict import Verdict
 from gatebook.judge.verification import Step, Verification
@@ -165,8 +165,8 @@ def _same_verdicts(run: Run, found: Verification) -> Said:
                 return done, f"{notebook}.verdict.json is not what its record says"
     except OSError as error:
         return done, f"{Path(str(error.filename)).name} is missing or cannot be read"
-    except (ValueError, BrokenRecord) as error:
-        return done, f"a verdict cannot be computed: {str(error).splitlines()[0]}"
+    except (ValueError, BrokenRecord, BadInput) as error:
+        return done, f"a verdict cannot be computed: {first_line(error)}"
     return done, None
 
 

@@ -6,7 +6,7 @@ import atexit
 import json
 import os
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from gatebook.plan import project
 from gatebook.plan.settings import Profile, load_profile, profile_from
 from gatebook.plan.strict import read_yaml
 from gatebook.record.exchange import Exchange
+from gatebook.record.lock import held
 from gatebook.record.run import Run
 from gatebook.tell import (
     boundaries,
@@ -85,7 +86,7 @@ class Workbook:
             return
         from tqdm import tqdm
 
-        from gatebook.ask.collect import collect
+        from gatebook.ask.collect import STARTED, collect
 
         total = sum(len(c.requests()) + c.canary for c in self.run.expected(self._notebook))
         with tqdm(total=total, unit="request", disable=self._planned) as bar:
@@ -98,7 +99,9 @@ class Workbook:
                         print(context.cost(self.run, self._notebook, ruled))
                 bar.update(int(exchange.kind == "ask" or exchange.key.endswith("/canary")))
 
-            collect(self.run, self._notebook, progress)
+            # its runner holds the lock of a run; from Lab or papermill alone the notebook asks by itself
+            with nullcontext() if STARTED in os.environ else held(self.run.path, f"notebook {self._notebook}"):
+                collect(self.run, self._notebook, progress)
         keep(self.run, self._notebook)
         self.__dict__.pop("_verdict", None)
         print(f"{len(self.run.exchanges(self._notebook))} exchanges are in {self.run.record_file(self._notebook).name}")

@@ -70,6 +70,9 @@ def test_bytes_need_none(line: str) -> None:
     ("arguments", "said"),
     [
         (["run", "--profile", "params/smollm2.yaml", "--out", ""], "--out is empty; name a path"),
+        (["run", "--profile", "params/smollm2.yaml", "--out="], "--out is empty; name a path"),
+        (["judge", "outputs/x", "--profile", "params/smollm2.yaml", "--out= "], "--out is empty; name a path"),
+        (["passed", "", "--suite", "smoke"], "an argument is empty; name a run folder or a file"),
         (["accept", "x", "--reason", "第一次".encode("gb18030")], "--reason is not utf-8 text"),
     ],
 )

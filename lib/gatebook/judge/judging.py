@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gatebook.errors import BrokenRecord
 from gatebook.judge.baseline import Baseline, read_baseline
 from gatebook.judge.finding import Finding
 from gatebook.judge.findings import judge_notebook, judge_run, run_identity
@@ -10,13 +11,26 @@ from gatebook.judge.policy import Judged, compared_groups, decide
 from gatebook.judge.verdict import Served, Verdict
 from gatebook.record.run import Run
 
+NO_RUN_WRITES = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, OSError)
+"""What a record whose chain and fields are right still raises where its values are not: a time that is none, JSON without end."""
+
 
 def judge(run: Run, notebook: str | None = None, troubles: list[str] | None = None) -> Verdict:
-    """The verdict of a run, or of one of its notebooks. Raises BrokenRecord.
+    """The verdict of a run, or of one of its notebooks. Raises BrokenRecord, and nothing else whatever the folder holds.
 
     A notebook alone is judged as if the compared groups of the others showed nothing (p = 1), which is the strictest
     Holm step; the run's verdict has them all.
     """
+    try:
+        return _judged(run, notebook, troubles or [])
+    except NO_RUN_WRITES as error:
+        said = " ".join(str(error).split())[:200]
+        raise BrokenRecord(
+            f"{run.path}: cannot be judged ({type(error).__name__}: {said}): it holds what no run writes; if one did, please report it"
+        ) from error
+
+
+def _judged(run: Run, notebook: str | None, troubles: list[str]) -> Verdict:
     findings: list[Finding] = judge_notebook(run, notebook) if notebook else judge_run(run)
     manifest, target, identity = run.manifest, run.manifest.profile.target, run_identity(run)
     if notebook:
@@ -30,9 +44,7 @@ def judge(run: Run, notebook: str | None = None, troubles: list[str] | None = No
         manifest.profile, (run.cases[i].group for ids in run.manifest.expected.values() for i in ids)
     )
     alone = notebook is not None
-    return decide(
-        Judged(manifest, run.cases, findings, served, print_of, run_baseline(run), troubles or [], family, alone)
-    )
+    return decide(Judged(manifest, run.cases, findings, served, print_of, run_baseline(run), troubles, family, alone))
 
 
 def run_baseline(run: Run) -> Baseline | None:

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from gatebook.judge.mutants import Kind, mutants
 from gatebook.plan.cases import Case
 from gatebook.plan.settings import Similarity
+from gatebook.plan.writing import replace_text
 from gatebook.record.answer import read_answer
 from gatebook.record.run import Run
 
@@ -178,7 +179,7 @@ def keep(run: Run, notebook: str) -> bool:
     if not any(guarded(case) for case in run.expected(notebook)):
         return False
     text = computed(run, notebook).model_dump_json(indent=1)
-    run.similarity_file(notebook).write_text(text, encoding="utf-8")
+    replace_text(run.similarity_file(notebook), text)
     return True
 
 

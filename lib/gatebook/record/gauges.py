@@ -81,7 +81,7 @@ def read_gauges(path: Path) -> list[Gauge]:
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
         try:
             found.append(Gauge.model_validate(json.loads(line)))
-        except (ValueError, ValidationError):
+        except (ValueError, ValidationError, RecursionError):
             raise BrokenRecord(f"{path}, line {number}: is no reading of a gauge; the file was edited") from None
     return found
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from gatebook.errors import BrokenRecord, CannotMeasure
+from gatebook.errors import BrokenRecord, CannotMeasure, os_reason
 from gatebook.record.exchange import Exchange
 from gatebook.record.texts import Texts
 
@@ -59,7 +59,7 @@ class Journal:
                     body["body"] = self._texts.put_away(body["body"])
             except OSError as error:
                 raise CannotMeasure(
-                    f"{self._file.name}: cannot write a long text ({error.strerror}); free space and resume"
+                    f"{self._file.name}: cannot write a long text ({os_reason(error)}); free space and resume"
                 ) from None
             digest = _digest(self._prev, body)
             line = {"v": SCHEMA, "seq": self._seq, "prev": self._prev, "exchange": body, "hash": digest}
@@ -73,7 +73,7 @@ class Journal:
                 with suppress(OSError):  # half a line would cost the next writer its place
                     os.ftruncate(self._file.fileno(), before)
                 raise CannotMeasure(
-                    f"{self._file.name}: cannot write the record ({error.strerror}); free space and resume"
+                    f"{self._file.name}: cannot write the record ({os_reason(error)}); free space and resume"
                 ) from None
             self._prev, self._seq = digest, self._seq + 1
 
@@ -108,7 +108,10 @@ def set_torn_line_aside(path: Path, descriptor: int) -> None:
 
 def _lines(path: Path, anchor: str) -> Iterator[dict[str, Any]]:
     prev = anchor
-    raw = path.read_bytes().split(b"\n")
+    try:
+        raw = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise BrokenRecord(f"{path}: cannot be read ({os_reason(error)})") from None
     if raw.pop() != b"":
         raise BrokenRecord(f"{path}: its last line is cut off; `gatebook run --resume` recovers it")
     for number, text in enumerate(raw):

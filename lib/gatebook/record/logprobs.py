@@ -41,7 +41,7 @@ def read_logprobs(exchange: Exchange) -> list[TokenLogprobs]:
     try:
         content = json.loads(exchange.text or "")["choices"][0]["logprobs"]["content"]
         found = [_token(entry) for entry in content]
-    except (ValueError, KeyError, IndexError, TypeError):
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
         return []
     return found if all(math.isfinite(v) for t in found for v in (t.logprob, *t.top.values())) else []
 

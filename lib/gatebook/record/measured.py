@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from gatebook.errors import BrokenRecord
 from gatebook.record.answer import Answer, read_answer
 from gatebook.record.exchange import Exchange
+from gatebook.record.gauges import Gauge
 from gatebook.record.identity import identify
 from gatebook.record.measurement import Measurement
 from gatebook.record.run import Run
@@ -42,7 +42,7 @@ def comparable(run: Run, notebook: str) -> list[Measurement]:
 
 def _rows(run: Run, notebook: str, verdict: str, accepted: bool) -> list[Measurement]:
     manifest, target = run.manifest, run.manifest.profile.target
-    exchanges, gauges = run.exchanges(notebook), _gauges(run, notebook)
+    exchanges, gauges = run.exchanges(notebook), run.gauges(notebook)
     groups = {case.group: _of(run, case.group, exchanges) for case in run.expected(notebook)}
     counted = {group: _counted(run, group, asked) for group, asked in groups.items()}
     identity = identify(exchanges, target.model)
@@ -58,35 +58,25 @@ def _rows(run: Run, notebook: str, verdict: str, accepted: bool) -> list[Measure
     ]
 
 
-def _gauges(run: Run, notebook: str) -> list[dict[str, Any]]:
-    """What was read of the GPU while the notebook asked. Raises BrokenRecord."""
-    path = run.path / f"{notebook}.gauges.jsonl"
-    if not path.exists():
-        return []
-    try:  # a last line without an end was cut by a crash
-        return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
-    except ValueError:
-        raise BrokenRecord(f"{path}: holds a line that is no JSON; the file was edited") from None
-
-
-def _gpu_name(gauges: Iterable[dict[str, Any]]) -> str:
+def _gpu_name(gauges: Iterable[Gauge]) -> str:
     """`NVIDIA L4`, `2 x NVIDIA L4`, or `none` where none could be looked at."""
     names = {
-        row["labels"].get("gpu", ""): name
+        row.labels.get("gpu", ""): name
         for row in gauges
-        if row["name"] in GPU_MEMORY and (name := row["labels"].get("name") or row["labels"].get("modelName"))
+        if row.name in GPU_MEMORY and (name := row.labels.get("name") or row.labels.get("modelName"))
     }
     counted = Counter(names.values())
     return " + ".join(name if n == 1 else f"{n} x {name}" for name, n in sorted(counted.items())) or "none"
 
 
-def _peak_mib(gauges: Iterable[dict[str, Any]]) -> float | None:
+def _peak_mib(gauges: Iterable[Gauge]) -> float | None:
     """Of the fullest GPU."""
-    return max((row["value"] for row in gauges if row["name"] in GPU_USED and row["value"] is not None), default=None)
+    return max((row.value for row in gauges if row.name in GPU_USED and row.value is not None), default=None)
 
 
 def _of(run: Run, group: str, exchanges: Iterable[Exchange]) -> list[Exchange]:
-    return [e for e in exchanges if e.kind == "ask" and e.case and run.cases[e.case].group == group]
+    known = {case.id for case in run.cases.values() if case.group == group}
+    return [e for e in exchanges if e.kind == "ask" and e.case in known]
 
 
 def _group(run: Run, notebook: str, group: str, asked: list[Exchange], counted: list[Exchange]) -> dict[str, Any]:

@@ -14,12 +14,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator
 
-from gatebook.errors import BadInput, BrokenRecord
+from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, first_line, os_reason
 from gatebook.plan.cases import Case
 from gatebook.plan.settings import Profile, Suite, Target
 from gatebook.plan.strict import file_name
+from gatebook.plan.writing import replace_text
 from gatebook.record.exchange import Exchange
 from gatebook.record.gauges import Gauge, read_gauges
 from gatebook.record.journal import Journal, read_journal
@@ -31,6 +32,7 @@ LATEST = "latest"
 PLAN = ("manifest.json", "cases.json")
 HISTORY, UNREAD = "history.json", "could_not_be_read"
 TROUBLES = "troubles.json"
+_TEXTS = TypeAdapter(list[str])
 
 
 class Against(BaseModel):
@@ -104,7 +106,7 @@ class Run:
         try:
             self.manifest = Manifest.model_validate_json((path / "manifest.json").read_bytes())
             cases = [Case.model_validate(case) for case in json.loads((path / "cases.json").read_bytes())]
-        except (ValidationError, ValueError, TypeError, OSError, RecursionError) as error:
+        except (ValidationError, ValueError, TypeError, RecursionError, OSError) as error:
             raise BrokenRecord(f"{path}: manifest.json or cases.json cannot be read: {_said(error)}") from None
         self.cases: dict[str, Case] = {case.id: case for case in cases}
         missing = [i for ids in self.manifest.expected.values() for i in ids if i not in self.cases]
@@ -138,16 +140,24 @@ class Run:
                 f"{path}: exists already; a recorded run is never overwritten, choose another --out"
             ) from None
         except OSError as error:
-            raise BadInput(f"{path}: cannot be made ({error.strerror}); choose another --out") from None
-        write_new(
-            path / "cases.json", json.dumps([c.model_dump(mode="json") for c in cases], ensure_ascii=False, indent=1)
-        )
+            raise BadInput(f"{path}: cannot be made ({os_reason(error)}); choose another --out") from None
+        plan = {"cases.json": json.dumps([c.model_dump(mode="json") for c in cases], ensure_ascii=False, indent=1)}
         if baseline is not None:
-            write_new(path / "baseline.json", baseline.decode())
+            plan["baseline.json"] = baseline.decode()
         if history is not None:
             kept = {UNREAD: history} if isinstance(history, str) else [m.model_dump(mode="json") for m in history]
-            write_new(path / HISTORY, json.dumps(kept, ensure_ascii=False))
-        write_new(path / "manifest.json", manifest.model_dump_json(indent=1))
+            plan[HISTORY] = json.dumps(kept, ensure_ascii=False)
+        plan["manifest.json"] = manifest.model_dump_json(indent=1)  # last: with it the folder is a run
+        try:
+            for name, text in plan.items():
+                replace_text(path / name, text)
+        except BaseException as error:
+            shutil.rmtree(path, ignore_errors=True)  # half a plan could neither be resumed nor judged
+            if isinstance(error, OSError):
+                raise CannotMeasure(
+                    f"{path}: cannot be written ({os_reason(error)}), so nothing was asked; free space or choose another --out"
+                ) from None
+            raise
         return cls(path)
 
     @property
@@ -180,21 +190,32 @@ class Run:
 
     @property
     def troubles(self) -> list[str]:
-        """What went wrong on our side before the last notebook told the verdict."""
+        """What went wrong on our side before the last notebook told the verdict. Raises BrokenRecord."""
         path = self.path / TROUBLES
-        return list(json.loads(path.read_bytes())) if path.exists() else []
+        try:
+            return _TEXTS.validate_json(path.read_bytes()) if path.exists() else []
+        except (OSError, ValueError) as error:
+            raise BrokenRecord(f"{path}: is no list of texts: {first_line(error)}") from None
 
     def note_troubles(self, troubles: list[str]) -> None:
-        """For the notebook that tells the verdict: no record shows a kernel that died after its last exchange."""
+        """For the notebook that tells the verdict: no record shows a kernel that died after its last exchange.
+
+        Raises CannotMeasure when the disk does not take it; an older file is gone then.
+        """
         path = self.path / TROUBLES
-        path.unlink(missing_ok=True)
-        if troubles:
-            write_new(path, json.dumps(troubles, ensure_ascii=False, indent=1))
+        try:
+            path.unlink(missing_ok=True)
+            if troubles:
+                self.write(TROUBLES, json.dumps(troubles, ensure_ascii=False, indent=1))
+        except OSError as error:
+            raise CannotMeasure(f"{path}: cannot write ({os_reason(error)}); free space and resume") from None
 
     def write(self, name: str, text: str) -> None:
-        """Put a file in the place of what has this name; a link there is not followed."""
-        (self.path / name).unlink(missing_ok=True)
-        write_new(self.path / name, text)
+        """Put a file, whole or not at all, in the place of what has this name; a link there is not followed."""
+        path = self.path / name
+        if path.is_symlink():
+            path.unlink()
+        replace_text(path, text)
 
     @property
     def history(self) -> list[Measurement]:
@@ -215,8 +236,8 @@ class Run:
             if isinstance(said, dict):
                 return f"history could not be read: {said[UNREAD]}"
             return [Measurement.model_validate(row) for row in said]
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise BrokenRecord(f"{path}: is no snapshot of a history: {str(error).splitlines()[0]}") from None
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise BrokenRecord(f"{path}: is no snapshot of a history: {first_line(error)}") from None
 
     @property
     def texts(self) -> Texts:
@@ -271,9 +292,13 @@ class Run:
         if self.path.name == LATEST:
             return self.path
         fresh = self.path.parent / f".latest-{secrets.token_hex(4)}"
-        shutil.copytree(self.path, fresh)
-        drop_latest(self.path.parent)
-        return fresh.rename(self.path.parent / LATEST)
+        try:
+            shutil.copytree(self.path, fresh)
+            drop_latest(self.path.parent)
+            return fresh.rename(self.path.parent / LATEST)
+        except BaseException:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
 
 
 def plain_files(folder: Path) -> Iterator[Path]:
@@ -324,14 +349,6 @@ def drop_latest(folder: Path) -> None:
         shutil.rmtree(latest.rename(old), ignore_errors=True)
 
 
-def _said(error: Exception) -> str:
-    """The first mistake, in one line, without the value."""
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
-    return str(error).partition("\n")[0]
-
-
 def _scratch(path: Path) -> bool:
     return any(part in SCRATCH for part in path.parts)
 
@@ -339,12 +356,6 @@ def _scratch(path: Path) -> bool:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_new(path: Path, text: str) -> None:
-    """Write a file that must not exist yet."""
-    with path.open("x", encoding="utf-8") as file:
-        file.write(text)
 
 
 def now() -> str:
@@ -356,3 +367,11 @@ def new_name(profile: str) -> str:
     """2026-11-22T21-04-31Z-smollm2-7f3a: sortable, unique, and safe in a URL."""
     slug = re.sub(r"[^a-z0-9.]+", "-", profile.lower()).strip("-") or "profile"
     return f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%SZ}-{slug}-{secrets.token_hex(2)}"
+
+
+def _said(error: Exception) -> str:
+    """The first mistake, in one line, without the value."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
+    return first_line(error)

@@ -61,5 +61,5 @@ def verdict_word(path: Path) -> str:
 def _said(path: Path, file: str, key: str) -> str:
     try:
         return str(json.loads((path / file).read_bytes())[key])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return ""

@@ -45,8 +45,12 @@ class Texts:
         if not path.exists():
             self._folder.mkdir(exist_ok=True)
             fresh = path.with_suffix(f".{os.getpid()}")
-            fresh.write_bytes(_bytes(head))
-            fresh.rename(path)
+            try:
+                fresh.write_bytes(_bytes(head))
+                fresh.rename(path)
+            except BaseException:
+                fresh.unlink(missing_ok=True)
+                raise
         return {KEY: name, REST: rest}
 
     def _fetch(self, value: Any) -> Any:

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gatebook.errors import BadInput, CannotMeasure, GatebookError
+from gatebook.errors import BadInput, CannotMeasure, GatebookError, first_line, os_reason
 from gatebook.judge.judging import judge
 from gatebook.judge.verdict import Verdict
+from gatebook.plan.writing import replace_text
 from gatebook.record.run import SCRATCH, SUMS, Run, run_folder_of
 from gatebook.tell.pages import TEMPLATES, render
 from gatebook.tell.portrait import portrait
@@ -61,7 +62,7 @@ def archive(source: Path, to: Path) -> list[str]:
         kept.sort(key=lambda k: (k.summary["created"], k.key), reverse=True)
         _write_site(to, kept)
     except OSError as error:
-        raise CannotMeasure(f"{error.filename or to}: {error.strerror}; free space or name another --to") from None
+        raise CannotMeasure(f"{error.filename or to}: {os_reason(error)}; free space or name another --to") from None
     bad = [
         f"{k.summary['state']}: {k.key}: {k.summary['reason']}"
         for k in kept
@@ -111,7 +112,7 @@ def _name(folder: Path) -> str:
 def _manifest(folder: Path) -> dict[str, Any]:
     try:
         said = json.loads((folder / "manifest.json").read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return said if isinstance(said, dict) else {}
 
@@ -160,12 +161,10 @@ def _kept(folder: Path, data: Path) -> Kept:
             return Kept(key, _broken(folder, DAMAGED, said))
         summary, cases = portrait(run, verdict)
     except (GatebookError, ValueError) as error:
-        return Kept(key, _broken(folder, DAMAGED, str(error).splitlines()[0]))
+        return Kept(key, _broken(folder, DAMAGED, first_line(error)))
     summary |= {"key": key, "state": verdict.verdict}
     _write_data(data / f"{key}.js", "run", {"summary": summary, "cases": cases}, key)
-    (data / f"{key}.json").write_text(
-        json.dumps({"format": FORMAT, "seal": seal, "summary": summary}), encoding="utf-8"
-    )
+    replace_text(data / f"{key}.json", json.dumps({"format": FORMAT, "seal": seal, "summary": summary}))
     return Kept(key, summary)
 
 
@@ -190,7 +189,7 @@ def _write_data(file: Path, call: str, value: Any, key: str) -> None:
     safe = json.dumps(json.dumps(value, ensure_ascii=False, separators=(",", ":")), ensure_ascii=False)
     for character in "<\u2028\u2029":
         safe = safe.replace(character, f"\\u{ord(character):04x}")
-    file.write_text(f"gatebook.{call}({json.dumps(key)}, {safe});\n", encoding="utf-8")
+    replace_text(file, f"gatebook.{call}({json.dumps(key)}, {safe});\n")
 
 
 def _write_site(to: Path, kept: list[Kept]) -> None:
@@ -201,10 +200,10 @@ def _write_site(to: Path, kept: list[Kept]) -> None:
     summaries = [k.summary for k in kept]
     _write_data(to / "runs.js", "runs", summaries, "all")
     css = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in ("style.css", "archive.css"))
-    (to / "archive.css").write_text(css, encoding="utf-8")
+    replace_text(to / "archive.css", css)
     shutil.copyfile(TEMPLATES / "archive.js", to / "archive.js")
     choices = {
         name: sorted({str(s[name]) for s in summaries if s.get(name)})
         for name in ("state", "profile", "revision", "suite")
     }
-    (to / "index.html").write_text(render("archive.html.j2", runs=summaries, choices=choices), encoding="utf-8")
+    replace_text(to / "index.html", render("archive.html.j2", runs=summaries, choices=choices))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from statistics import median
@@ -11,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from gatebook.errors import BadInput, CannotMeasure
+from gatebook.errors import BadInput, CannotMeasure, os_reason
 from gatebook.record.measurement import Measurement
 from gatebook.tell.tables import headed
 
@@ -128,7 +129,12 @@ def _panel(drawn: Any, runs: list[tuple[Measurement, list[float]]]) -> None:
 
 
 def _write(file: Path, write: Any) -> None:
+    """Whole, or not at all: half an export looks like one."""
     try:
         write()
-    except OSError as error:
-        raise CannotMeasure(f"{file}: cannot be written ({error.strerror or error}); choose another file") from None
+    except BaseException as error:
+        with suppress(OSError):
+            file.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise CannotMeasure(f"{file}: cannot be written ({os_reason(error)}); choose another file") from None
+        raise

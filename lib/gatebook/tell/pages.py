@@ -163,7 +163,7 @@ def _heading(run: Run, notebook: str) -> str:
         cells = json.loads((run.path / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
         lines = (line for c in cells if c["cell_type"] == "markdown" for line in "".join(c["source"]).splitlines())
         return str(next(line for line in lines if line.startswith("# "))[2:])
-    except (OSError, ValueError, KeyError, TypeError, StopIteration):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, StopIteration):
         return notebook
 
 

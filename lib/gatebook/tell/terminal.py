@@ -14,7 +14,6 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from gatebook.errors import GatebookError
 from gatebook.judge.causes import refusals
 from gatebook.judge.findings import judge_notebook
 from gatebook.judge.verdict import Verdict, Word
@@ -72,7 +71,7 @@ class Watcher:
             return Text(f"  {self._notebook}: judging")
         try:
             findings = judge_notebook(self._run, self._notebook)
-        except GatebookError:  # a line is being written
+        except Exception:  # a line is being written; what else is wrong stands in the verdict
             return Text(f"  {self._notebook}")
         lost = {f.case for f in findings if f.check == "recorded"}
         done = [case for case in cases if case.id not in lost]

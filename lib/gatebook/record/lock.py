@@ -1,0 +1,71 @@
+"""The lock of a run folder: one process asks, judges and seals at a time, and another one is told who.
+
+The lock is the kernel's (flock), so it ends with its holder however that ends. What stands in the file says who it is.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from gatebook.errors import BadInput, os_reason
+from gatebook.plan.person import person
+from gatebook.record.run import now
+
+TRIES, EVERY_S = 5, 0.1
+"""A holder that was killed while it started a process needs a moment to be gone."""
+
+
+@contextmanager
+def held(folder: Path, by: str) -> Iterator[None]:
+    """Hold the lock of a run folder; `by` names the command. Raises BadInput with the holder's name and time.
+
+    The file lies beside the folder (`.<run>.lock`), where it is no part of the bundle, and goes when the lock does.
+    """
+    path = folder.resolve().with_name(f".{folder.resolve().name}.lock")
+    for left in reversed(range(TRIES)):
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise BadInput(
+                f"{path}: cannot be written ({os_reason(error)}); a run is worked on where its folder can be locked, so copy it"
+            ) from None
+        if _taken(descriptor, path):
+            break
+        os.close(descriptor)
+        if not left:
+            raise BadInput(f"{folder}: is in use by {_holder(path)}; wait for it, or stop it")
+        time.sleep(EVERY_S)
+    try:
+        holder = {"by": by, "person": person(), "process": os.getpid(), "host": socket.gethostname(), "since": now()}
+        with suppress(OSError):  # a full disk keeps nobody from finishing a run
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()  # still locked, so it is ours
+        os.close(descriptor)
+
+
+def _taken(descriptor: int, path: Path) -> bool:
+    """Locked, and still the file of that name: the last holder may have taken it away in between."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.fstat(descriptor).st_ino == path.stat().st_ino
+    except OSError:
+        return False
+
+
+def _holder(path: Path) -> str:
+    try:
+        said = json.loads(path.read_bytes())
+        return f"{said['by']} of {said['person']} (process {said['process']} on {said['host']}, since {said['since']})"
+    except (OSError, ValueError, TypeError, KeyError):
+        return "another process"

@@ -1,0 +1,68 @@
+"""SIGINT, SIGTERM and SIGHUP: whatever a command does, one of them never ends it with 0."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import suppress
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+AGAIN_S = 1.0
+"""A signal within this time is the first one once more: `timeout` and terminals deliver one twice."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A class of its own: once a KeyboardInterrupt itself has left an `exec` (dataclasses have one), CPython 3.11 ends the
+    process as killed by SIGINT, whatever caught it and whatever status was asked for."""
+
+
+class _Stop:
+    """What this process was told; signals belong to a process."""
+
+    number: int | None = None
+    at = 0.0
+    over = False
+    """The command has ended, and only the process has not."""
+
+
+def heed() -> None:
+    """Raise KeyboardInterrupt on the first of them; end the process at once on a second one.
+
+    SIGINT counts also where it was inherited as ignored, as a shell starts what runs in the background. SIGHUP does not:
+    `nohup` ignores it on purpose.
+    """
+    for number in SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _stop)
+
+
+def stopped() -> bool:
+    """Whether a signal came, also where a library has swallowed its KeyboardInterrupt."""
+    return _Stop.number is not None
+
+
+def finish() -> None:
+    """From here on a signal ends the process at once: nothing is left to be interrupted."""
+    _Stop.over = True
+
+
+def exit_code(code: int) -> int:
+    """How the process ends: 128 + the signal (SIGINT: 130, SIGTERM: 143, SIGHUP: 129) in the place of 0."""
+    return code if code or _Stop.number is None else 128 + _Stop.number
+
+
+def signalled() -> int:
+    """128 + the signal; SIGINT's where nobody heeded signals and Python raised KeyboardInterrupt by itself."""
+    return 128 + (_Stop.number or signal.SIGINT)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    if _Stop.over or (_Stop.number is not None and time.monotonic() - _Stop.at > AGAIN_S):
+        with suppress(OSError):
+            os.write(2, b"" if _Stop.over else b"gatebook: interrupted again, stopped at once\n")
+        os._exit(128 + number)
+    if _Stop.number is None:
+        _Stop.number, _Stop.at = number, time.monotonic()
+        raise Interrupted

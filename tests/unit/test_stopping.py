@@ -1,0 +1,100 @@
+"""What a signal does to a command: it stops it, and whatever swallows that, 0 does not follow."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+START = """
+import sys, time
+from gatebook import stopping
+stopping.heed()
+def wait():
+    print("ready", flush=True)
+    time.sleep(30)
+"""
+SWALLOWS = (
+    START
+    + """
+try:
+    wait()
+except BaseException:
+    pass
+raise SystemExit(stopping.exit_code({code}))
+"""
+)
+ASKS_ON = (
+    START
+    + """
+try:
+    wait()
+except KeyboardInterrupt:
+    print("stopped", flush=True)
+    time.sleep({seconds})
+stopping.finish()
+raise SystemExit(stopping.exit_code(75))
+"""
+)
+SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+
+
+def _started(script: str, ignored: signal.Signals | None = None) -> subprocess.Popen[str]:
+    def inherit() -> None:
+        if ignored is not None:
+            signal.signal(ignored, signal.SIG_IGN)
+
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=inherit
+    )
+    assert process.stdout and process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS.items(), ids=lambda v: str(v))
+def test_zero_never_follows_a_signal_and_another_code_stays(number: signal.Signals, code: int) -> None:
+    for own, ended in ((0, code), (1, 1), (75, 75)):
+        process = _started(SWALLOWS.format(code=own))
+        process.send_signal(number)
+        process.communicate(timeout=60)
+        assert process.returncode == ended
+
+
+def test_sigint_counts_where_it_was_inherited_as_ignored_and_nohup_is_respected() -> None:
+    process = _started(SWALLOWS.format(code=0), ignored=signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    process = _started(SWALLOWS.format(code=0), ignored=signal.SIGHUP)
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.3)
+    assert process.poll() is None
+    process.kill()
+    process.communicate()
+
+
+def test_a_signal_that_comes_twice_at_once_is_one_and_a_later_one_ends_it() -> None:
+    process = _started(ASKS_ON.format(seconds=1.5))
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout and process.stdout.readline() == "stopped\n"
+    process.send_signal(signal.SIGTERM)  # as `timeout` does
+    process.communicate(timeout=60)
+    assert process.returncode == 75
+
+    process = _started(ASKS_ON.format(seconds=60))
+    process.send_signal(signal.SIGTERM)
+    time.sleep(1.2)
+    process.send_signal(signal.SIGINT)
+    err = process.communicate(timeout=30)[1]
+    assert (process.returncode, err) == (130, "gatebook: interrupted again, stopped at once\n")
+
+
+def test_a_signal_within_an_exec_does_not_choose_the_status() -> None:
+    """CPython 3.11 would die of SIGINT for a plain KeyboardInterrupt."""
+    process = _started(SWALLOWS.format(code=0).replace("    wait()", "    exec('wait()')"))
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
