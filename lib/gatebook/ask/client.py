@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from gatebook.ask.wire import MAX_EVENTS, Events, Unpacker
+from gatebook.ask.wire import Events, Unpacker
 from gatebook.errors import BadInput
 from gatebook.plan.secrets import MASK, Scrubber, refuse_secrets
 from gatebook.plan.settings import Target, api_key, extra_headers, is_url, scrubber
@@ -31,6 +31,8 @@ MAX_REPLY_BYTES = 32 * 2**20
 """Of a chat, as sent, and unpacked: 20 alternatives for each of 4,096 tokens take 12 MiB."""
 MAX_GET_BYTES = 8 * 2**20
 """Of everything else: models, settings, metrics, tokens."""
+MAX_VALUES = 2_000_000
+"""Of JSON in a reply: they take a hundred times the memory of their bytes. Those 12 MiB have 800,000."""
 MAX_TEXT_CHARS = 2**20
 """Of an answer: 128K tokens are half of it."""
 FEW_EVENTS = 100
@@ -68,6 +70,8 @@ class _Reply:
     end_ns: int | None = None
     after_done: Literal["open", "broken"] | None = None
     size: int = 0
+    values: int = 0
+    """Of its JSON, counted by their commas and brackets."""
 
     @property
     def done(self) -> bool:
@@ -91,12 +95,15 @@ class _Reply:
         self.body += plain
         if max(self.size, len(self.body)) > self.most_bytes:
             return self._cut(f"the reply is larger than {self.most_bytes >> 20} MiB")
+        self.values += sum(plain.count(sign) for sign in (b",", b"{", b"["))
+        if self.values > MAX_VALUES:
+            return self._cut(f"the reply has more than {MAX_VALUES:,} values")
         if self.stream is None and self.asked == "plain" and STREAMED.match(self.body, 0, 256):
             self.stream, plain = Events(), bytes(self.body)
         if self.stream is not None:
             self.stream.feed(stamp, plain)
-            if self.stream.size > MAX_EVENTS:
-                return self._cut(f"the reply has more than {MAX_EVENTS:,} events")
+            if said := self.stream.excess:
+                return self._cut(said)
         return None
 
     def _cut(self, said: str) -> str:

@@ -17,6 +17,8 @@ ZLIB_BITS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 MAX_CODINGS = 5
 MAX_EVENTS = 100_000
 """Events of a stream, with the lines that carry no data and those that no blank line has ended yet."""
+MAX_LINES = 4 * MAX_EVENTS
+"""Lines of a stream, blank ones too."""
 SLICE_BYTES = 64 * 1024
 """After so many bytes of a piece the limit is looked at."""
 KEPT_LINE_CHARS = 500
@@ -102,14 +104,18 @@ class Events:
         self._data: list[str] = []
         self._event = self._id = ""
         self._retry = False
+        self._count = 0
 
     @property
-    def size(self) -> int:
-        return len(self.events) + len(self.lines) + len(self._data)
+    def excess(self) -> str | None:
+        """Which limit it breaks, in words."""
+        if len(self.events) + len(self.lines) + len(self._data) > MAX_EVENTS:
+            return f"the reply has more than {MAX_EVENTS:,} events"
+        return f"the reply has more than {MAX_LINES:,} lines" if self._count > MAX_LINES else None
 
     def feed(self, stamp: int, chunk: bytes) -> None:
         for at in range(0, len(chunk), SLICE_BYTES):
-            if self.size > MAX_EVENTS:
+            if self.excess:
                 return
             self._feed(stamp, chunk[at : at + SLICE_BYTES])
 
@@ -118,6 +124,7 @@ class Events:
             chunk = chunk[1:]
         self._after_cr = chunk.endswith(b"\r")
         *lines, rest = LINE_END.split(chunk)
+        self._count += len(lines)
         for line in lines:
             self._line(stamp, bytes(self._rest + line))
             self._rest.clear()

@@ -219,6 +219,10 @@ class Scrubber:
                 changed[group[number]] = parts[number]
 
 
+FAR = 1000
+"""Positions of a list that are told apart."""
+
+
 class _Place:
     """A place in the values of a stream, and the texts that stood there."""
 
@@ -229,6 +233,7 @@ class _Place:
         self.inner: dict[Any, _Place] = {}
 
     def at(self, name: Any) -> _Place:
+        name = min(name, FAR) if isinstance(name, int) else name
         if (place := self.inner.get(name)) is None:
             place = self.inner[name] = _Place()
         return place
