@@ -22,7 +22,8 @@ from gatebook.plan.cases import Case, load_cases, select
 from gatebook.plan.person import person
 from gatebook.plan.settings import Profile, Suite, api_key, extra_headers
 from gatebook.plan.steps import in_steps
-from gatebook.record.run import Against, Manifest, Run, new_name, now
+from gatebook.plan.strict import read_file
+from gatebook.record.run import MAX_JSON_MIB, Against, Manifest, Run, new_name, now
 
 OVERALL = "90_verdict"
 """The notebook that judges the others; it always runs."""
@@ -96,7 +97,7 @@ def _refuse_misspelt(profile: Profile, cases: list[Case], chosen: list[Case]) ->
 def accepted(profile: Profile) -> tuple[Baseline | None, bytes | None]:
     """The profile's baseline, parsed and as bytes; None when nothing was accepted yet. Raises BadInput when it is damaged."""
     file = project.baseline_file(profile.baseline_name)
-    raw = file.read_bytes() if file.is_file() else None
+    raw = read_file(file, MAX_JSON_MIB) if file.is_file() else None
     return read_baseline(raw, str(file)), raw
 
 

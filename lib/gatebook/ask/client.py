@@ -176,13 +176,12 @@ class Lane:
         extra = extra_headers(target)
         self._scrubber = scrubber(target)
         self._base_url, self._lag = base_url.rstrip("/"), lag
-        self._headers = {
+        self._bare = {
             "Content-Type": "application/json",
             "Accept-Encoding": "identity",
-            **({"Authorization": f"Bearer {key}"} if key else {}),
             **({"Connection": "close"} if close else {}),
-            **extra,
         }
+        self._headers = {**self._bare, **({"Authorization": f"Bearer {key}"} if key else {}), **extra}
         self._client = httpx.AsyncClient(
             timeout=httpx.Timeout(None, connect=CONNECT_S),
             limits=httpx.Limits(max_connections=4, keepalive_expiry=4.0),
@@ -225,7 +224,7 @@ class Lane:
         in_flight = self._lag.in_flight
         asked: Literal["stream", "plain", "get"]
         asked = "get" if body is None else "stream" if body.get("stream") else "plain"
-        most = MAX_REPLY_BYTES if body is not None and not path.startswith("/") else MAX_GET_BYTES
+        most = MAX_GET_BYTES if body is None or path.startswith("/") else MAX_REPLY_BYTES
         started_at, reply, fault, detail, pending = now(), _Reply(), None, "", False
         cpu, first_sent = time.process_time(), time.perf_counter_ns()
         at, sent = started_at, first_sent
@@ -284,7 +283,10 @@ class Lane:
     async def _send(self, path: str, content: bytes | None, reply: _Reply) -> tuple[FaultKind | None, str]:
         method = "GET" if content is None else "POST"
         try:
-            async with self._client.stream(method, self._url(path), content=content, headers=self._headers) as response:
+            url = self._url(path)
+            own = urlsplit(url)[:2] == urlsplit(self._base_url)[:2]
+            headers = self._headers if own else self._bare  # the key goes to the server under test and nowhere else
+            async with self._client.stream(method, url, content=content, headers=headers) as response:
                 kept = {k: response.headers[k] for k in KEPT_HEADERS if k in response.headers}
                 reply.begin(time.perf_counter_ns(), response.status_code, kept)
                 with suppress(TimeoutError):  # only that of the connection which stays open after [DONE]
@@ -318,7 +320,9 @@ class Lane:
         return None, ""
 
     def _url(self, path: str) -> str:
-        """`/x` is on the host, `x` below the base URL (which ends in /v1)."""
+        """`/x` is on the host, `x` below the base URL (which ends in /v1); a whole URL is itself."""
+        if path.startswith(("http://", "https://")):
+            return path
         if not path.startswith("/"):
             return f"{self._base_url}/{path}"
         return self._base_url.removesuffix("/v1") + path

@@ -7,6 +7,7 @@ import json
 import re
 import secrets
 import shutil
+import stat
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -14,12 +15,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from gatebook.errors import BadInput, BrokenRecord
+from gatebook.errors import BadInput, BrokenRecord, one_line
 from gatebook.plan.cases import Case
 from gatebook.plan.settings import Profile, Suite, Target
 from gatebook.record.exchange import Exchange
 from gatebook.record.gauges import Gauge, read_gauges
-from gatebook.record.journal import Journal, read_journal
+from gatebook.record.journal import MAX_RECORD_MIB, Journal, read_journal
 from gatebook.record.measurement import Measurement
 from gatebook.record.texts import Texts
 
@@ -28,6 +29,10 @@ LATEST = "latest"
 PLAN = ("manifest.json", "cases.json")
 HISTORY, UNREAD = "history.json", "could_not_be_read"
 TROUBLES = "troubles.json"
+MAX_FILES = 20_000
+"""Of one run; a full one has some 500."""
+MAX_JSON_MIB = 64
+"""Of one file beside the records; all cases of params/cases make 1 MiB."""
 
 
 class Against(BaseModel):
@@ -88,6 +93,7 @@ class Run:
             raise BadInput(
                 f"{path}: not a run folder (no manifest.json); name one like outputs/2026-11-22T21-04-31Z-smollm2-7f3a"
             )
+        _check_sizes(path)
         try:
             self.manifest = Manifest.model_validate_json((path / "manifest.json").read_bytes())
             cases = [Case.model_validate(case) for case in json.loads((path / "cases.json").read_bytes())]
@@ -99,7 +105,7 @@ class Run:
         missing = [i for ids in self.manifest.expected.values() for i in ids if i not in self.cases]
         if missing:
             raise BrokenRecord(f"{path}/cases.json: expected case {missing[0]!r} is not in it")
-        self.anchor = hashlib.sha256((path / "cases.json").read_bytes()).hexdigest()
+        self.anchor = _sha256(path / "cases.json")
 
     @classmethod
     def create(
@@ -235,9 +241,12 @@ class Run:
             said[name] = digest
         said.pop("", None)
         have = {p.relative_to(self.path).as_posix(): _sha256(p) for p in self._files()}
-        found = [f"{name} is missing" for name in sorted(said.keys() - have.keys())]
-        found += [f"{name} was added" for name in sorted(have.keys() - said.keys())]
-        found += [f"{name} was changed" for name in sorted(said.keys() & have.keys()) if have[name] != said[name]]
+        shown = one_line
+        found = [f"{shown(name)} is missing" for name in sorted(said.keys() - have.keys())]
+        found += [f"{shown(name)} was added" for name in sorted(have.keys() - said.keys())]
+        found += [
+            f"{shown(name)} was changed" for name in sorted(said.keys() & have.keys()) if have[name] != said[name]
+        ]
         return found or ([] if text == self._sums().encode() else [f"{SUMS} was changed"])
 
     def _sums(self) -> str:
@@ -256,6 +265,22 @@ class Run:
         shutil.copytree(self.path, fresh)
         drop_latest(self.path.parent)
         return fresh.rename(self.path.parent / LATEST)
+
+
+def _check_sizes(path: Path) -> None:
+    """Raises BrokenRecord where a bundle holds more than is read, or what is no file: its readers then need no limit of their own."""
+    for number, file in enumerate(path.rglob("*")):
+        if number > MAX_FILES:
+            raise BrokenRecord(f"{path}: holds more than {MAX_FILES:,} files, which no run makes")
+        try:
+            told = file.stat()
+        except OSError:  # a link to nothing
+            continue
+        if not (stat.S_ISREG(told.st_mode) or stat.S_ISDIR(told.st_mode)):
+            raise BrokenRecord(f"{file}: is no file that a run makes, but a pipe, a socket or a device")
+        most_mib = MAX_RECORD_MIB if file.suffix == ".jsonl" else MAX_JSON_MIB
+        if told.st_size > most_mib << 20 and file.suffix != ".log":
+            raise BrokenRecord(f"{file}: has {told.st_size:,} bytes; {most_mib} MiB at most are read")
 
 
 def run_folder_of(path: Path) -> Path | None:
@@ -290,7 +315,8 @@ def _scratch(path: Path) -> bool:
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_new(path: Path, text: str) -> None:
