@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gatebook.errors import BadInput, GatebookError
+from gatebook.errors import BadInput, GatebookError, one_line
 from gatebook.history_commands import app as history_app
 
 app = typer.Typer(
@@ -127,9 +127,8 @@ def passed(
     verdict, profile = ask(path, _suite(suite), revision)
     word = f"{verdict.verdict}{' PARTIAL' if verdict.partial else ''}"
     green = word == "PASS"
-    print(
-        f"{'passed' if green else 'NOT PASSED'}, {word}: {verdict.run}, profile {profile}, suite {verdict.suite}: {verdict.reason}"
-    )
+    told = f"{verdict.run}, profile {profile}, suite {verdict.suite}: {verdict.reason}"
+    print(f"{'passed' if green else 'NOT PASSED'}, {word}: {one_line(told)}")
     raise SystemExit(0 if green else verdict.exit_code or EXIT_PARTIAL)
 
 
@@ -182,7 +181,7 @@ def archive(
     from gatebook.tell.archive import archive as keep
 
     for line in keep(source, to):
-        print(line)
+        print(one_line(line))
 
 
 @app.command()
@@ -295,7 +294,7 @@ def cases_check(
     problems = [problem for one in found for problem in one.problems]
     refused = [one.refused for one in found if one.refused]
     for line in (*found, *problems):
-        print(line)
+        print(one_line(line))
     for line in refused:
         print(f"gatebook: {line}", file=sys.stderr)
     tried = sum(one.good + one.bad for one in found)
@@ -396,7 +395,7 @@ def main() -> None:
             print(said() if "Usage:" in said() else f"gatebook: {said()}; see gatebook --help", file=sys.stderr)
             raise SystemExit(2) from None
         traceback.print_exc()  # our own crash says nothing about the deployment
-        print(f"gatebook: our own fault, please report it: {type(error).__name__}: {error}", file=sys.stderr)
+        print(f"gatebook: our own fault, please report it: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
         raise SystemExit(75) from None
 
 

@@ -23,7 +23,7 @@ import openai
 import pytest
 from gatebook.ask import client as lanes
 from gatebook.ask.client import Lane, LoopLag, normal_base_url
-from gatebook.ask.wire import Events, Unpacker
+from gatebook.ask.wire import MAX_EVENTS, Events, Unpacker
 from gatebook.judge.checks.contract import notes, violations
 from gatebook.judge.evidence import Reply
 from gatebook.plan.cases import Ask
@@ -657,7 +657,7 @@ def test_a_packed_reply_is_unpacked_no_further_than_the_limit(server: RawServer)
 
 
 def test_too_many_events_are_told_with_their_number(server: RawServer) -> None:
-    flood = http(b"data: 1\n\n" * (lanes.MAX_EVENTS + 1))
+    flood = http(b"data: 1\n\n" * (MAX_EVENTS + 1))
     found = ours(server.url(Row(flood)), deadline_s=60)
     assert (found.fault, found.detail) == ("broken", "the reply has more than 100,000 events")
 

@@ -382,10 +382,18 @@ def _pause(number: int, reply: _Reply) -> float:
         return float(told)
     with suppress(ValueError, TypeError, OverflowError):
         when = parsedate_to_datetime(told)
-        left = (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+        left = (when.replace(tzinfo=when.tzinfo or UTC) - _server_now(reply)).total_seconds()
         if left > 0:
             return left
     return float(min(0.25 * 2**number, 4.0))
+
+
+def _server_now(reply: _Reply) -> datetime:
+    """By its own clock, where it tells it: ours may be another."""
+    with suppress(KeyError, ValueError, TypeError, OverflowError):
+        told = parsedate_to_datetime(reply.headers["date"])
+        return told.replace(tzinfo=told.tzinfo or UTC)
+    return datetime.now(UTC)
 
 
 def _attempt(at: str, sent: int, reply: _Reply, fault: FaultKind | None, detail: str) -> Attempt:

@@ -62,6 +62,11 @@ def _is_secret(key: str, value: Any) -> bool:
     return bool(_SECRET_KEY.search(key) or any(p.search(str(value)) for p in (_SECRET_VALUE, _SECRET_URL)))
 
 
+def is_secret_url(url: str) -> bool:
+    """Whether it holds more than a place: a user, or a parameter that is a credential."""
+    return bool(_SECRET_URL.search(url))
+
+
 def holds_secret(text: str) -> bool:
     """Whether any word of a text looks like a key: for prompts and tables, where it may stand inside a sentence."""
     words = re.split(r"[\s\"'`,;()<>\[\]{}=：，。；]+", text)
