@@ -101,6 +101,8 @@ _ESCAPED = re.compile(
     r"|&(?:amp;)*#[xX]0*([0-9a-fA-F]{1,2});|&(?:amp;)*#0*([0-9]{1,3});|&(?:amp;)*(quot|apos|amp|lt|gt);|(\\+)([\"'/]?)"
 )
 """Escapes of JSON, Python, URLs and HTML, however often they were applied."""
+DEEPEST = 6
+"""Escapes in escapes that are undone."""
 _ENTITIES = {"quot": '"', "apos": "'", "amp": "&", "lt": "<", "gt": ">"}
 
 
@@ -113,27 +115,30 @@ def _unescaped(found: re.Match[str]) -> str:
 
 
 class _Unescaped:
-    """A text with every escape undone, and where its characters stood before."""
+    """A text with every escape undone, those that come out of others too, and where its characters stood before."""
 
     def __init__(self, text: str) -> None:
-        self._was = text
-        escaped = any(sign in text for sign in "\\%&")
-        self.text = _ESCAPED.sub(_unescaped, text) if escaped else text
+        self._before: list[str] = []
+        self.text = text
+        while len(self._before) < DEEPEST and any(sign in self.text for sign in "\\%&"):
+            plain = _ESCAPED.sub(_unescaped, self.text)
+            if plain == self.text:
+                break
+            self._before.append(self.text)
+            self.text = plain
 
     def spans(self, needles: Iterable[str]) -> list[tuple[int, int]]:
         """Where any of them stands in the text as it was; those that meet are one."""
-        found = sorted(
-            (m.start(), m.end()) for n in needles if n in self.text for m in re.finditer(re.escape(n), self.text)
-        )
-        if not found:
-            return []
-        places, shifts, shift = [], [0], 0
-        for match in _ESCAPED.finditer(self._was):
-            places.append(match.start() - shift)
-            shift += match.end() - match.start() - 1
-            shifts.append(shift)
+        found = [m.span() for n in needles if n in self.text for m in re.finditer(re.escape(n), self.text)]
+        for before in reversed(self._before if found else []):
+            places, shifts, shift = [], [0], 0
+            for match in _ESCAPED.finditer(before):
+                places.append(match.start() - shift)
+                shift += match.end() - match.start() - 1
+                shifts.append(shift)
+            found = [(a + shifts[bisect_left(places, a)], b + shifts[bisect_left(places, b)]) for a, b in found]
         spans: list[tuple[int, int]] = []
-        for start, end in ((at + shifts[bisect_left(places, at)] for at in pair) for pair in found):
+        for start, end in sorted(found):
             if spans and start <= spans[-1][1]:
                 spans[-1] = spans[-1][0], max(end, spans[-1][1])
             else:
