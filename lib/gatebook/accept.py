@@ -19,9 +19,10 @@ from gatebook.judge.verdict import Verdict
 from gatebook.plan import project
 from gatebook.plan.cases import load_cases
 from gatebook.plan.person import person
+from gatebook.plan.strict import read_file
 from gatebook.plan.writing import replace_text
 from gatebook.record.answer import read_answer
-from gatebook.record.run import Run, now
+from gatebook.record.run import MAX_JSON_MIB, Run, now
 from gatebook.tell.tables import latency_table
 
 CHANGE_CHARS = 200
@@ -46,15 +47,14 @@ def accept(path: Path, reason: str, group: str | None, by: str | None = None) ->
         raise BrokenRecord(f"{path}: {damage[0]}; only an intact run is accepted")
     verdict = judge(run, troubles=read_verdict(run).troubles)
     file = project.baseline_file(run.manifest.profile.baseline_name)
-    old = read_baseline(file.read_bytes() if file.is_file() else None, str(file))
+    old = read_baseline(read_file(file, MAX_JSON_MIB) if file.is_file() else None, str(file))
     if group is None:
         wrong = [f"{one.text}: {one.todo}" for one in refusals(verdict)]
     else:
         wrong = _refusals_of(group, verdict, old, file)
     if wrong:
         raise BadInput(
-            f"{path}: is {verdict.verdict}{' PARTIAL' if verdict.partial else ''} and not accepted:\n"
-            + "\n".join(f"  {line}" for line in wrong)
+            f"{path}: is {verdict.verdict}{' PARTIAL' if verdict.partial else ''} and not accepted: " + "; ".join(wrong)
         )
     new, kept = _baseline(run, verdict, reason), 0
     if group is not None and old is not None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from gatebook import stopping
-from gatebook.errors import BadInput, GatebookError, os_reason
+from gatebook.errors import BadInput, GatebookError, one_line, os_reason
 from gatebook.history_commands import app as history_app
 
 app = typer.Typer(
@@ -150,7 +150,6 @@ def passed(
     baseline that was not accepted here · 75 ERROR, or missing or edited evidence.
     """
     from gatebook.plan.settings import load_profile
-    from gatebook.tell.text import visible
     from gatebook.verify import Wanted
     from gatebook.verify import passed as ask
 
@@ -168,7 +167,7 @@ def passed(
         green, word, reason = False, "INCONCLUSIVE", found.not_accepted
     own = "".join(f"; the run's own {name}: {value}" for name, value in found.own.items())
     said = f"{verdict.run}, profile {found.profile}, suite {verdict.suite}: {reason}{own}"
-    print(visible(f"{'passed' if green else 'NOT PASSED'}, {word}: {' '.join(said.split())}"))
+    print(f"{'passed' if green else 'NOT PASSED'}, {word}: {one_line(' '.join(said.split()))}")
     raise SystemExit(0 if green else verdict.exit_code or EXIT_INCONCLUSIVE)
 
 
@@ -221,7 +220,7 @@ def archive(
     from gatebook.tell.archive import archive as keep
 
     for line in keep(source, to):
-        print(line)
+        print(one_line(line))
 
 
 @app.command()
@@ -329,7 +328,7 @@ def cases_check(
     problems = [problem for one in found for problem in one.problems]
     refused = [one.refused for one in found if one.refused]
     for line in (*found, *problems):
-        print(line)
+        print(one_line(line))
     for line in refused:
         print(f"gatebook: {line}", file=sys.stderr)
     tried = sum(one.good + one.bad for one in found)
@@ -459,8 +458,9 @@ def _told(error: BaseException) -> int:
         print(f"gatebook: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code
     if isinstance(error, OSError) and error.errno is not None:  # the disk, the rights, the system: no crash of ours
+        where = one_line(error.filename or "the system")
         print(
-            f"gatebook: {error.filename or 'the system'}: {os_reason(error)}; free space, or name a place that can be read and written",
+            f"gatebook: {where}: {os_reason(error)}; free space, or name a place that can be read and written",
             file=sys.stderr,
         )
         return 75
@@ -468,7 +468,7 @@ def _told(error: BaseException) -> int:
         print(said() if "Usage:" in said() else f"gatebook: {said()}; see gatebook --help", file=sys.stderr)
         return 2
     traceback.print_exc()  # our own crash says nothing about the deployment
-    print(f"gatebook: our own fault, please report it: {type(error).__name__}: {error}", file=sys.stderr)
+    print(f"gatebook: our own fault, please report it: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
     return 75
 
 

@@ -26,10 +26,33 @@ def os_reason(error: OSError) -> str:
     return error.strerror or str(error) or type(error).__name__
 
 
+_BIDI = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_CONTROL = (*(c for c in range(0x20) if chr(c) not in "\n\t"), *range(0x7F, 0xA0))
+_NO_CHARACTER = (*range(0xD800, 0xE000), 0xFFFE, 0xFFFF)
+_ESCAPES = {c: f"\\x{c:02x}" for c in _CONTROL} | {c: f"\\u{c:04x}" for c in (*_BIDI, *_NO_CHARACTER)}
+_LINE = {ord("\n"): "\\n", ord("\t"): "\\t", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+
+
+def visible(text: str) -> str:
+    """Control characters, bidi overrides and lone surrogates as `\\x1b`, `\\u202e`, `\\ud83d`; the rest as it is.
+
+    What comes out can be encoded in UTF-8 and stands in XML 1.0. Markup stays Markup.
+    """
+    return text.translate(_ESCAPES)
+
+
+def one_line(text: object) -> str:
+    """A name or a message as one line of a terminal, whatever a file or a bundle is called."""
+    return visible(str(text)).translate(_LINE)
+
+
 class GatebookError(Exception):
-    """Root of every error that Gatebook raises on purpose."""
+    """Root of every error that Gatebook raises on purpose. Its text is one line, safe in a terminal."""
 
     exit_code = 75
+
+    def __init__(self, *said: object) -> None:
+        super().__init__(*(one_line(text) for text in said))
 
     def _render_traceback_(self) -> list[str]:
         """Give IPython one readable line instead of a traceback through our own files."""

@@ -20,9 +20,11 @@ from gatebook.judge.policy import check_plan
 from gatebook.plan import project
 from gatebook.plan.cases import Case, load_cases, select
 from gatebook.plan.person import person
-from gatebook.plan.settings import Profile, Suite, api_key, extra_headers
+from gatebook.plan.secrets import is_secret_url
+from gatebook.plan.settings import Profile, Suite, api_key, extra_headers, scrubber, secrets
 from gatebook.plan.steps import in_steps
-from gatebook.record.run import Against, Manifest, Run, new_name, now
+from gatebook.plan.strict import read_file
+from gatebook.record.run import MAX_JSON_MIB, Against, Manifest, Run, new_name, now
 
 OVERALL = "90_verdict"
 """The notebook that judges the others; it always runs."""
@@ -96,7 +98,7 @@ def _refuse_misspelt(profile: Profile, cases: list[Case], chosen: list[Case]) ->
 def accepted(profile: Profile) -> tuple[Baseline | None, bytes | None]:
     """The profile's baseline, parsed and as bytes; None when nothing was accepted yet. Raises BadInput when it is damaged."""
     file = project.baseline_file(profile.baseline_name)
-    raw = file.read_bytes() if file.is_file() else None
+    raw = read_file(file, MAX_JSON_MIB) if file.is_file() else None
     return read_baseline(raw, str(file)), raw
 
 
@@ -113,6 +115,7 @@ def open_run(
     cases = planned(profile, suite, only)
     if against is not None:
         check_against(against, profile, base_url, cases)
+    _refuse_own_secrets(profile, against, cases)
     _, raw = accepted(profile)
     expected: dict[str, list[str]] = {}
     for case in cases:
@@ -121,10 +124,27 @@ def open_run(
     manifest = Manifest(
         run=name, created=now(), profile=profile, base_url=base_url, suite=suite, only=only or [], expected=expected,
         versions=versions(PACKAGES), machine=_machine(), commit=_commit(), against=against,
-        asked_by=person(), job_url=os.environ.get("CI_JOB_URL"),
+        asked_by=person(), job_url=_job_url(),
     )  # fmt: skip
     history = window(profile, suite, (case.group for case in cases), manifest.created)
     return Run.create(folder or (out or project.outputs()) / name, manifest, cases, raw, history)
+
+
+def _refuse_own_secrets(profile: Profile, against: Against | None, cases: list[Case]) -> None:
+    """Raises BadInput where the plan, which is written down, holds a key that would be sent."""
+    targets = [profile.target, *([against.target] if against else [])]
+    scrub = scrubber(*targets)
+    if not scrub:
+        return
+    for where, key, said in (
+        (f"profile {profile.name!r}", "some value", profile.model_dump_json()),
+        *((f"{case.source}, case {case.id!r}", "its text", case.model_dump_json()) for case in cases),
+    ):
+        if scrub.holds(said):
+            names = " or ".join(name for target in targets for name in secrets(target))
+            raise BadInput(
+                f"{where}: {key} holds what environment variable {names} holds; take it out, or export another key"
+            )
 
 
 def check_against(against: Against, profile: Profile, base_url: str, cases: list[Case]) -> None:
@@ -150,6 +170,12 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _job_url() -> str | None:
+    """The CI job that this runs in, where its URL is a place and no more."""
+    url = os.environ.get("CI_JOB_URL")
+    return None if url is None or is_secret_url(url) else url
 
 
 def _machine() -> dict[str, str | int | None]:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gzip
 import http.server
 import threading
+import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -193,6 +197,65 @@ def exporter() -> Iterator[Exporter]:
         url.seen = seen
         yield url
         server.shutdown()
+
+
+@contextlib.contextmanager
+def hostile(head: bytes, piece: bytes, pause_s: float) -> Iterator[str]:
+    """A /metrics that sends the piece again and again, with a pause between."""
+    ended = threading.Event()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            with contextlib.suppress(OSError):
+                self.wfile.write(b"HTTP/1.1 200 OK\r\n" + head)
+                while not ended.wait(pause_s):
+                    self.wfile.write(piece)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        ended.set()
+        server.shutdown()
+
+
+BOMB = gzip.compress(bytes(200 * 2**20), 9)
+
+
+@pytest.mark.parametrize(
+    ("head", "piece", "pause_s", "told"),
+    [
+        (b"Content-Encoding: gzip\r\n\r\n", BOMB, 0.0, "the reply is larger than 8 MiB"),
+        (b"\r\n", b"x", 0.5, "no complete reply within 5 s"),
+        (b"X: ", b"x", 0.5, "no complete reply within 5 s"),
+        (b"\r\n", b"vllm:num_requests_running 1\n" * 1000, 0.0, "the reply is larger than 8 MiB"),
+    ],
+    ids=["gzip", "drip", "drip of a header", "endless"],
+)
+def test_metrics_are_read_up_to_a_limit_of_bytes_and_of_time(
+    tmp_path: Path, head: bytes, piece: bytes, pause_s: float, told: str
+) -> None:
+    run, began = folder(tmp_path), time.monotonic()
+    tracemalloc.start()
+    try:
+        with hostile(head, piece, pause_s) as url:
+            asyncio.run(glanced(run, "01_x", profile(metrics_url=f"{url}/metrics"), f"{url}/v1"))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    [reason] = unavailable(run.gauges("01_x"), "metrics")
+    assert told in reason and time.monotonic() - began < 15 and peak < 100 * 2**20, (reason, peak)
+
+
+def test_more_rows_than_engines_have_are_not_kept() -> None:
+    row = 'vllm:num_requests_running{engine="%s"} 1\n'
+    assert len(parsed("".join(row % n for n in range(2000)), 1.0)) == 2000
+    with pytest.raises(ValueError, match="2,001 rows"):
+        parsed("".join(row % n for n in range(2001)), 1.0)
+    with pytest.raises(ValueError, match="20,0.. characters"):
+        parsed(row % ("1" * 20_000), 1.0)
 
 
 def folder(path: Path) -> Run:

@@ -5,9 +5,11 @@ only where a report from the field says so (`reported`)."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
 import random
+import socket
 import threading
 import time
 import warnings
@@ -23,7 +25,7 @@ import openai
 import pytest
 from gatebook.ask import client as lanes
 from gatebook.ask.client import Lane, LoopLag, normal_base_url
-from gatebook.ask.wire import Events, Unpacker
+from gatebook.ask.wire import MAX_EVENTS, Events, Unpacker
 from gatebook.judge.checks.contract import notes, violations
 from gatebook.judge.evidence import Reply
 from gatebook.plan.cases import Ask
@@ -657,9 +659,71 @@ def test_a_packed_reply_is_unpacked_no_further_than_the_limit(server: RawServer)
 
 
 def test_too_many_events_are_told_with_their_number(server: RawServer) -> None:
-    flood = http(b"data: 1\n\n" * (lanes.MAX_EVENTS + 1))
+    flood = http(b"data: 1\n\n" * (MAX_EVENTS + 1))
     found = ours(server.url(Row(flood)), deadline_s=60)
     assert (found.fault, found.detail) == ("broken", "the reply has more than 100,000 events")
+
+
+@contextlib.contextmanager
+def endless(head: bytes, piece: bytes) -> Iterator[int]:
+    """The port of a server that answers one request with the head, and with the piece until nobody listens."""
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65_536)
+            connection.sendall(head)
+            while not ended.wait(0):
+                connection.sendall(piece)
+
+    ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            ended.set()
+    thread.join(10)
+
+
+OPEN = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "piece", "said"),
+    [
+        (CHUNKED + b"6\r\ndata: \r\n", b"1\r\na\r\n" * 5_000, "no complete reply within 3 s"),
+        (CHUNKED, b"1\r\n:\r\n" * 5_000, "no complete reply within 3 s"),
+        (OPEN, b"data: {}\n\n" * 5_000, "the reply has more than 100,000 events"),
+        (OPEN, b"data: x\n" * 5_000, "the reply has more than 100,000 events"),
+        (OPEN, b"\n" * 60_000, "the reply has more than 400,000 lines"),
+        (OPEN, b"x" * 60_000, "the reply is larger than 32 MiB"),
+        (OPEN, b"[" * 60_000, "the reply has more than 2,000,000 values"),
+        (OPEN.replace(b"\r\n\r\n", b"\r\nX: "), b"a" * 1_000, "no complete reply within 3 s"),
+    ],
+    ids=["bytes without a line end", "colons", "events", "lines of one event", "blank lines", "one line", "brackets", "a header"],
+)  # fmt: skip
+def test_a_reply_without_an_end_costs_its_deadline_at_most(head: bytes, piece: bytes, said: str) -> None:
+    with endless(head, piece) as port:
+        began = time.monotonic()
+        found = ours(f"http://127.0.0.1:{port}/v1", deadline_s=3 if "3 s" in said else 60)
+        took = time.monotonic() - began
+    assert found.fault in ("deadline", "broken", "no_byte") and said in found.detail
+    assert took < 30 and len(found.text or "") <= 65_536 and len(found.events or []) <= 1024
+
+
+@pytest.mark.parametrize("inside", [b"data: {}\n\n" * 3_300_000, b"\n" * 33_000_000], ids=["events", "blank lines"])
+def test_what_a_packed_stream_holds_is_bounded_too(server: RawServer, inside: bytes) -> None:
+    found = ours(server.url(Row(http(gzip.compress(inside), Content_Encoding="gzip"))), deadline_s=60)
+    assert found.fault == "broken" and "the reply has more than" in found.detail and len(found.events or []) <= 1024
+
+
+def test_an_answer_of_a_million_characters_is_not_read_on(server: RawServer) -> None:
+    long = body({"role": "assistant", "content": "ab " * 400_000})
+    found = ours(server.url(Row(reply(long))), stream=False, deadline_s=30)
+    assert (found.fault, found.detail) == ("broken", "the answer has 1,200,000 characters, 1,048,576 at most are read")
+    assert len(found.text or "") < 100_000
 
 
 def split(raw: bytes, sizes: list[int]) -> Events:

@@ -21,15 +21,23 @@ import httpx
 
 from gatebook.ask.wire import Events, Unpacker
 from gatebook.errors import BadInput
-from gatebook.plan.secrets import is_telling
-from gatebook.plan.settings import Target, api_key, extra_headers, is_url, secrets
-from gatebook.record.answer import error_message, is_token
+from gatebook.plan.secrets import MASK, Scrubber, refuse_secrets
+from gatebook.plan.settings import Target, api_key, extra_headers, is_url, scrubber
+from gatebook.record.answer import error_message, is_token, parse, read_answer
 from gatebook.record.exchange import BUSY, Attempt, Client, Exchange, FaultKind, Kind, Timing
 from gatebook.record.run import now
 
 MAX_REPLY_BYTES = 32 * 2**20
-"""As sent, and unpacked."""
-MAX_EVENTS = 100_000
+"""Of a chat, as sent, and unpacked: 20 alternatives for each of 4,096 tokens take 12 MiB."""
+MAX_GET_BYTES = 8 * 2**20
+"""Of everything else: models, settings, metrics, tokens."""
+MAX_VALUES = 2_000_000
+"""Of JSON in a reply: they take a hundred times the memory of their bytes. Those 12 MiB have 800,000."""
+MAX_TEXT_CHARS = 2**20
+"""Of an answer: 128K tokens are half of it."""
+FEW_EVENTS = 100
+HEAD_BYTES = 64 * 1024
+"""What is kept of a reply that goes past a limit."""
 AFTER_DONE_S = 0.5
 """How long a connection may stay open after [DONE]; the official client leaves after 0.1 s."""
 CONNECT_S = 5.0
@@ -37,6 +45,8 @@ KEPT_HEADERS = (
     "content-type", "content-encoding", "transfer-encoding", "date", "server", "retry-after", "age", "x-cache", "cf-cache-status", "via",
     "x-litellm-version",
 )  # fmt: skip
+STREAMED = re.compile(rb"(\xef\xbb\xbf)?\s*(data:|event:|:)")
+"""How a stream begins, whatever was asked."""
 NO_BASE = re.compile(r"(/v1)/(chat/completions|completions|models|embeddings|responses)$")
 """What is appended to a base URL, and so is none of it."""
 
@@ -46,20 +56,22 @@ class _Reply:
     """What has arrived so far; kept when the connection breaks or the deadline strikes."""
 
     asked: Literal["stream", "plain", "get"] = "get"
+    most_bytes: int = MAX_GET_BYTES
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
-    body: list[tuple[int, bytes]] = field(default_factory=list)
-    """(perf_counter_ns on arrival, bytes), unpacked."""
+    body: bytearray = field(default_factory=bytearray)
+    """Unpacked."""
     unpacker: Unpacker | None = None
     stream: Events | None = None
-    """None where neither the request nor the header says that it is one."""
+    """None where neither the request nor the header says that it is one, nor the first bytes of a chat's reply."""
     headers_ns: int | None = None
     first_ns: int | None = None
     last_ns: int | None = None
     end_ns: int | None = None
     after_done: Literal["open", "broken"] | None = None
     size: int = 0
-    unpacked: int = 0
+    values: int = 0
+    """Of its JSON, counted by their commas and brackets."""
 
     @property
     def done(self) -> bool:
@@ -79,16 +91,27 @@ class _Reply:
         """The next bytes, stamped before anything looks at them. Says which limit they break, if any."""
         self.first_ns, self.last_ns = self.first_ns or stamp, stamp
         self.size += len(chunk)
-        plain = self.unpacker.feed(chunk, MAX_REPLY_BYTES - self.unpacked) if self.unpacker else chunk
-        self.unpacked += len(plain)
-        if max(self.size, self.unpacked) > MAX_REPLY_BYTES:
-            return f"the reply is larger than {MAX_REPLY_BYTES >> 20} MiB"
-        self.body.append((stamp, plain))
+        plain = self.unpacker.feed(chunk, self.most_bytes - len(self.body)) if self.unpacker else chunk
+        self.body += plain
+        if max(self.size, len(self.body)) > self.most_bytes:
+            return self._cut(f"the reply is larger than {self.most_bytes >> 20} MiB")
+        self.values += sum(plain.count(sign) for sign in (b",", b"{", b"["))
+        if self.values > MAX_VALUES:
+            return self._cut(f"the reply has more than {MAX_VALUES:,} values")
+        if self.stream is None and self.asked == "plain" and STREAMED.match(self.body, 0, 256):
+            self.stream, plain = Events(), bytes(self.body)
         if self.stream is not None:
             self.stream.feed(stamp, plain)
-            if len(self.stream.events) + len(self.stream.lines) > MAX_EVENTS:
-                return f"the reply has more than {MAX_EVENTS:,} events"
+            if said := self.stream.excess:
+                return self._cut(said)
         return None
+
+    def _cut(self, said: str) -> str:
+        """Nothing judges it any more: what is left shows what came."""
+        del self.body[HEAD_BYTES:]
+        if self.stream is not None:
+            self.stream.cut(HEAD_BYTES)
+        return said
 
     def end(self) -> None:
         """It is complete: closed in order, or [DONE] was said."""
@@ -98,7 +121,7 @@ class _Reply:
 
     def text(self) -> tuple[str, bool]:
         """The body as `json.loads` of the official client decodes it, and whether it is invalid."""
-        raw = b"".join(chunk for _, chunk in self.body)
+        raw = bytes(self.body)
         try:
             return raw.decode(json.detect_encoding(raw)), False
         except UnicodeDecodeError:
@@ -111,11 +134,6 @@ class _Reply:
         text, invalid = self.text()
         begin = text[:256].lstrip()
         stream = self.stream
-        if stream is None and self.asked == "plain" and begin.startswith(("data:", "event:", ":")):
-            stream = Events()
-            for stamp, chunk in self.body:
-                stream.feed(stamp, chunk)
-            stream.finish(self.last_ns or 0)
         if stream is not None and not begin.startswith(("{", "[", "<")) and (stream.events or self.is_event_stream):
             return stream, None, stream.invalid
         return None, text, invalid
@@ -156,15 +174,14 @@ class Lane:
     def __init__(self, target: Target, base_url: str, lag: LoopLag, close: bool = True) -> None:
         key = api_key(target)
         extra = extra_headers(target)
-        self._secrets = [value for value in secrets(target).values() if is_telling(value)]
+        self._scrubber = scrubber(target)
         self._base_url, self._lag = base_url.rstrip("/"), lag
-        self._headers = {
+        self._bare = {
             "Content-Type": "application/json",
             "Accept-Encoding": "identity",
-            **({"Authorization": f"Bearer {key}"} if key else {}),
             **({"Connection": "close"} if close else {}),
-            **extra,
         }
+        self._headers = {**self._bare, **({"Authorization": f"Bearer {key}"} if key else {}), **extra}
         self._client = httpx.AsyncClient(
             timeout=httpx.Timeout(None, connect=CONNECT_S),
             limits=httpx.Limits(max_connections=4, keepalive_expiry=4.0),
@@ -207,15 +224,17 @@ class Lane:
         in_flight = self._lag.in_flight
         asked: Literal["stream", "plain", "get"]
         asked = "get" if body is None else "stream" if body.get("stream") else "plain"
+        most = MAX_GET_BYTES if body is None or path.startswith("/") else MAX_REPLY_BYTES
         started_at, reply, fault, detail, pending = now(), _Reply(), None, "", False
         cpu, first_sent = time.process_time(), time.perf_counter_ns()
         at, sent = started_at, first_sent
         try:
             async with asyncio.timeout(deadline_s) as limit:
                 for number in itertools.count():
-                    reply, at, sent, pending = _Reply(asked), now(), time.perf_counter_ns(), True
+                    reply, at, sent, pending = _Reply(asked, most), now(), time.perf_counter_ns(), True
                     fault, detail = await self._send(path, content, reply)
-                    attempts.append(_attempt(at, sent, reply, fault, self._scrub(detail)))
+                    detail = self._scrubber.text(detail)
+                    attempts.append(_attempt(at, sent, reply, fault, detail))
                     pending = False
                     left_s = None if patience_s is None else patience_s - (time.perf_counter_ns() - first_sent) / 1e9
                     if not _worth_another(fault, reply, number < retries, left_s):
@@ -243,21 +262,32 @@ class Lane:
         )
         stream, text, invalid = reply.read()
         events = None if stream is None else [(round((stamp - sent) / 1e6, 3), data) for stamp, data in stream.events]
-        lines = [(before, self._scrub(line)) for before, line in stream.lines] if stream else []
-        return Exchange(
+        exchange = Exchange(
             kind=kind, key=key, case=case, ask=ask, at=started_at, method="GET" if body is None else "POST", path=path,
-            body=body, attempts=attempts, status=reply.status, headers=reply.headers,
-            events=None if events is None else [(ms, self._scrub(data)) for ms, data in events],
-            lines=lines or None, text=None if text is None else self._scrub(text), invalid_utf8=invalid,
+            body=body, attempts=attempts, status=reply.status, headers=reply.headers, events=events,
+            lines=(stream.lines if stream else None) or None, text=text, invalid_utf8=invalid,
             packing=reply.unpacker.packing if reply.unpacker else None, after_done=reply.after_done,
-            fault=fault, detail=self._scrub(detail), timing=_timing(reply, events, scheduled, first_sent, sent), client=client,
+            fault=fault, detail=detail, timing=_timing(reply, events, scheduled, first_sent, sent), client=client,
         )  # fmt: skip
+        if reply.size > MAX_TEXT_CHARS and fault is None and (long := _longest(exchange)) > MAX_TEXT_CHARS:
+            exchange = exchange.model_copy(
+                update={
+                    "fault": "broken",
+                    "detail": f"the answer has {long:,} characters, {MAX_TEXT_CHARS:,} at most are read",
+                    "text": None if text is None else text[:HEAD_BYTES],
+                    "events": None if events is None else events[:FEW_EVENTS],
+                }
+            )
+        return scrubbed(exchange, self._scrubber)
 
     async def _send(self, path: str, content: bytes | None, reply: _Reply) -> tuple[FaultKind | None, str]:
         method = "GET" if content is None else "POST"
         try:
-            async with self._client.stream(method, self._url(path), content=content, headers=self._headers) as response:
-                kept = {k: self._scrub(response.headers[k]) for k in KEPT_HEADERS if k in response.headers}
+            url = self._url(path)
+            own = urlsplit(url)[:2] == urlsplit(self._base_url)[:2]
+            headers = self._headers if own else self._bare  # the key goes to the server under test and nowhere else
+            async with self._client.stream(method, url, content=content, headers=headers) as response:
+                kept = {k: response.headers[k] for k in KEPT_HEADERS if k in response.headers}
                 reply.begin(time.perf_counter_ns(), response.status_code, kept)
                 with suppress(TimeoutError):  # only that of the connection which stays open after [DONE]
                     async with asyncio.timeout(None) as patience:
@@ -278,29 +308,24 @@ class Lane:
             reply.after_done = "broken"
         reply.end()
         if response.has_redirect_location:
-            to = response.headers["location"][:200]
+            to = self._scrubber.text(response.headers["location"])[:200]
             return (
                 "status",
                 f"HTTP {reply.status}: redirects to {to!r}, and no host is asked that the profile does not name",
             )
         if reply.status != 200:
             stream, text, _ = reply.read()
-            return (
-                "status",
-                f"HTTP {reply.status}: {error_message(stream.events[0][1] if stream and stream.events else text)}",
-            )
+            said = (stream.events[0][1] if stream and stream.events else text) or ""
+            return "status", f"HTTP {reply.status}: {error_message(self._scrubber.documents([said], parse)[0])}"
         return None, ""
 
     def _url(self, path: str) -> str:
-        """`/x` is on the host, `x` below the base URL (which ends in /v1)."""
+        """`/x` is on the host, `x` below the base URL (which ends in /v1); a whole URL is itself."""
+        if path.startswith(("http://", "https://")):
+            return path
         if not path.startswith("/"):
             return f"{self._base_url}/{path}"
         return self._base_url.removesuffix("/v1") + path
-
-    def _scrub(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, "[redacted]")
-        return text
 
 
 @cache
@@ -312,6 +337,33 @@ def certificates(ca_bundle: str | None) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=ca_bundle)
     except (OSError, ssl.SSLError) as error:
         raise BadInput(f"target.ca_bundle has value {ca_bundle!r}: cannot be read ({error}); name a PEM file") from None
+
+
+def scrubbed(exchange: Exchange, scrubber: Scrubber) -> Exchange:
+    """What may be written of an exchange: no reply holds a secret that was sent, in no part and in none that a reader joins."""
+    if not scrubber:
+        lines = [(before, Events.shown(line)) for before, line in exchange.lines or []]
+        return exchange.model_copy(update={"lines": lines or None})
+    update: dict[str, Any] = {
+        "headers": {name: scrubber.text(value) for name, value in exchange.headers.items()},
+        "lines": [(before, Events.shown(scrubber.documents([line], parse)[0])) for before, line in exchange.lines or []]
+        or None,
+        "text": None if exchange.text is None else scrubber.documents([exchange.text], parse)[0],
+    }
+    if exchange.events is not None:
+        told = scrubber.documents([data for _, data in exchange.events], parse)
+        update["events"] = [(ms, data) for (ms, _), data in zip(exchange.events, told, strict=True)]
+    made = exchange.model_copy(update=update)
+    if not any(scrubber.holds(text) for text in read_answer(made).texts()):
+        return made
+    # joined in a way that no JSON path shows: nothing of it is kept but when it came
+    hidden = None if made.events is None else [(ms, MASK) for ms, _ in made.events]
+    return made.model_copy(update={"events": hidden, "text": None if made.text is None else MASK, "lines": None})
+
+
+def _longest(exchange: Exchange) -> int:
+    """Characters of the longest text of an answer."""
+    return max((len(text) for text in read_answer(exchange).texts()), default=0)
 
 
 def _worth_another(fault: FaultKind | None, reply: _Reply, more: bool, patience_s: float | None) -> bool:
@@ -330,10 +382,18 @@ def _pause(number: int, reply: _Reply) -> float:
         return float(told)
     with suppress(ValueError, TypeError, OverflowError):
         when = parsedate_to_datetime(told)
-        left = (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+        left = (when.replace(tzinfo=when.tzinfo or UTC) - _server_now(reply)).total_seconds()
         if left > 0:
             return left
     return float(min(0.25 * 2**number, 4.0))
+
+
+def _server_now(reply: _Reply) -> datetime:
+    """By its own clock, where it tells it: ours may be another."""
+    with suppress(KeyError, ValueError, TypeError, OverflowError):
+        told = parsedate_to_datetime(reply.headers["date"])
+        return told.replace(tzinfo=told.tzinfo or UTC)
+    return datetime.now(UTC)
 
 
 def _attempt(at: str, sent: int, reply: _Reply, fault: FaultKind | None, detail: str) -> Attempt:
@@ -358,12 +418,15 @@ def _timing(reply: _Reply, events: list[tuple[float, str]] | None, scheduled: in
     )
 
 
-def normal_base_url(url: str) -> str:
+def normal_base_url(url: str, source: str = "--base-url") -> str:
     """`http://host:8000`, `http://host:8000/v1/` and `http://host:8000/v1/chat/completions` are the same server.
 
-    Raises BadInput when it is no URL.
+    Raises BadInput, which names the `source`, when it is no URL or holds more than a place: a user, a key, a query.
     """
+    refuse_secrets({"target": {"base_url": url}}, source)
     if not is_url(url):
-        raise BadInput(f"--base-url has value {url!r}: must be a URL such as http://gpu-box:8000/v1")
+        raise BadInput(f"{source} has value {url!r}: must be a URL such as http://gpu-box:8000/v1")
+    if "?" in url or "#" in url:
+        raise BadInput(f"{source} has a query or a fragment, and paths are appended to it; end it with /v1")
     url = NO_BASE.sub(r"\1", url.rstrip("/"))
     return url if urlsplit(url).path.rstrip("/") else url + "/v1"

@@ -16,12 +16,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
-import httpx
-
-from gatebook.ask.client import certificates
+from gatebook.ask.client import Lane, LoopLag
 from gatebook.ask.nvml import Nvml
 from gatebook.engines.vllm import CACHE_CONFIG
-from gatebook.plan.settings import Profile, Target, api_key, extra_headers
+from gatebook.plan.settings import Profile, Target
 from gatebook.record.gauges import DCGM_FREE, DCGM_USED, KNOWN, SESSION, UNAVAILABLE, Gauge, GaugeFile
 from gatebook.record.run import Run
 
@@ -31,6 +29,8 @@ PROCESSES_EVERY = 10
 METRICS_S = 0.5
 SCRAPE_S = 5.0
 """llama.cpp answers /metrics between two batches only."""
+MAX_ROWS, MAX_LINE_CHARS = 2_000, 16_384
+"""Of one reading: 64 engines have 500."""
 DCGM_LABELS = ("gpu", "UUID", "modelName", "Hostname", "hostname", "GPU_I_ID", "GPU_I_PROFILE")
 ENGINE_LABELS = ("engine", "dp_rank", "tp_rank", "pid")
 Read = Callable[[], list[Gauge]]
@@ -141,29 +141,24 @@ def _nvml(file: GaugeFile, nvml: Nvml) -> _Sampler:
 
 
 class _Exporter:
-    """One Prometheus endpoint, read with a client of its own. The key goes to the server under test and nowhere else."""
+    """One Prometheus endpoint, read on a lane and an event loop of its own, in whatever thread reads it."""
 
     def __init__(self, target: Target, url: str, base_url: str, of: str) -> None:
         self._url, self.of = url, of
         self._told: set[str] = set()
-        headers = {}
-        if urlsplit(url)[:2] == urlsplit(base_url)[:2]:
-            key = api_key(target)
-            headers = {**({"Authorization": f"Bearer {key}"} if key else {}), **extra_headers(target)}
-        self._client = httpx.Client(
-            timeout=SCRAPE_S, verify=certificates(target.ca_bundle), trust_env=False, headers=headers
-        )
+        self._loop = asyncio.Runner()
+        self._lane = Lane(target, base_url, LoopLag(), close=False)
 
     def read(self) -> list[Gauge]:
-        try:
-            reply = self._client.get(self._url)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            return self._miss(f"{str(error) or type(error).__name__}")
+        """Bounded as every reply is: in bytes, and in time from the first byte sent to the last one read."""
+        reply = self._loop.run(
+            self._lane.ask(kind="probe", key="metrics", body=None, path=self._url, deadline_s=SCRAPE_S, retries=0)
+        )
         at = now_ms()
-        if reply.status_code != 200:
-            return self._miss(f"HTTP {reply.status_code}")
+        if reply.fault is not None:
+            return self._miss(f"HTTP {reply.status}" if reply.fault == "status" else reply.detail)
         try:
-            rows = parsed(reply.text, at)
+            rows = parsed(reply.text or "", at)
         except ValueError as error:
             return self._miss(f"is no Prometheus text: {str(error)[:100]}")
         wanted = (DCGM_USED, DCGM_FREE) if self.of == "gpu" else KNOWN
@@ -175,7 +170,8 @@ class _Exporter:
         return rows
 
     def close(self) -> None:
-        self._client.close()
+        self._loop.run(self._lane.__aexit__(None, None, None))
+        self._loop.close()
 
     def _miss(self, why: str) -> list[Gauge]:
         if why in self._told:
@@ -193,6 +189,11 @@ def parsed(text: str, ms: float) -> list[Gauge]:
 
     names = (*KNOWN, DCGM_USED, DCGM_FREE)
     lines = [line for line in text.splitlines() if line.startswith(names)]
+    if len(lines) > MAX_ROWS or any(len(line) > MAX_LINE_CHARS for line in lines):
+        longest = max(map(len, lines))
+        raise ValueError(
+            f"{len(lines):,} rows of {longest:,} characters at most; {MAX_ROWS:,} of {MAX_LINE_CHARS:,} are read"
+        )
     found = []
     for family in text_string_to_metric_families("\n".join(lines) + "\n"):
         for sample in family.samples:

@@ -22,6 +22,7 @@ from gatebook.plan.settings import Target
 
 READY_S = 60.0
 STOP_S = 5.0
+VARIABLE = "OPENAI_BASE_URL"
 
 Start = Callable[[Path], AbstractContextManager[str]]
 
@@ -35,12 +36,13 @@ def endpoint(target: Target, resumed: str | None) -> tuple[str, Start | None]:
     if target.server == "embedded" and target.base_url is None:
         port = urlsplit(resumed).port if resumed else _free_port()
         return f"http://127.0.0.1:{port}/v1", partial(embedded_server, port=port)
-    url = resumed or target.base_url or os.environ.get("OPENAI_BASE_URL")
+    named = {"manifest.json": resumed, "target.base_url": target.base_url, VARIABLE: os.environ.get(VARIABLE)}
+    source, url = next(((source, url) for source, url in named.items() if url), ("", None))
     if not url:
         raise BadInput(
             "target.base_url is missing: name the server with --base-url, in the profile, or in OPENAI_BASE_URL"
         )
-    return normal_base_url(url), None
+    return normal_base_url(url, f"environment variable {source}" if source == VARIABLE else source), None
 
 
 @contextmanager

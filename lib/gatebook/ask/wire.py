@@ -15,7 +15,15 @@ LINE_END = re.compile(rb"\r\n|\r|\n")
 LOOKS_LIKE_TEXT = re.compile(rb"\s*[{\[<:]|data|event|id|retry|error|\xef\xbb\xbf")
 ZLIB_BITS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 MAX_CODINGS = 5
+MAX_EVENTS = 100_000
+"""Events of a stream, with the lines that carry no data and those that no blank line has ended yet."""
+MAX_LINES = 4 * MAX_EVENTS
+"""Lines of a stream, blank ones too."""
+SLICE_BYTES = 64 * 1024
+"""After so many bytes of a piece the limit is looked at."""
 KEPT_LINE_CHARS = 500
+NOT_READ = ("", "event", "id", "retry")
+"""Fields of which clients read no answer."""
 
 
 class Unpacker:
@@ -86,39 +94,69 @@ class Events:
         self.events: list[tuple[int, str]] = []
         """(perf_counter_ns, data joined by line feeds). An event without data is one too: a client reads it."""
         self.lines: list[tuple[int, str]] = []
-        """(number of events before it, line), each text once: comments, event, id, retry, and what is no field."""
+        """(number of events before it, line), each text once: comments, event, id, retry, and what is no field; all of it."""
         self.invalid = False
         """A line is not UTF-8."""
         self.done = False
-        self._rest: list[bytes] = []
+        self._rest = bytearray()
         self._after_cr = False
         self._seen: set[str] = set()
         self._data: list[str] = []
         self._event = self._id = ""
         self._retry = False
+        self._count = 0
+
+    @property
+    def excess(self) -> str | None:
+        """Which limit it breaks, in words."""
+        if len(self.events) + len(self.lines) + len(self._data) > MAX_EVENTS:
+            return f"the reply has more than {MAX_EVENTS:,} events"
+        return f"the reply has more than {MAX_LINES:,} lines" if self._count > MAX_LINES else None
 
     def feed(self, stamp: int, chunk: bytes) -> None:
-        if not chunk:
-            return
+        for at in range(0, len(chunk), SLICE_BYTES):
+            if self.excess:
+                return
+            self._feed(stamp, chunk[at : at + SLICE_BYTES])
+
+    def _feed(self, stamp: int, chunk: bytes) -> None:
         if self._after_cr and chunk.startswith(b"\n"):
             chunk = chunk[1:]
         self._after_cr = chunk.endswith(b"\r")
         *lines, rest = LINE_END.split(chunk)
+        self._count += len(lines)
         for line in lines:
-            self._line(stamp, b"".join([*self._rest, line]))
-            self._rest = []
-        if rest:
-            self._rest.append(rest)
+            self._line(stamp, bytes(self._rest + line))
+            self._rest.clear()
+        self._rest += rest
 
     def finish(self, stamp: int) -> None:
         """No more bytes come. What no blank line ended is no event: clients lose it, unless it is [DONE] and so the end anyway."""
         if self._rest:
-            self._line(stamp, b"".join(self._rest))
-            self._rest = []
+            self._line(stamp, bytes(self._rest))
+            self._rest.clear()
         if self._data and self._data[0].startswith("[DONE]"):
             self._dispatch(stamp)
         for data in self._data:
             self._keep(f"data: {data}")
+
+    def cut(self, most: int) -> None:
+        """Keep about the first `most` characters of the events, and no lines."""
+        kept = 0
+        for number, (_, data) in enumerate(self.events):
+            kept += len(data)
+            if kept > most:
+                del self.events[number:]
+                break
+        del self.events[most // 64 :]
+        self.lines, self._data = [], []
+        self._rest.clear()
+        self._seen.clear()
+
+    @staticmethod
+    def shown(line: str) -> str:
+        """What the record keeps of a line: all of one that may carry an answer, else its beginning."""
+        return line[:KEPT_LINE_CHARS] if line.partition(":")[0] in NOT_READ else line
 
     def _line(self, stamp: int, raw: bytes) -> None:
         if not raw:
@@ -143,7 +181,7 @@ class Events:
         elif name:
             self._keep(line)  # no field: clients do not read it
             return
-        self._keep(line[:KEPT_LINE_CHARS])
+        self._keep(line)
 
     def _dispatch(self, stamp: int) -> None:
         data = "\n".join(self._data)

@@ -10,7 +10,7 @@ from functools import cache
 from gatebook.engines import credentials_refused
 from gatebook.judge.checks import CHECKS, parameters
 from gatebook.judge.checks.context import length_kept
-from gatebook.judge.checks.contract import drawn_by_chance, hides_in_reasoning, notes, violations
+from gatebook.judge.checks.contract import clock_behind_s, drawn_by_chance, hides_in_reasoning, notes, violations
 from gatebook.judge.checks.text import noise
 from gatebook.judge.evidence import Evidence, Reply, Seen
 from gatebook.judge.finding import Finding, Result, Stage, worst
@@ -76,6 +76,7 @@ class _Judge:
         self._identity = identify(exchanges, self._profile.target.model)
         self._timed = timed_cases(run, notebook, exchanges)
         self._restarts = restarts_of(exchanges)
+        self._behind_s = max(clock_behind_s(exchanges), 0.0)
         self._seen_ids: dict[str, str] = {}
         for exchange in earlier:
             for name in read_answer(exchange).ids if exchange.kind not in ("probe", "against") else ():
@@ -263,7 +264,7 @@ class _Judge:
         return violations(
             reply, target.model, self._seen_ids, self._identity.context_tokens,
             ends_with_done=profile.not_offered("stream_done") is None, counts_streams=profile.not_offered("stream_usage") is None,
-            is_alias=lambda asked, told: told in target.aliases or self._identity.is_alias(asked, told),
+            is_alias=lambda asked, told: told in target.aliases or self._identity.is_alias(asked, told), behind_s=self._behind_s,
         )  # fmt: skip
 
     def _canary(self, canary: Exchange) -> Iterator[str]:

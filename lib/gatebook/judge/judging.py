@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gatebook.errors import BrokenRecord
 from gatebook.judge.baseline import Baseline, read_baseline
+from gatebook.judge.checks.contract import clock_behind_s
 from gatebook.judge.finding import Finding
 from gatebook.judge.findings import judge_notebook, judge_run, run_identity
 from gatebook.judge.fingerprint import fingerprint
@@ -44,7 +45,10 @@ def _judged(run: Run, notebook: str | None, troubles: list[str]) -> Verdict:
         manifest.profile, (run.cases[i].group for ids in run.manifest.expected.values() for i in ids)
     )
     alone = notebook is not None
-    return decide(Judged(manifest, run.cases, findings, served, print_of, run_baseline(run), troubles, family, alone))
+    behind_s = clock_behind_s(e for name in manifest.expected for e in run.exchanges(name))
+    return decide(
+        Judged(manifest, run.cases, findings, served, print_of, run_baseline(run), troubles, family, alone, behind_s)
+    )
 
 
 def run_baseline(run: Run) -> Baseline | None:

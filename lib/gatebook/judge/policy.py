@@ -50,6 +50,8 @@ class Judged:
     """Compared groups of the whole run: one notebook alone is judged by the same steps."""
     alone: bool = False
     """One notebook of the run, which is not asked for what only the whole run has."""
+    behind_s: float = 0.0
+    """How far the server's clock is behind ours, where they disagree."""
 
 
 def decide(judged: Judged) -> Verdict:
@@ -171,6 +173,12 @@ def _notes(judged: Judged, groups: list[GroupVerdict]) -> list[str]:
             f"{g.group} ({g.comparison.baseline_passed} of {g.comparison.paired})" for g in blind if g.comparison
         )
         notes.append(f"nothing is compared where too few cases passed in the baseline to show a drop: {told}")
+    if judged.behind_s:
+        which = "behind" if judged.behind_s > 0 else "ahead of"
+        notes.append(
+            f"the server's clock is {abs(judged.behind_s):,.0f} s {which} ours by what its replies tell; set this machine's clock "
+            "if it is the wrong one. The freshest reply is the measure of what came from a cache"
+        )
     if not judged.alone:
         lacks: dict[str, list[str]] = {}
         for feature, said in profile.offers.items():

@@ -16,7 +16,7 @@ from gatebook.plan.latency import Latency
 from gatebook.plan.load import LoadSettings
 from gatebook.plan.offers import Feature, Offer
 from gatebook.plan.production import Production
-from gatebook.plan.secrets import is_sendable, is_telling, refuse_secrets, sendable
+from gatebook.plan.secrets import Scrubber, is_sendable, refuse_secrets, searched, sendable
 from gatebook.plan.strict import Strict, build, file_name, read_yaml
 from gatebook.plan.waivers import Waiver
 
@@ -264,9 +264,14 @@ def secrets(target: Target) -> dict[str, str]:
     return found | {v.removeprefix("env:"): headers[k] for k, v in target.headers.items() if v.startswith("env:")}
 
 
+def scrubber(*targets: Target) -> Scrubber:
+    """What takes the secrets that these targets are sent out of what is written."""
+    return Scrubber(value for target in targets for value in secrets(target).values())
+
+
 def untelling(target: Target) -> str | None:
     """One line that names the variables whose secrets are too common to be searched for in replies; None without any."""
-    names = [name for name, value in secrets(target).items() if not is_telling(value)]
+    names = [name for name, value in secrets(target).items() if not searched(value)]
     if not names:
         return None
     return f"{' and '.join(names)}: a short or common word as key; it is sent, and replies are not searched for it"

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
+import stat
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from gatebook.errors import BadInput
+from gatebook.errors import BadInput, GatebookError
+
+MAX_YAML_MIB = 4
+MAX_NODES = 1_000_000
+"""Of one YAML file, each alias counted as what it stands for: 300 bytes of them can stand for a billion."""
+NUMBER_CHARS = 100
+"""A longer number is none: in base 60 it takes minutes to read."""
 
 M = TypeVar("M", bound=BaseModel)
 _FILE_NAME = re.compile(r"\w[\w .+\-]{0,119}")
@@ -53,13 +61,37 @@ def _mapping(loader: _UniqueKeys, node: yaml.MappingNode, deep: bool = False) ->
     return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
 
 
+def _number(loader: _UniqueKeys, node: yaml.ScalarNode) -> Any:
+    if len(node.value) > NUMBER_CHARS:
+        raise yaml.constructor.ConstructorError(
+            None, None, f"a number of {len(node.value):,} characters", node.start_mark
+        )
+    made = {"int": yaml.SafeLoader.construct_yaml_int, "float": yaml.SafeLoader.construct_yaml_float}
+    return made[node.tag.rpartition(":")[2]](loader, node)
+
+
+for _kind in ("int", "float"):
+    _UniqueKeys.add_constructor(f"tag:yaml.org,2002:{_kind}", _number)
 _UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def read_file(path: Path, most_mib: int, error: type[GatebookError] = BadInput) -> bytes:
+    """The bytes of a regular file of at most so many MiB. Raises OSError, and `error` for what is larger or no file."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe without a writer is not waited for
+    with os.fdopen(descriptor, "rb") as file:
+        kind = os.fstat(file.fileno()).st_mode
+        if not stat.S_ISREG(kind):
+            raise error(f"{path}: is no regular file; name one")
+        data = file.read((most_mib << 20) + 1)
+    if len(data) > most_mib << 20:
+        raise error(f"{path}: has {path.stat().st_size:,} bytes; {most_mib} MiB at most are read")
+    return bytes(data)
 
 
 def read_yaml(path: Path) -> Any:
     """Parse one YAML file. Raises BadInput when it is missing or unreadable."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_file(path, MAX_YAML_MIB).decode()
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file; check the path") from None
     except IsADirectoryError:
@@ -77,14 +109,48 @@ def read_yaml(path: Path) -> Any:
 def parse_yaml(text: str, where: str) -> Any:
     """Parse YAML; `where` names the file in the message. Raises BadInput."""
     try:
-        return yaml.load(text, Loader=_UniqueKeys)  # noqa: S506 (a SafeLoader)
-    except (yaml.YAMLError, TypeError, ValueError) as error:
+        loader = _UniqueKeys(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            _check_size(node, where)
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except (yaml.YAMLError, TypeError, ValueError, OverflowError, LookupError, AttributeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         said = " ".join(str(getattr(error, "problem", None) or error).split())
         raise BadInput(f"{where}{line}: not valid YAML: {said}; fix this line (quote it if it is text)") from None
     except RecursionError:
         raise BadInput(f"{where}: is nested deeper than can be read; make it flatter") from None
+
+
+def _check_size(top: yaml.Node, where: str) -> None:
+    """Raises BadInput where aliases make more of a file than MAX_NODES, or stand in what they stand for."""
+    sizes: dict[int, int | None] = {}
+
+    def size(node: yaml.Node) -> int:
+        known = sizes.setdefault(id(node), 0)
+        if known is None:
+            raise BadInput(
+                f"{where}, line {node.start_mark.line + 1}: an alias stands in what it stands for; write it out"
+            )
+        if known:
+            return known
+        sizes[id(node)] = None
+        inner = node.value if isinstance(node, yaml.CollectionNode) else []
+        count = 1 + sum(size(part) for item in inner for part in (item if isinstance(item, tuple) else (item,)))
+        if count > MAX_NODES:
+            raise BadInput(
+                f"{where}, line {node.start_mark.line + 1}: holds more than {MAX_NODES:,} values once its aliases are "
+                "written out; write less"
+            )
+        sizes[id(node)] = count
+        return count
+
+    size(top)
 
 
 def build(model: type[M], data: Any, where: str) -> M:

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from gatebook.errors import BadInput
+from gatebook.plan.strict import read_file
+
+MAX_TABLE_MIB = 64
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ def read_table(path: Path) -> list[Row]:
     if path.suffix.lower() not in (".csv", ".jsonl"):
         raise BadInput(f"{path}: must be a .csv or a .jsonl file")
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_file(path, MAX_TABLE_MIB).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadInput(
             f"{path}: is not UTF-8 (byte {error.start}); save it as UTF-8, such as: iconv -f GB18030 -t UTF-8 {path.name}"

@@ -65,6 +65,18 @@ class Answer:
     def finish_reason(self) -> str | None:
         return self.finish_reasons[-1] if self.finish_reasons else None
 
+    def texts(self) -> list[str]:
+        """Everything in it that a server may have said in several pieces."""
+        calls = [text for call in self.tool_calls for text in (call.name, call.arguments, call.id)]
+        entries = [entry if isinstance(entry, dict) else {} for entry in self.logprobs]
+        tokens = "".join(str(entry.get("token")) for entry in entries)
+        raw = [entry.get("bytes") for entry in entries]
+        packed = "".join(
+            chr(b) for some in raw if isinstance(some, list) for b in some if type(b) is int and 0 <= b < 256
+        )
+        said = [self.text, self.reasoning, self.error or "", self.malformed or "", tokens, packed]
+        return [*said, *calls, *self.others.values(), *self.flaws, *self.ids, *self.finish_reasons]
+
     def tokens(self, name: str) -> int | None:
         """`prompt_tokens`, `completion_tokens` or `total_tokens` from usage, when it is a whole number."""
         value = (self.usage or {}).get(name)
@@ -137,9 +149,21 @@ def _error_code(piece: dict[str, Any]) -> int | None:
     return None
 
 
-@lru_cache(maxsize=4096)
+REMEMBERED_CHARS = 65_536
+"""A longer text is parsed again rather than remembered: thousands are."""
+
+
 def parse(text: str) -> Any:
     """The JSON value of a text, or None. Callers must not change what they get."""
+    return _remembered(text) if len(text) <= REMEMBERED_CHARS else _parsed(text)
+
+
+@lru_cache(maxsize=4096)
+def _remembered(text: str) -> Any:
+    return _parsed(text)
+
+
+def _parsed(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -21,6 +21,8 @@ from gatebook.record.texts import Texts
 
 SCHEMA = 1
 LOCK_WAIT_S = 5.0
+MAX_RECORD_MIB = 256
+"""Of one notebook; a full run makes 5 in all."""
 
 
 def _digest(prev: str, exchange: dict[str, Any]) -> str:

@@ -16,14 +16,14 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator
 
-from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, first_line, os_reason
+from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, first_line, one_line, os_reason
 from gatebook.plan.cases import Case
 from gatebook.plan.settings import Profile, Suite, Target
 from gatebook.plan.strict import file_name
 from gatebook.plan.writing import replace_text
 from gatebook.record.exchange import Exchange
 from gatebook.record.gauges import Gauge, read_gauges
-from gatebook.record.journal import Journal, read_journal
+from gatebook.record.journal import MAX_RECORD_MIB, Journal, read_journal
 from gatebook.record.measurement import Measurement
 from gatebook.record.texts import Texts
 
@@ -33,6 +33,10 @@ PLAN = ("manifest.json", "cases.json")
 HISTORY, UNREAD = "history.json", "could_not_be_read"
 TROUBLES = "troubles.json"
 _TEXTS = TypeAdapter(list[str])
+MAX_FILES = 20_000
+"""Of one run; a full one has some 500."""
+MAX_JSON_MIB = 64
+"""Of one file beside the records; all cases of params/cases make 1 MiB."""
 
 
 class Against(BaseModel):
@@ -101,8 +105,7 @@ class Run:
             raise BadInput(
                 f"{path}: not a run folder (no manifest.json); name one like outputs/2026-11-22T21-04-31Z-smollm2-7f3a"
             )
-        for _ in plain_files(path):
-            pass
+        _check_sizes(path)
         try:
             self.manifest = Manifest.model_validate_json((path / "manifest.json").read_bytes())
             cases = [Case.model_validate(case) for case in json.loads((path / "cases.json").read_bytes())]
@@ -114,7 +117,7 @@ class Run:
             raise BrokenRecord(f"{path}/cases.json: a case is in it twice")
         if missing:
             raise BrokenRecord(f"{path}/cases.json: expected case {missing[0]!r} is not in it")
-        self.anchor = hashlib.sha256((path / "cases.json").read_bytes()).hexdigest()
+        self.anchor = _sha256(path / "cases.json")
 
     @classmethod
     def create(
@@ -274,9 +277,12 @@ class Run:
             said[name] = digest
         said.pop("", None)
         have = {p.relative_to(self.path).as_posix(): _sha256(p) for p in self._files()}
-        found = [f"{name} is missing" for name in sorted(said.keys() - have.keys())]
-        found += [f"{name} was added" for name in sorted(have.keys() - said.keys())]
-        found += [f"{name} was changed" for name in sorted(said.keys() & have.keys()) if have[name] != said[name]]
+        shown = one_line
+        found = [f"{shown(name)} is missing" for name in sorted(said.keys() - have.keys())]
+        found += [f"{shown(name)} was added" for name in sorted(have.keys() - said.keys())]
+        found += [
+            f"{shown(name)} was changed" for name in sorted(said.keys() & have.keys()) if have[name] != said[name]
+        ]
         return found or ([] if text == os.fsencode(self._sums()) else [f"{SUMS} was changed"])
 
     def _sums(self) -> str:
@@ -320,6 +326,16 @@ def plain_files(folder: Path) -> Iterator[Path]:
                 raise BrokenRecord(
                     f"{folder}: {Path(entry.path).relative_to(folder)} is a link or no file at all; a bundle holds plain files and folders only"
                 )
+
+
+def _check_sizes(path: Path) -> None:
+    """Raises BrokenRecord where a bundle holds more than is read, or what is no file: its readers then need no limit of their own."""
+    for number, file in enumerate(plain_files(path)):
+        if number > MAX_FILES:
+            raise BrokenRecord(f"{path}: holds more than {MAX_FILES:,} files, which no run makes")
+        most_mib, size = MAX_RECORD_MIB if file.suffix == ".jsonl" else MAX_JSON_MIB, file.lstat().st_size
+        if size > most_mib << 20 and file.suffix != ".log":
+            raise BrokenRecord(f"{file}: has {size:,} bytes; {most_mib} MiB at most are read")
 
 
 def run_folder_of(path: Path) -> Path | None:

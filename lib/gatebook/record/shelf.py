@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 from gatebook.errors import BadInput, GatebookError
-from gatebook.record.run import LATEST, Run
+from gatebook.plan.strict import read_file
+from gatebook.record.run import LATEST, MAX_JSON_MIB, Run
 
 NO_RUN = "outputs/ holds no run yet; make one with `make demo` or `gatebook run --profile params/smollm2.yaml`"
 
@@ -60,6 +61,6 @@ def verdict_word(path: Path) -> str:
 
 def _said(path: Path, file: str, key: str) -> str:
     try:
-        return str(json.loads((path / file).read_bytes())[key])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return str(json.loads(read_file(path / file, MAX_JSON_MIB))[key])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, BadInput):
         return ""

@@ -19,8 +19,9 @@ from typing import Any
 from gatebook.errors import BadInput, CannotMeasure, GatebookError, first_line, os_reason
 from gatebook.judge.judging import judge
 from gatebook.judge.verdict import Verdict
+from gatebook.plan.strict import read_file
 from gatebook.plan.writing import replace_text
-from gatebook.record.run import SCRATCH, SUMS, Run, run_folder_of
+from gatebook.record.run import MAX_JSON_MIB, SCRATCH, SUMS, Run, run_folder_of
 from gatebook.tell.pages import TEMPLATES, render
 from gatebook.tell.portrait import portrait
 from gatebook.tell.text import visible
@@ -111,8 +112,8 @@ def _name(folder: Path) -> str:
 
 def _manifest(folder: Path) -> dict[str, Any]:
     try:
-        said = json.loads((folder / "manifest.json").read_bytes())
-    except (OSError, ValueError, RecursionError):
+        said = json.loads(read_file(folder / "manifest.json", MAX_JSON_MIB))
+    except (OSError, ValueError, RecursionError, GatebookError):
         return {}
     return said if isinstance(said, dict) else {}
 
@@ -120,7 +121,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
 def _seal(folder: Path) -> str | None:
     """SHA-256 of SHA256SUMS: two bundles with the same one are the same, if they are intact."""
     file = folder / SUMS
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+    return hashlib.sha256(read_file(file, MAX_JSON_MIB)).hexdigest() if file.is_file() else None
 
 
 def _damage(folder: Path) -> str:

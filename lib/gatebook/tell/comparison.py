@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gatebook.errors import one_line
 from gatebook.judge.comparing import Difference, GroupDifference, Judged, LatencyDifference, Word
 from gatebook.judge.stats import ALPHA
 from gatebook.tell.pages import Detail, fitting, render
@@ -95,14 +96,14 @@ def show(difference: Difference, first: Judged, second: Judged) -> None:
     console = Console(soft_wrap=True, highlight=False)
     for name, side in (("first ", first), ("second", second)):
         served, verdict = side.verdict.served, side.verdict
-        console.print(Text(f"{name}  {verdict.run}  {served.model}  revision {served.revision or 'none named'}  {served.base_url}  {verdict.verdict}{' PARTIAL' if verdict.partial else ''}"))  # fmt: skip
+        console.print(Text(one_line(f"{name}  {verdict.run}  {served.model}  revision {served.revision or 'none named'}  {served.base_url}  {verdict.verdict}{' PARTIAL' if verdict.partial else ''}")))  # fmt: skip
     Console(highlight=False, width=None if console.is_terminal else 160).print(_groups(difference))
     for changed in changes(difference, first, second, TERMINAL_CHARS)[:TERMINAL_CASES]:
-        console.print(Text(f"\n{changed.what}: {changed.id}  ({changed.group})", "bold"))
+        console.print(Text("\n" + one_line(f"{changed.what}: {changed.id}  ({changed.group})"), "bold"))
         answers = [{request.name: _said(request) for request in side} for side in changed.sides]
         other = [name for name in answers[1] if answers[1][name] != answers[0].get(name)][:3]
         for name, requests, reason in zip(("first ", "second"), changed.sides, changed.reasons, strict=True):
-            console.print(Text(f"  {name}  {visible(reason)}", "dim"))
+            console.print(Text(f"  {name}  {one_line(reason)}", "dim"))
             for request in [r for r in requests if r.name in other] or requests[:1]:
                 told = f"{request.name}: {_said(request)}" if request.name else _said(request)
                 console.print(Text(f"          {visible(excerpt(told, TERMINAL_CHARS)[0])}"))
@@ -111,13 +112,13 @@ def show(difference: Difference, first: Judged, second: Judged) -> None:
     if difference.unpaired:
         console.print(f"\nnot paired ({len(difference.unpaired)}):")
         for one in difference.unpaired[:TERMINAL_CASES]:
-            console.print(Text(f"  {one.case} ({one.group}): {one.why}"))
+            console.print(Text(one_line(f"  {one.case} ({one.group}): {one.why}")))
     console.print("\nlatency (asked at different times: shown, never decides)")
     for row in difference.latencies:
         medians, shift = latency(row)
-        console.print(Text(f"  {row.name}: {medians}; {shift}"))
+        console.print(Text(one_line(f"  {row.name}: {medians}; {shift}")))
     word = Text(difference.word.upper(), TERMINAL[STYLE[difference.word]])
-    console.print(word.append(f"  {visible(difference.reason)}", "default not bold"))
+    console.print(word.append(f"  {one_line(difference.reason)}", "default not bold"))
 
 
 def _said(request: Request) -> str:
@@ -133,7 +134,7 @@ def _groups(difference: Difference) -> Table:
         change, interval = rate(g)
         of = f"/{g.pairs}"
         table.add_row(
-            g.group, g.policy, f"{g.passed[0]}{of}", f"{g.passed[1]}{of}", change, interval, f"{g.p_worse:.3g}",
-            Text(g.word, TERMINAL[STYLE[g.word]]), Text(visible(g.reason)),
+            Text(one_line(g.group)), g.policy, f"{g.passed[0]}{of}", f"{g.passed[1]}{of}", change, interval, f"{g.p_worse:.3g}",
+            Text(g.word, TERMINAL[STYLE[g.word]]), Text(one_line(g.reason)),
         )  # fmt: skip
     return table

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from gatebook.errors import BadInput, CannotMeasure, os_reason
+from gatebook.errors import BadInput, CannotMeasure, one_line, os_reason
 from gatebook.record.measurement import Measurement
 from gatebook.tell.tables import headed
 
@@ -24,6 +24,8 @@ METRICS = {
 VERDICT_COLOURS = {"PASS": "#2e7d4f", "FAIL": "#b3261e", "INCONCLUSIVE": "#6d28d9", "ERROR": "#8a5a00"}
 LISTS = (*METRICS, "prompt_tokens", "completion_tokens")
 MOST_ROWS = 24
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""Full-width signs are signs too where a spreadsheet speaks Chinese or Japanese."""
 
 
 def history_table(rows: Iterable[Measurement]) -> pd.DataFrame:
@@ -31,8 +33,8 @@ def history_table(rows: Iterable[Measurement]) -> pd.DataFrame:
     columns = ["run", "group", "n", "ttft", "itl", "total", "tokens/s", "gpu", "revision", "verdict", "accepted"]
     found = [
         (
-            r.run, r.group, r.n, *(_shown(getattr(r, name)) for name in METRICS),
-            "" if r.tokens_per_s is None else f"{r.tokens_per_s:.1f}", r.gpu, r.revision or "none named", r.verdict, "yes" if r.accepted else "no",
+            one_line(r.run), one_line(r.group), r.n, *(_shown(getattr(r, name)) for name in METRICS),
+            "" if r.tokens_per_s is None else f"{r.tokens_per_s:.1f}", one_line(r.gpu), one_line(r.revision or "none named"), r.verdict, "yes" if r.accepted else "no",
         )
         for r in rows
     ]  # fmt: skip
@@ -52,9 +54,16 @@ def export(rows: list[Measurement], file: Path) -> None:
         for name in LISTS:
             frame[name] = frame[name].map(json.dumps)
         frame["at"] = [row.at.isoformat() for row in rows]
+        for name in frame.columns:
+            frame[name] = [inert(value) if isinstance(value, str) else value for value in frame[name]]
         _write(file, lambda: frame.to_csv(file, index=False))
     else:
         _write(file, lambda: frame.to_parquet(file, index=False))
+
+
+def inert(text: str) -> str:
+    """The text as a spreadsheet shows it: with a quote before what it would compute (OWASP, CSV injection)."""
+    return f"'{text}" if text.lstrip(" \xa0\ufeff").startswith(FORMULA) else text
 
 
 def plot_trend(rows: list[Measurement], file: Path) -> str:

@@ -10,10 +10,10 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from gatebook.errors import one_line
 from gatebook.judge.causes import refusals
 from gatebook.judge.findings import judge_notebook
 from gatebook.judge.verdict import Verdict, Word
@@ -87,40 +87,44 @@ def show(verdict: Verdict, run: Run) -> None:
     path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     console = Console(soft_wrap=True, highlight=False)
     served = verdict.served
-    console.print(
-        f"{served.base_url}  [bold]{escape(served.model)}[/]  revision {escape(served.revision or 'none named')}  ({served.engine} {served.version or ''})"
-    )
+
+    def say(text: str, style: str = "") -> None:
+        console.print(Text(one_line(text), style))
+
+    head = Text(one_line(f"{served.base_url}  ")).append(one_line(served.model), "bold")
+    told = f"  revision {served.revision or 'none named'}  ({served.engine} {served.version or ''})"
+    console.print(head.append(one_line(told), "not bold"))
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("group", "policy", "pass", "decision", "because"):
         table.add_column(name, overflow="fold", no_wrap=name not in ("because",))
     for g in verdict.groups:
         table.add_row(
-            g.group,
+            Text(one_line(g.group)),
             g.policy,
             f"{g.passed}/{g.cases}",
             Text("watched" if g.policy == "watch" else "not compared", "dim")
             if g.policy == "watch" or g.blind
             else Text(g.word, STYLE[g.word]),
-            Text(g.reason if len(g.reason) < 240 else g.reason[:237] + "..."),
+            Text(one_line(g.reason if len(g.reason) < 240 else g.reason[:237] + "...")),
         )
     Console(highlight=False, width=None if console.is_terminal else 160).print(table)
     for excuse in excuses(verdict):
-        console.print(Text(f"excused: {excuse}"))
+        say(f"excused: {excuse}")
     for waiver in verdict.waivers:
-        console.print(Text(f"waiver {waiver.state}: {waiver}", "bold magenta" if waiver.blocks else ""))
+        say(f"waiver {waiver.state}: {waiver}", "bold magenta" if waiver.blocks else "")
     for note in verdict.notes:
-        console.print(Text(f"note: {note}"))
+        say(f"note: {note}")
     for told in why(verdict):
-        console.print(Text(told))
+        say(told)
     for told in spending_lines(run):
-        console.print(Text(told))
+        say(told)
     wrong = refusals(verdict)
     if not wrong and verdict.needs_baseline:
-        console.print(f'next: gatebook accept {path} --reason "first run of this deployment"')
+        say(f'next: gatebook accept {path} --reason "first run of this deployment"')
     elif wrong and verdict.verdict != "PASS":
         console.print("gatebook accept refuses this run; what to do:")
         for todo, about in by_todo(wrong).items():
-            console.print(Text(f"  {todo}: {', '.join(about)}"))
+            say(f"  {todo}: {', '.join(about)}")
     partial = " PARTIAL" if verdict.partial else ""
     line = Text(f"{verdict.verdict}{partial}", STYLE[verdict.verdict])
-    console.print(line.append(f"  {verdict.reason}  {path / 'index.html'}", "default not bold"))
+    console.print(line.append(one_line(f"  {verdict.reason}  {path / 'index.html'}"), "default not bold"))

@@ -2,18 +2,7 @@
 
 from __future__ import annotations
 
-_BIDI = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
-_CONTROL = (*(c for c in range(0x20) if chr(c) not in "\n\t"), *range(0x7F, 0xA0))
-_NO_CHARACTER = (*range(0xD800, 0xE000), 0xFFFE, 0xFFFF)
-_ESCAPES = {c: f"\\x{c:02x}" for c in _CONTROL} | {c: f"\\u{c:04x}" for c in (*_BIDI, *_NO_CHARACTER)}
-
-
-def visible(text: str) -> str:
-    """Control characters, bidi overrides and lone surrogates as `\\x1b`, `\\u202e`, `\\ud83d`; the rest as it is.
-
-    What comes out can be encoded in UTF-8 and stands in XML 1.0. Markup stays Markup.
-    """
-    return text.translate(_ESCAPES)
+from gatebook.errors import visible as visible
 
 
 def excerpt(text: str, most: int) -> tuple[str, int]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
+from gatebook.errors import one_line, visible
 from gatebook.judge.verification import Verification
 from gatebook.record.run import Manifest, now
 from gatebook.tell.pages import render
-from gatebook.tell.text import visible
 
 
 def facts(manifest: Manifest) -> dict[str, str]:
@@ -20,7 +20,7 @@ def facts(manifest: Manifest) -> dict[str, str]:
         "cases": str(sum(map(len, manifest.expected.values()))), "code": manifest.commit or "no git commit",
         "gatebook": manifest.versions.get("gatebook"), "answers of": manifest.judged_from,
     }  # fmt: skip
-    return {name: visible(value) for name, value in told.items() if value}
+    return {name: one_line(value) for name, value in told.items() if value}
 
 
 def show(found: Verification) -> None:
@@ -30,13 +30,13 @@ def show(found: Verification) -> None:
     print(f"      {'seal':<10} {found.seal or 'none'} (SHA-256 of SHA256SUMS)")
     for step in found.steps:
         print(
-            f"{'ok   ' if step.wrong is None else 'WRONG'} {step.what} ({step.done}){': ' + visible(step.wrong) if step.wrong else ''}"
+            f"{'ok   ' if step.wrong is None else 'WRONG'} {step.what} ({step.done}){': ' + one_line(step.wrong) if step.wrong else ''}"
         )
         for line in step.more.splitlines():
             print(f"        | {visible(line)}")
     for waiver in found.verdict.waivers if found.verdict else []:
-        print(f"      waiver {waiver.state}: {visible(str(waiver))}")
-    print(visible(found.line))
+        print(f"      waiver {waiver.state}: {one_line(waiver)}")
+    print(one_line(found.line))
 
 
 def verification_page(found: Verification) -> str:

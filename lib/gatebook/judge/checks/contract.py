@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from gatebook.engines.engine import same_model
 from gatebook.judge.checks.text import broken_characters, leaked_markup
 from gatebook.judge.evidence import Reply
-from gatebook.record.answer import Answer, whole
+from gatebook.record.answer import Answer, read_answer, whole
 from gatebook.record.exchange import Exchange
 
 FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter")
@@ -34,11 +34,12 @@ def violations(
     ends_with_done: bool = True,
     counts_streams: bool = True,
     is_alias: Callable[[str, str], bool] = lambda asked, told: same_model(asked, told, []),
+    behind_s: float = 0.0,
 ) -> Iterator[str]:
     """Every broken clause of one 200 reply, most telling first. `seen_ids`: response id -> the request it first answered.
 
     A server that offers no [DONE] or no usage in streams, by its profile, owes none. `is_alias(asked, told)`: whether a
-    reply under the name `told` is the asked model's.
+    reply under the name `told` is the asked model's. `behind_s`: how far the server's clock is behind ours (`clock_behind_s`).
     """
     exchange, answer = reply.exchange, reply.answer
     streamed = exchange.events is not None
@@ -68,7 +69,7 @@ def violations(
         yield from _usage(exchange, answer)
     if said := _misspelt(exchange, answer):
         yield said
-    yield from _fresh(exchange, answer, seen_ids)
+    yield from _fresh(exchange, answer, seen_ids, behind_s)
     asked = (exchange.body or {}).get("model", model)
     if asked == model and answer.model is not None and not is_alias(model, answer.model):
         yield f"answered by model {answer.model!r}, asked for {model!r}"
@@ -235,15 +236,40 @@ def _spelled(entries: list[Any]) -> str | None:
     return b"".join(parts).decode("utf-8", "replace")
 
 
-def _fresh(exchange: Exchange, answer: Answer, seen_ids: dict[str, str]) -> Iterator[str]:
+def _fresh(exchange: Exchange, answer: Answer, seen_ids: dict[str, str], behind_s: float) -> Iterator[str]:
     for name in sorted(answer.ids):
         if seen_ids.setdefault(name, exchange.key) != exchange.key:
             yield f"answered from a cache: response id {name!r} was already given to {seen_ids[name]}"
-    if not answer.created or not 0 < answer.created < LATEST or not exchange.attempts:
+    age_s = _age_s(exchange, answer)
+    if age_s is None or answer.created is None:
         return
-    age_s = datetime.fromisoformat(exchange.attempts[-1].at).timestamp() - answer.created
-    if age_s > STALE_S and not _clock_agrees(exchange, answer.created):
-        yield f"answered from a cache: created {age_s:,.0f} s before it was asked"
+    if age_s - behind_s > STALE_S and not _clock_agrees(exchange, answer.created):
+        yield f"answered from a cache: created {age_s - behind_s:,.0f} s before it was asked"
+
+
+def _age_s(exchange: Exchange, answer: Answer) -> float | None:
+    """By our clock and the reply's own `created`; None where it tells no time."""
+    if not answer.created or not 0 < answer.created < LATEST or not exchange.attempts:
+        return None
+    return datetime.fromisoformat(exchange.attempts[-1].at).timestamp() - answer.created
+
+
+def clock_behind_s(exchanges: Iterable[Exchange]) -> float:
+    """How far the server's clock is behind ours (negative: ahead), by its replies to chats; 0.0 while it is within STALE_S.
+
+    No reply is older than it says, so the freshest one bounds it from above: a clock that is behind makes all replies old
+    alike, and a cache makes some older than others. Ahead it is by what every reply is, at least.
+    """
+    ages = [
+        age
+        for exchange in exchanges
+        if exchange.method == "POST" and exchange.kind not in ("probe", "against") and exchange.status == 200
+        if (age := _age_s(exchange, read_answer(exchange))) is not None
+    ]
+    if not ages:
+        return 0.0
+    behind, ahead = min(ages), max(ages)
+    return behind if behind > STALE_S else ahead if ahead < -STALE_S else 0.0
 
 
 def _clock_agrees(exchange: Exchange, created: int) -> bool:

@@ -16,6 +16,8 @@ SPECIAL = re.compile(
 ROLE_LEAK = re.compile(r"^\s*(?:assistant|user|system)\s*\n", re.IGNORECASE)
 THINK = re.compile(r"</?think(?:ing)?>", re.IGNORECASE)
 CJK = ("CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "IDEOGRAPHIC", "BOPOMOFO")
+SIGNS_AGAIN = re.compile(r"([^\w]{2,8}?)\1{5,}")
+"""Signs without a letter or a digit, over and over."""
 LOOP = re.compile(r"(.{1,80}?)\1{3,}", re.DOTALL)
 
 
@@ -29,6 +31,9 @@ def noise(text: str) -> str | None:
     char, count = Counter(dense).most_common(1)[0]
     if count > 0.6 * len(dense):
         return f"{char!r} is {count} of {len(dense)} characters"
+    for match in SIGNS_AGAIN.finditer(dense):
+        if len(match[0]) > 0.6 * len(dense):
+            return f"{match[1]!r} is repeated {len(match[0]) // len(match[1])} times"
     return _soup(dense)
 
 

@@ -1,0 +1,153 @@
+"""A hostile server that says the key it was sent, in every dress: no artifact of the real command holds it."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+import yaml
+
+from tests.conftest import Project, shipped_cases
+from tests.faults.echoing import DRESSES, PLACES, EchoingServer
+
+MODEL = "smollm2-135m-instruct"
+KEYS = {"hex": "b7e151628aed2a6abf7158809cf4f3c7", "signs": "Zq7\"kf\\w2/Xb=9+Lm&3<v>c'Tr%8dPo"}
+PART = 10
+"""Characters of a key that are a leak by themselves."""
+
+
+def undressed(text: str) -> Iterator[str]:
+    """The text in every way in which somebody may read it, by other means than the scrubber's."""
+    for _ in range(3):
+        yield text
+        yield html.unescape(text)
+        yield unquote(text)
+        yield unquote(unquote(text))
+        yield re.sub(r"\\+[uU]?x?(?:00)?([0-9a-fA-F]{2})", lambda m: chr(int(m[1], 16)), text)
+        text = re.sub(r'\\(["\\/\'])', r"\1", text)
+    squeezed = text.replace(":", "")
+    for run in re.findall(r"(?:[0-9a-fA-F]{2}){10,}", squeezed):
+        yield bytes.fromhex(run).decode("latin-1")
+        yield bytes.fromhex(run[1:-1]).decode("latin-1") if len(run) > 2 else ""
+    for run in re.findall(r"[A-Za-z0-9+/_\-]{14,}", text):
+        plain = run.replace("-", "+").replace("_", "/")
+        for skip in range(4):
+            whole = plain[skip : len(plain) - (len(plain) - skip) % 4]
+            yield base64.b64decode(whole).decode("latin-1")
+
+
+def leaks(text: str, key: str) -> list[str]:
+    parts = [key[at : at + PART] for at in range(len(key) - PART + 1)]
+    return [part for reading in undressed(text) for part in parts if part in reading][:3]
+
+
+def joined(file: Path) -> str:
+    """What the replies of a record say when their chunks are read one after the other."""
+    said = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        events = [json.loads(d) for _, d in json.loads(line)["exchange"].get("events") or [] if d.startswith("{")]
+        deltas = [(c["index"], c["delta"]) for e in events for c in e.get("choices", [])]
+        for index in (0, 1):
+            for names in (("content",), ("reasoning_content", "reasoning")):
+                said.append("".join(str(d.get(n) or "") for i, d in deltas if i == index for n in names))
+            calls = [call["function"] for i, d in deltas if i == index for call in d.get("tool_calls") or []]
+            said.append("".join(call.get("arguments", "") for call in calls))
+    return "\n".join(said)
+
+
+@pytest.mark.parametrize("dress", DRESSES)
+def test_the_search_of_this_test_finds_a_key_in_every_dress(dress: str) -> None:
+    for key in KEYS.values():
+        assert leaks(f"so: {DRESSES[dress](key)}.", key), dress
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_no_artifact_of_a_run_with_an_echoing_server_holds_the_key(project: Project, name: str) -> None:
+    key = KEYS[name]
+    streamed, plain = shipped_cases()["stream-equals-plain-english"], shipped_cases()["canary-water"]
+    told = [
+        c.model_dump(mode="json", exclude_defaults=True) for c in (streamed, plain, shipped_cases()["model-served"])
+    ]
+    more = [{**case, "id": f"{case['id']}-{n}", "suites": ["smoke"]} for case in told[:2] for n in range(20)]
+    project.write_cases([*({**case, "suites": ["smoke"]} for case in told), *more])
+    project.edit_profile(limits={"request_deadline_s": 20, "in_flight": 1, "transport_retries": 0})
+    env = {"OPENAI_API_KEY": key}
+    with EchoingServer(MODEL) as server:
+        done = project.gatebook("run", "--profile", project.profile, "--base-url", f"{server.url}/v1", env=env)
+        assert {place for place, _ in server.used} == {*PLACES} and {dress for _, dress in server.used} == {*DRESSES}
+        assert done.code in (1, 75), done
+        begun = project.gatebook("init", "--base-url", f"{server.url}/v1", "--name", "echo", "--model", MODEL, env=env)
+    assert "Traceback" not in done.err + begun.err, done
+    assert project.gatebook("verify", done.run, "--reproduced").code == 0, "what was written is the evidence"
+    kept = project.gatebook("archive", project.root / "outputs", "--to", project.root / "public")
+    table = project.gatebook("history", "export", project.root / "rows.csv")
+    shown = project.gatebook("verify", done.run, "--html", project.root / "verify.html")
+    for one in (done, begun, kept, table, shown):
+        assert not leaks(one.out + one.err, key), one
+    files = [p for p in project.root.rglob("*") if p.is_file()]
+    assert {".html", ".xml", ".ipynb", ".jsonl", ".json", ".txt", ".js"} <= {p.suffix for p in files}
+    found = {
+        p.relative_to(project.root).as_posix(): said
+        for p in files
+        if (said := leaks(p.read_bytes().decode("latin-1"), key))
+    }
+    assert not found
+    records = [*project.root.rglob("*.exchanges.jsonl")]
+    assert records and not any(leaks(joined(file), key) for file in records)
+    assert any("[redacted]" in file.read_text(encoding="utf-8") for file in records)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://user:hunter2hunter2@127.0.0.1:9/v1", "http://hunter2hunter2@127.0.0.1:9/v1", "http://127.0.0.1:9/v1?api_key=hunter2hunter2",
+        "http://127.0.0.1:9/v1?x=1&subscription-key=hunter2hunter2", "http://127.0.0.1:9/v1?q=hunter2hunter2", "http://127.0.0.1:9/v1#hunter2hunter2",
+        "http:user:hunter2hunter2@127.0.0.1:9/v1",
+    ],
+)  # fmt: skip
+def test_a_url_with_a_secret_is_refused_from_wherever_it_comes(project: Project, url: str) -> None:
+    bare = yaml.safe_load(project.profile.read_text())
+    bare["target"].update(server="external", base_url=None)
+    own = project.root / "params" / "bare.yaml"
+    own.write_text(yaml.safe_dump(bare))
+    named = project.root / "params" / "named.yaml"
+    named.write_text(yaml.safe_dump({**bare, "target": {**bare["target"], "base_url": url}}))
+    ways = [
+        project.gatebook("run", "--profile", own, env={"OPENAI_BASE_URL": url}),
+        project.gatebook("run", "--profile", own, "--base-url", url),
+        project.gatebook("run", "--profile", named),
+        project.gatebook("run", "--profile", own, "--base-url", "http://127.0.0.1:9/v1", "--against", named),
+        project.gatebook("init", "--base-url", url),
+    ]
+    for done in ways:
+        assert done.code == 2 and "hunter2" not in done.out + done.err and len(done.err.splitlines()) == 1, done
+    assert not [*project.root.glob("outputs/20*")] and not (project.root / "params" / "127.0.0.1.yaml").exists()
+
+
+def test_a_plan_that_holds_the_key_asks_nothing(project: Project) -> None:
+    key = KEYS["hex"]
+    case = shipped_cases()["canary-water"].model_dump(mode="json", exclude_defaults=True)
+    project.write_cases(
+        [{**case, "suites": ["smoke"], "messages": [{"role": "user", "content": f"What is {key.upper().lower()}?"}]}]
+    )
+    done = project.run("http://127.0.0.1:9/v1", env={"OPENAI_API_KEY": key})
+    assert done.code == 2 and "OPENAI_API_KEY" in done.err and key not in done.err, done
+    assert not [*project.root.glob("outputs/20*")]
+
+
+def test_a_short_key_is_sent_and_written_by_nobody(project: Project, server: str) -> None:
+    project.choose("canary-water")
+    project.edit_profile(limits={"ready_deadline_s": 30})
+    done = project.run(server, env={"OPENAI_API_KEY": "EMPTY"})
+    assert done.code == 0, done
+    assert (
+        done.err.count("OPENAI_API_KEY: a short or common word as key; it is sent, and replies are not searched for it")
+        == 1
+    )
+    assert not [p for p in project.root.rglob("*.jsonl") if b"EMPTY" in p.read_bytes()]

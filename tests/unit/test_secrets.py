@@ -1,0 +1,101 @@
+"""What is taken out of a reply before it is written, and what is left as it was."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+
+import pytest
+from gatebook.ask.client import Lane, LoopLag
+from gatebook.plan.secrets import MASK, Scrubber, refuse_secrets, searched
+from gatebook.plan.settings import Target
+from gatebook.record.answer import read_answer
+from gatebook.record.exchange import Exchange
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.faults.echoing import DRESSES, PLACES, EchoingServer
+from tests.integration.test_secrets import KEYS, leaks
+
+KEY = KEYS["hex"]
+EVENTS = st.lists(
+    st.dictionaries(st.sampled_from(["content", "role", "n"]), st.text("ab\\\"%&é\ud800 1", max_size=5) | st.integers() | st.none()), max_size=6
+)  # fmt: skip
+
+
+def events(*parts: str) -> list[str]:
+    return [json.dumps({"choices": [{"index": 0, "delta": {"content": part}}]}, ensure_ascii=False) for part in parts]
+
+
+def text(told: list[str]) -> str:
+    return "".join(json.loads(event)["choices"][0]["delta"]["content"] for event in told)
+
+
+@pytest.mark.parametrize("dress", DRESSES)
+@pytest.mark.parametrize("name", KEYS)
+def test_every_dress_is_found_in_one_piece_and_wherever_it_is_cut(name: str, dress: str) -> None:
+    scrubber, said = Scrubber([KEYS[name]]), DRESSES[dress](KEYS[name])
+    assert MASK in scrubber.text(f"so {said}.") and not leaks(scrubber.text(f"so {said}."), KEYS[name])
+    for cut in range(1, len(said), 3):
+        told = scrubber.documents(events("so ", said[:cut], "", said[cut:], "."))
+        assert MASK in text(told) and not leaks(text(told), KEYS[name]), cut
+
+
+def test_a_key_cut_over_chunks_leaves_each_of_them_some_text_and_its_place() -> None:
+    told = Scrubber([KEY]).documents(events("a", *KEY, "b"))
+    assert len(told) == len(KEY) + 2 and all(json.loads(e)["choices"][0]["delta"]["content"] for e in told)
+    assert text(told) == f"a{MASK[:-1]}{'*' * (len(KEY) - len(MASK))}]b"
+    three = Scrubber([KEY]).documents(events("a " + KEY[:9], KEY[9:20], KEY[20:] + " and again " + KEY[:5], KEY[5:]))
+    assert text(three) == f"a {MASK} and again {MASK}"
+
+
+def test_numbers_stay_json() -> None:
+    [told] = Scrubber(["4821397566"]).documents(['{"id": 4821397566, "of": [1, 4821397566.5], "t": true, "n": null}'])
+    assert json.loads(told) == {"id": MASK, "of": [1, f"{MASK}.5"], "t": True, "n": None}
+
+
+@given(EVENTS)
+def test_what_holds_no_key_comes_back_as_it_was(found: list[dict[str, object]]) -> None:
+    told = [json.dumps(event) for event in found]
+    assert Scrubber([KEY]).documents(told) == told
+
+
+@given(st.text(max_size=60))
+def test_any_text_without_a_key_is_left_alone(said: str) -> None:
+    assert Scrubber([KEY]).text(said) == said and Scrubber([KEY]).documents([said]) == [said]
+
+
+def test_the_token_of_a_header_is_searched_for_without_its_scheme() -> None:
+    assert searched(f"Bearer {KEY}") == [f"Bearer {KEY}", KEY]
+    assert Scrubber([f"Bearer {KEY}"]).text(f"token={KEY}") == f"token={MASK}"
+    basic = "Basic " + DRESSES["base64"]("admin:correcthorsebattery")
+    assert Scrubber([basic]).text("correcthorsebattery") == MASK
+    assert searched("Bearer EMPTY") == searched("EMPTY") == searched("%41%42%43%44") == []
+
+
+def test_every_place_and_every_dress_on_the_wire(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = KEYS["signs"]
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+
+    async def ask(url: str) -> list[Exchange]:
+        async with Lane(Target(model="m"), url, LoopLag()) as lane:
+            return [
+                await lane.ask(kind="ask", key="k", body={"model": "m", "messages": [], "stream": True, "n": 2}, deadline_s=20, retries=0)
+                for _ in range(math.lcm(len(PLACES), len(DRESSES)))
+            ]  # fmt: skip
+
+    with EchoingServer("m") as server:
+        found = asyncio.run(ask(f"{server.url}/v1"))
+        assert len({*server.used}) == len(PLACES) * len(DRESSES)
+    for exchange, way in zip(found, server.used, strict=True):
+        answer = read_answer(exchange)
+        said = "\n".join([exchange.model_dump_json(), *answer.texts()])
+        assert not leaks(said, key), way
+        if exchange.events is not None:
+            assert exchange.timing and exchange.timing.first_token_ms is not None, "arrivals are those of the chunks"
+
+
+@pytest.mark.parametrize("value", ["https://box/v1?max_tokens=5", "see the wiki: key=value", "postgres at box:5432"])
+def test_what_is_no_secret_is_not_refused(value: str) -> None:
+    refuse_secrets({"groups": {"why": value}}, "p")
