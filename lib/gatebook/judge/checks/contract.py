@@ -93,11 +93,12 @@ def drawn_by_chance(replies: list[Reply]) -> tuple[Reply, str] | None:
     breaks more than one answer of a case, or a greedy one.
     """
     sampled = [r for r in replies if (r.exchange.body or {}).get("temperature") != 0]
-    broken = [(r, said) for r in sampled if (said := _broken(r.answer)) and said.startswith("U+FFFD")]
+    broken = [(r, said) for r in sampled if (said := broken_text(r.answer)) and said.startswith("U+FFFD")]
     return broken[0] if len(sampled) >= SAMPLED_ENOUGH and len(broken) == 1 else None
 
 
-def _broken(answer: Answer) -> str | None:
+def broken_text(answer: Answer) -> str | None:
+    """Characters of an answer that are none, as the contract says it."""
     return broken_characters(answer.text, answer.finish_reason == "length")
 
 
@@ -141,7 +142,7 @@ def _content(answer: Answer) -> Iterator[str]:
                 if not answer.content
                 else "content is blank"
             )
-    if said := _broken(answer):
+    if said := broken_text(answer):
         yield said
     if said := leaked_markup(answer.text):
         yield said
