@@ -6,7 +6,7 @@ RUN ?= outputs/latest
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check lab verify serve bench faults fuzz engines engines-smoke format schema pins clean image gate stop verdict publish deploy rollback
+.PHONY: help setup demo run test check lab verify serve bench faults fuzz chaos engines engines-smoke format schema pins clean image gate stop verdict publish deploy rollback
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +82,9 @@ faults: setup  ## the fault lab: what the gate catches and when it keeps quiet (
 
 fuzz: setup  ## 10,000 hostile bundles, profiles and case files: no traceback, no hang, no wrong yes (docs/security.md)
 	$(BIN)/python -m tests.fuzz --inputs 10000
+
+chaos: setup  ## signals and kills at 100 random moments of each command (docs/security.md); CHAOS=10 for fewer, CHAOS_SEED for others
+	CHAOS=$${CHAOS:-100} $(BIN)/python -m pytest -q -s tests/integration/test_interrupts.py
 
 bench: setup  ## the harness against the bare server, as ratios (docs/benchmarks.md)
 	$(BIN)/python -m benchmarks accuracy && $(BIN)/python -m benchmarks overhead && $(BIN)/python -m benchmarks demo

@@ -178,7 +178,7 @@ def test_the_gpu_is_the_one_that_the_gauges_name(tmp_path: Path) -> None:
     [found] = measurements(run, "PASS")
     assert (found.gpu, found.gpu_peak_mib) == ("2 x NVIDIA L4", 20100.5)
     (run.path / "01_x.gauges.jsonl").write_text("{edited\n")
-    with pytest.raises(BrokenRecord, match="01_x.gauges.jsonl: holds a line that is no JSON"):
+    with pytest.raises(BrokenRecord, match="01_x.gauges.jsonl, line 1: is no reading of a gauge"):
         measurements(run, "PASS")
 
 
