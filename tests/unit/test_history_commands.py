@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -73,6 +74,16 @@ def _plain(row: dict[Any, Any]) -> dict[str, Any]:
     """A row as it was before pandas: lists are lists, what is missing is None."""
     lists = {k: json.loads(v) if isinstance(v, str) else [float(x) for x in v] for k, v in row.items() if k.endswith(("_ms", "_tokens"))}  # fmt: skip
     return {k: None if not isinstance(v, list) and k not in lists and pd.isna(v) else v for k, v in row.items()} | lists
+
+
+def test_no_cell_of_an_export_is_a_formula(tmp_path: Path) -> None:
+    names = ["=cmd|' /C calc'!A0", "@SUM(1+1)", "+1", "-1+1", "\t=1", "＝1", " =1", "plain", "a=b", ""]
+    export([measurement(run=f"r{n}", revision=name, gpu=name) for n, name in enumerate(names)], tmp_path / "rows.csv")
+    with (tmp_path / "rows.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for name, row in zip(names, rows, strict=True):
+        shown = name if name in ("plain", "a=b", "") else f"'{name}"
+        assert (row["revision"], row["gpu"]) == (shown, shown)
 
 
 def test_an_empty_export_still_has_its_columns(tmp_path: Path) -> None:

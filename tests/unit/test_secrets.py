@@ -74,8 +74,9 @@ def test_the_token_of_a_header_is_searched_for_without_its_scheme() -> None:
     assert searched("Bearer EMPTY") == searched("EMPTY") == searched("%41%42%43%44") == []
 
 
-def test_every_place_and_every_dress_on_the_wire(monkeypatch: pytest.MonkeyPatch) -> None:
-    key = KEYS["signs"]
+@pytest.mark.parametrize("name", KEYS)
+def test_every_place_and_every_dress_on_the_wire(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    key = KEYS[name]
     monkeypatch.setenv("OPENAI_API_KEY", key)
 
     async def ask(url: str) -> list[Exchange]:

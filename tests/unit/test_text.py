@@ -102,6 +102,25 @@ def test_healthy_text_is_no_noise(text: str) -> None:
     assert noise(text) is None
 
 
+@pytest.mark.parametrize("text", ["@#" * 28, "。，" * 20, "Hi: " + "#$%&" * 14, "🌊💧" * 12])
+def test_signs_over_and_over_are_noise(text: str) -> None:
+    assert noise(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Yes! " * 4 + "...",
+        "a + b = c; (a) [b] {c}",
+        "| a | b |\n|---|---|\n" * 3,
+        "1.0.1.0.1.0.1.0.1.0.1.0",
+        "哈哈！" * 3,
+    ],
+)
+def test_signs_of_a_text_are_no_noise(text: str) -> None:
+    assert noise(text) is None
+
+
 @pytest.mark.parametrize(("name", "text"), DEGENERATE.items(), ids=DEGENERATE.keys())
 def test_a_loop_is_no_noise_because_healthy_small_models_loop(name: str, text: str) -> None:
     if name.startswith("F07"):

@@ -20,7 +20,7 @@ _SECRET_VALUE = re.compile(
     re.IGNORECASE,
 )
 _SECRET_URL = re.compile(
-    r"^\s*[a-z][\w+.\-]*:[/\\]{2}[^/?#]*@"
+    r"://[^/?#\s]*@"
     r"|[?&;#]([\w.\-]*[_.\-])?(api[_-]?key|apikey|key|token|password|passwd|secret|sig|signature|auth|authorization|credentials?)=[^&;\s]",
     re.IGNORECASE,
 )
@@ -48,7 +48,8 @@ def refuse_secrets(data: Any, where: str, path: str = "") -> None:
         here = f"{path}.{key}" if path else str(key)
         if here.endswith("api_key_env") and value is not None and not _VARIABLE.fullmatch(str(value)):
             raise BadInput(f"{where}: key {here!r} must be the NAME of an environment variable, not the key itself")
-        if _is_secret(str(key) if here.startswith("target") or not path else "", value):
+        user_in_url = str(key).endswith("url") and "@" in str(value)
+        if user_in_url or _is_secret(str(key) if here.startswith("target") or not path else "", value):
             raise BadInput(
                 f"{where}: key {here!r} holds what looks like a secret; put it in an environment variable and "
                 "name that variable in target.api_key_env (headers: `env:NAME`)"

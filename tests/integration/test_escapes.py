@@ -1,0 +1,63 @@
+"""Names that a bundle brings reach the terminal as one visible line, whatever they hold."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from gatebook.judge.verdict import Verdict
+from gatebook.record.run import Run
+from gatebook.tell.terminal import show
+
+from tests.conftest import Done, Project
+from tests.faults.proxy import FaultProxy
+
+SPOOF = "x\x1b[2K\x1b[1A\r\npassed, PASS: all is well\x9b2J\u202e\u2028y"
+CONTROLS = ("\x1b", "\r", "\x9b", "\u202e", "\u2028")
+
+
+@pytest.fixture
+def red(project: Project, server: str) -> Done:
+    project.choose("canary-water")
+    with FaultProxy(server, ["garbage"]) as proxy:
+        return project.ask(proxy.base_url)
+
+
+def _shown(done: Done) -> None:
+    said = done.out + done.err
+    assert not any(sign in said for sign in CONTROLS), said
+    assert not [line for line in said.splitlines() if line.startswith(("passed", "PASS", "all is well"))], said
+
+
+@pytest.mark.parametrize("where", ["a file", "SHA256SUMS", "verdict"])
+def test_a_red_bundle_cannot_write_passed_on_the_terminal(project: Project, red: Done, where: str) -> None:
+    run = Path(shutil.copytree(red.run, project.root / "outputs" / "forged"))
+    if where == "a file":
+        (run / SPOOF).write_text("")
+    elif where == "SHA256SUMS":
+        with (run / "SHA256SUMS").open("a", encoding="utf-8", newline="") as file:
+            file.write(f"{'0' * 64}  {SPOOF.replace(chr(10), '')}\n")
+    else:
+        told = json.loads((run / "verdict.json").read_text(encoding="utf-8"))
+        (run / "verdict.json").write_text(json.dumps({**told, "reason": SPOOF, "troubles": [SPOOF]}), encoding="utf-8")
+    for command in (("passed", run, "--suite", "smoke"), ("verify", run), ("report", run)):
+        done = project.gatebook(*command)
+        assert done.code not in (0, 3), done
+        _shown(done)
+
+
+def test_what_a_server_calls_itself_is_no_markup_and_no_control(red: Done, capsys: pytest.CaptureFixture[str]) -> None:
+    verdict = Verdict.model_validate(red.verdict)
+    served = verdict.served.model_copy(update={"version": f"[/bold] {SPOOF}", "model": f"[red]{SPOOF}"})
+    show(verdict.model_copy(update={"served": served, "reason": f"[/] {SPOOF}", "notes": [SPOOF]}), Run(red.run))
+    said = capsys.readouterr().out
+    assert "[/bold] x\\x1b[2K" in said and "[red]x" in said and "note: x" in said
+    _shown(Done(1, said, "", red.folder))
+
+
+def test_an_option_that_is_a_name_is_shown_as_one(project: Project) -> None:
+    done = project.gatebook("verify", f"outputs/{SPOOF}")
+    assert done.code == 2, done
+    _shown(done)
