@@ -9,7 +9,7 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
-from gatebook.judge.checks.contract import violations
+from gatebook.judge.checks.contract import clock_behind_s, violations
 from gatebook.judge.evidence import Reply
 from gatebook.plan.cases import Ask
 from gatebook.record.exchange import Exchange
@@ -211,3 +211,30 @@ def test_a_cut_that_nobody_asked_for_is_the_servers_own(cap: int | None, context
     reply = plain(body, sent={"max_tokens": cap})
     found = list(violations(Reply(Ask(name="ask"), reply), MODEL, {}, context))
     assert any("cut after 8 tokens though the request sets no limit" in text for text in found) == broken, found
+
+
+def at(second: int, created: int | None) -> Exchange:
+    reply = plain(chat_body(created=created))
+    later = (ASKED + timedelta(seconds=second)).isoformat()
+    return reply.model_copy(update={"attempts": [reply.attempts[-1].model_copy(update={"at": later})]})
+
+
+@pytest.mark.parametrize(
+    ("told", "behind_s"),
+    [
+        ([(0, NOW), (60, NOW + 60)], 0),
+        ([(0, NOW - 299), (60, NOW - 239)], 0),
+        ([(0, NOW - 7200), (60, NOW - 7140)], 7200),
+        ([(0, NOW - 7200), (60, NOW - 86_340)], 7200),
+        ([(0, NOW - 7200), (60, NOW + 60)], 0),
+        ([(0, NOW + 7200), (60, NOW + 7260)], -7200),
+        ([(0, NOW + 7200), (60, NOW + 60)], 0),
+        ([(0, NOW - 7200), (60, NOW - 7200)], 0),
+        ([(0, NOW - 7200), (1, NOW - 7200)], 7200),
+        ([(0, None), (1, 0), (2, 10**400)], 0),
+        ([], 0),
+    ],
+    ids=["one clock", "nearly", "behind", "behind, and a cache", "a cache", "ahead", "one of the future", "one time for all", "asked at once", "no time", "nothing"],
+)  # fmt: skip
+def test_the_server_s_clock_is_known_by_its_freshest_reply(told: list[tuple[int, int | None]], behind_s: float) -> None:
+    assert clock_behind_s(at(*one) for one in told) == pytest.approx(behind_s, abs=1.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -229,3 +230,29 @@ def test_an_empty_folder_named_latest_is_taken(tmp_path: Path) -> None:
     (tmp_path / "latest").mkdir()
     sealed(tmp_path / "r").copy_to_latest()
     assert Run(tmp_path / "latest").damage() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "mib"), [("manifest.json", 65), ("01_x.exchanges.jsonl", 257), ("01_x.ipynb", 65), ("texts/a.txt", 65)]
+)
+def test_a_bundle_that_holds_more_than_is_read_is_refused_unread(tmp_path: Path, name: str, mib: int) -> None:
+    run = sealed(tmp_path / "r")
+    (run.path / name).parent.mkdir(exist_ok=True)
+    with (run.path / name).open("ab") as file:
+        file.truncate(mib << 20)
+    with pytest.raises(BrokenRecord, match=rf"{name}: has {mib << 20:,} bytes; {mib - 1} MiB at most are read"):
+        Run(run.path)
+
+
+def test_a_pipe_in_a_bundle_is_not_waited_for(tmp_path: Path) -> None:
+    run = sealed(tmp_path / "r")
+    os.mkfifo(run.path / "troubles.json")
+    with pytest.raises(BrokenRecord, match=r"troubles\.json: is no file that a run makes"):
+        Run(run.path)
+
+
+def test_names_of_damage_are_one_visible_line(tmp_path: Path) -> None:
+    run = sealed(tmp_path / "r")
+    (run.path / "a\x1b[2K\npassed, PASS").write_text("")
+    assert run.damage() == ["a\\x1b[2K\\npassed, PASS was added"]
+    assert str(BadInput("a\r\nb\u202e")) == "a\\x0d\\nb\\u202e"

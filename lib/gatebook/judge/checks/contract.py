@@ -17,6 +17,7 @@ from gatebook.record.exchange import Exchange
 FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter")
 STALE_S = 300
 """`created` may lag behind our clock by this much before it is taken for an old answer."""
+STANDING_S = 5
 SAMPLED_ENOUGH = 4
 """Answers of one case from which a single broken character is told from an engine that breaks them."""
 UNTOLD_TOKEN = re.compile(r"token_id:\d+$|bytes:\\x|<0x[0-9A-F]{2}>$")
@@ -259,18 +260,19 @@ def clock_behind_s(exchanges: Iterable[Exchange]) -> float:
     """How far the server's clock is behind ours (negative: ahead), by its replies to chats; 0.0 while it is within STALE_S.
 
     No reply is older than it says, so the freshest one bounds it from above: a clock that is behind makes all replies old
-    alike, and a cache makes some older than others. Ahead it is by what every reply is, at least.
+    alike, and a cache makes some older than others. One time in replies that were asked STANDING_S apart is no clock at all.
     """
-    ages = [
-        age
-        for exchange in exchanges
-        if exchange.method == "POST" and exchange.kind not in ("probe", "against") and exchange.status == 200
-        if (age := _age_s(exchange, read_answer(exchange))) is not None
-    ]
-    if not ages:
+    told: list[tuple[float, int]] = []
+    for exchange in exchanges:
+        if exchange.method == "POST" and exchange.kind not in ("probe", "against") and exchange.status == 200:
+            answer = read_answer(exchange)
+            if (age_s := _age_s(exchange, answer)) is not None and answer.created is not None:
+                told.append((age_s, answer.created))
+    ages = [age_s for age_s, _ in told]
+    if not told or (len({created for _, created in told}) == 1 and max(ages) - min(ages) > STANDING_S):
         return 0.0
-    behind, ahead = min(ages), max(ages)
-    return behind if behind > STALE_S else ahead if ahead < -STALE_S else 0.0
+    behind_s, ahead_s = min(ages), max(ages)
+    return behind_s if behind_s > STALE_S else ahead_s if ahead_s < -STALE_S else 0.0
 
 
 def _clock_agrees(exchange: Exchange, created: int) -> bool:
