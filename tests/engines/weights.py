@@ -70,6 +70,18 @@ def no_template(folder: Path) -> None:
     _template(folder, None)
 
 
+def thinking_tokens(folder: Path) -> None:
+    """Two tokens that no answer has are called <think> and </think>, without which vLLM starts no reasoning parser."""
+    names = {"<gh_stars>": "<think>", "<issue_start>": "</think>"}
+
+    def renamed(data: dict[str, Any]) -> None:
+        for token in data["added_tokens"]:
+            token["content"] = names.get(token["content"], token["content"])
+        data["model"]["vocab"] = {names.get(text, text): number for text, number in data["model"]["vocab"].items()}
+
+    _json(folder / "tokenizer.json", renamed)
+
+
 def same(folder: Path) -> None:
     """Nothing changed: the same bytes at another path."""
 
@@ -85,7 +97,8 @@ def penalised(folder: Path) -> None:
 
 
 VARIANTS: dict[str, Callable[[Path], None]] = {
-    f.__name__: f for f in (same, zeroed, noise_1, noise_5, rope, template, no_template, hot, penalised)
+    f.__name__: f
+    for f in (same, thinking_tokens, zeroed, noise_1, noise_5, rope, template, no_template, hot, penalised)
 }
 
 

@@ -132,7 +132,7 @@ VLLM_ROWS = [
     VllmRow("V09", "the tokenizer's template changed", TEMPLATE, Server(weights="template")),
     VllmRow("V10", "another backend: guidance refuses keywords that were ignored", "refuse", _backend("guidance"), "integration", arguments=STRUCTURED),
     VllmRow("V10-outlines", "another backend: outlines loses keywords and refuses json_object", "constraint enforcement changed|refuse", _backend("outlines"), "integration", arguments=STRUCTURED),
-    VllmRow("V11", "a reasoning parser: answers hide in another field", "reasoning field", Server(("--reasoning-parser", "deepseek_r1"))),
+    VllmRow("V11", "a reasoning parser: answers hide in another field", "reasoning field", Server(("--reasoning-parser", "deepseek_r1"), "thinking_tokens")),
     VllmRow("V12", "the tool parser is lost", "tool", Server(), "integration", before="hermes"),
     VllmRow("V13", "prefix caching is off", "prefix.caching", Server(("--no-enable-prefix-caching",))),
     VllmRow("V14", "one sequence at a time, told in development mode", "max_num_seqs", Server(("--max-num-seqs", "1"), dev=True), before="dev"),

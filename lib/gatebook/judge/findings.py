@@ -11,11 +11,11 @@ from gatebook.engines import credentials_refused
 from gatebook.judge.checks import CHECKS, parameters
 from gatebook.judge.checks.context import length_kept
 from gatebook.judge.checks.contract import (
-    broken_text,
     clock_behind_s,
     drawn_by_chance,
     hides_in_reasoning,
     notes,
+    text_flaws,
     violations,
 )
 from gatebook.judge.checks.text import noise
@@ -235,8 +235,8 @@ class _Judge:
                 label = f"{reply.ask.name}: " if len(chats) > 1 else ""
                 found = [text for text in self._violations(reply) if (reply, text) != chance]
                 said += [label + text for text in found]
-                if any(text != broken_text(reply.answer) for text in found):
-                    stage = Stage.ENVELOPE  # half a character may be the model's own, with other weights; no more
+                if not set(found) <= set(text_flaws(reply.answer)):
+                    stage = Stage.ENVELOPE
         canary = self._by_key.get(f"{case.id}/canary")
         if case.canary and canary is None and not self._stops:
             return Result("error", "no record of the plain request that must follow")

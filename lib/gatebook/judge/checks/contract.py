@@ -64,7 +64,7 @@ def violations(
     if answer.flaws and not (answer.text or answer.tool_calls):
         return
     yield from _envelope(exchange, answer, ends_with_done)
-    yield from _content(answer)
+    yield from text_flaws(answer)
     yield from _finish(exchange, answer, context_tokens)
     if answer.usage is not None or not streamed or counts_streams:
         yield from _usage(exchange, answer)
@@ -94,12 +94,11 @@ def drawn_by_chance(replies: list[Reply]) -> tuple[Reply, str] | None:
     breaks more than one answer of a case, or a greedy one.
     """
     sampled = [r for r in replies if (r.exchange.body or {}).get("temperature") != 0]
-    broken = [(r, said) for r in sampled if (said := broken_text(r.answer)) and said.startswith("U+FFFD")]
+    broken = [(r, said) for r in sampled if (said := _broken(r.answer)) and said.startswith("U+FFFD")]
     return broken[0] if len(sampled) >= SAMPLED_ENOUGH and len(broken) == 1 else None
 
 
-def broken_text(answer: Answer) -> str | None:
-    """Characters of an answer that are none, as the contract says it."""
+def _broken(answer: Answer) -> str | None:
     return broken_characters(answer.text, answer.finish_reason == "length")
 
 
@@ -131,19 +130,19 @@ def _envelope(exchange: Exchange, answer: Answer, ends_with_done: bool) -> Itera
         yield f"one reply has {len(answer.ids)} different response ids"
 
 
-def _content(answer: Answer) -> Iterator[str]:
-    if not answer.text.strip() and not answer.tool_calls and not _cut_before_first_character(answer):
-        if hides_in_reasoning(answer):
-            yield f"content is empty and the answer is in the reasoning field: {answer.reasoning[:60]!r}"
-        else:
-            yield (
-                "content is null"
-                if answer.content is None
-                else "content is empty"
-                if not answer.content
-                else "content is blank"
-            )
-    if said := broken_text(answer):
+def text_flaws(answer: Answer) -> Iterator[str]:
+    """What is wrong with the text alone: other weights, another template or sampling make a model say it on a sound wire."""
+    if hides_in_reasoning(answer):
+        yield f"content is empty and the answer is in the reasoning field: {answer.reasoning[:60]!r}"
+    elif not answer.text.strip() and not answer.tool_calls and not _cut_before_first_character(answer):
+        yield (
+            "content is null"
+            if answer.content is None
+            else "content is empty"
+            if not answer.content
+            else "content is blank"
+        )
+    if said := _broken(answer):
         yield said
     if said := leaked_markup(answer.text):
         yield said
