@@ -347,6 +347,8 @@ class _Judge:
         lives = any(is_good(e) for e in self._exchanges[self._order[exchange.key] + 1 :])
         if refused and ((exchange.status or 0) < 500 or lives or not self._stops):
             return Stage.REFUSED
+        if lives and exchange.fault == "deadline":
+            return Stage.BEHAVIOUR  # an answer without an end, as other sampling makes one
         return Stage.ENVELOPE if lives else Stage.GONE
 
     def _refused_twice(self, exchange: Exchange) -> bool:
