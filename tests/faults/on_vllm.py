@@ -54,10 +54,17 @@ class Server:
 QUICK = ("--dtype", "float32")
 """vLLM's default for this model, bfloat16, is emulated on a CPU without AVX-512: a third of the speed. Rows are served so
 unless they name a dtype; `own` and a twin serve the default."""
+TOOLS_TEMPLATE = (
+    "{% if tools %}<|im_start|>system\nCall one of {{ tools | tojson }}<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] or '' }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""The model's own template says nothing of tools, so that they are not offered with it, whatever the parser."""
 BEFORE = {
     "default": Server(),
     "own": Server(("--dtype", "auto")),
     "hermes": Server(("--enable-auto-tool-choice", "--tool-call-parser", "hermes")),
+    "tools": Server(("--enable-auto-tool-choice", "--tool-call-parser", "hermes"), template=TOOLS_TEMPLATE),
     "dev": Server(dev=True),
 }
 """Healthy deployments with a baseline of their own."""
@@ -83,6 +90,8 @@ class VllmRow:
     """The first gate of a healthy server: no baseline yet."""
     kills: bool = False
     """The engine core is killed in the middle of the run."""
+    noted: str = ""
+    """Regular expression: what a note beside the verdict must say."""
 
     @property
     def injected(self) -> str:
@@ -90,12 +99,8 @@ class VllmRow:
         told = ["VLLM_SERVER_DEV_MODE=1"] if self.server.dev else []
         told += [f"weights {self.server.weights}"] if self.server.weights != "base" else []
         told += [" ".join(self.server.arguments)] if self.server.arguments else []
-        told += ["--chat-template [INST]"] if self.server.template else []
-        told += (
-            [f"no {' '.join(BEFORE[self.before].arguments)}"]
-            if (self.before, self.server) == ("hermes", Server())
-            else []
-        )
+        told += ["--chat-template [INST]"] if self.server.template == LLAMA_TEMPLATE else []
+        told += [f"no {' '.join(BEFORE[self.before].arguments)}"] if self.before == "tools" else []
         told += [f"gatebook run {' '.join(self.arguments)}"] if self.arguments else []
         told += [f"kill -9 {CORE}"] if self.kills else []
         return ", ".join(f"`{said}`" for said in told) or "nothing"
@@ -130,10 +135,9 @@ VLLM_ROWS = [
     VllmRow("V07-5", "5 % noise on all weights", WEIGHTS, Server(weights="noise_5")),
     VllmRow("V08", "rope base of another model", WEIGHTS, Server(weights="rope")),
     VllmRow("V09", "the tokenizer's template changed", TEMPLATE, Server(weights="template")),
-    VllmRow("V10", "another backend: guidance refuses keywords that were ignored", "refuse", _backend("guidance"), "integration", arguments=STRUCTURED),
-    VllmRow("V10-outlines", "another backend: outlines loses keywords and refuses json_object", "constraint enforcement changed|refuse", _backend("outlines"), "integration", arguments=STRUCTURED),
+    VllmRow("V10-outlines", "another backend: outlines loses keywords and refuses json_object", "constraint enforcement changed|does not support json_object", _backend("outlines"), "integration", arguments=STRUCTURED),
     VllmRow("V11", "a reasoning parser: answers hide in another field", "reasoning field", Server(("--reasoning-parser", "deepseek_r1"), "thinking_tokens")),
-    VllmRow("V12", "the tool parser is lost", "tool", Server(), "integration", before="hermes"),
+    VllmRow("V12", "the tool parser is lost", "tool", Server(template=TOOLS_TEMPLATE), "integration", before="tools", arguments=STRUCTURED),
     VllmRow("V13", "prefix caching is off", "prefix.caching", Server(("--no-enable-prefix-caching",))),
     VllmRow("V14", "one sequence at a time, told in development mode", "max_num_seqs", Server(("--max-num-seqs", "1"), dev=True), before="dev"),
     VllmRow("V14-batched", "256 batched tokens, told in development mode", "max_num_batched_tokens", Server(("--max-num-batched-tokens", "256"), dev=True), before="dev"),
@@ -146,6 +150,7 @@ VLLM_ROWS = [
 VLLM_HARMLESS = [
     VllmRow("VH01", "first gate of a healthy server, started by its defaults", "no baseline", BEFORE["own"], "integration", "own", "harmless", (3,), first=True),
     VllmRow("VH01-tools", "first gate of a healthy server with the hermes parser", "no baseline", BEFORE["hermes"], "integration", "hermes", "harmless", (3,), first=True),
+    VllmRow("V10", "another backend: guidance refuses keywords that were ignored", "", _backend("guidance"), "integration", kind="harmless", code=(0,), arguments=STRUCTURED, noted="refused"),
     _healthy("VH02", "restarted", Server(), "integration"),
     _healthy("VH03", "bfloat16, the model's own", Server(("--dtype", "auto"))),
     _healthy("VH04", "float16", Server(("--dtype", "float16"))),
@@ -258,7 +263,7 @@ class VllmLab:
     def deployment(self, server: Server) -> Iterator[Running]:
         arguments = [*server.arguments, *(() if "--dtype" in server.arguments else QUICK)]
         if server.template:
-            file = self.folder / "template.jinja"
+            file = self.folder / f"{hashlib.sha256(server.template.encode()).hexdigest()[:8]}.jinja"
             file.write_text(server.template)
             arguments += ["--chat-template", str(file)]
         env = {"OMP_NUM_THREADS": str(self._threads), **({"VLLM_SERVER_DEV_MODE": "1"} if server.dev else {})}
@@ -279,6 +284,8 @@ def _first_line(row: VllmRow, done: Done, seconds: float) -> Result:
         return result
     reason = done.verdict["reason"]
     named = bool(row.named) and re.search(row.named, reason, re.DOTALL) is not None
+    if not re.search(row.noted, "\n".join(done.verdict["notes"])):
+        result = replace(result, caught=False)
     reasons = list(dict.fromkeys([reason, *result.reasons])) if reason else result.reasons
     return replace(result, named=named or result.named, first=named, reasons=reasons)
 
