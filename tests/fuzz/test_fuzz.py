@@ -8,7 +8,7 @@ import pytest
 
 from tests.fuzz.drive import prepared, tried
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)  # a minute on a quiet machine
 SLICE = 100
 
 
