@@ -144,7 +144,7 @@ def _install(engine: Engine) -> None:
     log.unlink(missing_ok=True)
     print(f"installing {engine.told} into {engine.folder}", file=sys.stderr, flush=True)
     shutil.rmtree(engine.folder, ignore_errors=True)
-    venv.EnvBuilder(symlinks=True, with_pip=False).create(engine.folder)
+    venv.EnvBuilder(symlinks=True, with_pip=True).create(engine.folder)
     pip = [
         sys.executable,
         "-m",
