@@ -12,6 +12,7 @@ import resource
 import socket
 import struct
 import sys
+from typing import Any
 
 CPU_S = 600
 """Processor time of this process, and of each kernel that it starts."""
@@ -19,6 +20,10 @@ MEMORY_BYTES = 8 << 30
 """Private memory of each: torch with the embedding model takes a quarter of it."""
 FILE_BYTES = 256 << 20
 """The largest file that one may write."""
+LOOK_S = 1.0
+"""How often a silent kernel is looked at."""
+KERNEL_DIED = 70
+"""The exit status where a kernel ended before its notebook did."""
 UNSHARED, SHARED, TRY = "unshared", "shared", "try"
 SIOCSIFFLAGS, IFF_UP = 0x8914, 0x1
 
@@ -47,8 +52,41 @@ def main() -> None:
         return
     limit()
     import pytest
+    from nbval import plugin
 
+    plugin.RunningKernel = watched(plugin.RunningKernel)
     sys.exit(pytest.main(arguments))
+
+
+def watched(kernel: Any) -> Any:
+    """nbval's kernel, whose end ends the replay: nbval itself would wait its whole deadline for a reply of one that is gone."""
+    import time
+    from queue import Empty
+
+    import pytest
+
+    class Watched(kernel):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            try:
+                super().__init__(*args, **kwargs)
+            except RuntimeError as error:
+                pytest.exit(f"a kernel did not start: {error}", KERNEL_DIED)
+
+        def get_message(self, stream: str, timeout: float | None = None) -> Any:
+            until = time.monotonic() + (float("inf") if timeout is None else timeout)
+            while True:
+                left = until - time.monotonic()
+                try:
+                    return super().get_message(stream, max(min(left, LOOK_S), 0.01))
+                except Empty:
+                    if not self.is_alive():
+                        pytest.exit(
+                            "a kernel died: it was killed, or went over the limits of time and memory", KERNEL_DIED
+                        )
+                    if left <= LOOK_S:
+                        raise
+
+    return Watched
 
 
 if __name__ == "__main__":

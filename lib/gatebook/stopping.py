@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
+
+from gatebook.errors import CannotMeasure
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 AGAIN_S = 1.0
@@ -36,6 +40,25 @@ def heed() -> None:
     for number in SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _stop)
+
+
+@contextmanager
+def within(seconds: float, what: str) -> Iterator[None]:
+    """Raise CannotMeasure when the block takes longer; also in the middle of a regular expression. In the main thread only."""
+
+    def over(number: int, frame: FrameType | None) -> None:
+        raise CannotMeasure(f"{what} took longer than {seconds:g} s")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before, began = signal.signal(signal.SIGALRM, over), time.monotonic()
+    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, left and max(left - time.monotonic() + began, 0.001), interval)
+        signal.signal(signal.SIGALRM, before)
 
 
 def stopped() -> bool:

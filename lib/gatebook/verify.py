@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gatebook.checkout import differences, named, not_accepted, own_words
-from gatebook.errors import BadInput, BrokenRecord, first_line
+from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, first_line
 from gatebook.judge.judging import judge
 from gatebook.judge.verdict import Verdict
 from gatebook.judge.verification import Step, Verification
@@ -19,7 +19,10 @@ from gatebook.plan.settings import Profile
 from gatebook.record.executed import unfinished
 from gatebook.record.run import SUMS, Run
 from gatebook.replay import replay as replay_cells
+from gatebook.stopping import within
 
+JUDGE_S = 300
+"""Wall time of judging a bundle again: a pattern that somebody else wrote may have no end."""
 Said = tuple[str, str | None] | tuple[str, str | None, str]
 """What was counted, what does not fit, and lines that show it."""
 
@@ -152,20 +155,21 @@ def _same_verdicts(run: Run, found: Verification) -> Said:
     done = f"{len(run.notebooks) + 1} verdicts"
     try:
         recorded = Verdict.model_validate_json((run.path / "verdict.json").read_bytes())
-        found.verdict = judge(run, troubles=recorded.troubles)
-        done += f" from {len(found.verdict.findings)} findings on {len(run.cases)} cases in {len(found.verdict.groups)} groups"
-        if found.verdict != recorded:
-            return (
-                done,
-                f"verdict.json says {recorded.verdict} ({recorded.reason}), the record says {found.verdict.verdict} ({found.verdict.reason})",
-            )
-        for notebook in run.notebooks:
-            alone = Verdict.model_validate_json((run.path / f"{notebook}.verdict.json").read_bytes())
-            if judge(run, notebook, alone.troubles) != alone:
-                return done, f"{notebook}.verdict.json is not what its record says"
+        with within(JUDGE_S, "judging it again, by patterns of its own cases,"):
+            found.verdict = judge(run, troubles=recorded.troubles)
+            done += f" from {len(found.verdict.findings)} findings on {len(run.cases)} cases in {len(found.verdict.groups)} groups"
+            if found.verdict != recorded:
+                return (
+                    done,
+                    f"verdict.json says {recorded.verdict} ({recorded.reason}), the record says {found.verdict.verdict} ({found.verdict.reason})",
+                )
+            for notebook in run.notebooks:
+                alone = Verdict.model_validate_json((run.path / f"{notebook}.verdict.json").read_bytes())
+                if judge(run, notebook, alone.troubles) != alone:
+                    return done, f"{notebook}.verdict.json is not what its record says"
     except OSError as error:
         return done, f"{Path(str(error.filename)).name} is missing or cannot be read"
-    except (ValueError, BrokenRecord, BadInput) as error:
+    except (ValueError, CannotMeasure, BadInput) as error:
         return done, f"a verdict cannot be computed: {first_line(error)}"
     return done, None
 

@@ -100,7 +100,11 @@ class VllmRow:
         told += [f"weights {self.server.weights}"] if self.server.weights != "base" else []
         told += [" ".join(self.server.arguments)] if self.server.arguments else []
         told += ["--chat-template [INST]"] if self.server.template == LLAMA_TEMPLATE else []
-        told += [f"no {' '.join(BEFORE[self.before].arguments)}"] if self.before == "tools" else []
+        told += (
+            [f"no {' '.join(BEFORE[self.before].arguments)}"]
+            if self.before in ("tools", "hermes") and self.kind == "fault"
+            else []
+        )
         told += [f"gatebook run {' '.join(self.arguments)}"] if self.arguments else []
         told += [f"kill -9 {CORE}"] if self.kills else []
         return ", ".join(f"`{said}`" for said in told) or "nothing"
@@ -138,6 +142,7 @@ VLLM_ROWS = [
     VllmRow("V10-outlines", "another backend: outlines loses keywords and refuses json_object", "constraint enforcement changed|does not support json_object", _backend("outlines"), "integration", arguments=STRUCTURED),
     VllmRow("V11", "a reasoning parser: answers hide in another field", "reasoning field", Server(("--reasoning-parser", "deepseek_r1"), "thinking_tokens")),
     VllmRow("V12", "the tool parser is lost", "tool", Server(template=TOOLS_TEMPLATE), "integration", before="tools", arguments=STRUCTURED),
+    VllmRow("V12-own", "the tool parser is lost, under a template that knows no tools", "tool", before="hermes"),
     VllmRow("V13", "prefix caching is off", "prefix.caching", Server(("--no-enable-prefix-caching",))),
     VllmRow("V14", "one sequence at a time, told in development mode", "max_num_seqs", Server(("--max-num-seqs", "1"), dev=True), before="dev"),
     VllmRow("V14-batched", "256 batched tokens, told in development mode", "max_num_batched_tokens", Server(("--max-num-batched-tokens", "256"), dev=True), before="dev"),

@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,32 @@ def _send(process: subprocess.Popen[str], number: int, whole: bool) -> bool:
     except (ProcessLookupError, psutil.NoSuchProcess):
         return False
     return True
+
+
+@pytest.mark.parametrize("wait_s", [0.0, 1.5])
+def test_a_kernel_that_is_killed_ends_the_replay(green_checkout: Checkout, wait_s: float) -> None:
+    """nbval itself waits its whole deadline for it."""
+    green_checkout.restore()
+    process = green_checkout.start("verify")
+    deadline = time.monotonic() + 120
+    while not (kernels := _kernels(process.pid)):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.02)
+    time.sleep(wait_s)
+    for kernel in kernels:
+        kernel.kill()
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 75 and "DEPLOYED" not in out, out + err
+    assert "nbval could not replay (status 70)" in out and "kernel" in out, out + err
+
+
+def _kernels(parent: int) -> list[psutil.Process]:
+    found = []
+    for child in psutil.Process(parent).children(recursive=True):
+        with suppress(psutil.Error):
+            if "ipykernel_launcher" in child.cmdline():
+                found.append(child)
+    return found
 
 
 @pytest.fixture

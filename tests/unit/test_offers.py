@@ -147,6 +147,7 @@ def dropping(role: str) -> Change:
         (refusing("n"), "n", "HTTP 400: n is not supported"),
         (refusing("logprobs"), "logprobs", "HTTP 400: logprobs is not supported"),
         (refusing("tools"), "tools", "HTTP 400: tools is not supported"),
+        (refusing("tools"), "tools_accepted", "HTTP 400: tools is not supported"),
         (refusing("tool_choice"), "tool_choice", "HTTP 400: tool_choice is not supported"),
         (refusing("response_format"), "json_schema", "HTTP 400: response_format is not supported"),
         (refusing("max_completion_tokens"), "max_completion_tokens", "HTTP 400"),
@@ -159,7 +160,7 @@ def dropping(role: str) -> Change:
 def test_what_is_refused_or_ignored_is_said_and_nothing_else(change: Change, feature: str, words: str) -> None:
     said = missing(learned(change))
     assert words in str(said.get(feature)), said
-    beside = {"json_schema", "json_object"} | {"tools", "tool_choice", "parallel_tools"}
+    beside = {"json_schema", "json_object"} | {"tools_accepted", "tools", "tool_choice", "parallel_tools"}
     assert set(said) - {feature} <= (beside if feature in beside else set()), said
 
 

@@ -8,6 +8,8 @@ import sys
 import time
 
 import pytest
+from gatebook.errors import CannotMeasure
+from gatebook.stopping import within
 
 START = """
 import sys, time
@@ -98,3 +100,14 @@ def test_a_signal_within_an_exec_does_not_choose_the_status() -> None:
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 143
+
+
+def test_what_takes_too_long_is_ended_and_what_does_not_is_left_alone() -> None:
+    before, left = signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)[0]
+    with pytest.raises(CannotMeasure, match=r"^counting took longer than 0.2 s$"), within(0.2, "counting"):
+        while True:
+            pass
+    with within(30, "nothing"):
+        pass
+    assert (signal.getitimer(signal.ITIMER_REAL)[0] > 0) == (left > 0)
+    assert signal.getsignal(signal.SIGALRM) is before

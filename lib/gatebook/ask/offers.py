@@ -175,9 +175,10 @@ async def _tools(asker: _Asker, plain: Exchange) -> dict[Feature, Offer]:
     named = await asker.chat(
         HELLO, max_tokens=1, tools=[TOOL], tool_choice={"type": "function", "function": {"name": "get_time"}}
     )
-    offer = _said_no(auto) or _read_more(auto, plain, "its chat template knows no tools")
+    refusal = _said_no(auto)
+    offer = refusal or _read_more(auto, plain, "its chat template knows no tools")
     choice: Offer = _said_no(named) or offer
-    return {"tools": offer, "tool_choice": choice, "parallel_tools": offer}
+    return {"tools_accepted": refusal or True, "tools": offer, "tool_choice": choice, "parallel_tools": offer}
 
 
 async def _formats(asker: _Asker) -> dict[Feature, Offer]:

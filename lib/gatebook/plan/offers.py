@@ -6,6 +6,7 @@ from typing import Literal
 
 Feature = Literal[
     "tools",
+    "tools_accepted",
     "tool_choice",
     "parallel_tools",
     "json_schema",
@@ -28,7 +29,7 @@ Feature = Literal[
 ]
 """Parts of the chat API that real servers leave out, refuse or ignore.
 
-`tools` with `tool_choice: auto` or left out, `tool_choice` with a named function, `parallel_tools` two calls in one reply; `n`
+`tools` with `tool_choice: auto` or left out, read by the model; `tools_accepted` not refused, whatever becomes of them; `tool_choice` with a named function, `parallel_tools` two calls in one reply; `n`
 several choices; `default_sampling`: without parameters answers are drawn, not greedy; `stream_usage` a usage chunk where
 `include_usage` asks for it; `stream_done` a last `[DONE]`; `text_parts` content as a list of texts; `tool_history` earlier
 `tool_calls` and `tool` messages; `refuses_*`: an image, a malformed body, a parameter out of range gets a clean 4xx.
