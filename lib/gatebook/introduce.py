@@ -85,10 +85,10 @@ def introduce(base_url: str, name: str | None, model: str | None, api_key_env: s
     gauges = glance(target, url)
     replace_text(file, _text(target, identity, url, learned, gauges))
     load_profile(file)  # what we write must be what we read
-    return "\n".join(_told(file, identity, chosen, learned))
+    return "\n".join(_told(file, identity, chosen, learned, exchanges))
 
 
-def _told(file: Path, identity: Identity, chosen: str, learned: Learned) -> list[str]:
+def _told(file: Path, identity: Identity, chosen: str, learned: Learned, probes: Iterable[Exchange]) -> list[str]:
     """What was learned and what to type next."""
     engine = f"{identity.engine} {identity.version or ''}".strip()
     lines = [f"{file}: {chosen} on {engine}, {identity.context_tokens or 'an untold number of'} tokens of context"]
@@ -98,6 +98,11 @@ def _told(file: Path, identity: Identity, chosen: str, learned: Learned) -> list
         lines.append(
             f"its replies say model {learned.told_as!r}: where that is the same model, add it to target.aliases; till then every answer fails"
         )
+    lines += [
+        f"/{done.path.removeprefix('/')} fails ({done.detail}), so what it tells is not compared; mend it and run `gatebook init` again"
+        for done in probes
+        if done.status is not None and done.status >= 500
+    ]
     return [*lines, f"next: gatebook run --profile {file} --suite smoke"]
 
 

@@ -57,8 +57,10 @@ def within(seconds: float, what: str) -> Iterator[None]:
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, left and max(left - time.monotonic() + began, 0.001), interval)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        if left:
+            signal.setitimer(signal.ITIMER_REAL, max(left - time.monotonic() + began, 0.001), interval)
 
 
 def stopped() -> bool:

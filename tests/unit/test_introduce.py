@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 import pytest
 import yaml
 from gatebook.ask.offers import Learned
 from gatebook.engines import Said
 from gatebook.errors import BadInput
-from gatebook.introduce import _text, _too_long, introduce
+from gatebook.introduce import _text, _told, _too_long, introduce
 from gatebook.judge.policy import check_plan
 from gatebook.plan.cases import select
 from gatebook.plan.settings import SUITES, Profile, Target, load_profile, profile_from
 from gatebook.record.identity import Identity
 
 from tests.conftest import ROOT, shipped_cases
+from tests.unit.replies import exchange
 
 CASES = list(shipped_cases().values())
 FAR = "http://gpu-box:8000/v1"
@@ -82,6 +84,19 @@ def test_it_says_what_is_not_offered_and_holds_the_rest() -> None:
     made = written(32768)
     assert made.offers == {"tools": "HTTP 400: no", "logprobs": True}
     assert made.not_offered("logprobs", "tools") == "tools: HTTP 400: no" and made.not_offered("logprobs") is None
+
+
+def test_it_says_which_description_of_itself_a_server_fails_at() -> None:
+    probes = [
+        exchange(
+            kind="probe", path="server_info", status=500, fault="status", detail="HTTP 500: Internal Server Error"
+        ),
+        exchange(kind="probe", path="props", status=404, fault="status", detail="HTTP 404: Not Found"),
+    ]
+    lines = _told(Path("params/m.yaml"), Identity(models=("m",)), "m", LEARNED, probes)
+    assert [line for line in lines if "HTTP 500" in line or "HTTP 404" in line] == [
+        "/server_info fails (HTTP 500: Internal Server Error), so what it tells is not compared; mend it and run `gatebook init` again"
+    ]
 
 
 def test_no_more_requests_are_in_flight_than_the_server_takes() -> None:
