@@ -6,12 +6,14 @@ import json
 from typing import Any
 
 import pytest
+from gatebook.errors import BadInput
+from gatebook.judge.checks import validate
 from gatebook.judge.checks.structure import request_schema
 from gatebook.plan.cases import Ask
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.replies import chat_body, evidence, finding, judged, plain
+from tests.unit.replies import case, chat_body, evidence, finding, judged, plain
 
 
 @pytest.mark.parametrize("text", ["{}", "[1, 2]", '"a"', "null", "-1.5e3", ' {"a": "\\u4f60"}\n'])
@@ -92,6 +94,15 @@ def test_a_schema_elsewhere_is_never_fetched() -> None:
     """Judging touches no network; a reference that only the network could resolve is a fail and no crash."""
     result = judged("json_schema", "same", evidence("{}", asks=[asked({"$ref": "http://127.0.0.1:9/none.json"})]))
     assert result.outcome == "fail" and "127.0.0.1:9/none.json" in result.reason
+
+
+NO_SCHEMAS = ({"type": {"answer": {}}}, {"properties": {"n": 3}}, {"type": "object", "minProperties": "many"})
+
+
+@pytest.mark.parametrize("schema", NO_SCHEMAS)
+def test_what_is_no_json_schema_is_refused_where_it_is_written(schema: Any) -> None:
+    with pytest.raises(BadInput, match=r"response_format\.json_schema\.schema is no JSON Schema"):
+        validate(case(asks=[asked(schema).model_dump()], expect=[{"json_schema": "same"}]))
 
 
 def test_every_reply_is_validated() -> None:

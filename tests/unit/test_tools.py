@@ -19,6 +19,7 @@ from tests.unit import replies as make
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}, "required": ["city"], "additionalProperties": False}  # fmt: skip
 TOOLS = [{"type": "function", "function": {"name": "get_weather", "parameters": SCHEMA}}]
+NO_SCHEMA = [{"type": "function", "function": {"name": "get_weather", "parameters": {"properties": {"city": 3}}}}]
 ASKS = [{"name": "plain", "stream": False}, {"name": "streamed"}, {"name": "without", "options": {"tools": None}}]
 PARIS = '{"city": "Paris"}'
 
@@ -165,6 +166,7 @@ def test_tools_that_were_offered_and_are_ignored_now_are_a_fail() -> None:
         ({"asks": ASKS[:2]}, "no ask 'without'"),
         ({"asks": [ASKS[0], ASKS[2]]}, "a plain ask and in a streamed one"),
         ({"raw": {"name": "fly"}}, "offers no tool 'fly'"),
+        ({"options": {"tools": NO_SCHEMA}}, "'get_weather' in ask 'plain': is no JSON Schema"),
     ],
 )
 def test_a_case_that_could_show_nothing_is_refused(fields: dict[str, Any], reason: str) -> None:

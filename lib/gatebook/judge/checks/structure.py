@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator
@@ -35,19 +36,35 @@ def _path(text: str) -> str:
 
 
 def _schema(schema: Any) -> Any:
-    from jsonschema import Draft202012Validator, SchemaError
-
-    try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        raise ValueError(f"is no JSON Schema: {error.message}") from None
+    if said := no_schema(schema):
+        raise ValueError(said)
     return schema
 
 
+def no_schema(schema: Any) -> str:
+    """Why something is no JSON Schema; empty when it is one."""
+    return _no_schema(json.dumps(schema))
+
+
+@cache
+def _no_schema(text: str) -> str:
+    from jsonschema import Draft202012Validator, SchemaError
+
+    try:
+        Draft202012Validator.check_schema(json.loads(text))
+    except SchemaError as error:
+        return f"is no JSON Schema: {error.message[:160]}"
+    return ""
+
+
 def _sends_schema(case: Case, schema: Any) -> str | None:
-    if isinstance(schema, dict) or all(request_schema(ask) for ask in case.requests() if ask.path is None):
+    if isinstance(schema, dict):
         return None
-    return "the request sends no schema in options.response_format.json_schema.schema; add it"
+    sent = [request_schema(ask) for ask in case.requests() if ask.path is None]
+    where = "options.response_format.json_schema.schema"
+    if not all(sent):
+        return f"the request sends no schema in {where}; add it"
+    return next((f"{where} {said}" for one in sent if (said := no_schema(one))), None)
 
 
 class Value(Params):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from gatebook.judge.checks.registry import Params, check
-from gatebook.judge.checks.structure import invalid
+from gatebook.judge.checks.structure import invalid, no_schema
 from gatebook.judge.evidence import Evidence, Reply
 from gatebook.judge.finding import Result, Stage
 from gatebook.plan.cases import Ask, Case
@@ -36,8 +36,18 @@ def _offers(case: Case, _: Any) -> str | None:
 def _names(case: Case, params: Called) -> str | None:
     if said := _offers(case, params):
         return said
-    missing = [ask.name for ask in case.requests() if ask.name != WITHOUT and _schema(ask, params.name) is None]
-    return f"ask {missing[0]!r} offers no tool {params.name!r}" if missing else None
+    return _unusable([ask for ask in case.requests() if ask.name != WITHOUT], params.name)
+
+
+def _unusable(asks: list[Ask], name: str) -> str | None:
+    """Why calls of this tool cannot be judged by what the requests declare of it."""
+    for ask in asks:
+        schema = _schema(ask, name)
+        if schema is None:
+            return f"ask {ask.name!r} offers no tool {name!r}"
+        if said := no_schema(schema):
+            return f"the parameters of tool {name!r} in ask {ask.name!r}: {said}"
+    return None
 
 
 @check("tool_called", Called, _names, judges_text=False, stage=Stage.BEHAVIOUR)
@@ -81,8 +91,7 @@ def tools_called(evidence: Evidence, params: list[Called]) -> Result:
 def _names_all(case: Case, params: list[Called]) -> str | None:
     if len(params) < 2:
         return "name two calls or more; for one there is `tool_called`"
-    missing = [c.name for ask in case.requests() for c in params if _schema(ask, c.name) is None]
-    return f"a request offers no tool {missing[0]!r}" if missing else None
+    return next((said for c in params if (said := _unusable(case.requests(), c.name))), None)
 
 
 def _calls_wrong(reply: Reply, calls: list[ToolCall], params: list[Called]) -> str:
