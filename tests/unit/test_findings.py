@@ -117,12 +117,27 @@ def test_every_finding_says_what_it_would_explain(
 def test_what_is_unusual_on_the_wire_and_breaks_nothing_is_told_once(tmp_path: Path) -> None:
     two = case("a", asks=[{"name": "x"}, {"name": "y"}], expect=[{"length_chars": {"min": 1}}])
     packed = {"packing": "packed", "headers": {"content-encoding": "gzip"}}
-    found = said(tmp_path, [two], ready(), answered("a/x", **packed), answered("a/y", **packed, after_done="open"))
+    found = said(tmp_path, [two], ready(), answered("a/x", **packed), answered("a/y", **packed, after_done="broken"))
     assert (found["a.contract"].outcome, found["a.contract"].reason) == (
         "pass",
         "2 replies keep the contract; packed with gzip although identity was asked; "
-        "the answer is complete, the connection was not closed",
+        "the answer is complete, the connection broke off after it",
     )
+
+
+@pytest.mark.parametrize("odd", [[1], "pass", 5, None])
+def test_a_finding_in_a_foreign_verdict_that_is_no_object_is_a_value_error(odd: Any) -> None:
+    with pytest.raises(ValueError, match="valid dictionary"):
+        Finding.model_validate(odd)
+
+
+def test_a_refusal_is_packed_as_its_header_says(tmp_path: Path) -> None:
+    wrong = case("a", negative=True)
+    refusal = {"status": 400, "fault": "status", "detail": "HTTP 400: no", "text": '{"error": {"message": "no"}}'}
+    lying = {"packing": "not packed", "headers": {"content-encoding": "gzip"}}
+    for changes, outcome in ((refusal, "pass"), (refusal | lying, "fail")):
+        found = said(tmp_path / outcome, [wrong], ready(), exchange("a/ask", **changes))
+        assert found["a.contract"].outcome == outcome, found
 
 
 @pytest.mark.parametrize("offered", [True, False])

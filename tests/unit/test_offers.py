@@ -164,6 +164,18 @@ def test_what_is_refused_or_ignored_is_said_and_nothing_else(change: Change, fea
     assert set(said) - {feature} <= (beside if feature in beside else set()), said
 
 
+def failing(feature: str) -> Change:
+    return lambda body, good: (500, "Internal Server Error") if feature in json.dumps(body) else good
+
+
+@pytest.mark.parametrize(
+    "words", ["max_completion_tokens", "tool_call_id", "Be brief", '"type": "text", "text": "Say hello."}]']
+)
+def test_a_server_s_own_error_is_no_refusal_of_what_every_client_sends(words: str) -> None:
+    said = missing(learned(failing(words)))
+    assert not {"max_completion_tokens", "tool_history", "second_system", "text_parts"} & set(said), said
+
+
 def test_streams_that_tell_less_are_known() -> None:
     assert missing(learned(usage=False)) == {"stream_usage": "include_usage is ignored"}
     assert missing(learned(done=False)) == {"stream_done": "streams end without [DONE]"}

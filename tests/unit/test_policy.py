@@ -357,6 +357,23 @@ def test_reasons_stand_in_the_order_of_what_explains_what() -> None:
     assert [c.stage for c in said.causes[:2]] == [Stage.REFUSED, Stage.SETTINGS]
 
 
+def test_of_equal_stages_the_notebook_that_asks_first_speaks_first() -> None:
+    """Whatever the profile's order: the profile that `init` wrote for e6cfffa has the alphabet's, so that boundaries led."""
+    cases = [
+        case("a", group="boundaries.h", notebook="07_boundaries"),
+        case("b", group="health.h", notebook="01_health"),
+    ]
+    made = [finding(c.id, "fail", c.group) for c in cases]
+    made += [finding("07_boundaries.ready", "fail", "a.contract"), finding("01_health.ready", "fail", "h.contract")]
+    by = profile(dict.fromkeys(("a.contract", "boundaries.h", "h.contract", "health.h"), "must"))
+    assert [c.about for c in verdict_of(made, cases, by).causes] == [
+        "h.contract",
+        "health.h",
+        "a.contract",
+        "boundaries.h",
+    ]
+
+
 def test_a_reason_is_its_own_groups_and_names_the_earliest_of_its_findings() -> None:
     said = staged(
         ("a", "g.contract", "fail", Stage.ENVELOPE), ("a", "g.h", "fail", Stage.BEHAVIOUR),

@@ -38,8 +38,10 @@ MAX_TEXT_CHARS = 2**20
 FEW_EVENTS = 100
 HEAD_BYTES = 64 * 1024
 """What is kept of a reply that goes past a limit."""
-AFTER_DONE_S = 0.5
-"""How long a connection may stay open after [DONE]; the official client leaves after 0.1 s."""
+AFTER_DONE_S = 5.0
+"""How long a connection may stay open after [DONE]: longer than a busy server or machine takes to close it."""
+AGAIN_S = 0.5
+"""The same where the server has left one open before."""
 CONNECT_S = 5.0
 KEPT_HEADERS = (
     "content-type", "content-encoding", "transfer-encoding", "date", "server", "retry-after", "age", "x-cache", "cf-cache-status", "via",
@@ -175,7 +177,7 @@ class Lane:
         key = api_key(target)
         extra = extra_headers(target)
         self._scrubber = scrubber(target)
-        self._base_url, self._lag = base_url.rstrip("/"), lag
+        self._base_url, self._lag, self._patience_s = base_url.rstrip("/"), lag, AFTER_DONE_S
         self._bare = {
             "Content-Type": "application/json",
             "Accept-Encoding": "identity",
@@ -295,8 +297,9 @@ class Lane:
                             if said := reply.take(time.perf_counter_ns(), chunk):
                                 return "broken", said
                             if reply.done and patience.when() is None:
-                                patience.reschedule(asyncio.get_running_loop().time() + AFTER_DONE_S)
-                reply.after_done = "open" if patience.expired() else None
+                                patience.reschedule(asyncio.get_running_loop().time() + self._patience_s)
+                if patience.expired():
+                    reply.after_done, self._patience_s = "open", AGAIN_S
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol) as error:
             return "connect", f"cannot connect: {error or type(error).__name__}"
         except (httpx.TransportError, httpx.InvalidURL) as error:

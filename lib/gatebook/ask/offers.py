@@ -155,7 +155,7 @@ async def _extras(asker: _Asker, plain: Exchange) -> dict[Feature, Offer]:
             return offers
     alone = await _each(checks, lambda options: asker.chat(HELLO, **{"max_tokens": 8, **options}))
     apart = await asker.chat([{"role": "user", "content": [{"type": "text", "text": HELLO}]}], max_tokens=8)
-    return {**alone, "text_parts": _said_no(apart) or parts(apart)}
+    return {**alone, "text_parts": _refusal(apart) or parts(apart)}
 
 
 async def _each(
@@ -166,7 +166,8 @@ async def _each(
     for feature, (options, judge) in checks.items():
         options = {"max_tokens": None, **options} if feature == "max_completion_tokens" else options
         done = await ask(options)
-        found[feature] = _said_no(done) or judge(done)
+        no = _refusal if feature == "max_completion_tokens" else _said_no
+        found[feature] = no(done) or judge(done)
     return found
 
 
@@ -203,10 +204,10 @@ async def _conversations(asker: _Asker, plain: Exchange) -> dict[Feature, Offer]
     sampled = [several, *[await asker.chat(OPEN, max_tokens=SHORT, temperature=None) for _ in range(2)]]
     texts = {read_answer(e).text for e in sampled if e.fault is None}
     offers: dict[Feature, Offer] = {
-        "tool_history": _said_no(history)
+        "tool_history": _refusal(history)
         or _read_more(history, plain, "its chat template drops tool calls or their results", CALL_TOKENS),
         "n": _said_no(several) or (True if _choices(several) == 2 else "n is ignored"),
-        "second_system": _said_no(second)
+        "second_system": _refusal(second)
         or _read_more(second, plain, "its chat template drops a second system message"),
     }
     if len(texts) == 1 and not any(e.fault for e in sampled[1:]):
@@ -238,6 +239,11 @@ def _said_no(done: Exchange) -> str | None:
         answer = read_answer(done)
         return answer.error if answer.error and not answer.choices else None
     return done.detail if done.status is not None else None
+
+
+def _refusal(done: Exchange) -> str | None:
+    """The same where clients send it to every server: an error of the server's own (5xx) is no refusal, and the gate says so."""
+    return None if done.status is not None and done.status >= 500 else _said_no(done)
 
 
 def _kept_to_three(done: Exchange) -> Offer:

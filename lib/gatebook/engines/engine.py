@@ -139,7 +139,7 @@ def same_model(asked: str, told: str, cards: list[Json]) -> bool:
         return True
     both = [next((card for card in cards if card.get("id") == name), {}) for name in (asked, told)]
     roots = {card.get("root") for card in both}
-    return len(roots) == 1 and None not in roots and not any(card.get("parent") for card in both)
+    return len(roots) == 1 and all(roots) and not any(card.get("parent") for card in both)
 
 
 def items(source: str, known: Mapping[str, Item], values: Json) -> Iterator[Said]:

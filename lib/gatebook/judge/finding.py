@@ -85,8 +85,10 @@ class Finding(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _can_be_told(cls, data: dict[str, object]) -> dict[str, object]:
+    def _can_be_told(cls, data: Any) -> Any:
         """A number that is none cannot have passed: NaN compares false with every limit. Text must be writable."""
+        if not isinstance(data, dict):
+            return data
         data = {k: whole(v) if isinstance(v, str) else v for k, v in data.items()}
         measured = data.get("measured")
         if isinstance(measured, float) and not math.isfinite(measured):

@@ -15,6 +15,7 @@ from gatebook.judge.checks.contract import (
     drawn_by_chance,
     hides_in_reasoning,
     notes,
+    packing_flaw,
     text_flaws,
     violations,
 )
@@ -231,7 +232,9 @@ class _Judge:
         said: list[str] = []
         chance, stage = drawn_by_chance(chats), Stage.BEHAVIOUR
         for reply in chats:
-            if not (case.negative and reply.refused):
+            if case.negative and reply.refused:
+                said += [flaw] if (flaw := packing_flaw(reply.exchange)) else []
+            else:
                 label = f"{reply.ask.name}: " if len(chats) > 1 else ""
                 found = [text for text in self._violations(reply) if (reply, text) != chance]
                 said += [label + text for text in found]

@@ -76,7 +76,8 @@ def decide(judged: Judged) -> Verdict:
         for w in used
         if w.blocks
     ]
-    said += [item for _, item in groups if item] + _without_baseline(judged)
+    said += [item for _, item in sorted(groups, key=lambda decided: _notebook(judged, decided[0])) if item]
+    said += _without_baseline(judged)
     found = causes(said)
     word: Word = found[0].word if found else "PASS"
     return Verdict(
@@ -202,6 +203,12 @@ def _outcomes(findings: list[Finding], profile: Profile) -> dict[str, dict[str, 
         group: {case: worst(found) for case, found in grouped[group].items()}
         for group in sorted(grouped, key=lambda group: (order.get(group, len(order)), group))
     }
+
+
+def _notebook(judged: Judged, decided: GroupVerdict) -> str:
+    """The first notebook that asks cases of the group: of one stage, what was asked first is said first."""
+    ids = [finding.case for finding in judged.findings if finding.group == decided.group]
+    return min((judged.cases[i].notebook if i in judged.cases else i.partition(".")[0] for i in ids), default="")
 
 
 def _missing(judged: Judged) -> list[Said]:

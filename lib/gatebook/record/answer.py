@@ -269,6 +269,9 @@ class _Reading:
             elif part == "delta" and not said:
                 self._flaw(f"a chunk has no `choices`: {whole(data[:60])!r}")
             return
+        indexes = [choice.get("index") for choice in choices if isinstance(choice, dict)]
+        if part == "delta" and any(indexes.count(index) > 1 for index in indexes if index is not None):
+            self._flaw(f"two choices of one chunk have the same index: {indexes}")
         for number, choice in enumerate(choices):
             if isinstance(choice, dict):
                 self._choice(choice, part, number)
@@ -309,8 +312,11 @@ class _Reading:
             )
         if choice.get("finish_reason"):
             answer.finish_reasons.append(whole(str(choice["finish_reason"])))
-        if isinstance(told := choice.get("logprobs"), dict) and isinstance(told.get("content"), list):
-            answer.logprobs += told["content"]
+        logprobs = choice.get("logprobs")
+        if isinstance(logprobs, dict) and isinstance(logprobs.get("content"), list):
+            answer.logprobs += logprobs["content"]
+        elif logprobs is not None and not isinstance(logprobs, dict) and part == "delta":
+            self._flaw(f"`logprobs` is {_kind(logprobs)}, no object")
 
     def _message(self, message: dict[str, Any], part: str) -> None:
         answer = self.answer

@@ -120,7 +120,12 @@ def _lines(path: Path, anchor: str) -> Iterator[dict[str, Any]]:
         try:
             line = json.loads(text)
             intact = line.keys() == {"v", "seq", "prev", "exchange", "hash"} and line["seq"] == number
-            intact = intact and line["prev"] == prev and line["hash"] == _digest(prev, line["exchange"])
+            intact = (
+                intact
+                and isinstance(line["exchange"], dict)
+                and line["prev"] == prev
+                and line["hash"] == _digest(prev, line["exchange"])
+            )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             intact = False
         if not intact:
