@@ -101,7 +101,10 @@ def run_on_vllm(rows: list[VllmRow], jobs: int, again: bool) -> int:
         lab = VllmLab(OUTPUTS / now, rows, jobs)
         lab.folder.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(jobs) as pool:
-            list(pool.map(lab.base, {row.before: None for row in todo}))
+            bases = [pool.submit(lab.base, before) for before in {row.before: None for row in todo}]
+        for base in bases:
+            if error := base.exception():  # the rows of the other deployments go on
+                print(error, flush=True)
         have |= _made(todo, lab.run, jobs)
     return sum(row.id not in have or not _good(row, have[row.id]) for row in rows)
 

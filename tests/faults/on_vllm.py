@@ -56,6 +56,7 @@ QUICK = ("--dtype", "float32")
 unless they name a dtype; `own` and a twin serve the default."""
 TOOLS_TEMPLATE = (
     "{% if tools %}<|im_start|>system\nCall one of {{ tools | tojson }}<|im_end|>\n{% endif %}"
+    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n{% endif %}"
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] or '' }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
@@ -124,6 +125,7 @@ def _healthy(id: str, what: str, server: Server, suite: Suite = "smoke") -> Vllm
 
 STRUCTURED = ("--only", "02_structured_output")
 SAMPLING = "sampling defaults changed"
+TOOLS_REFUSED = '"auto" tool choice requires'
 TEMPLATE = "chat template( or tokenizer)? changed"
 WEIGHTS = "weights or precision changed"
 
@@ -141,8 +143,8 @@ VLLM_ROWS = [
     VllmRow("V09", "the tokenizer's template changed", TEMPLATE, Server(weights="template")),
     VllmRow("V10-outlines", "another backend: outlines loses keywords and refuses json_object", "constraint enforcement changed|does not support json_object", _backend("outlines"), "integration", arguments=STRUCTURED),
     VllmRow("V11", "a reasoning parser: answers hide in another field", "reasoning field", Server(("--reasoning-parser", "deepseek_r1"), "thinking_tokens")),
-    VllmRow("V12", "the tool parser is lost", "tool", Server(template=TOOLS_TEMPLATE), "integration", before="tools", arguments=STRUCTURED),
-    VllmRow("V12-own", "the tool parser is lost, under a template that knows no tools", "tool", before="hermes"),
+    VllmRow("V12", "the tool parser is lost", TOOLS_REFUSED, before="tools"),
+    VllmRow("V12-own", "the tool parser is lost, under a template that knows no tools", TOOLS_REFUSED, before="hermes"),
     VllmRow("V13", "prefix caching is off", "prefix.caching", Server(("--no-enable-prefix-caching",))),
     VllmRow("V14", "one sequence at a time, told in development mode", "max_num_seqs", Server(("--max-num-seqs", "1"), dev=True), before="dev"),
     VllmRow("V14-batched", "256 batched tokens, told in development mode", "max_num_batched_tokens", Server(("--max-num-batched-tokens", "256"), dev=True), before="dev"),
@@ -153,10 +155,11 @@ VLLM_ROWS = [
 ]  # fmt: skip
 
 VLLM_HARMLESS = [
-    VllmRow("VH01", "first gate of a healthy server, started by its defaults", "no baseline", BEFORE["own"], "integration", "own", "harmless", (3,), first=True),
+    VllmRow("VH01", "first gate of a healthy server, started by its defaults but for the dtype", "no baseline", BEFORE["default"], "integration", "default", "harmless", (3,), first=True),
+    VllmRow("VH01-own", "first gate of a healthy server, started by its defaults", "no baseline", BEFORE["own"], "smoke", "own", "harmless", (3,), first=True),
     VllmRow("VH01-tools", "first gate of a healthy server with the hermes parser", "no baseline", BEFORE["hermes"], "integration", "hermes", "harmless", (3,), first=True),
     VllmRow("V10", "another backend: guidance refuses keywords that were ignored", "", _backend("guidance"), "integration", kind="harmless", code=(0,), arguments=STRUCTURED, noted="refused"),
-    _healthy("VH02", "restarted", Server(), "integration"),
+    _healthy("VH02", "restarted", Server()),
     _healthy("VH03", "bfloat16, the model's own", Server(("--dtype", "auto"))),
     _healthy("VH04", "float16", Server(("--dtype", "float16"))),
     _healthy("VH05", "one sequence at a time", Server(("--max-num-seqs", "1"))),
@@ -217,6 +220,7 @@ class VllmLab:
     def __init__(self, folder: Path, rows: Iterable[VllmRow], jobs: int = 1) -> None:
         """`jobs` rows run side by side and share the machine's processors."""
         self.folder, self._threads = folder, max((os.cpu_count() or 1) // jobs, 1)
+        self._refused: dict[str, str] = {}
         wanted = {before: {row.suite for row in rows if row.before == before} for before in BEFORE}
         self._suites: dict[str, Suite] = {
             b: "integration" if "integration" in s else "smoke" for b, s in wanted.items()
@@ -245,7 +249,15 @@ class VllmLab:
 
     def base(self, before: str) -> Introduced:
         """The project of a healthy deployment, with its baseline; made once."""
-        suite = self._suites[before]
+        if before in self._refused:
+            raise RuntimeError(self._refused[before])
+        try:
+            return self._base(before, self._suites[before])
+        except RuntimeError as error:
+            self._refused[before] = str(error)
+            raise
+
+    def _base(self, before: str, suite: Suite) -> Introduced:
         folder = self.folder / f"vllm-{before}-{suite}"
         made = Introduced(folder / "project")
         if not (folder / "ready.json").exists():
