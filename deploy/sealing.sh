@@ -2,10 +2,19 @@
 # Sourced: a bundle is sealed by a signature of its SHA256SUMS, which stands beside it in <bundle>.sig.
 # GATEBOOK_SEAL_KEY is an ed25519 key in PEM (openssl genpkey -algorithm ed25519), as text or as the path of a file.
 
-# Take the key out of the environment, so that what is asked and judged here never sees it. One line says so where there is none.
+# ARGUMENTS of the script: take the key out of the environment, so that what is asked and judged here never sees it; begin again
+# without it, since /proc shows what a process began with. One line says so where there is no key.
 take_seal_key() {
-    seal_key=${GATEBOOK_SEAL_KEY:-}
-    unset GATEBOOK_SEAL_KEY
+    if [ -n "${GATEBOOK_SEAL_KEY:-}" ]; then
+        exec 9<<<"$GATEBOOK_SEAL_KEY"
+        SEAL_KEY_ON=9 exec env -u GATEBOOK_SEAL_KEY bash "deploy/${0##*/}" "$@"
+    fi
+    seal_key=
+    if [ "${SEAL_KEY_ON:-}" = 9 ]; then
+        seal_key=$(cat <&9)
+        exec 9<&-
+        unset SEAL_KEY_ON
+    fi
     [ -n "$seal_key" ] || echo "no GATEBOOK_SEAL_KEY: bundles are not sealed, and an edited answer cannot be told from a given one (docs/audit.md)" >&2
 }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import traceback
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,6 +38,7 @@ PATHS = (
     "--html",
     "--notebooks",
     "--cases",
+    "--log",
 )
 EXIT_INCONCLUSIVE = 3
 """Of a green run that was narrowed, or compared with a baseline that nobody here accepted: too little to say."""
@@ -418,25 +418,7 @@ def _readable(arguments: list[str]) -> None:
             raise BadInput("an argument is empty; name a run folder or a file")
 
 
-def main() -> None:
-    """The `gatebook` command. Every error of ours is one line on stderr and its exit code; 0 never follows a signal."""
-    try:
-        stopping.heed()
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, TextIOWrapper):
-                stream.reconfigure(
-                    errors="replace"
-                )  # an answer in Chinese on a terminal of Latin-1 is no reason to stop
-        code = _command()
-        stopping.finish()
-    except KeyboardInterrupt:
-        stopping.finish()
-        print("gatebook: interrupted", file=sys.stderr)
-        code = stopping.signalled()
-    raise SystemExit(stopping.exit_code(code))
-
-
-def _command() -> int:
+def command() -> int:
     """How it ends by itself. Raises KeyboardInterrupt when it was stopped before it came to anything."""
     try:
         _readable(sys.argv[1:])
@@ -473,4 +455,6 @@ def _told(error: BaseException) -> int:
 
 
 if __name__ == "__main__":
+    from gatebook.__main__ import main
+
     main()

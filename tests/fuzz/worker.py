@@ -18,6 +18,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from gatebook import __main__ as entry
 from gatebook import cli, replay
 from gatebook.errors import GatebookError
 from gatebook.judge.baseline import Baseline
@@ -48,7 +49,7 @@ def command(*arguments: str | Path) -> tuple[int, str]:
     code: Any = 0
     with redirect_stdout(said), redirect_stderr(said):
         try:
-            cli.main()
+            entry.main()
         except SystemExit as done:
             code = done.code or 0
     text = said.getvalue()

@@ -178,3 +178,25 @@ def test_an_edited_answer_is_told_by_the_seal_that_the_gate_has_left(pipeline: P
     open_ = pipeline.script("staging", "deploy", IMAGE_UNDER_TEST=IMAGE, DOCKER_HOST="tcp://127.0.0.1:9")
     assert "no GATEBOOK_SEAL_KEY: bundles are not sealed" in open_.err, "one line says what is not looked at"
     assert "passed, PASS:" in open_.out, "as docs/audit.md says, without a key nothing stops this forgery"
+
+
+def test_no_process_of_the_gate_can_read_the_seal_key(pipeline: Pipeline) -> None:
+    """Neither in its own environment nor in that with which the script began."""
+    command = pipeline.project.root / ".venv" / "bin" / "gatebook"
+    kept, seen = command.read_text(), pipeline.project.root / "outputs" / "seen"
+    command.write_text(
+        f"#!/bin/sh\ncat /proc/self/environ /proc/$PPID/environ /proc/$PPID/fd/9 >>{seen} 2>&1\nexit 75\n"
+    )
+    try:
+        done = pipeline.script("gate", CI_PIPELINE_ID="78", BASE_URL=pipeline.url, GATEBOOK_SEAL_KEY="not to be seen")
+    finally:
+        command.write_text(kept)
+    assert done.code == 75 and "no GATEBOOK_SEAL_KEY" not in done.err, done
+    assert "CI_PIPELINE_ID" in seen.read_text() and "not to be seen" not in seen.read_text()
+
+
+def test_a_deployment_without_a_digest_is_no_deployment(pipeline: Pipeline) -> None:
+    pipeline.hand_over(pipeline.green)
+    for image in ("registry.example/served@", "registry.example/served:latest", "registry.example/served@sha256:"):
+        done = pipeline.script("verdict", IMAGE_UNDER_TEST=image)
+        assert done.code == 2 and "names no digest" in done.err and "passed, PASS" not in done.out, done

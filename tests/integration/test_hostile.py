@@ -132,6 +132,15 @@ def test_nothing_runs_when_checksums_or_records_are_wrong(green: Done, project: 
     assert done.code == 75 and "its hash does not fit" in done.out and not mark.exists(), done
 
 
+def test_resuming_a_run_imports_nothing_out_of_its_folder(green: Done, project: Project, tmp_path: Path) -> None:
+    """A gate job goes on with a folder that its cache kept, with the job's tokens in the environment."""
+    mark = tmp_path / "mark"
+    (green.run / "SHA256SUMS").unlink()
+    _modules(green.run, leave(mark))
+    done = project.gatebook("run", "--resume", green.run, env={"CI_JOB_TOKEN": "secret"})
+    assert done.code == 0 and not mark.exists(), done
+
+
 def test_a_teams_own_notebooks_verify_in_their_checkout(project: Project, server: str, tmp_path: Path) -> None:
     """Edited by the team before it asked; the cell tells whether it sees the token of whoever verifies, and where it stands."""
     shipped = tmp_path / "shipped"

@@ -81,7 +81,7 @@ def test_a_forged_folder_is_one_line_and_no_yes(
     with contextlib.suppress(GatebookError):
         Run(run).seal()
     monkeypatch.setattr(sys, "argv", ["gatebook", command[0], str(run), *command[1:]])
-    code, said = cli._command(), capsys.readouterr().err.strip().splitlines()
+    code, said = cli.command(), capsys.readouterr().err.strip().splitlines()
     assert code in (2, 75) and len(said) == 1 and said[0].startswith("gatebook: "), said
 
 

@@ -34,6 +34,7 @@ SAID: dict[str, tuple[list[dict[str, Any]], str | None]] = {
     "no gate": ([code("a = 1", 1), code("print(1)", 2)], "nb: its last cell is not the gate"),
     "something that only sounds like the gate": ([code("a = 1", 1), code("aggregate(a)", 2)], "nb: its last cell is not the gate"),
     "a gate in a comment": ([code("a = 1", 1), code("# book.gate()", 2)], "nb: its last cell is not the gate"),
+    "a last cell that is no Python": ([code("a = 1", 1), code("'\ud800'\nbook.gate()", 2)], "nb: its last cell is not the gate"),
     "no cells": ([], "nb: the notebook has no code cells"),
     "prose alone": ([PROSE], "nb: the notebook has no code cells"),
 }  # fmt: skip

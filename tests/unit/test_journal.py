@@ -147,7 +147,9 @@ def test_lines_that_are_no_record_are_broken(tmp_path: Path, content: bytes) -> 
         read_journal(tmp_path / "r.jsonl", ANCHOR)
 
 
-@pytest.mark.parametrize("body", [{"kind": "ask", "extra": 1}, 5, [], "body", None])
+@pytest.mark.parametrize(
+    "body", [{"kind": "ask", "extra": 1}, {"kind": "ask", "key": "a/ask", "at": "tomorrow"}, 5, [], "body", None]
+)
 def test_a_forged_chain_without_the_fields_of_an_exchange_is_broken(tmp_path: Path, body: Any) -> None:
     line = {"v": 1, "seq": 0, "prev": ANCHOR, "exchange": body, "hash": journal._digest(ANCHOR, body)}
     (tmp_path / "r.jsonl").write_text(json.dumps(line) + "\n")

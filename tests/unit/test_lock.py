@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import pytest
-from gatebook.errors import BadInput
+from gatebook.errors import BadInput, CannotMeasure
 from gatebook.record.lock import held
 
 HOLD = """
@@ -92,3 +94,15 @@ def test_a_link_in_its_place_is_not_written_through(run: Path) -> None:
     with pytest.raises(BadInput, match=r"cannot be written \(Too many levels"), held(run, "a test"):
         pytest.fail("followed")
     assert other.read_text() == "years of work"
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, CannotMeasure), (errno.EACCES, BadInput)])
+def test_a_full_disk_is_worth_another_try_and_a_locked_folder_is_not(
+    run: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(kind, match="cannot be written"), held(run, "gatebook run"):
+        pass

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 from gatebook.ask.client import Lane, LoopLag
@@ -100,3 +103,12 @@ def test_every_place_and_every_dress_on_the_wire(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("value", ["https://box/v1?max_tokens=5", "see the wiki: key=value", "postgres at box:5432"])
 def test_what_is_no_secret_is_not_refused(value: str) -> None:
     refuse_secrets({"groups": {"why": value}}, "p")
+
+
+def test_a_log_is_copied_without_the_keys_of_the_environment() -> None:
+    said = f"args: api_key={KEY}\n{json.dumps(KEY)} served at \xff"
+    environment = {**os.environ, "VLLM_API_KEY": KEY, "SHORT_TOKEN": "served"}
+    done = subprocess.run(
+        [sys.executable, "-m", "gatebook.plan.secrets"], input=said.encode("latin-1"), env=environment, capture_output=True, check=True
+    )  # fmt: skip
+    assert done.stdout.decode() == f'args: api_key={MASK}\n"{MASK}" served at \ufffd'

@@ -12,10 +12,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gatebook.errors import BrokenRecord
+from gatebook.errors import BrokenRecord, CannotMeasure
 from gatebook.judge import similarity
 from gatebook.judge.findings import judge_notebook
-from gatebook.judge.similarity import Cosines, Kept, Model, Power, auc, computed, cosines_of, differences, keep, samples
+from gatebook.judge.similarity import (
+    Cosines,
+    Kept,
+    Model,
+    Power,
+    auc,
+    computed,
+    cosines_of,
+    differences,
+    encoder,
+    keep,
+    samples,
+)
 from gatebook.plan.cases import Case
 from gatebook.plan.settings import Similarity
 from gatebook.record.run import Run
@@ -175,6 +187,19 @@ def test_a_model_that_is_not_installed_is_an_error_of_the_check(
     monkeypatch.undo()
     run = run_of(tmp_path, ["Bananas."], model="no-such-package")
     assert similar(run)[0].outcome == "error" and "'no-such-package' is neither" in similar(run)[0].reason
+
+
+def test_a_model_that_lies_beside_the_record_is_not_loaded(tmp_path: Path) -> None:
+    for number, place in enumerate(("run/model", "model")):
+        folder = tmp_path / str(number)
+        with pytest.raises(BrokenRecord, match="a bundle brings no model of its own"):
+            computed(run_of(folder, ["one"], model=str(folder / place)), "01_x")
+
+
+def test_a_model_that_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("no json")
+    with pytest.raises(CannotMeasure, match="cannot be loaded"):
+        encoder(str(tmp_path))
 
 
 def test_the_nearest_golden_answer_counts(tmp_path: Path) -> None:

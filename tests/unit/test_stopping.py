@@ -111,3 +111,21 @@ def test_what_takes_too_long_is_ended_and_what_does_not_is_left_alone() -> None:
         pass
     assert (signal.getitimer(signal.ITIMER_REAL)[0] > 0) == (left > 0)
     assert signal.getsignal(signal.SIGALRM) is before
+
+
+FIRST_MOMENT = """
+import builtins, os, signal, sys
+import gatebook.__main__ as entry
+imported = builtins.__import__
+def interrupt(name, *arguments):
+    if name == "gatebook.cli":
+        os.kill(os.getpid(), signal.SIGINT)
+    return imported(name, *arguments)
+builtins.__import__ = interrupt
+entry.main()
+"""
+
+
+def test_a_signal_while_the_command_is_still_importing_is_one_line() -> None:
+    done = subprocess.run([sys.executable, "-c", FIRST_MOMENT], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "gatebook: interrupted\n")

@@ -13,10 +13,12 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from gatebook.errors import BrokenRecord, CannotMeasure, first_line
 from gatebook.judge.mutants import Kind, mutants
 from gatebook.plan.cases import Case
 from gatebook.plan.settings import Similarity
@@ -185,8 +187,12 @@ def keep(run: Run, notebook: str) -> bool:
 
 def computed(run: Run, notebook: str) -> Kept:
     """The cosines from the record and from nothing else. Raises ImportError when the packages are not there."""
-    pairs = _pairs(run, notebook)
-    model, embed = encoder(run.manifest.profile.similarity.model)
+    pairs, name = _pairs(run, notebook), run.manifest.profile.similarity.model
+    if run.path.resolve().parent in Path(name).resolve().parents:
+        raise BrokenRecord(
+            f"{run.path}: similarity.model {name!r} lies beside the record; a bundle brings no model of its own"
+        )
+    model, embed = encoder(name)
     return Kept(model=model, cosines=cosine_map(pairs, embed))
 
 
@@ -234,7 +240,6 @@ def encoder(name: str) -> tuple[Model, Embed]:
     os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     from importlib.metadata import version
     from importlib.util import find_spec
-    from pathlib import Path
 
     package = find_spec(name.replace("-", "_")) if name.replace("-", "_").isidentifier() else None
     if package and package.origin:
@@ -251,7 +256,10 @@ def encoder(name: str) -> tuple[Model, Embed]:
 
     disable_progress_bar()
     torch.set_num_threads(1)  # the model server has the other processor
-    loaded = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+    try:
+        loaded = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+    except Exception as error:  # each of the libraries below raises its own
+        raise CannotMeasure(f"similarity.model {name!r}: cannot be loaded: {first_line(error)}") from None
     return Model(
         name=name,
         version=number,

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
+import sys
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -25,6 +27,8 @@ _SECRET_URL = re.compile(
     re.IGNORECASE,
 )
 """A URL with a user in it, or a parameter that carries a credential."""
+SECRET_NAME = re.compile(r"key|token|secret|passw|credential", re.IGNORECASE)
+"""Of an environment variable."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 SHORT = 8
 """A key of fewer characters is found in texts by chance."""
@@ -379,3 +383,13 @@ def _dresses(secret: str) -> Iterator[str]:
             first, last = -(-offset * 8 // 6), (offset + len(raw)) * 8 // 6
             for encode in (base64.b64encode, base64.urlsafe_b64encode):
                 yield encode(bytes(offset) + raw + bytes(3)).decode()[first:last]
+
+
+def main() -> None:
+    """Copy stdin to stdout without the values of environment variables that are called keys, tokens, secrets or passwords."""
+    hidden = Scrubber(value for name, value in os.environ.items() if SECRET_NAME.search(name))
+    sys.stdout.write(hidden.text(sys.stdin.buffer.read().decode("utf-8", "replace")))
+
+
+if __name__ == "__main__":
+    main()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from gatebook.engines import REFUSED_KEY
 
@@ -32,11 +32,19 @@ class Recorded(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _time(text: str) -> str:
+    datetime.fromisoformat(text)
+    return text
+
+
+Time = Annotated[str, AfterValidator(_time)]
+"""UTC, ISO 8601."""
+
+
 class Attempt(Recorded):
     """One try on the wire."""
 
-    at: str
-    """UTC, ISO 8601."""
+    at: Time
     elapsed_ms: float
     status: int | None = None
     fault: FaultKind | None = None
@@ -77,7 +85,7 @@ class Exchange(Recorded):
     ask: str = ""
     target: str | None = None
     """Model and base URL of the second target, where it was asked; null is the one under test."""
-    at: str
+    at: Time
     method: str = "POST"
     path: str = ""
     body: dict[str, Any] | None = None

@@ -58,7 +58,7 @@ def _is_gate(source: str) -> bool:
     """Whether the last statement of a cell is a call of `.gate()`."""
     try:
         body = ast.parse(source).body
-    except SyntaxError:
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
         return False
     call = body[-1].value if body and isinstance(body[-1], ast.Expr) else None
     return isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "gate"

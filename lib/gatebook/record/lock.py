@@ -5,6 +5,7 @@ The lock is the kernel's (flock), so it ends with its holder however that ends. 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -14,10 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from gatebook.errors import BadInput, os_reason
+from gatebook.errors import BadInput, CannotMeasure, os_reason
 from gatebook.plan.person import person
 from gatebook.record.run import now
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
 TRIES, EVERY_S = 5, 0.1
 """A holder that was killed while it started a process needs a moment to be gone."""
 
@@ -33,7 +35,7 @@ def held(folder: Path, by: str) -> Iterator[None]:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            raise BadInput(
+            raise (CannotMeasure if error.errno in FULL else BadInput)(
                 f"{path}: cannot be written ({os_reason(error)}); a run is worked on where its folder can be locked, so copy it"
             ) from None
         if _taken(descriptor, path):

@@ -8,6 +8,7 @@ from typing import Literal
 from gatebook.judge.checks.registry import check
 from gatebook.judge.evidence import Evidence, Reply
 from gatebook.judge.finding import Result, Stage, worst
+from gatebook.judge.intervals import epoch_ms
 from gatebook.judge.latency import Ruling, deciding
 from gatebook.plan.cases import Case
 from gatebook.plan.latency import Metric
@@ -63,9 +64,16 @@ def schema_ms(evidence: Evidence, _: str) -> Result:
     """What a JSON schema adds to the time of an answer, by the plain request right after each: within limits.schema_ms for most.
 
     The plain answer's time per token is allowed for every token of the constrained one. On a server that is slow by itself a schema
-    may add three times what the plain answer takes: the first requests of a run are constrained ones, all at once.
+    may add three times what the plain answer takes. What was sent before the first constrained answer was there is left out where
+    enough others are: it waits for the engine to load its grammars, once (vLLM: 3 s).
     """
-    pairs = [pair for seen in evidence.over for reply in seen.replies if (pair := _added(reply, seen.canary))]
+    found = [(r, pair) for seen in evidence.over for r in seen.replies if (pair := _added(r, seen.canary))]
+    ready_ms = min(
+        (epoch_ms(e.at) + e.timing.end_ms for e in (r.exchange for r, _ in found) if e.timing and e.timing.end_ms),
+        default=0.0,
+    )
+    warm = [pair for r, pair in found if epoch_ms(r.exchange.at) >= ready_ms]
+    pairs = warm if len(warm) >= LEAST_PAIRS else [pair for _, pair in found]
     limit = evidence.profile.limits.schema_ms
     if len(pairs) < LEAST_PAIRS:
         return Result("not_measured", f"{len(pairs)} pairs of answers, {LEAST_PAIRS} are needed", None, limit, "ms")

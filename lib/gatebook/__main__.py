@@ -1,0 +1,32 @@
+"""The `gatebook` command, from its first moment on: signals are heeded before anything else is imported."""
+
+from __future__ import annotations
+
+import sys
+from io import TextIOWrapper
+
+from gatebook import stopping
+
+
+def main() -> None:
+    """Every error of ours is one line on stderr and its exit code; 0 never follows a signal."""
+    try:
+        stopping.heed()
+        from gatebook.cli import command
+
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):
+                stream.reconfigure(
+                    errors="replace"
+                )  # an answer in Chinese on a terminal of Latin-1 is no reason to stop
+        code = command()
+        stopping.finish()
+    except KeyboardInterrupt:
+        stopping.finish()
+        print("gatebook: interrupted", file=sys.stderr)
+        code = stopping.signalled()
+    raise SystemExit(stopping.exit_code(code))
+
+
+if __name__ == "__main__":
+    main()
