@@ -178,6 +178,25 @@ def _send(process: subprocess.Popen[str], number: int, whole: bool) -> bool:
     return True
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_an_image_that_was_not_judged_does_not_stay_on_staging(green_checkout: Checkout, number: int) -> None:
+    """Stopped while its smoke suite is asked, by a signal to all of it."""
+    green_checkout.restore()
+    green_checkout.calls.unlink(missing_ok=True)
+    process = green_checkout.start("deploy/staging")
+    deadline = time.monotonic() + 120
+    while "\nrun " not in (green_checkout.calls.read_text() if green_checkout.calls.exists() else ""):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.05)
+    time.sleep(0.5)
+    os.killpg(process.pid, number)
+    out, err = process.communicate(timeout=280)
+    served = green_checkout.calls.read_text().partition("\nrun ")[2]
+    assert process.returncode not in (0, None) and "DEPLOYED" not in out, out + err
+    assert "is not green on staging" in err and "rm --force gatebook-staging" in served, (served, err)
+    assert "ROLLED BACK" in out, out + err
+
+
 @pytest.mark.parametrize("wait_s", [0.0, 1.5])
 def test_a_kernel_that_is_killed_ends_the_replay(green_checkout: Checkout, wait_s: float) -> None:
     """nbval itself waits its whole deadline for it."""
