@@ -195,7 +195,11 @@ class Explorer:
         exchanges = (self._exchanges if mine else _exchanges(run)).get(case.id, [])
         if not exchanges:
             lost = Exchange(
-                kind="skip", key=f"{case.id}/ask", at="", body={"messages": case.messages}, detail="(not recorded)"
+                kind="skip",
+                key=f"{case.id}/ask",
+                at=run.manifest.created,
+                body={"messages": case.messages},
+                detail="(not recorded)",
             )
             exchanges = [lost]
         return [Answered(case.id, run.path.name, one, findings, case.why) for one in exchanges]

@@ -151,7 +151,7 @@ VLLM_ROWS = [
     VllmRow("V15", "a key is wanted that the gate has not", "key (was|is) (refused|wanted|missing)|HTTP 401", Server(("--api-key", "wanted-by-nobody-else")), code=(75,)),
     VllmRow("V16", "served under another name", f"'?{MODEL}'? is not served", Server(("--served-model-name", "another-name"))),
     VllmRow("V16-asked", "a model is asked for that is not there", "'?other'? is not served", arguments=("--model", "other")),
-    VllmRow("V17", "the engine core dies in the middle of a run", "in flight", suite="integration", kills=True),
+    VllmRow("V17", "the engine core dies in the middle of a run", "in flight", kills=True),
 ]  # fmt: skip
 
 VLLM_HARMLESS = [
@@ -163,7 +163,7 @@ VLLM_HARMLESS = [
     _healthy("VH03", "bfloat16, the model's own", Server(("--dtype", "auto"))),
     _healthy("VH04", "float16", Server(("--dtype", "float16"))),
     _healthy("VH05", "one sequence at a time", Server(("--max-num-seqs", "1"))),
-    _healthy("VH06", "the same weights at another path", Server(weights="same"), "integration"),
+    _healthy("VH06", "the same weights at another path", Server(weights="same")),
     _healthy("VH07", "a second served name", Server(("--served-model-name", MODEL, "second-name"))),
     _healthy("VH07-alias", "a second served name, first in replies", Server(("--served-model-name", "second-name", MODEL))),
 ]  # fmt: skip
