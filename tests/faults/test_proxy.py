@@ -126,7 +126,7 @@ class Upstream:
             await send([], usage=usage)
             await response.write(b"data: [DONE]\n\n")
             await response.write_eof()
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, ConnectionResetError):  # the second one where it was writing just then
             self.left.set()
             raise
         assert request.transport is not None

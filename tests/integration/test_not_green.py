@@ -94,7 +94,7 @@ def test_a_fault_on_the_wire_is_not_green_and_is_named(project: Project, server:
     project.edit_profile(limits={"request_deadline_s": 4 if fault.name in ("hang", "stall") else 60})
     with FaultProxy(server.removesuffix("/v1"), [fault]) as proxy:
         done = project.ask(proxy.base_url, *(only or QUICK))
-    assert proxy.faulted > 0, "the fault was never made"
+    assert proxy.faulted > 0, f"the fault was never made: {done.reasons or done}"
     assert done.code == code, done
     assert reason in done.reasons, done.reasons
 

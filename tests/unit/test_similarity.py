@@ -119,6 +119,7 @@ def test_what_is_kept_is_read_and_nothing_is_embedded(tmp_path: Path, monkeypatc
     assert keep(run, "01_x") and [len({t for p in similarity._pairs(run, "01_x").values() for t in p})] == CALLS
     computed_now = similar(run)
     monkeypatch.setattr(similarity, "encoder", lambda name: pytest.fail("embedded again"))
+    monkeypatch.delitem(sys.modules, "torch", raising=False)  # of another test in this process
     assert similar(run) == computed_now
     assert "torch" not in sys.modules
 
@@ -194,6 +195,14 @@ def test_a_model_that_lies_beside_the_record_is_not_loaded(tmp_path: Path) -> No
         folder = tmp_path / str(number)
         with pytest.raises(BrokenRecord, match="a bundle brings no model of its own"):
             computed(run_of(folder, ["one"], model=str(folder / place)), "01_x")
+
+
+def test_an_installed_model_is_none_beside_the_record_wherever_the_kernel_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_of(tmp_path, ["Bananas.", "The port."])
+    monkeypatch.chdir(tmp_path)
+    assert similar(run)[1].measured == 1.0
 
 
 def test_a_model_that_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def keep(run: Run, notebook: str) -> bool:
 def computed(run: Run, notebook: str) -> Kept:
     """The cosines from the record and from nothing else. Raises ImportError when the packages are not there."""
     pairs, name = _pairs(run, notebook), run.manifest.profile.similarity.model
-    if run.path.resolve().parent in Path(name).resolve().parents:
+    if run.path.resolve().parent in _located(name)[0].resolve().parents:
         raise BrokenRecord(
             f"{run.path}: similarity.model {name!r} lies beside the record; a bundle brings no model of its own"
         )
@@ -232,20 +232,24 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def _located(name: str) -> tuple[Path, str]:
+    """The folder of the model of this name, and its version."""
+    from importlib.metadata import version
+    from importlib.util import find_spec
+
+    package = find_spec(name.replace("-", "_")) if name.replace("-", "_").isidentifier() else None
+    return (
+        (Path(package.origin).parent / "model", version(name)) if package and package.origin else (Path(name), "local")
+    )
+
+
 @cache
 def encoder(name: str) -> tuple[Model, Embed]:
     """The model of this name: the packaged MiniLM, or a folder with a sentence-transformers model. Nothing is downloaded."""
     import os
 
     os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
-    from importlib.metadata import version
-    from importlib.util import find_spec
-
-    package = find_spec(name.replace("-", "_")) if name.replace("-", "_").isidentifier() else None
-    if package and package.origin:
-        folder, number = Path(package.origin).parent / "model", version(name)
-    else:
-        folder, number = Path(name), "local"
+    folder, number = _located(name)
     if not folder.is_dir():
         raise ImportError(f"similarity.model {name!r} is neither an installed package with a model nor a folder")
     with warnings.catch_warnings():
