@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,12 @@ COMMANDS = {
     "deploy/verdict": SET_E.format("deploy/verdict"),
     "deploy/staging": "deploy/staging deploy",
 }
+OTHERS = {
+    "report": SET_E.format("gatebook report outputs/latest"),
+    "compare": SET_E.format("gatebook compare outputs/other outputs/latest"),
+    "run --plan": SET_E.format("gatebook run --plan --profile $PROFILE --base-url $BASE_URL"),
+}
+"""Commands that judge nothing: a signal that reaches them is no success either."""
 HOW = {
     "SIGINT": (signal.SIGINT, False),
     "SIGTERM": (signal.SIGTERM, False),
@@ -64,7 +71,7 @@ class Checkout:
 
     def start(self, name: str, ignored: bool = False) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            ["bash", "-c", COMMANDS[name]], cwd=self.project.root, env=self.environment, text=True, start_new_session=True,
+            ["bash", "-c", (COMMANDS | OTHERS)[name]], cwd=self.project.root, env=self.environment, text=True, start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_ignore if ignored else None,
         )  # fmt: skip
 
@@ -161,6 +168,31 @@ def test_no_signal_at_any_moment_makes_red_pass(red_checkout: Checkout, name: st
         found = Counter(pool.map(interrupted, range(COUNT)))
     assert not red_checkout.calls.exists(), "Docker was asked for a red bundle"
     _tell(f"{name}, {how}", found)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_no_command_that_was_interrupted_succeeds(green_checkout: Checkout, red_checkout: Checkout, name: str) -> None:
+    outputs = green_checkout.project.root / "outputs"
+    green_checkout.restore()
+    shutil.copytree(
+        red_checkout.project.root / "outputs" / "77" / "smoke" / "latest", outputs / "other", dirs_exist_ok=True
+    )
+    began, undisturbed = time.monotonic(), green_checkout.start(name)
+    out, err = undisturbed.communicate(timeout=280)
+    took = time.monotonic() - began
+    assert (undisturbed.returncode, "DEPLOYED" in out) == (0, True), out + err
+    found = Counter[str]()
+    for how, number in product(HOW, range(COUNT)):
+        chance = random.Random(f"{SEED}/{name}/{how}/{number}")
+        process = green_checkout.start(name, ignored=HOW[how][1])
+        time.sleep(took * chance.uniform(0, 0.5))  # long before its end
+        reached = _send(process, HOW[how][0], whole=chance.random() < 0.5)
+        out, err = process.communicate(timeout=280)
+        if reached:
+            assert "DEPLOYED" not in out and process.returncode != 0, (how, number, process.returncode, out, err)
+        assert "Traceback" not in err, err
+        found[str(process.returncode)] += 1
+    _tell(name, found)
 
 
 def _send(process: subprocess.Popen[str], number: int, whole: bool) -> bool:
