@@ -36,6 +36,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SERVER = pytest.StashKey[tuple[ExitStack, str]]()
 PATIENT = {"request_deadline_s": 120, "ready_deadline_s": 30}
 """Limits that a busy machine keeps."""
+IMPATIENT = {"ready_deadline_s": 3}
+"""Where nobody answers, and all of it would be waited for."""
 SMALL = (
     "model-served",
     "token-counts",
@@ -213,7 +215,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def small_project(folder: Path) -> Project:
-    """A project under `folder` with the SMALL cases; nobody is waited for long at first, and anybody for 30 s afterwards."""
+    """A project under `folder` with the SMALL cases; anybody is waited for 30 s, at first too."""
     root = folder / "project"
     shutil.copytree(ROOT / "notebooks", root / "notebooks")
     (root / "params" / "cases").mkdir(parents=True)
@@ -222,7 +224,7 @@ def small_project(folder: Path) -> Project:
     shipped = yaml.safe_load((ROOT / "params" / "smollm2.yaml").read_text())
     shipped["target"]["default_suite"] = "smoke"
     shipped["excused"] = {}  # they name cases that are not here
-    shipped["limits"] |= {"request_deadline_s": 30, "ready_deadline_s": 3, "transport_retries": 1}
+    shipped["limits"] |= {"request_deadline_s": 30, "ready_deadline_s": 30, "transport_retries": 1}
     found.profile.write_text(yaml.safe_dump(shipped, allow_unicode=True))
     file = root / "params" / "baselines" / "small.json"
     file.parent.mkdir()

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from gatebook.verify import verify
 
-from tests.conftest import PATIENT, Done, Project, shipped_cases
+from tests.conftest import IMPATIENT, PATIENT, Done, Project, shipped_cases
 from tests.faults.proxy import Fault, FaultProxy
 from tests.faults.scripted import ScriptedServer
 
@@ -92,6 +92,7 @@ FAULTS = [
 def test_a_fault_on_the_wire_is_not_green_and_is_named(project: Project, server: str, row: tuple) -> None:
     fault, code, reason, *only = row
     project.edit_profile(limits={"request_deadline_s": 4 if fault.name in ("hang", "stall") else 60})
+    project.edit_profile(limits=IMPATIENT if code == 75 else {})
     with FaultProxy(server.removesuffix("/v1"), [fault]) as proxy:
         done = project.ask(proxy.base_url, *(only or QUICK))
     assert proxy.faulted > 0, f"the fault was never made: {done.reasons or done}"
@@ -100,6 +101,7 @@ def test_a_fault_on_the_wire_is_not_green_and_is_named(project: Project, server:
 
 
 def test_a_server_that_is_down_is_an_error(project: Project) -> None:
+    project.edit_profile(limits=IMPATIENT)
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         done = project.run(f"http://127.0.0.1:{closed.getsockname()[1]}/v1", "--only", "01")
@@ -145,8 +147,9 @@ def test_our_own_deadline_is_nobodys_fault(project: Project, server: str) -> Non
 
 def test_watching_everything_does_not_make_a_dead_server_green(project: Project, server: str) -> None:
     groups = dict.fromkeys(yaml.safe_load(project.profile.read_text())["groups"], "watch")
-    project.edit_profile(groups=groups)
+    project.edit_profile(groups=groups, limits=IMPATIENT)
     assert project.ask("http://127.0.0.1:9/v1").code == 75
+    project.edit_profile(limits=PATIENT)
     with FaultProxy(server.removesuffix("/v1"), [Fault("die", after=4)]) as proxy:
         assert project.ask(proxy.base_url).code not in (0, 2)
 
@@ -261,6 +264,7 @@ def test_a_torn_last_line_is_recovered(project: Project, green: Done) -> None:
 
 
 def test_the_copy_under_the_fixed_name_can_be_resumed_and_is_not_lost(project: Project, server: str) -> None:
+    project.edit_profile(limits={"ready_deadline_s": 5})
     with FaultProxy(server.removesuffix("/v1"), [Fault("unavailable")]) as proxy:
         down = project.run(proxy.base_url, "--only", "model-served,max-tokens-5")
         assert down.code == 75, down
