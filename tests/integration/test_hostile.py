@@ -21,7 +21,7 @@ from gatebook.runner import resume, tell_again
 from gatebook.verify import passed
 
 from tests import forging
-from tests.conftest import Done, Project
+from tests.conftest import PATIENT, Done, Project, shipped_cases
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -151,16 +151,24 @@ def test_a_teams_own_notebooks_verify_in_their_checkout(project: Project, server
         cell = cells(book)[-2]
         cell["source"] = own + "".join(cell["source"])
 
-    forging.edit(project.root / "notebooks" / "01_health.ipynb", change)
-    project.choose("model-served", "canary-water")
-    project.edit_profile(limits={"ready_deadline_s": 30, "request_deadline_s": 60})
+    health = project.root / "notebooks" / "01_health.ipynb"
+    forging.edit(health, change)
+    added = health.with_name("09_ours.ipynb")
+    added.write_text(health.read_text(encoding="utf-8").replace("01_health", "09_ours"), encoding="utf-8")
+    canary = shipped_cases()["canary-water"].model_dump(mode="json", exclude_defaults=True) | {"suites": ["smoke"]}
+    ours = {**canary, "id": "our-canary", "notebook": "09_ours", "group": "ours.canaries"}
+    project.write_cases([canary, ours])
+    project.edit_profile(limits=PATIENT, groups={"ours.contract": "must", "ours.canaries": "must"})
     made = project.run(server)
-    assert made.code == 0, made
+    assert made.code == 0 and (made.run / "09_ours.ipynb").exists(), made
     verified = project.gatebook("verify", made.run, env={"CI_JOB_TOKEN": "secret"})
     assert verified.code == 0, verified
     again = project.gatebook("verify", made.run, "--notebooks", shipped)
     assert again.code == 75 and "cells not replayed: changed cell 9 of 01_health" in again.out, again
     assert "        | +print('token', 'CI_JOB_TOKEN' in os.environ)" in again.out
+    shutil.copy2(health, shipped)
+    unknown = project.gatebook("verify", made.run, "--notebooks", shipped)
+    assert unknown.code == 75 and "09_ours" in unknown.out.splitlines()[-1], unknown
     nowhere = project.gatebook("verify", made.run, "--notebooks", tmp_path / "none")
     assert nowhere.code == 2 and "no such folder" in nowhere.err
 
