@@ -281,7 +281,7 @@ def _excused(
     found = {}
     for case in cases:
         for check in (name for expectation in case.expect for name in expectation if name in IDENTITY_CHECKS):
-            result = CHECKS[check].run(Evidence(case, [], identity, profile), True)
+            result = CHECKS[check].run(Evidence(case, [], identity, profile), {})
             if result.outcome == "not_measured":
                 found[case.id] = result.reason.replace(": ", ", ")
         items = [item for e in case.expect for check, item in e.items() if check == "like_production"]

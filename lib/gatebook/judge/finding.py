@@ -63,6 +63,18 @@ class Result:
     stage: Stage | None = None
     """Where it is not the check's own."""
 
+    @classmethod
+    def of(
+        cls,
+        ok: bool,
+        reason: str,
+        measured: str | float | int | None = None,
+        limit: str | float | int | None = None,
+        unit: str = "",
+    ) -> Result:
+        """A pass or a fail."""
+        return cls("pass" if ok else "fail", reason, measured, limit, unit)
+
 
 class Finding(BaseModel):
     """The result of one check on one case."""

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from gatebook.judge.checks import parameters
-from gatebook.judge.checks.memory import Rule, kept
+from gatebook.judge.checks.scenario import kept
 from gatebook.judge.finding import Finding
 from gatebook.plan.cases import Case
 from gatebook.record.answer import read_answer
@@ -61,13 +61,14 @@ def _turns(run: Run, notebook: str) -> dict[str, list[bool]]:
         rule = _rule(case)
         keys = [f"{case.id}/{ask.name}" for ask in case.requests()]
         if rule is not None and any(key in answers for key in keys):
-            found[case.id] = [kept(answers[key], rule) for key in keys if key in answers]
+            found[case.id] = [kept(answers[key], **rule) for key in keys if key in answers]
     return found
 
 
-def _rule(case: Case) -> Rule | None:
+def _rule(case: Case) -> dict[str, Any] | None:
     raw = next((item["rule_kept"] for item in case.expect if "rule_kept" in item), None)
-    return None if raw is None else parameters(case, "rule_kept", raw)
+    given = {} if raw is None else parameters(case, "rule_kept", raw)
+    return {key: value for key, value in given.items() if key != "min_rate"} or None
 
 
 def _rate(turns: list[bool]) -> str:

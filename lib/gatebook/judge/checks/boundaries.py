@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from gatebook.engines import REFUSALS
-from gatebook.judge.checks.registry import Params, Words, check, needs_asks
+from gatebook.judge.checks.registry import Text, check, lacks
 from gatebook.judge.evidence import Evidence, Reply
 from gatebook.judge.finding import Result, Stage
 from gatebook.plan.cases import Case
@@ -15,29 +15,20 @@ from gatebook.record.answer import read_answer
 
 TOLERANCE = 0.02
 """usage.prompt_tokens may be this share below what the shorter prompts foretell: a line's tokens depend on its neighbours."""
+Naming = Annotated[
+    list[Text],
+    Field(min_length=1, description="The refusal has one of these words, in any case: it says what is refused."),
+]
 
 
-class Naming(Params):
-    naming: Words = Field(min_length=1)
-    """The refusal's message has one of these words, in any case: it says what is refused."""
-
-
-class Lengths(Params):
-    """Asks with the same text, repeated ever more often: two that surely fit, and the one that is judged."""
-
-    short: str
-    double: str
-    long: str
-
-
-def _negative(case: Case, _: Any) -> str | None:
+def _negative(case: Case, **_: Any) -> str | None:
     if case.negative and case.canary:
         return None
     return "the case may be refused, so it needs `negative: true` and `canary: true`"
 
 
-@check("refused", Naming, _negative, judges_text=False, stage=Stage.BEHAVIOUR)
-def refused(evidence: Evidence, params: Naming) -> Result:
+@check(Stage.BEHAVIOUR, _negative)
+def refused(evidence: Evidence, *, naming: Naming) -> Result:
     """A clean refusal that names what is refused; a 200 is a fail, whatever it says. The next plain request is answered."""
     for reply in evidence.replies:
         status, detail = reply.exchange.status, reply.said
@@ -45,14 +36,14 @@ def refused(evidence: Evidence, params: Naming) -> Result:
         if not reply.refused:
             said = f"{label}answered with HTTP {status} instead of refusing: {reply.answer.text[:80]!r}"
             return Result("fail", said, status, "4xx")
-        if not any(word.casefold() in detail.casefold() for word in params.naming):
-            said = f"{label}refused, but the message names none of {', '.join(params.naming)}: {detail}"
+        if not any(word.casefold() in detail.casefold() for word in naming):
+            said = f"{label}refused, but the message names none of {', '.join(naming)}: {detail}"
             return Result("fail", said, status, "4xx")
     return _dead(evidence) or Result("pass", _how(evidence.replies[0]), evidence.replies[0].exchange.status, "4xx")
 
 
-@check("survives", Literal[True], _negative, judges_text=False, stage=Stage.BEHAVIOUR)
-def survives(evidence: Evidence, _: bool) -> Result:
+@check(Stage.BEHAVIOUR, _negative)
+def survives(evidence: Evidence) -> Result:
     """A clean refusal or an answer, both are right; a plain request must be answered afterwards. The contract judges the answer."""
     for reply in evidence.replies:
         status = reply.exchange.status
@@ -80,11 +71,11 @@ def _dead(evidence: Evidence) -> Result | None:
     return None
 
 
-def _repeats(case: Case, params: Lengths) -> str | None:
-    if missing := needs_asks(params.short, params.double, params.long)(case, params):
+def _repeats(case: Case, **names: str) -> str | None:
+    if missing := lacks(case, names["short"], names["double"], names["long"]):
         return missing
-    asks = {ask.name: ask for ask in case.requests()}
-    short, double, long = (asks[name].repeat for name in (params.short, params.double, params.long))
+    asks = {ask.name: ask.repeat for ask in case.requests()}
+    short, double, long = asks[names["short"]], asks[names["double"]], asks[names["long"]]
     if short is None or double is None or long is None or not short.text == double.text == long.text:
         return "all three asks take `repeat` with the same text"
     if short.times is None or double.times is None or double.times <= short.times:
@@ -92,26 +83,26 @@ def _repeats(case: Case, params: Lengths) -> str | None:
     return None
 
 
-@check("not_truncated", Lengths, _repeats, judges_text=False, stage=Stage.REFUSED)
-def not_truncated(evidence: Evidence, params: Lengths) -> Result:
+@check(Stage.REFUSED, _repeats)
+def not_truncated(evidence: Evidence, *, short: str, double: str, long: str) -> Result:
     """The long prompt is read whole or refused, never cut in silence (ollama#8099, SGLang --allow-auto-truncate).
 
-    How many tokens it has is foretold from `usage` of the two shorter ones, so no tokenizer is needed.
+    Asks with the same text, repeated ever more often: two that surely fit, and the one that is judged. How many tokens it
+    has is foretold from `usage` of the two shorter ones, so no tokenizer is needed.
     """
-    short, double, long = (evidence.reply(name) for name in (params.short, params.double, params.long))
-    low, high = short.answer.tokens("prompt_tokens"), double.answer.tokens("prompt_tokens")
+    once, twice, judged = evidence.reply(short), evidence.reply(double), evidence.reply(long)
+    low, high = once.answer.tokens("prompt_tokens"), twice.answer.tokens("prompt_tokens")
     if low is None or high is None or high <= low:
         return Result("fail", f"usage.prompt_tokens of the shorter prompts is {low} and {high}: it does not count them")
-    rate = (high - low) / (_times(double) - _times(short))
-    sent = round(low + rate * (_times(long) - _times(short)))
+    rate = (high - low) / (_times(twice) - _times(once))
+    sent = round(low + rate * (_times(judged) - _times(once)))
     limit = evidence.identity.context_tokens or evidence.profile.target.context_tokens
-    if long.refused:
+    if judged.refused:
         if limit is not None and sent < limit * (1 - TOLERANCE):
-            return Result(
-                "fail", f"refused although {sent:,} tokens fit {limit:,}: {long.exchange.detail}", sent, limit
-            )
-        return Result("pass", f"about {sent:,} tokens refused: {long.exchange.detail}", sent, limit, "tokens")
-    counted = long.answer.tokens("prompt_tokens")
+            said = f"refused although {sent:,} tokens fit {limit:,}: {judged.exchange.detail}"
+            return Result("fail", said, sent, limit)
+        return Result("pass", f"about {sent:,} tokens refused: {judged.exchange.detail}", sent, limit, "tokens")
+    counted = judged.answer.tokens("prompt_tokens")
     if limit is not None and sent > limit * (1 + TOLERANCE):
         said = f"answered although {sent:,} tokens do not fit {limit:,}: truncated silently (usage says {counted})"
         return Result("fail", said, counted, limit, "tokens")

@@ -4,83 +4,93 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Annotated
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from gatebook.judge.checks.registry import Params, check, each_text, needs_asks
+from gatebook.judge.checks.registry import Text, Words, check, each_text, lacks, parameters
 from gatebook.judge.evidence import Evidence
 from gatebook.judge.finding import Result, Stage
 from gatebook.plan.cases import Case
 
 COVERAGE = "coverage"
 """Unit of what the check measures."""
-Wording = Annotated[str, Field(min_length=1)]
-Fact = Wording | Annotated[list[Wording], Field(min_length=1)]
+Fact = Text | Words
 """One fact: a wording, or several of which one is enough. `re:` opens a regular expression."""
 
 
-class Facts(Params):
-    required: list[Fact] = Field(default_factory=list)
-    forbidden: list[Fact] = Field(default_factory=list)
-    """What would contradict them: another number, another name. A wording that is denied ("不想维修", "no refund") is not stated; `re:` says itself what it denies."""
-    min_coverage: float = Field(default=1.0, gt=0, le=1)
-    """Share of the required facts that an answer must state."""
-    ask: str | None = None
-    """Only the answer of this ask; default: each answer of the case."""
-
-    @model_validator(mode="after")
-    def _says_something(self) -> Facts:
-        if not self.required and not self.forbidden:
-            raise ValueError("has neither required nor forbidden facts; name at least one")
-        for wording in (w for fact in (*self.required, *self.forbidden) for w in wordings(fact)):
-            if wording.startswith("re:"):
-                try:
-                    re.compile(wording[3:])
-                except re.error as error:
-                    raise ValueError(f"{wording!r} is no regular expression ({error})") from None
-        return self
+Stated = Annotated[Sequence[Fact], Field(description="What an answer must state.")]
+Wrong = Annotated[
+    Sequence[Fact],
+    Field(
+        description='What would contradict them. A wording that is denied ("no refund") is not stated, save by `re:`.'
+    ),
+]
+Coverage = Annotated[float, Field(gt=0, le=1, description="Share of the required facts that an answer must state.")]
+AskName = Annotated[str | None, Field(description="Only the answer of this ask; without it each answer of the case.")]
 
 
-def _has_ask(case: Case, params: Facts) -> str | None:
-    return needs_asks(params.ask)(case, params) if params.ask else None
+def _says_something(
+    case: Case, required: Sequence[Fact] = (), forbidden: Sequence[Fact] = (), ask: str | None = None, **_: Any
+) -> str | None:
+    if not required and not forbidden:
+        return "has neither required nor forbidden facts; name at least one; correct it"
+    for wording in (w for fact in (*required, *forbidden) for w in wordings(fact) if w.startswith("re:")):
+        try:
+            re.compile(wording[3:])
+        except re.error as error:
+            return f"{wording!r} is no regular expression ({error}); correct it"
+    return lacks(case, ask) if ask else None
 
 
-@check("facts", Facts, needs=_has_ask, stage=Stage.BEHAVIOUR)
-def facts(evidence: Evidence, params: Facts) -> Result:
+@check(Stage.BEHAVIOUR, _says_something, judges_text=True)
+def facts(
+    evidence: Evidence,
+    *,
+    required: Stated = (),
+    forbidden: Wrong = (),
+    min_coverage: Coverage = 1.0,
+    ask: AskName = None,
+) -> Result:
     """Coverage: stated / required, in [0, 1]; nothing forbidden may be stated. Density is told: facts per 100 characters.
 
     Source: research/science.md §7 (equal keyword sets hold for 4 % of correct paraphrases; facts decide instead).
     """
-    if params.ask:
-        result = covered(evidence.reply(params.ask).answer.text, params)
-        return Result(result.outcome, f"{params.ask}: {result.reason}", result.measured, result.limit, result.unit)
-    return each_text(evidence, lambda text: covered(text, params))
+    if not ask:
+        return each_text(evidence, lambda text: covered(text, required, forbidden, min_coverage))
+    result = covered(evidence.reply(ask).answer.text, required, forbidden, min_coverage)
+    return replace(result, reason=f"{ask}: {result.reason}")
 
 
-def covered(text: str, params: Facts) -> Result:
+def covered(
+    text: str, required: Sequence[Fact] = (), forbidden: Sequence[Fact] = (), min_coverage: float = 1.0
+) -> Result:
     """One text against the facts."""
     said = normal(text)
-    missing = [fact for fact in params.required if not states(said, fact)]
-    words = [w for fact in params.forbidden for w in wordings(fact) if not w.startswith("re:")]
-    wrong = [fact for fact in params.forbidden if any(_asserted(said, w, words) for w in wordings(fact))]
-    found, total = len(params.required) - len(missing), len(params.required)
+    missing = [fact for fact in required if not states(said, fact)]
+    words = [w for fact in forbidden for w in wordings(fact) if not w.startswith("re:")]
+    wrong = [fact for fact in forbidden if any(_asserted(said, w, words) for w in wordings(fact))]
+    found, total = len(required) - len(missing), len(required)
     coverage = round(found / total, 4) if total else None
-    dense = f", {100 * found / max(len(said), 1):.1f} facts per 100 characters" if found else ""
     if wrong:
-        return Result("fail", f"states what is wrong: {named(wrong)}", coverage, params.min_coverage, COVERAGE)
-    if coverage is not None and coverage < params.min_coverage:
+        return Result("fail", f"states what is wrong: {named(wrong)}", coverage, min_coverage, COVERAGE)
+    if coverage is None:
+        return Result("pass", "states nothing that is forbidden")
+    if coverage < min_coverage:
         reason = f"{len(missing)} of {total} facts missing: {named(missing)}"
-        return Result("fail", reason, coverage, params.min_coverage, COVERAGE)
-    reason = f"{found} of {total} facts stated{dense}" if total else "states nothing that is forbidden"
-    return Result("pass", reason, coverage, params.min_coverage if total else None, COVERAGE if total else "")
+        return Result("fail", reason, coverage, min_coverage, COVERAGE)
+    dense = f", {100 * found / max(len(said), 1):.1f} facts per 100 characters" if found else ""
+    return Result("pass", f"{found} of {total} facts stated{dense}", coverage, min_coverage, COVERAGE)
 
 
 def states_all(case: Case, text: str) -> bool:
     """Whether a text passes every `facts` of the case's last answer."""
     last = case.requests()[-1].name
-    listed = [Facts.model_validate(item["facts"]) for item in case.expect if "facts" in item]
-    return all(covered(text, params).outcome == "pass" for params in listed if params.ask in (None, last))
+    listed = [parameters(case, "facts", item["facts"]) for item in case.expect if "facts" in item]
+    mine = [given for given in listed if given.pop("ask", None) in (None, last)]
+    return all(covered(text, **given).outcome == "pass" for given in mine)
 
 
 def wordings(fact: Fact) -> list[str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated
 
 from pydantic import Field
 
-from gatebook.judge.checks.registry import Params, check
+from gatebook.judge.checks.registry import check
 from gatebook.judge.drift import noise_nats
 from gatebook.judge.evidence import Evidence
 from gatebook.judge.finding import Result, Stage
@@ -15,50 +15,37 @@ from gatebook.record.logprobs import mean_logprob, mean_shortfall, read_logprobs
 NO_LOGPROBS = "the server tells no logprobs, so a change of weights or precision would not be seen; offers.logprobs in the profile says so where it has none"
 
 
-class Top(Params):
-    top: int = Field(default=5, ge=1, le=20)
-
-
-@check("first_token_logprobs", Top, judges_text=False, stage=Stage.ENVELOPE)
-def first_token_logprobs(evidence: Evidence, params: Top) -> Result:
+@check(Stage.ENVELOPE)
+def first_token_logprobs(evidence: Evidence, *, top: Annotated[int, Field(ge=1, le=20)] = 5) -> Result:
     """The log probabilities of the first token, asked several times alike: the server against itself (A/A), in nats."""
     rows = [read_logprobs(reply.exchange) for reply in evidence.replies]
     if not any(rows):
         return evidence.ignored(NO_LOGPROBS)
-    if short := [
-        reply.ask.name
-        for reply, row in zip(evidence.replies, rows, strict=True)
-        if not row or len(row[0].top) < params.top
-    ]:
-        return Result(
-            "fail", f"{short[0]}: fewer than {params.top} logprobs of the first token, though others had them"
-        )
+    named = zip(evidence.names, rows, strict=True)
+    if short := [name for name, row in named if not row or len(row[0].top) < top]:
+        return Result("fail", f"{short[0]}: fewer than {top} logprobs of the first token, though others had them")
     noise = noise_nats([row[0].top for row in rows])
     how = "deterministic" if noise == 0 else f"noise {noise:.4f} nats"
-    return Result(
-        "pass", f"{rows[0][0].token!r} leads; {len(rows)} equal requests: {how}", round(noise, 5), None, "nats"
-    )
+    said = f"{rows[0][0].token!r} leads; {len(rows)} equal requests: {how}"
+    return Result("pass", said, round(noise, 5), None, "nats")
 
 
-@check("greedy_logprobs", Literal[True], judges_text=False, stage=Stage.ENVELOPE)
-def greedy_logprobs(evidence: Evidence, _: bool) -> Result:
+@check(Stage.ENVELOPE)
+def greedy_logprobs(evidence: Evidence) -> Result:
     """A greedy answer with the log probability of each token; `measured` is their mean, in nats."""
     found = [read_logprobs(reply.exchange) for reply in evidence.replies]
     if not all(found):
         return evidence.ignored(NO_LOGPROBS)
-    mean = mean_logprob(found[0]) or 0.0
-    text = evidence.replies[0].answer.text
-    return Result(
-        "pass", f"{len(found[0])} tokens, mean logprob {mean:.3f}: {text[:60]!r}", round(mean, 4), None, "nats"
-    )
+    mean, text = mean_logprob(found[0]) or 0.0, evidence.replies[0].answer.text
+    said = f"{len(found[0])} tokens, mean logprob {mean:.3f}: {text[:60]!r}"
+    return Result("pass", said, round(mean, 4), None, "nats")
 
 
-@check("default_samples", Literal[True], judges_text=False, stage=Stage.SAMPLING)
-def default_samples(evidence: Evidence, _: bool) -> Result:
+@check(Stage.SAMPLING)
+def default_samples(evidence: Evidence) -> Result:
     """Answers to equal requests without any sampling parameter: what clients get that set none."""
     texts = [reply.answer.text for reply in evidence.replies]
     short = [mean for r in evidence.replies if (mean := mean_shortfall(read_logprobs(r.exchange))) is not None]
     told = f", {sum(short) / len(short):.2f} nats a token behind the likeliest" if short else ""
-    return Result(
-        "pass", f"{len(set(texts))} different answers of {len(texts)}{told}", len(set(texts)), None, "answers"
-    )
+    different = len(set(texts))
+    return Result("pass", f"{different} different answers of {len(texts)}{told}", different, None, "answers")

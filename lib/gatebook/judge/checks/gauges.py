@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from gatebook.judge.checks.registry import check
 from gatebook.judge.evidence import Evidence
@@ -14,12 +14,12 @@ Limit = Literal["limit"]
 UNSTATED = "the profile does not state production.{}; state it, or excuse this case by name"
 
 
-def _looks_at_gauges(case: Case, _: object) -> str | None:
+def _looks_at_gauges(case: Case, **_: Any) -> str | None:
     return None if case.over == "gauges" else "the case does not look at gauges; write key 'over' with value gauges"
 
 
-@check("gpu_memory", Limit, _looks_at_gauges, judges_text=False, stage=Stage.SPEED)
-def gpu_memory(evidence: Evidence, _: str) -> Result:
+@check(Stage.SPEED, _looks_at_gauges)
+def gpu_memory(evidence: Evidence, _: Limit) -> Result:
     """Peak memory of every GPU within production.gpu_memory_limit_gb. vLLM and SGLang take their memory at the start: there
     it is evidence, and load.kv_cache decides."""
     limit, watched = evidence.profile.production.gpu_memory_limit_gb, evidence.watched
@@ -47,8 +47,8 @@ def gpu_memory(evidence: Evidence, _: str) -> Result:
     return Result("pass", f"{told}, {limit - peak:.1f} GB below the limit of {limit:g} GB", peak, limit, "GB")
 
 
-@check("kv_cache_usage", Limit, _looks_at_gauges, judges_text=False, stage=Stage.SPEED)
-def kv_cache_usage(evidence: Evidence, _: str) -> Result:
+@check(Stage.SPEED, _looks_at_gauges)
+def kv_cache_usage(evidence: Evidence, _: Limit) -> Result:
     """The KV cache's peak use within production.kv_cache_usage_limit."""
     limit, watched = evidence.profile.production.kv_cache_usage_limit, evidence.watched
     if stop := _unread(watched, watched.kv_cache, "KV-cache use", limit, "kv_cache_usage_limit"):
@@ -63,8 +63,8 @@ def kv_cache_usage(evidence: Evidence, _: str) -> Result:
     return Result("fail" if peak > limit else "pass", told, peak, limit)
 
 
-@check("queue", Limit, _looks_at_gauges, judges_text=False, stage=Stage.SPEED)
-def queue(evidence: Evidence, _: str) -> Result:
+@check(Stage.SPEED, _looks_at_gauges)
+def queue(evidence: Evidence, _: Limit) -> Result:
     """Requests that waited inside the server at a time, within production.queue_limit."""
     limit, watched = evidence.profile.production.queue_limit, evidence.watched
     if stop := _unread(watched, watched.waiting, "queue length", limit, "queue_limit"):
@@ -77,8 +77,8 @@ def queue(evidence: Evidence, _: str) -> Result:
     return Result("fail" if peak > limit else "pass", told, peak, limit, "requests")
 
 
-@check("preemptions", Limit, _looks_at_gauges, judges_text=False, stage=Stage.SPEED)
-def preemptions(evidence: Evidence, _: str) -> Result:
+@check(Stage.SPEED, _looks_at_gauges)
+def preemptions(evidence: Evidence, _: Limit) -> Result:
     """Requests that the engine preempted or retracted during the load, within production.preemptions_limit."""
     limit, watched = evidence.profile.production.preemptions_limit, evidence.watched
     if stop := _unread(watched, watched.preempted, "count of preemptions", limit, "preemptions_limit"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from statistics import median
-from typing import Literal
+from typing import Any, Literal
 
 from gatebook.judge.checks.registry import check
 from gatebook.judge.evidence import Evidence, Reply
@@ -23,30 +23,30 @@ MOST = 0.75
 NAMES: dict[Metric, str] = {"ttft": "first token", "itl": "time between tokens", "total": "last token"}
 
 
-def _is_timed(case: Case, _: object) -> str | None:
+def _is_timed(case: Case, **_: Any) -> str | None:
     return None if case.samples else "the case is asked once; say how often with key 'samples'"
 
 
-@check("latency_ttft", Literal["profile"], _is_timed, judges_text=False, stage=Stage.SPEED)
-def latency_ttft(evidence: Evidence, _: str) -> Result:
+@check(Stage.SPEED, _is_timed)
+def latency_ttft(evidence: Evidence, _: Literal["profile"]) -> Result:
     """Time to first token, by the rules that the profile names under `latency.blocks.ttft`."""
     return _judged(evidence, "ttft")
 
 
-@check("latency_itl", Literal["profile"], _is_timed, judges_text=False, stage=Stage.SPEED)
-def latency_itl(evidence: Evidence, _: str) -> Result:
+@check(Stage.SPEED, _is_timed)
+def latency_itl(evidence: Evidence, _: Literal["profile"]) -> Result:
     """Mean time between the tokens of an answer, by the rules that the profile names under `latency.blocks.itl`."""
     return _judged(evidence, "itl")
 
 
-@check("latency_total", Literal["profile"], _is_timed, judges_text=False, stage=Stage.SPEED)
-def latency_total(evidence: Evidence, _: str) -> Result:
+@check(Stage.SPEED, _is_timed)
+def latency_total(evidence: Evidence, _: Literal["profile"]) -> Result:
     """Time to last token, by the rules that the profile names under `latency.blocks.total`."""
     return _judged(evidence, "total")
 
 
-@check("latency_cold", Literal["profile"], _is_timed, judges_text=False, stage=Stage.SPEED)
-def latency_cold(evidence: Evidence, _: str) -> Result:
+@check(Stage.SPEED, _is_timed)
+def latency_cold(evidence: Evidence, _: Literal["profile"]) -> Result:
     """The slowest of the first requests, which no other rule counts, within latency.caps.<group>.cold_ms."""
     timed = evidence.timed
     if timed is None or not timed.settings.warm_up:
@@ -59,8 +59,12 @@ def latency_cold(evidence: Evidence, _: str) -> Result:
     return Result("pass" if worst_ms <= limit else "fail", said, round(worst_ms, 1), limit, "ms")
 
 
-@check("schema_ms", Literal["limit"], lambda case, _: _looks_over(case), judges_text=False, stage=Stage.SPEED)
-def schema_ms(evidence: Evidence, _: str) -> Result:
+def _times_a_group(case: Case, **_: Any) -> str | None:
+    return None if case.over else "the case asks; name with key 'over' the group whose constrained answers are timed"
+
+
+@check(Stage.SPEED, _times_a_group)
+def schema_ms(evidence: Evidence, _: Literal["limit"]) -> Result:
     """What a JSON schema adds to the time of an answer, by the plain request right after each: within limits.schema_ms for most.
 
     The plain answer's time per token is allowed for every token of the constrained one. On a server that is slow by itself a schema
@@ -81,10 +85,6 @@ def schema_ms(evidence: Evidence, _: str) -> Result:
     adds, beyond = median(added for _, added in pairs), sum(added > allowed for _, added in pairs)
     said = f"a schema adds {adds:.0f} ms (median of {len(pairs)} pairs), limit {allowed:.0f} ms; {beyond} pairs lie past it"
     return Result("fail" if beyond >= MOST * len(pairs) else "pass", said, round(adds, 1), round(allowed, 1), "ms")
-
-
-def _looks_over(case: Case) -> str | None:
-    return None if case.over else "the case asks; name with key 'over' the group whose constrained answers are timed"
 
 
 def _added(reply: Reply, canary: Exchange | None) -> tuple[float, float] | None:

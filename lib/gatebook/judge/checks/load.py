@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from gatebook.judge import stats
-from gatebook.judge.checks.registry import CHECKS, check, parameters
+from gatebook.judge.checks.registry import CHECKS, check, looks_over, parameters
 from gatebook.judge.checks.text import noise
 from gatebook.judge.evidence import Evidence, Reply, Seen
 from gatebook.judge.finding import Result, Stage, worst
@@ -15,16 +15,12 @@ from gatebook.plan.load import level_of, words_in
 from gatebook.record.exchange import Exchange
 
 
-def _has_load(case: Case, _: object) -> str | None:
+def _has_load(case: Case) -> str | None:
     return None if case.load else "the case is asked alone; say how many at once with key 'load'"
 
 
-def _looks_over(case: Case, _: object) -> str | None:
-    return None if case.over else "the case looks over no group; name one with key 'over'"
-
-
-@check("load_step", Literal[True], _has_load, judges_text=False, stage=Stage.SPEED)
-def load_step(evidence: Evidence, _: bool) -> Result:
+@check(Stage.SPEED, _has_load)
+def load_step(evidence: Evidence) -> Result:
     """All requests of the level were really in flight together, asked by a client that was in time; tells what was measured.
 
     Past load.client_lag_ms or load.client_cpu_share, and after a break, the step is not measured.
@@ -36,8 +32,8 @@ def load_step(evidence: Evidence, _: bool) -> Result:
     return Result("pass", str(step), None if rate is None else round(rate, 1), None, "tokens/s")
 
 
-@check("own_word", Literal[True], _looks_over, judges_text=False, stage=Stage.BEHAVIOUR)
-def own_word(evidence: Evidence, _: bool) -> Result:
+@check(Stage.BEHAVIOUR, looks_over)
+def own_word(evidence: Evidence) -> Result:
     """No answer holds another request's word, and an answer that a schema forces to hold its own does (vllm#13408, llama.cpp#28286).
 
     Words are drawn anew for every request of every run, so another's word is another's answer and never chance.
@@ -71,8 +67,8 @@ def _foreign(reply: Reply, owner: dict[str, str]) -> str | None:
     return None
 
 
-@check("goodput", Literal["profile"], _looks_over, judges_text=False, stage=Stage.SPEED)
-def goodput(evidence: Evidence, _: str) -> Result:
+@check(Stage.SPEED, looks_over)
+def goodput(evidence: Evidence, _: Literal["profile"]) -> Result:
     """At the step load.goodput.at_once, the share of requests answered within both limits is at least load.goodput.share.
 
     A share below it fails when its Wilson interval (95 %) excludes the limit; else more requests are needed to tell.
@@ -104,8 +100,8 @@ def goodput(evidence: Evidence, _: str) -> Result:
     return Result("not_measured", f"{said}; more requests are needed to tell (load.requests)", rate, limits.share)
 
 
-@check("decision_flips", Literal[True], _looks_over, judges_text=False, stage=Stage.BEHAVIOUR)
-def decision_flips(evidence: Evidence, _: bool) -> Result:
+@check(Stage.BEHAVIOUR, looks_over)
+def decision_flips(evidence: Evidence) -> Result:
     """Each question's verdict alone and under load, in pairs: fails past load.max_flips, or when the one-sided exact McNemar test shows
     that right answers become wrong (batch-dependent kernels, vllm#23138; shared grammar state, sglang#2414). Wording may differ."""
     pairs = [pair for one in evidence.over if (pair := _pair(one, evidence))]

@@ -1,20 +1,22 @@
-"""Scenarios: to-dos against the truth of their minutes, and nearness to golden answers as a guard with known power."""
+"""Scenarios: to-dos against the truth of their minutes, nearness to golden answers, an early rule over a conversation."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from gatebook.judge import cantonese
 from gatebook.judge.checks.facts import normal, states
-from gatebook.judge.checks.registry import Params, check, each_text
+from gatebook.judge.checks.registry import Text, check, each_text
 from gatebook.judge.evidence import Evidence
 from gatebook.judge.finding import Result, Stage
 from gatebook.judge.similarity import answer_of
 from gatebook.plan.cases import Case
 from gatebook.plan.minutes import PRIORITIES, RANKS, Minutes, Priority, Todo
+from gatebook.plan.strict import Strict
 
 _WORDS: dict[str, Priority] = {word: rank for ranks in RANKS.values() for rank, word in ranks.items()}
 _TAG = re.compile(
@@ -85,53 +87,53 @@ def _one(todo: Todo, item: str, truth: list[Todo], found: Listed) -> None:
         found.wrong_owner.append(todo.task)
 
 
-def _has_minutes(case: Case, _: Any) -> str | None:
+def _has_minutes(case: Case) -> str | None:
     return None if case.minutes else "the case has no 'minutes' to compare with; add `minutes: {seed: 1}`"
 
 
-@check("todos", Literal[True], needs=_has_minutes, stage=Stage.BEHAVIOUR)
-def todos(evidence: Evidence, _: Any) -> Result:
+@check(Stage.BEHAVIOUR, _has_minutes, judges_text=True)
+def todos(evidence: Evidence) -> Result:
     """None lost, none merged, none twice or invented, each tagged with its priority and its owner, sorted by priority.
 
     Measured: to-dos that are right, of all in the truth.
     """
     truth = evidence.case.minutes
-    assert truth is not None  # `needs` has refused it
+    assert truth is not None  # `_has_minutes` has refused it
+    return each_text(evidence, lambda text: _listed(text, truth))
 
-    def judge(text: str) -> Result:
-        found, total = assess(text, truth), len(truth.truth)
-        said = [f"{len(found.lost)} of {total} to-dos missing: {_named(found.lost)}"] if found.lost else []
-        for words, names in (
-            ("merged into one line", found.merged),
-            ("listed twice", found.twice),
-            ("is no to-do of these minutes", found.invented),
-            ("without 【高/中/低】" if truth.language == "zh" else "without [high/medium/low]", found.untagged),
-            ("wrong priority", found.misranked),
-            ("wrong owner", found.wrong_owner),
-        ):
-            said += [f"{words}: {_named(names)}"] if names else []
-        said += ["not sorted by priority"] if found.unsorted else []
-        reason = "; ".join(said) or f"all {total} to-dos there, each of its own, tagged, owned, sorted"
-        return Result("fail" if said else "pass", reason, found.right, total, "to-dos")
 
-    return each_text(evidence, judge)
+def _listed(text: str, truth: Minutes) -> Result:
+    found, total = assess(text, truth), len(truth.truth)
+    said = [f"{len(found.lost)} of {total} to-dos missing: {_named(found.lost)}"] if found.lost else []
+    for words, names in (
+        ("merged into one line", found.merged),
+        ("listed twice", found.twice),
+        ("is no to-do of these minutes", found.invented),
+        ("without 【高/中/低】" if truth.language == "zh" else "without [high/medium/low]", found.untagged),
+        ("wrong priority", found.misranked),
+        ("wrong owner", found.wrong_owner),
+    ):
+        said += [f"{words}: {_named(names)}"] if names else []
+    said += ["not sorted by priority"] if found.unsorted else []
+    reason = "; ".join(said) or f"all {total} to-dos there, each of its own, tagged, owned, sorted"
+    return Result.of(not said, reason, found.right, total, "to-dos")
 
 
 def _named(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
-class Similar(Params):
+class Similar(Strict):
     cut: float | None = Field(default=None, ge=-1, le=1)
     """Smallest cosine of a good answer; default: the profile's."""
 
 
-def _has_golden(case: Case, _: Any) -> str | None:
+def _has_golden(case: Case, **_: Any) -> str | None:
     return None if case.golden else "the case has no 'golden' answer to compare with; add one"
 
 
-@check("similar", Literal[True] | Similar, needs=_has_golden, judges_text=False, stage=Stage.BEHAVIOUR)
-def similar(evidence: Evidence, params: Literal[True] | Similar) -> Result:
+@check(Stage.BEHAVIOUR, _has_golden)
+def similar(evidence: Evidence, to: Literal[True] | Similar) -> Result:
     """Cosine of the last answer with the nearest golden answer.
 
     It decides only where its measured power meets the profile's floor: most mutants of the golden answers below the
@@ -139,7 +141,7 @@ def similar(evidence: Evidence, params: Literal[True] | Similar) -> Result:
     wrong answers more often than right ones).
     """
     settings = evidence.profile.similarity
-    cut = settings.cut if params is True or params.cut is None else params.cut
+    cut = settings.cut if to is True or to.cut is None else to.cut
     if evidence.cosines is None:
         return Result("error", "no cosine was computed: there is no run to measure the power of this guard in")
     try:
@@ -147,8 +149,43 @@ def similar(evidence: Evidence, params: Literal[True] | Similar) -> Result:
     except ImportError as error:
         return Result("error", f"the cosine cannot be computed ({error}); install what requirements.txt lists")
     cosine, power = cosines.nearest(evidence.case, answer_of(evidence.case, evidence)), cosines.power(cut)
-    said = f"cosine {cosine:.3f} (cut {cut:g}, {cosines.model})"
-    known = f"kills {power.kills} of {power.mutants} mutants, floor {settings.floor_kill:g}"
-    if not power.meets(settings):
-        return Result("pass", f"{said} informs only: {known}", round(cosine, 3), cut, "cosine")
-    return Result("pass" if cosine >= cut else "fail", f"{said} decides: {known}", round(cosine, 3), cut, "cosine")
+    decides = power.meets(settings)
+    reason = (
+        f"cosine {cosine:.3f} (cut {cut:g}, {cosines.model}) {'decides' if decides else 'informs only'}: "
+        f"kills {power.kills} of {power.mutants} mutants, floor {settings.floor_kill:g}"
+    )
+    return Result.of(cosine >= cut or not decides, reason, round(cosine, 3), cut, "cosine")
+
+
+def _one_rule(
+    case: Case, language: str | None = None, begins: str | None = None, ends: str | None = None, **_: Any
+) -> str | None:
+    one = sum(rule is not None for rule in (language, begins, ends)) == 1
+    return None if one else "takes exactly one of language, begins and ends; correct it"
+
+
+@check(Stage.BEHAVIOUR, _one_rule, judges_text=True)
+def rule_kept(
+    evidence: Evidence,
+    *,
+    language: Literal["cantonese"] | None = None,
+    begins: Text | None = None,
+    ends: Text | None = None,
+    min_rate: Annotated[float, Field(gt=0, le=1)],
+) -> Result:
+    """The share of turns whose answer keeps the rule that the first message set."""
+    turns = [(reply.ask.name, kept(reply.answer.text, language, begins, ends)) for reply in evidence.replies]
+    lost = [name for name, ok in turns if not ok]
+    rate = round(1 - len(lost) / len(turns), 4)
+    reason = f"kept in {len(turns) - len(lost)} of {len(turns)} turns"
+    if lost:
+        reason += f", lost in {', '.join(lost[:5])}{' ...' if len(lost) > 5 else ''}"
+    return Result.of(rate >= min_rate, reason, rate, min_rate, "rate")
+
+
+def kept(text: str, language: str | None = None, begins: str | None = None, ends: str | None = None) -> bool:
+    """Whether one answer keeps the rule; letters' case and marks around the word do not matter."""
+    if language:
+        return cantonese.tell(text)[0] == language
+    bare = text.strip(" \n\t.!*_\"'`。！").casefold()
+    return bare.startswith(begins.casefold()) if begins else bare.endswith((ends or "").casefold())

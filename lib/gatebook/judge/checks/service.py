@@ -1,14 +1,15 @@
-"""What the service does around the text: identity, streaming, stopping, sampling, time."""
+"""What the service does around the text: identity, settings, streaming, stopping, sampling, time."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from gatebook.judge.checks.registry import Params, Words, check, needs_asks
+from gatebook.judge.checks.registry import Words, check, lacks
 from gatebook.judge.evidence import Evidence, Reply
 from gatebook.judge.finding import Result, Stage
+from gatebook.judge.production import compare
 from gatebook.plan.cases import Case
-from gatebook.record.exchange import Timing
+from gatebook.plan.production import Item
 
 LAG_LIMIT_MS = 5.0
 CPU_LIMIT_SHARE = 0.5
@@ -16,27 +17,8 @@ SAME_TOKENS = 4
 """What joining parts, or a template's blanks around them, may cost beside the same text in one piece."""
 
 
-class Stop(Params):
-    """The ask without the stop string, the one with it, and the string."""
-
-    free: str
-    stopped: str
-    stop: str
-
-
-class Range(Params):
-    min: int
-
-
-class Seeds(Params):
-    """The asks with one seed, and the one with another."""
-
-    same: Words
-    other: str
-
-
-@check("model_listed", Literal[True], judges_text=False, stage=Stage.NOT_SERVED)
-def model_listed(evidence: Evidence, _: bool) -> Result:
+@check(Stage.NOT_SERVED)
+def model_listed(evidence: Evidence) -> Result:
     """/v1/models lists the profile's model name."""
     wanted, served = evidence.profile.target.model, evidence.identity.models
     if not served:
@@ -46,36 +28,46 @@ def model_listed(evidence: Evidence, _: bool) -> Result:
     return Result("fail", f"model {wanted!r} is not served; served: {', '.join(served)}", ", ".join(served), wanted)
 
 
-@check("engine_told", Literal[True], judges_text=False, stage=Stage.SETTINGS)
-def engine_told(evidence: Evidence, _: bool) -> Result:
+@check(Stage.SETTINGS)
+def engine_told(evidence: Evidence) -> Result:
     """The engine is one we know, with its version."""
     identity = evidence.identity
     if identity.engine == "unknown":
         return Result("not_measured", "no probe answers as a known engine does, so it is gated by what it does")
-    return Result(
-        "pass",
-        f"{identity.engine} {identity.version or 'of an untold version'}",
-        f"{identity.engine} {identity.version or ''}".strip(),
-    )
+    told = f"{identity.engine} {identity.version or ''}".strip()
+    return Result("pass", told if identity.version else f"{told} of an untold version", told)
 
 
-@check("context_limit", Literal[True], judges_text=False, stage=Stage.REFUSED)
-def context_limit(evidence: Evidence, _: bool) -> Result:
+def _looks_at_settings(case: Case, **_: Any) -> str | None:
+    looks = case.over == "settings"
+    return None if looks else "the case does not look at settings; write key 'over' with value settings"
+
+
+@check(Stage.SETTINGS, _looks_at_settings)
+def like_production(evidence: Evidence, item: Item) -> Result:
+    """One item of the profile's `production:` block is what the server says of itself. What is not stated, or not told, is not
+    measured."""
+    rows = compare(evidence.profile.production, evidence.identity, evidence.watched.gauges)
+    found = next(row for row in rows if row.item == item)
+    measured = " / ".join(dict.fromkeys(str(s.value) for s in found.said)) or None
+    limit = None if found.production is None else str(found.production)
+    return Result(found.outcome, found.reason, measured, limit)
+
+
+@check(Stage.REFUSED)
+def context_limit(evidence: Evidence) -> Result:
     """The served context is at least the profile's target.context_tokens."""
     wanted, served = evidence.profile.target.context_tokens, evidence.identity.context_tokens
     if served is None:
         return Result("not_measured", "the server does not tell its context limit", None, wanted, "tokens")
     if wanted is None:
-        return Result(
-            "pass", f"{served} tokens; the profile asks for no minimum (target.context_tokens)", served, None, "tokens"
-        )
-    return Result(
-        "pass" if served >= wanted else "fail", f"{served} tokens served, {wanted} needed", served, wanted, "tokens"
-    )
+        said = f"{served} tokens; the profile asks for no minimum (target.context_tokens)"
+        return Result("pass", said, served, None, "tokens")
+    return Result.of(served >= wanted, f"{served} tokens served, {wanted} needed", served, wanted, "tokens")
 
 
-@check("wrong_model", Literal[True], judges_text=False, stage=Stage.BEHAVIOUR)
-def wrong_model(evidence: Evidence, _: bool) -> Result:
+@check(Stage.BEHAVIOUR)
+def wrong_model(evidence: Evidence) -> Result:
     """A model name that nobody serves: vLLM refuses it; llama.cpp and SGLang are known to answer all the same."""
     reply = evidence.replies[0]
     status, engine = reply.exchange.status, evidence.identity.dialect
@@ -84,15 +76,11 @@ def wrong_model(evidence: Evidence, _: bool) -> Result:
     if engine.answers_any_name is False:
         return Result("fail", f"HTTP {status} for a model that is not served; {engine.name} answers 4xx", status, 404)
     known = " (known of this engine)" if engine.answers_any_name else ""
-    return Result(
-        "pass",
-        f"HTTP {status}: answers any model name{known}, so the name in a reply proves nothing",
-        status,
-        "4xx or recorded",
-    )
+    said = f"HTTP {status}: answers any model name{known}, so the name in a reply proves nothing"
+    return Result("pass", said, status, "4xx or recorded")
 
 
-@check("prompt_tokens", Literal[True, "of_tools"], judges_text=False, stage=Stage.TEMPLATE)
+@check(Stage.TEMPLATE)
 def prompt_tokens(evidence: Evidence, about: Literal[True, "of_tools"]) -> Result:
     """usage.prompt_tokens of fixed messages: an exact fingerprint of chat template and tokenizer.
 
@@ -116,156 +104,111 @@ def prompt_tokens(evidence: Evidence, about: Literal[True, "of_tools"]) -> Resul
     return Result("pass", f"prompt tokens: {shown}", shown)
 
 
-@check("every_choice", Literal[True], lambda case, _: _asks_for_several(case), judges_text=False, stage=Stage.ENVELOPE)
-def every_choice(evidence: Evidence, _: bool) -> Result:
+def _asks_for_several(case: Case) -> str | None:
+    several = all(isinstance(n := ask.options.get("n"), int) and n > 1 for ask in case.requests())
+    return None if several else "the request asks for one choice; set options.n to 2 or more"
+
+
+@check(Stage.ENVELOPE, _asks_for_several)
+def every_choice(evidence: Evidence) -> Result:
     """As many answers as `n` asks for, with the indexes 0 to n - 1; llama.cpp counts the tokens of one of them only."""
     for reply in evidence.replies:
         wanted, found = set(range(reply.ask.options["n"])), reply.answer.choice_indexes
         if found != wanted:
             said = f"{reply.ask.name}: {len(wanted)} choices asked, the reply has the indexes {sorted(found)}"
             return Result("fail", said, str(sorted(found)), str(sorted(wanted)))
-    return Result("pass", f"every choice is there: {', '.join(r.ask.name for r in evidence.replies)}")
+    return Result("pass", f"every choice is there: {', '.join(evidence.names)}")
 
 
-def _asks_for_several(case: Case) -> str | None:
-    several = all(isinstance(n := ask.options.get("n"), int) and n > 1 for ask in case.requests())
-    return None if several else "the request asks for one choice; set options.n to 2 or more"
-
-
-@check("ttft_ms", Literal["limit"], judges_text=False, stage=Stage.SPEED)
-def ttft_ms(evidence: Evidence, _: str) -> Result:
+@check(Stage.SPEED)
+def ttft_ms(evidence: Evidence, _: Literal["limit"]) -> Result:
     """Time to first token within limits.ttft_ms."""
-    reply = evidence.replies[0]
-    return _timed(
-        reply,
-        _timing(reply).first_token_ms,
-        evidence.profile.limits.ttft_ms,
-        "first token",
-    )
+    timing = evidence.replies[0].exchange.timing
+    measured = timing.first_token_ms if timing else None
+    return _timed(evidence.replies[0], measured, evidence.profile.limits.ttft_ms, "first token")
 
 
-@check("total_ms", Literal["limit"], judges_text=False, stage=Stage.SPEED)
-def total_ms(evidence: Evidence, _: str) -> Result:
+@check(Stage.SPEED)
+def total_ms(evidence: Evidence, _: Literal["limit"]) -> Result:
     """Last token within limits.total_ms."""
-    reply = evidence.replies[0]
-    return _timed(
-        reply,
-        _timing(reply).last_token_ms,
-        evidence.profile.limits.total_ms,
-        "last token",
-    )
-
-
-def _timing(reply: Reply) -> Timing:
-    return reply.exchange.timing or Timing(queued_ms=0)
+    timing = evidence.replies[0].exchange.timing
+    measured = timing.last_token_ms if timing else None
+    return _timed(evidence.replies[0], measured, evidence.profile.limits.total_ms, "last token")
 
 
 def _timed(reply: Reply, measured: float | None, limit: float, what: str) -> Result:
     if measured is None:
         return Result("fail", f"there was no {what}", None, limit, "ms")
-    if measured <= limit:
-        return Result("pass", f"{what} after {measured:.0f} ms, limit {limit:g} ms", round(measured, 1), limit, "ms")
-    client = reply.exchange.client
-    if client and ((client.loop_lag_ms or 0) > LAG_LIMIT_MS or (client.cpu_share or 0) > CPU_LIMIT_SHARE):
-        why = f"our own client was late (loop lag {client.loop_lag_ms} ms, CPU share {client.cpu_share})"
-        return Result("not_measured", f"{what} after {measured:.0f} ms, but {why}", round(measured, 1), limit, "ms")
-    return Result("fail", f"{what} after {measured:.0f} ms, limit {limit:g} ms", round(measured, 1), limit, "ms")
+    said, client = f"{what} after {measured:.0f} ms", reply.exchange.client
+    lag_ms, cpu_share = (client.loop_lag_ms, client.cpu_share) if client else (None, None)
+    if measured > limit and ((lag_ms or 0) > LAG_LIMIT_MS or (cpu_share or 0) > CPU_LIMIT_SHARE):
+        why = f"our own client was late (loop lag {lag_ms} ms, CPU share {cpu_share})"
+        return Result("not_measured", f"{said}, but {why}", round(measured, 1), limit, "ms")
+    return Result.of(measured <= limit, f"{said}, limit {limit:g} ms", round(measured, 1), limit, "ms")
 
 
-@check(
-    "stream_equals_plain",
-    Literal[True],
-    needs_asks("plain", "streamed", "again"),
-    judges_text=False,
-    stage=Stage.BEHAVIOUR,
-)
-def stream_equals_plain(evidence: Evidence, _: bool) -> Result:
+@check(Stage.BEHAVIOUR, lambda case: lacks(case, "plain", "streamed", "again"))
+def stream_equals_plain(evidence: Evidence) -> Result:
     """At temperature 0 the joined stream says what the plain reply says; asked `plain`, `streamed`, `again` (plain).
 
     A last character that max_tokens cuts in half is left out. When even the two plain replies differ, the engine is
     not deterministic and equality shows nothing.
     """
-    plain, streamed, again = (_whole(evidence.reply(name)) for name in ("plain", "streamed", "again"))
+    replies = (evidence.reply(name) for name in ("plain", "streamed", "again"))
+    plain, streamed, again = (reply.answer.text.rstrip("\ufffd") for reply in replies)
     if streamed in (plain, again):
         return Result("pass", f"the same {len(streamed)} characters")
     if plain != again:
-        return Result(
-            "not_measured", f"two plain replies at temperature 0 differ already: {plain[:40]!r} and {again[:40]!r}"
-        )
+        said = f"two plain replies at temperature 0 differ already: {plain[:40]!r} and {again[:40]!r}"
+        return Result("not_measured", said)
     return Result("fail", f"the stream says {streamed[:60]!r}, the plain reply {plain[:60]!r}")
 
 
-def _whole(reply: Reply) -> str:
-    return reply.answer.text.rstrip("\ufffd")
-
-
-@check(
-    "stop_honoured",
-    Stop,
-    lambda case, params: needs_asks(params.free, params.stopped)(case, params),
-    judges_text=False,
-    stage=Stage.CONSTRAINT,
-)
-def stop_honoured(evidence: Evidence, params: Stop) -> Result:
+@check(Stage.CONSTRAINT, lambda case, free, stopped, stop: lacks(case, free, stopped))
+def stop_honoured(evidence: Evidence, *, free: str, stopped: str, stop: str) -> Result:
     """With a stop string the answer ends before it; shown on an answer that contains the string without it."""
-    free, stopped = evidence.reply(params.free).answer, evidence.reply(params.stopped).answer
-    if params.stop in stopped.text:
-        return Result("fail", f"the answer contains the stop string {params.stop!r}: {stopped.text[:60]!r}")
-    if stopped.finish_reason != "stop":
+    whole, ended = evidence.reply(free).answer, evidence.reply(stopped).answer
+    if stop in ended.text:
+        return Result("fail", f"the answer contains the stop string {stop!r}: {ended.text[:60]!r}")
+    if ended.finish_reason != "stop":
         return Result(
-            "fail", f"finish_reason is {stopped.finish_reason!r} where the stop string {params.stop!r} ends the answer"
+            "fail", f"finish_reason is {ended.finish_reason!r} where the stop string {stop!r} ends the answer"
         )
-    if params.stop not in free.text:
-        return Result(
-            "not_measured", f"the free answer has no {params.stop!r}, so nothing is shown: {free.text[:60]!r}"
-        )
-    return Result("pass", f"ends before {params.stop!r}: {stopped.text[:60]!r}")
+    if stop not in whole.text:
+        return Result("not_measured", f"the free answer has no {stop!r}, so nothing is shown: {whole.text[:60]!r}")
+    return Result("pass", f"ends before {stop!r}: {ended.text[:60]!r}")
 
 
-@check("distinct_answers", Range, judges_text=False, stage=Stage.SAMPLING)
-def distinct_answers(evidence: Evidence, params: Range) -> Result:
+@check(Stage.SAMPLING)
+def distinct_answers(evidence: Evidence, *, min: int) -> Result:
     """Requests without sampling parameters give different answers, as the model's default temperature has it."""
-    texts = {reply.answer.text for reply in evidence.replies}
-    reason = f"{len(texts)} different answers to {len(evidence.replies)} equal requests without sampling parameters"
-    return Result("pass" if len(texts) >= params.min else "fail", reason, len(texts), params.min, "answers")
+    found = len({reply.answer.text for reply in evidence.replies})
+    reason = f"{found} different answers to {len(evidence.replies)} equal requests without sampling parameters"
+    return Result.of(found >= min, reason, found, min, "answers")
 
 
-@check(
-    "seed_honoured",
-    Seeds,
-    lambda case, params: needs_asks(*params.same, params.other)(case, params),
-    judges_text=False,
-    stage=Stage.SAMPLING,
-)
-def seed_honoured(evidence: Evidence, params: Seeds) -> Result:
+@check(Stage.SAMPLING, lambda case, same, other: lacks(case, *same, other))
+def seed_honoured(evidence: Evidence, *, same: Words, other: str) -> Result:
     """Requests with one seed get one answer, and another seed another, at a temperature that leaves a choice (vllm#21310).
 
     Engines that batch are not bound to it bit by bit; there the group is for the profile to watch.
     """
-    same = [evidence.reply(name).answer.text for name in params.same]
-    other = evidence.reply(params.other).answer.text
-    different = len(set(same))
-    if different > 1:
-        said = f"{different} different answers to {len(same)} requests with the same seed: {same[0][:40]!r} and {next(t for t in same if t != same[0])[:40]!r}"
+    first, *more = [evidence.reply(name).answer.text for name in same]
+    differs, different = next((text for text in more if text != first), None), len({first, *more})
+    if differs is not None:
+        said = f"{different} different answers to {len(same)} requests with the same seed: {first[:40]!r} and {differs[:40]!r}"
         return Result("fail", f"the seed is not honoured: {said}", different, 1, "answers")
-    if other == same[0]:
-        return Result("not_measured", f"another seed gives the same answer, so nothing is shown: {other[:40]!r}")
-    return Result(
-        "pass", f"{len(same)} requests with one seed say the same, another seed another thing", 1, 1, "answers"
-    )
+    if evidence.reply(other).answer.text == first:
+        return Result("not_measured", f"another seed gives the same answer, so nothing is shown: {first[:40]!r}")
+    said = f"{len(same)} requests with one seed say the same, another seed another thing"
+    return Result("pass", said, 1, 1, "answers")
 
 
-@check("distinct_ids", Literal[True], judges_text=False, stage=Stage.ENVELOPE)
-def distinct_ids(evidence: Evidence, _: bool) -> Result:
+@check(Stage.ENVELOPE)
+def distinct_ids(evidence: Evidence) -> Result:
     """Equal messages asked again get a reply of their own, with an id of its own: no cache in between."""
-    ids = [sorted(reply.answer.ids) for reply in evidence.replies]
+    ids = [reply.answer.ids for reply in evidence.replies]
     if not all(ids):
         return Result("fail", "a reply has no id, so nothing shows that it is fresh", len(ids))
-    different = len({name for found in ids for name in found})
-    return Result(
-        "pass" if different >= len(ids) else "fail",
-        f"{different} response ids for {len(ids)} requests",
-        different,
-        len(ids),
-        "ids",
-    )
+    found, asked = len({name for told in ids for name in told}), len(ids)
+    return Result.of(found >= asked, f"{found} response ids for {asked} requests", found, asked, "ids")

@@ -12,14 +12,14 @@ Schema = dict[str, Any]
 
 def params_schema(name: str) -> Schema:
     """The JSON Schema of one check's parameters; its own definitions are named `<check>.<model>`."""
-    schema = CHECKS[name].params.json_schema(ref_template=f"#/$defs/{name}.{{model}}")
+    schema = CHECKS[name].yaml.json_schema(ref_template=f"#/$defs/{name}.{{model}}")
     defs = {f"{name}.{model}": found for model, found in schema.pop("$defs", {}).items()}
     return {**schema, "description": told(name), **({"$defs": defs} if defs else {})}
 
 
 def told(name: str) -> str:
     """What the check says of itself."""
-    return inspect.cleandoc(CHECKS[name].run.__doc__ or "")
+    return inspect.cleandoc(CHECKS[name].function.__doc__ or "")
 
 
 def types_at(schema: Schema, path: list[str], defs: Schema) -> set[str]:

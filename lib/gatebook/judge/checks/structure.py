@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator
 
-from gatebook.judge.checks.registry import Params, Pattern, check, each_text
+from gatebook.judge.checks.registry import ABSENT, Pattern, check, each_text
 from gatebook.judge.evidence import Evidence, Reply
 from gatebook.judge.finding import Result, Stage
 from gatebook.judge.iri import formats
@@ -18,11 +18,12 @@ from gatebook.plan.cases import Ask, Case
 
 RUNGS = ("accepted", "finished", "parses", "valid", "means")
 KeywordState = Literal["enforced", "refused", "ignored", "unfinished"]
-STAGES: dict[KeywordState, Stage] = {
-    "refused": Stage.REFUSED,
-    "ignored": Stage.CONSTRAINT,
-    "unfinished": Stage.BEHAVIOUR,
+BAD_STATES: dict[KeywordState, tuple[str, Stage]] = {
+    "ignored": ("silently ignored", Stage.CONSTRAINT),
+    "refused": ("refused", Stage.REFUSED),
+    "unfinished": ("the answer was cut, so nothing is shown", Stage.BEHAVIOUR),
 }
+"""The worst first, each in words and with what it explains."""
 
 
 def _path(text: str) -> str:
@@ -57,7 +58,11 @@ def _no_schema(text: str) -> str:
     return ""
 
 
-def _sends_schema(case: Case, schema: Any) -> str | None:
+Path = Annotated[str, AfterValidator(_path)]
+Schema = Annotated[dict[str, Any], AfterValidator(_schema)]
+
+
+def _sends_schema(case: Case, schema: Any = None, **_: Any) -> str | None:
     if isinstance(schema, dict):
         return None
     sent = [request_schema(ask) for ask in case.requests() if ask.path is None]
@@ -67,32 +72,15 @@ def _sends_schema(case: Case, schema: Any) -> str | None:
     return next((f"{where} {said}" for one in sent if (said := no_schema(one))), None)
 
 
-class Value(Params):
-    """Where to look (JSONPath) and what to find there; every given condition must hold."""
-
-    path: Annotated[str, AfterValidator(_path)]
-    equals: Any = None
-    one_of: list[Any] | None = None
-    min_chars: int | None = None
-    max_chars: int | None = None
-    contains: str | None = None
-    matches: Pattern | None = None
-
-
-@check("json_parses", Literal[True], stage=Stage.CONSTRAINT)
-def json_parses(evidence: Evidence, _: bool) -> Result:
+@check(Stage.CONSTRAINT, judges_text=True)
+def json_parses(evidence: Evidence) -> Result:
     """The whole answer is one JSON value; no prose and no code fence around it."""
     result = each_text(evidence, lambda text: _parsed(text)[1] or Result("pass", "parses as JSON"))
     return replace(result, stage=_stage(evidence.replies))
 
 
-@check(
-    "json_schema",
-    Literal["same"] | Annotated[dict[str, Any], AfterValidator(_schema)],
-    _sends_schema,
-    stage=Stage.CONSTRAINT,
-)
-def json_schema(evidence: Evidence, schema: Any) -> Result:
+@check(Stage.CONSTRAINT, _sends_schema, judges_text=True)
+def json_schema(evidence: Evidence, schema: Literal["same"] | Schema) -> Result:
     """Valid by JSON Schema draft 2020-12 with formats; `same` takes the schema that the request sent."""
     replies = [r for r in evidence.replies if r.ask.path is None]
     for reply in replies:
@@ -109,47 +97,65 @@ def _stage(replies: list[Reply]) -> Stage:
     return Stage.BEHAVIOUR if free else Stage.CONSTRAINT
 
 
-@check("json_value", Value, stage=Stage.BEHAVIOUR)
-def json_value(evidence: Evidence, value: Value) -> Result:
-    """What stands at a path of the answer means the right thing."""
+@check(Stage.BEHAVIOUR)
+def json_value(
+    text: str,
+    *,
+    path: Path,
+    equals: Any = ABSENT,
+    one_of: list[Any] | None = None,
+    min_chars: int | None = None,
+    max_chars: int | None = None,
+    contains: str | None = None,
+    matches: Pattern | None = None,
+) -> Result:
+    """What stands at a path (JSONPath) of the answer means the right thing: every given condition holds."""
     from jsonpath_ng import parse as jsonpath
 
-    def judge(text: str) -> Result:
-        parsed, unusable = _parsed(text)
-        if unusable:
-            return unusable
-        found = [match.value for match in jsonpath(value.path).find(parsed)]
-        if not found:
-            return Result("fail", f"nothing at {value.path}", None, value.path)
-        limit, said = _wrong(found[0], value)
-        return Result(
-            "fail" if said else "pass", said or f"{value.path} is {_short(found[0])}", _short(found[0]), limit
-        )
+    parsed, unusable = _parsed(text)
+    if unusable:
+        return unusable
+    there = [match.value for match in jsonpath(path).find(parsed)]
+    if not there:
+        return Result("fail", f"nothing at {path}", None, path)
+    found, shown = there[0], _short(there[0])
+    said = found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
+    tests: list[tuple[bool, str, str]] = []
+    if equals is not ABSENT:
+        tests.append((_is(found, equals), _short(equals), "expected"))
+    if one_of is not None:
+        tests.append((any(_is(found, v) for v in one_of), " | ".join(map(str, one_of)), "expected one of"))
+    if min_chars is not None:
+        tests.append((len(said.strip()) >= min_chars, f">= {min_chars} chars", "too short,"))
+    if max_chars is not None:
+        tests.append((len(said.strip()) <= max_chars, f"<= {max_chars} chars", "too long,"))
+    if contains is not None:
+        tests.append((contains in said, contains, "does not contain"))
+    if matches is not None:
+        tests.append((re.search(matches, said) is not None, f"/{matches}/", "does not match"))
+    for ok, limit, word in tests:
+        if not ok:
+            return Result("fail", f"{path} is {shown}, {word} {limit}", shown, limit)
+    return Result("pass", f"{path} is {shown}", shown, tests[0][1] if tests else None)
 
-    return each_text(evidence, judge)
+
+def _is(found: Any, wanted: Any) -> bool:
+    return type(found) is type(wanted) and bool(found == wanted)
 
 
-@check("keyword", str, _sends_schema, stage=Stage.CONSTRAINT)
+@check(Stage.CONSTRAINT, _sends_schema, judges_text=True)
 def keyword(evidence: Evidence, name: str) -> Result:
     """Whether this server enforces a JSON Schema keyword when the prompt asks for its violation.
 
     enforced: every answer is valid all the same · refused: a clean 4xx · ignored: HTTP 200 and a violation.
     """
     states = [(reply, *_keyword_state(reply)) for reply in evidence.replies]
-    for wanted in ("ignored", "refused", "unfinished"):
+    for wanted, (words, stage) in BAD_STATES.items():
         for reply, state, said in states:
             if state == wanted:
-                words = {
-                    "ignored": "silently ignored",
-                    "refused": "refused",
-                    "unfinished": "the answer was cut, so nothing is shown",
-                }
-                return Result(
-                    "fail", f"{name} {words[state]} ({reply.ask.name}): {said}", state, "enforced", stage=STAGES[state]
-                )
-    return Result(
-        "pass", f"{name} enforced against {len(states)} prompts that ask for its violation", "enforced", "enforced"
-    )
+                return Result("fail", f"{name} {words} ({reply.ask.name}): {said}", state, "enforced", stage=stage)
+    said = f"{name} enforced against {len(states)} prompts that ask for its violation"
+    return Result("pass", said, "enforced", "enforced")
 
 
 def _keyword_state(reply: Reply) -> tuple[KeywordState, str]:
@@ -194,34 +200,6 @@ def invalid(text: str, schema: Any) -> str:
     except Unresolvable as unresolvable:
         return f"the schema cannot be resolved: {unresolvable}"
     return f"{error.json_path}: {error.message[:160]}" if error else ""
-
-
-def _wrong(found: Any, value: Value) -> tuple[str | None, str]:
-    """(limit, what is wrong); an empty text when everything holds."""
-    tests: list[tuple[bool, str, str]] = []
-    text = found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
-    if "equals" in value.model_fields_set:
-        tests.append((type(found) is type(value.equals) and found == value.equals, _short(value.equals), "expected"))
-    if value.one_of is not None:
-        tests.append(
-            (
-                any(type(found) is type(v) and found == v for v in value.one_of),
-                " | ".join(map(str, value.one_of)),
-                "expected one of",
-            )
-        )
-    if value.min_chars is not None:
-        tests.append((len(text.strip()) >= value.min_chars, f">= {value.min_chars} chars", "too short,"))
-    if value.max_chars is not None:
-        tests.append((len(text.strip()) <= value.max_chars, f"<= {value.max_chars} chars", "too long,"))
-    if value.contains is not None:
-        tests.append((value.contains in text, value.contains, "does not contain"))
-    if value.matches is not None:
-        tests.append((re.search(value.matches, text) is not None, f"/{value.matches}/", "does not match"))
-    for ok, limit, word in tests:
-        if not ok:
-            return limit, f"{value.path} is {_short(found)}, {word} {limit}"
-    return (tests[0][1] if tests else None), ""
 
 
 def _short(value: Any) -> str:

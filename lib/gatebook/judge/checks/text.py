@@ -1,4 +1,4 @@
-"""Is it text at all? Degenerate answers, broken characters, leaked markup."""
+"""The text of an answer: is it text at all, does it say what it must, has it the form that was asked for?"""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from typing import Annotated
 
 from ftfy.badness import is_bad
+from pydantic import Field
+
+from gatebook.judge.checks.registry import Pattern, Text, Words, check
+from gatebook.judge.finding import Result, Stage
+from gatebook.plan.cases import Case
 
 SPECIAL = re.compile(
     r"<\|[\w ]{2,30}\|>|<｜[^｜]{2,30}｜>|\[/?INST\]|<</?SYS>>|^\s*<s>|</s>\s*$|<(?:start|end)_of_turn>|<(?:unk|eos|bos|pad)>|</?tool_call>"
@@ -19,6 +25,8 @@ CJK = ("CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "IDEOGRAPHIC", "BOPOM
 SIGNS_AGAIN = re.compile(r"([^\w]{2,8}?)\1{5,}")
 """Signs without a letter or a digit, over and over."""
 LOOP = re.compile(r"(.{1,80}?)\1{3,}", re.DOTALL)
+SEPARATOR = re.compile(r"\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?")
+ITEM = re.compile(r"\s*(?:[-*+•]\s+|\d{1,3}[.)](?!\d)\s*|\d{1,3}、\s*|[（(]\d{1,3}[)）]\s*)(?=\S)")
 
 
 def noise(text: str) -> str | None:
@@ -101,3 +109,105 @@ def leaked_markup(text: str) -> str | None:
         if found := pattern.search(text):
             return f"{what} in the answer: {found[0].strip()!r}"
     return None
+
+
+def _in_order(case: Case, min: int = 1, max: int = 10**9) -> str | None:
+    return f"min {min} is above max {max}; correct it" if min > max else None
+
+
+@check(Stage.BEHAVIOUR, _in_order)
+def length_chars(text: str, *, min: int = 1, max: int = 10**9) -> Result:
+    """Characters of the trimmed answer, between `min` and `max`."""
+    size = len(text.strip())
+    return Result.of(min <= size <= max, f"{size} characters, {min} to {max} expected", size, f"{min}..{max}", "chars")
+
+
+@check(Stage.BEHAVIOUR)
+def contains_any(text: str, words: Words) -> Result:
+    """At least one of the words."""
+    found = [word for word in words if word in text]
+    reason = f"has {', '.join(found)}" if found else f"has none of {', '.join(words)}"
+    return Result.of(bool(found), reason, len(found), 1, "words")
+
+
+@check(Stage.BEHAVIOUR)
+def contains_all(text: str, words: Words) -> Result:
+    """Every one of the words."""
+    missing, total = [word for word in words if word not in text], len(words)
+    reason = f"{len(missing)} of {total} missing: {', '.join(missing)}" if missing else f"all {total} there"
+    return Result.of(not missing, reason, total - len(missing), total, "words")
+
+
+@check(Stage.BEHAVIOUR)
+def contains_none(text: str, words: Words) -> Result:
+    """None of the words."""
+    found = [word for word in words if word in text]
+    reason = f"has {', '.join(found)}" if found else "has none of them"
+    return Result.of(not found, reason, len(found), 0, "words")
+
+
+@check(Stage.BEHAVIOUR)
+def regex(text: str, pattern: Pattern) -> Result:
+    """The pattern is found somewhere in the answer."""
+    found = re.search(pattern, text) is not None
+    return Result.of(found, f"/{pattern}/ {'found' if found else 'not found'}", found, True)
+
+
+@check(Stage.BEHAVIOUR)
+def not_degenerate(text: str) -> Result:
+    """No character, phrase or script soup over and over: judged on prompts that a healthy model answers well."""
+    said = degenerate(text)
+    return Result.of(not said, said or "reads like text")
+
+
+Columns = Annotated[
+    list[Text | Words],
+    Field(
+        min_length=1,
+        description="Each in the header row, in any order; of several names one is enough. Case and emphasis do not count.",
+    ),
+]
+
+
+@check(Stage.BEHAVIOUR)
+def markdown_table(text: str, *, columns: Columns) -> Result:
+    """A table with a header row that names the columns, a separator row under it and at least one row of data.
+
+    Source: GitHub Flavored Markdown, 4.10 Tables: header and separator must have as many cells as each other.
+    """
+    names = [[name] if isinstance(name, str) else name for name in columns]
+    limit = " | ".join(name[0] for name in names)
+    lines = [line.strip() for line in text.splitlines()]
+    at = next((n for n, line in enumerate(lines) if "|" in line and SEPARATOR.fullmatch(line)), None)
+    if at is None:
+        table = any(line.count("|") >= 2 for line in lines)
+        return Result(
+            "fail", "a table without a separator row under a header" if table else "no Markdown table", None, limit
+        )
+    header = _cells(lines[at - 1]) if at and "|" in lines[at - 1] else []
+    if not header:
+        return Result("fail", "the table has no header row", None, limit)
+    shown = " | ".join(header)
+    if len(header) != len(_cells(lines[at])):
+        return Result("fail", f"the separator does not fit the header {shown!r}", shown, limit)
+    if missing := [name[0] for name in names if not any(_same(one, cell) for one in name for cell in header)]:
+        reason = f"{len(missing)} of {len(names)} columns missing in the header: {', '.join(missing)}"
+        return Result("fail", reason, shown, limit)
+    if at + 1 >= len(lines) or "|" not in lines[at + 1]:
+        return Result("fail", f"nothing stands under the header {shown!r}", shown, limit)
+    return Result("pass", f"header row {shown!r}", shown, limit)
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def _same(name: str, cell: str) -> bool:
+    return name.casefold() == re.sub(r"[*_`\s]+", " ", cell).strip().casefold()
+
+
+@check(Stage.BEHAVIOUR)
+def list_items(text: str, *, count: Annotated[int, Field(ge=1)]) -> Result:
+    """So many list items (`-`, `*`, `1.`, `1)`, `1、`), each on a line of its own; lines between them do not count."""
+    found = sum(ITEM.match(line) is not None for line in text.splitlines())
+    return Result.of(found == count, f"{found} list items, {count} expected", found, count, "items")

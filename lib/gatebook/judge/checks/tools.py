@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
 from pydantic import Field
 
-from gatebook.judge.checks.registry import Params, check
+from gatebook.judge.checks.registry import check
 from gatebook.judge.checks.structure import invalid, no_schema
 from gatebook.judge.evidence import Evidence, Reply
 from gatebook.judge.finding import Result, Stage
 from gatebook.plan.cases import Ask, Case
+from gatebook.plan.strict import Strict
 from gatebook.record.answer import ToolCall, parse
 
 WITHOUT = "without"
 """The ask with the same messages and no tools: where it costs as many prompt tokens, the model never saw the tools."""
 
 
-class Called(Params):
+class Called(Strict):
     name: str
     arguments: dict[str, Any] = Field(default_factory=dict)
     """What must stand there; a list holds several right values. Texts compare without case and outer blanks."""
 
 
-def _offers(case: Case, _: Any) -> str | None:
+def _offers(case: Case) -> str | None:
     asks = {ask.name: ask for ask in case.requests()}
     offering = [ask for ask in asks.values() if ask.options.get("tools")]
     if WITHOUT not in asks or asks[WITHOUT].options.get("tools"):
@@ -33,10 +35,15 @@ def _offers(case: Case, _: Any) -> str | None:
     return None
 
 
-def _names(case: Case, params: Called) -> str | None:
-    if said := _offers(case, params):
-        return said
-    return _unusable([ask for ask in case.requests() if ask.name != WITHOUT], params.name)
+def _offers_it(case: Case, call: Called) -> str | None:
+    asks = [ask for ask in case.requests() if ask.name != WITHOUT]
+    return _offers(case) or _unusable(asks, call.name)
+
+
+def _offers_all(case: Case, calls: list[Called]) -> str | None:
+    if len(calls) < 2:
+        return "name two calls or more; for one there is `tool_called`"
+    return next((said for call in calls if (said := _unusable(case.requests(), call.name))), None)
 
 
 def _unusable(asks: list[Ask], name: str) -> str | None:
@@ -50,63 +57,50 @@ def _unusable(asks: list[Ask], name: str) -> str | None:
     return None
 
 
-@check("tool_called", Called, _names, judges_text=False, stage=Stage.BEHAVIOUR)
-def tool_called(evidence: Evidence, params: Called) -> Result:
+@check(Stage.BEHAVIOUR, _offers_it)
+def tool_called(evidence: Evidence, call: Called) -> Result:
     """Exactly this tool is called, once, plain and streamed alike; its arguments are judged by the schema that was sent."""
-    return _unseen(evidence) or _each(evidence, lambda reply: _call_wrong(reply, params), f"calls {params.name}")
+    return _unseen(evidence) or _each(evidence, lambda reply: _call_wrong(reply, call), f"calls {call.name}")
 
 
-@check("no_tool_call", Literal[True], _offers, judges_text=False, stage=Stage.BEHAVIOUR)
-def no_tool_call(evidence: Evidence, _: bool) -> Result:
+@check(Stage.BEHAVIOUR, _offers)
+def no_tool_call(evidence: Evidence) -> Result:
     """A question that needs no tool is answered in words."""
-
-    def wrong(reply: Reply) -> str:
-        calls = reply.answer.tool_calls
-        if calls:
-            return f"calls {calls[0].name!r} with {calls[0].arguments[:60]} where no tool is needed"
-        return "" if reply.answer.text.strip() else "neither text nor a tool call"
-
-    return _unseen(evidence) or _each(evidence, wrong, "answers in words")
+    return _unseen(evidence) or _each(evidence, _words_wrong, "answers in words")
 
 
-@check(
-    "tools_called",
-    list[Called],
-    lambda case, params: _names_all(case, params),
-    judges_text=False,
-    stage=Stage.BEHAVIOUR,
-)
-def tools_called(evidence: Evidence, params: list[Called]) -> Result:
+def _words_wrong(reply: Reply) -> str:
+    if calls := reply.answer.tool_calls:
+        return f"calls {calls[0].name!r} with {calls[0].arguments[:60]} where no tool is needed"
+    return "" if reply.answer.text.strip() else "neither text nor a tool call"
+
+
+@check(Stage.BEHAVIOUR, _offers_all)
+def tools_called(evidence: Evidence, calls: list[Called]) -> Result:
     """All these calls are made in one reply and no other, each with an id of its own; arguments are judged as for `tool_called`."""
-    wanted = " and ".join(called.name for called in params)
+    wanted = " and ".join(call.name for call in calls)
     for reply in evidence.replies:
-        calls = reply.answer.tool_calls
-        if not calls and evidence.identity.tools is False:
+        made = reply.answer.tool_calls
+        if not made and evidence.identity.tools is False:
             return Result("not_measured", "no tool call; its chat template does not know them", None, wanted)
-        if said := _calls_wrong(reply, calls, params):
+        if said := _calls_wrong(reply, made, calls):
             return Result("fail", f"{reply.ask.name}: {said}", said[:60], wanted)
     return Result("pass", f"calls {wanted}", wanted, wanted)
 
 
-def _names_all(case: Case, params: list[Called]) -> str | None:
-    if len(params) < 2:
-        return "name two calls or more; for one there is `tool_called`"
-    return next((said for c in params if (said := _unusable(case.requests(), c.name))), None)
-
-
-def _calls_wrong(reply: Reply, calls: list[ToolCall], params: list[Called]) -> str:
+def _calls_wrong(reply: Reply, calls: list[ToolCall], asked: list[Called]) -> str:
     """What is wrong with the calls of a reply, in whatever order they come; empty when nothing is."""
     if not calls:
         return f"no tool call, but text: {reply.answer.text[:60]!r}"
-    if len(calls) != len(params):
+    if len(calls) != len(asked):
         made = "; ".join(f"{call.name} {call.arguments[:60]}" for call in calls)
-        return f"{len(calls)} calls where {len(params)} are asked for: {made}"
+        return f"{len(calls)} calls where {len(asked)} are asked for: {made}"
     if reply.answer.finish_reason != "tool_calls":
         return f"finish_reason is {reply.answer.finish_reason!r} where tools are called"
     if not all(call.id for call in calls) or len({call.id for call in calls}) < len(calls):
         return f"ids of the calls are {[call.id for call in calls]}: results cannot be told apart"
     open_calls = list(calls)
-    for wanted in params:
+    for wanted in asked:
         said = [_arguments_wrong(call, wanted, reply.ask) for call in open_calls]
         if "" not in said:
             return said[0]
@@ -114,7 +108,7 @@ def _calls_wrong(reply: Reply, calls: list[ToolCall], params: list[Called]) -> s
     return ""
 
 
-def _each(evidence: Evidence, wrong: Any, right: str) -> Result:
+def _each(evidence: Evidence, wrong: Callable[[Reply], str], right: str) -> Result:
     offered = [reply for reply in evidence.replies if reply.ask.name != WITHOUT]
     said = [(reply, wrong(reply)) for reply in offered]
     for reply, text in said:
@@ -135,27 +129,25 @@ def _unseen(evidence: Evidence) -> Result | None:
     if offered.answer.tool_calls and not _forced(offered):  # a grammar can force a call of tools that were never read
         return None
     said = f"{with_tools} prompt tokens with tools and {without} without: the tools never reach the model"
+    measured = (with_tools, f"> {without}", "tokens")
     if evidence.identity.tools:
-        return Result("fail", f"{said}, although its chat template knows tools", with_tools, f"> {without}", "tokens")
+        return Result("fail", f"{said}, although its chat template knows tools", *measured)
     if evidence.profile.offers.get("tools") is True:
-        return Result(
-            "fail", f"{said}, and it offered them when `gatebook init` asked", with_tools, f"> {without}", "tokens",
-            stage=Stage.REFUSED,
-        )  # fmt: skip
-    return Result("not_measured", f"{said}; its chat template does not know them", with_tools, f"> {without}", "tokens")
+        return Result("fail", f"{said}, and it offered them when `gatebook init` asked", *measured, Stage.REFUSED)
+    return Result("not_measured", f"{said}; its chat template does not know them", *measured)
 
 
-def _call_wrong(reply: Reply, params: Called) -> str:
+def _call_wrong(reply: Reply, wanted: Called) -> str:
     """What is wrong with a reply; empty when nothing is."""
     calls = reply.answer.tool_calls
     if not calls:
         return f"no tool call, but text: {reply.answer.text[:60]!r}"
-    if len(calls) > 1 or calls[0].name != params.name:
-        return f"calls {', '.join(call.name or 'nameless' for call in calls)}, expected {params.name} once"
+    if len(calls) > 1 or calls[0].name != wanted.name:
+        return f"calls {', '.join(call.name or 'nameless' for call in calls)}, expected {wanted.name} once"
     reason = reply.answer.finish_reason
     if reason != "tool_calls" and not (_forced(reply) and reason == "stop"):  # OpenAI ends a forced call with stop
         return f"finish_reason is {reason!r} where a tool is called"
-    return _arguments_wrong(calls[0], params, reply.ask)
+    return _arguments_wrong(calls[0], wanted, reply.ask)
 
 
 def _forced(reply: Reply) -> bool:
