@@ -10,7 +10,7 @@ from typing import Any
 
 from gatebook.errors import BadInput
 from gatebook.judge.checks import CHECKS
-from gatebook.judge.checks.shape import params_schema, types_at
+from gatebook.judge.checks.registry import Schema
 from gatebook.opening import check_case
 from gatebook.plan import project
 from gatebook.plan.cases import cases_in, load_cases
@@ -131,9 +131,27 @@ def _types(where: tuple[str, ...]) -> set[str]:
     if where in (("good",), ("bad",), ("suites",)):
         return {"array"}
     if where[:1] == ("expect",) and len(where) > 2 and where[2] in CHECKS:
-        schema = params_schema(where[2])
+        schema = CHECKS[where[2]].schema()
         return types_at(schema, [key for key in where[3:] if key != "[]"], schema.get("$defs", {})) or {"string"}
     return {"integer", "number"} if where[:1] == ("options",) else {"string"}
+
+
+def types_at(schema: Schema, path: list[str], defs: Schema) -> set[str]:
+    """The JSON types that a schema takes at a path of keys; empty when there is no such key."""
+    schema = defs.get(schema["$ref"].rpartition("/")[2], {}) if "$ref" in schema else schema
+    branches = [branch for key in ("anyOf", "oneOf") for branch in schema.get(key, ())]
+    if branches:
+        return set().union(*(types_at(branch, path, defs) for branch in branches))
+    if path:
+        inner = schema.get("properties", {}).get(path[0])
+        if inner is None:
+            free = schema.get("type") == "object" and schema.get("additionalProperties") not in (None, False)
+            return {"any"} if free else set()
+        return types_at(inner, path[1:], defs)
+    if "type" in schema:
+        return {schema["type"]}
+    value = schema.get("const", next(iter(schema.get("enum", [])), None))
+    return {{str: "string", bool: "boolean", int: "integer"}.get(type(value), "any")}
 
 
 def _fill_rows(

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from gatebook.judge.checks import CHECKS
-from gatebook.judge.checks.shape import Schema, params_schema, told
+from gatebook.judge.checks.registry import Schema
 from gatebook.judge.verdict import Verdict
 from gatebook.plan import project
 from gatebook.plan.cases import Ask, Case
@@ -26,7 +26,7 @@ def case_schema() -> Schema:
     defs: Schema = plain.pop("$defs", {})
     checks: Schema = {}
     for name in sorted(CHECKS):
-        schema = params_schema(name)
+        schema = CHECKS[name].schema()
         defs.update(schema.pop("$defs", {}))
         checks[name] = schema
     plain["properties"]["expect"]["items"] = {
@@ -102,8 +102,8 @@ def checks_table() -> str:
     """Every check with its parameters, as Markdown."""
     lines = ["| check | parameters | what it demands | judges a text |", "|---|---|---|---|"]
     for name in sorted(CHECKS):
-        schema = params_schema(name)
-        says = " ".join(told(name).split("\n\n")[0].split())
+        schema = CHECKS[name].schema()
+        says = " ".join(CHECKS[name].says.split("\n\n")[0].split())
         judged = "yes" if CHECKS[name].judges_text else "no"
         lines.append(f"| `{name}` | {_parameters(schema)} | {_cell(says)} | {judged} |")
     return "\n".join(lines)

@@ -6,16 +6,19 @@ own bad answers with white space around them count as wrong too: where only one 
 
 from __future__ import annotations
 
+import inspect
 import json
 import random
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from types import SimpleNamespace
+from typing import Any
 
 from gatebook.judge.checks import CHECKS
 from gatebook.judge.checks.contract import violations
-from gatebook.judge.checks.registry import parameters
+from gatebook.judge.checks.registry import ABSENT, parameters
 from gatebook.judge.evidence import Reply
 from gatebook.judge.examples import PROFILE, example_evidence
 from gatebook.plan.cases import Case, load_cases
@@ -81,10 +84,11 @@ def scores(cases: list[Case]) -> dict[str, Score]:
 
 
 def _check(case: Case, name: str, raw: object, score: Score) -> None:
-    params = parameters(case, name, raw)
+    given = parameters(case, name, raw)
+    params = _params(name, given)
 
     def passes(text: str) -> bool:
-        return CHECKS[name].run(example_evidence(case, text), params).outcome == "pass"
+        return CHECKS[name].run(example_evidence(case, text), given).outcome == "pass"
 
     for number, good in enumerate(case.good):
         dice = random.Random(f"{case.id}/{name}/{number}")
@@ -96,6 +100,15 @@ def _check(case: Case, name: str, raw: object, score: Score) -> None:
         if not passes(bad):  # this check is one that refuses it
             for text in (f"\n{bad}\n", f"{bad}  "):
                 score.wrong_one(not passes(text), f"{case.id} bad: {text}")
+
+
+def _params(name: str, given: dict[str, Any]) -> Any:
+    """What mutators see: the value of a check that takes one, else every keyword with its default."""
+    _, *wanted = inspect.signature(CHECKS[name].function).parameters.values()
+    if wanted and wanted[0].kind is not inspect.Parameter.KEYWORD_ONLY:
+        return given[wanted[0].name]
+    defaults = {one.name: None if one.default is ABSENT else one.default for one in wanted}
+    return SimpleNamespace(**{**defaults, **given})
 
 
 def _variations(

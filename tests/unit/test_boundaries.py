@@ -136,7 +136,7 @@ def lengths(long: Exchange, times: int = 3000, context: int | None = 8192) -> Re
     found = [sent(answered(prompt_tokens=30), 4), sent(answered(prompt_tokens=50), 8), sent(long, times)]
     replies = [Reply(ask, e) for ask, e in zip(one.requests(), found, strict=True)]
     seen = Evidence(one, replies, Identity(context_tokens=context), make.profile(context_tokens=4096))
-    return not_truncated(seen, parameters(one, "not_truncated", one.expect[0]["not_truncated"]))
+    return not_truncated(seen, **one.expect[0]["not_truncated"])
 
 
 @pytest.mark.parametrize(

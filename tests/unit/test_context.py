@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from gatebook.ask.lengths import Lengths, Unfit, shelves
 from gatebook.judge.checks.context import (
-    Effective,
     by_length,
     clauses_found,
     effective_length,
@@ -60,12 +59,12 @@ OTHER = question(SINGLE.model_copy(update={"depth": 0})).answers[0]
     ],
 )
 def test_a_needle_is_its_value_and_no_other(said: str, outcome: Outcome, reason: str) -> None:
-    result = needle_found(answered(SINGLE, said), True)
+    result = needle_found(answered(SINGLE, said))
     assert (result.outcome, reason in result.reason) == (outcome, True), result
 
 
 def test_a_needle_that_was_never_sent_is_our_own_error() -> None:
-    assert needle_found(answered(SINGLE, VALUE, sent="nothing of it"), True).outcome == "error"
+    assert needle_found(answered(SINGLE, VALUE, sent="nothing of it")).outcome == "error"
 
 
 PAIRS = question(SPEC).answers
@@ -83,7 +82,7 @@ RIGHT = "；".join(f"{module}：{clause}" for module, clause in zip(PAIRS[::2], 
     ],
 )
 def test_clauses_are_named_all_and_no_others(said: str, outcome: Outcome, reason: str) -> None:
-    result = clauses_found(answered(SPEC, said), True)
+    result = clauses_found(answered(SPEC, said))
     assert (result.outcome, reason in result.reason) == (outcome, True), result
 
 
@@ -140,9 +139,8 @@ def seen(*counts: tuple[int, int, int]) -> list[Seen]:
 
 def effective(over: list[Seen], min_tokens: int = 4000) -> Any:
     looking = case("e", messages=[], over="g.needles", expect=[{"effective_length": {"min_tokens": min_tokens}}])
-    return effective_length(
-        Evidence(looking, [], Identity(), profile(), over=over), Effective(min_tokens=min_tokens, share_of_base=0.8)
-    )
+    seen = Evidence(looking, [], Identity(), profile(), over=over)
+    return effective_length(seen, min_tokens=min_tokens, share_of_base=0.8)
 
 
 @pytest.mark.parametrize(

@@ -409,13 +409,11 @@ def test_a_step_tells_what_it_measured() -> None:
     exchanges = [sent(f"s-4/{a.name}", after_ms=n, tokens=21) for n, a in enumerate(one.requests())]
     by = profile(groups={"g.h": "must"}).model_copy(update={"load": SETTINGS})
     replies = seen_of(one, *exchanges).replies
-    found = CHECKS["load_step"].run(Evidence(one, replies, Identity(), by, together=exchanges), True)
+    found = CHECKS["load_step"].run(Evidence(one, replies, Identity(), by, together=exchanges), {})
     assert (found.outcome, found.unit) == ("pass", "tokens/s")
     assert "10 of 10 answered at 4 in flight" in found.reason and "TTFT P50 100, P90 100 ms (n 10)" in found.reason
     late = [sent(f"s-4/{a.name}", lag=99.0) for a in one.requests()]
-    assert (
-        CHECKS["load_step"].run(Evidence(one, replies, Identity(), by, together=late), True).outcome == "not_measured"
-    )
+    assert CHECKS["load_step"].run(Evidence(one, replies, Identity(), by, together=late), {}).outcome == "not_measured"
 
 
 @pytest.mark.parametrize(("check", "raw"), [("own_word", True), ("goodput", "profile"), ("decision_flips", True)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from gatebook.errors import BadInput
-from gatebook.judge.checks.logs import fixed
+from gatebook.judge.checks.code import fixed
 
 from tests.unit.replies import evidence, judged
 

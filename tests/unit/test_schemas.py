@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
+from gatebook.importing import types_at
 from gatebook.judge.checks import CHECKS
-from gatebook.judge.checks.shape import params_schema, types_at
 from gatebook.schemas import case_schema, checks_table, profile_schema, rendered
 from jsonschema import Draft202012Validator
 
@@ -105,9 +105,9 @@ def test_the_table_names_every_check_with_every_parameter() -> None:
     table = checks_table()
     for name in CHECKS:
         [line] = [line for line in table.splitlines() if line.startswith(f"| `{name}` |")]
-        assert [p for p in params_schema(name).get("properties", {}) if f"`{p}`" not in line] == []
+        assert [p for p in CHECKS[name].schema().get("properties", {}) if f"`{p}`" not in line] == []
         assert len(line.replace("\\|", "").split("|")) == 6, line
-        assert (CHECKS[name].run.__doc__ or "").strip(), f"{name} does not say what it demands"
+        assert CHECKS[name].says, f"{name} does not say what it demands"
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_the_table_names_every_check_with_every_parameter() -> None:
     ],
 )  # fmt: skip
 def test_the_types_of_a_parameter_are_known(check: str, path: list[str], types: set[str]) -> None:
-    schema = params_schema(check)
+    schema = CHECKS[check].schema()
     assert types_at(schema, path, schema.get("$defs", {})) == types
 
 

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from gatebook.judge import stats
 from gatebook.judge.checks.facts import normal, states
-from gatebook.judge.checks.registry import check, each_text, looks_over
+from gatebook.judge.checks.registry import OVER_A_GROUP, check, each_text
 from gatebook.judge.evidence import Evidence, Reply, Seen
 from gatebook.judge.finding import Result, Stage
 from gatebook.plan.cases import Case
@@ -136,7 +136,7 @@ MinTokens = Annotated[int, Field(ge=500, description="The length that must be sh
 ShareOfBase = Annotated[float, Field(gt=0, le=1, description="Of the pass rate at the shortest length.")]
 
 
-@check(Stage.BEHAVIOUR, looks_over)
+@check(Stage.BEHAVIOUR, OVER_A_GROUP)
 def effective_length(evidence: Evidence, *, min_tokens: MinTokens, share_of_base: ShareOfBase = 0.85) -> Result:
     """The longest length whose pass rate is shown (lower Wilson bound, 95 %) to be at least a share of the rate at the
     shortest one, all shorter ones too. After NoLiMa (arXiv 2502.05167), with a bound instead of a point estimate."""

@@ -136,14 +136,8 @@ def text_flaws(answer: Answer) -> Iterator[str]:
     """What is wrong with the text alone: other weights, another template or sampling make a model say it on a sound wire."""
     if hides_in_reasoning(answer):
         yield f"content is empty and the answer is in the reasoning field: {answer.reasoning[:60]!r}"
-    elif not answer.text.strip() and not answer.tool_calls and not _cut_before_first_character(answer):
-        yield (
-            "content is null"
-            if answer.content is None
-            else "content is empty"
-            if not answer.content
-            else "content is blank"
-        )
+    elif _empty(answer):
+        yield f"content is {'null' if answer.content is None else 'blank' if answer.content else 'empty'}"
     if said := _broken(answer):
         yield said
     if said := leaked_markup(answer.text):
@@ -152,21 +146,18 @@ def text_flaws(answer: Answer) -> Iterator[str]:
 
 def hides_in_reasoning(answer: Answer) -> bool:
     """Whether the content is empty and the answer stands in the reasoning field."""
-    empty = not answer.text.strip() and not answer.tool_calls and not _cut_before_first_character(answer)
-    return empty and bool(answer.reasoning.strip())
+    return _empty(answer) and bool(answer.reasoning.strip())
 
 
-def _cut_before_first_character(answer: Answer) -> bool:
-    return answer.finish_reason == "length" and (answer.tokens("completion_tokens") or 9) <= 4
+def _empty(answer: Answer) -> bool:
+    """Neither text nor tool call, and not cut before its first character."""
+    cut = answer.finish_reason == "length" and (answer.tokens("completion_tokens") or 9) <= 4
+    return not answer.text.strip() and not answer.tool_calls and not cut
 
 
 def _finish(exchange: Exchange, answer: Answer, context_tokens: int | None) -> Iterator[str]:
     if len(answer.finish_reasons) != 1:
-        yield (
-            "no finish_reason"
-            if not answer.finish_reasons
-            else f"{len(answer.finish_reasons)} finish_reasons in one reply"
-        )
+        yield f"{len(answer.finish_reasons) or 'no'} finish_reason{'s in one reply' if answer.finish_reasons else ''}"
         return
     reason, limit, used = answer.finish_reason, max_tokens(exchange), answer.tokens("completion_tokens")
     if reason not in FINISH_REASONS:
@@ -210,13 +201,8 @@ def _misspelt(exchange: Exchange, answer: Answer) -> str | None:
     Judged only where every token has a text or bytes of its own: a part of a character has none on vLLM. What a parser or a
     stop string took off the answer's ends is among its tokens.
     """
-    if (
-        not answer.logprobs
-        or answer.reasoning
-        or answer.tool_calls
-        or answer.others
-        or (exchange.body or {}).get("tools")
-    ):
+    other = answer.reasoning or answer.tool_calls or answer.others or (exchange.body or {}).get("tools")
+    if not answer.logprobs or other:
         return None
     spelled = _spelled(answer.logprobs)
     text = answer.text.rstrip("\ufffd").strip()

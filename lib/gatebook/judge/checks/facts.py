@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from gatebook.judge.checks.registry import Text, Words, check, each_text, lacks, parameters
+from gatebook.judge.checks.registry import EMPTY, Text, Words, check, each_text, lacks, parameters
 from gatebook.judge.evidence import Evidence
 from gatebook.judge.finding import Result, Stage
 from gatebook.plan.cases import Case
@@ -21,9 +20,9 @@ Fact = Text | Words
 """One fact: a wording, or several of which one is enough. `re:` opens a regular expression."""
 
 
-Stated = Annotated[Sequence[Fact], Field(description="What an answer must state.")]
+Stated = Annotated[list[Fact], Field(description="What an answer must state.")]
 Wrong = Annotated[
-    Sequence[Fact],
+    list[Fact],
     Field(
         description='What would contradict them. A wording that is denied ("no refund") is not stated, save by `re:`.'
     ),
@@ -33,7 +32,7 @@ AskName = Annotated[str | None, Field(description="Only the answer of this ask; 
 
 
 def _says_something(
-    case: Case, required: Sequence[Fact] = (), forbidden: Sequence[Fact] = (), ask: str | None = None, **_: Any
+    case: Case, required: list[Fact] = EMPTY, forbidden: list[Fact] = EMPTY, ask: str | None = None, **_: Any
 ) -> str | None:
     if not required and not forbidden:
         return "has neither required nor forbidden facts; name at least one; correct it"
@@ -49,8 +48,8 @@ def _says_something(
 def facts(
     evidence: Evidence,
     *,
-    required: Stated = (),
-    forbidden: Wrong = (),
+    required: Stated = EMPTY,
+    forbidden: Wrong = EMPTY,
     min_coverage: Coverage = 1.0,
     ask: AskName = None,
 ) -> Result:
@@ -65,7 +64,7 @@ def facts(
 
 
 def covered(
-    text: str, required: Sequence[Fact] = (), forbidden: Sequence[Fact] = (), min_coverage: float = 1.0
+    text: str, required: list[Fact] = EMPTY, forbidden: list[Fact] = EMPTY, min_coverage: float = 1.0
 ) -> Result:
     """One text against the facts."""
     said = normal(text)

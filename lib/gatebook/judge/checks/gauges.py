@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from gatebook.judge.checks.registry import check
+from gatebook.judge.checks.registry import check, having
 from gatebook.judge.evidence import Evidence
 from gatebook.judge.finding import Result, Stage
 from gatebook.judge.gauges import HOLE_S, Points, Watched
-from gatebook.plan.cases import Case
 
 Limit = Literal["limit"]
+OVER_GAUGES = having("over", "the case does not look at gauges; write key 'over' with value gauges", "gauges")
 UNSTATED = "the profile does not state production.{}; state it, or excuse this case by name"
 
 
-def _looks_at_gauges(case: Case, **_: Any) -> str | None:
-    return None if case.over == "gauges" else "the case does not look at gauges; write key 'over' with value gauges"
-
-
-@check(Stage.SPEED, _looks_at_gauges)
+@check(Stage.SPEED, OVER_GAUGES)
 def gpu_memory(evidence: Evidence, _: Limit) -> Result:
     """Peak memory of every GPU within production.gpu_memory_limit_gb. vLLM and SGLang take their memory at the start: there
     it is evidence, and load.kv_cache decides."""
@@ -35,19 +31,21 @@ def gpu_memory(evidence: Evidence, _: Limit) -> Result:
         return Result("not_measured", f"{told}; {UNSTATED.format('gpu_memory_limit_gb')}", peak, None, "GB")
     if blind := watched.unread_gpus():
         return Result("not_measured", f"{told}, but not every GPU could be read: {blind[0]}", peak, limit, "GB")
-    for gpu in read:
-        if unseen := _unseen(watched, gpu.used):
-            return Result("not_measured", f"GPU {gpu.id}: {unseen}", peak, limit, "GB")
+    if unseen := next((f"GPU {gpu.id}: {said}" for gpu in read if (said := _unseen(watched, gpu.used))), None):
+        return Result("not_measured", unseen, peak, limit, "GB")
     if evidence.identity.dialect.takes_memory_at_start:
-        reason = f"{told} (limit {limit:g} GB); {evidence.identity.engine} takes its memory at the start, so load.kv_cache decides"
-        return Result("pass", reason, peak, limit, "GB")
-    if peak > limit:
-        others = f"; its processes: {', '.join(sorted(fullest.processes))}" if fullest.processes else ""
-        return Result("fail", f"{told}, limit {limit:g} GB: lower the concurrency or the context{others}", peak, limit, "GB")  # fmt: skip
-    return Result("pass", f"{told}, {limit - peak:.1f} GB below the limit of {limit:g} GB", peak, limit, "GB")
+        told += (
+            f" (limit {limit:g} GB); {evidence.identity.engine} takes its memory at the start, so load.kv_cache decides"
+        )
+        return Result("pass", told, peak, limit, "GB")
+    if peak <= limit:
+        return Result("pass", f"{told}, {limit - peak:.1f} GB below the limit of {limit:g} GB", peak, limit, "GB")
+    others = f"; its processes: {', '.join(sorted(fullest.processes))}" if fullest.processes else ""
+    told += f", limit {limit:g} GB: lower the concurrency or the context{others}"
+    return Result("fail", told, peak, limit, "GB")
 
 
-@check(Stage.SPEED, _looks_at_gauges)
+@check(Stage.SPEED, OVER_GAUGES)
 def kv_cache_usage(evidence: Evidence, _: Limit) -> Result:
     """The KV cache's peak use within production.kv_cache_usage_limit."""
     limit, watched = evidence.profile.production.kv_cache_usage_limit, evidence.watched
@@ -60,10 +58,10 @@ def kv_cache_usage(evidence: Evidence, _: Limit) -> Result:
         told += (
             ": the next request waits or pushes another one out; lower the concurrency or give the cache more memory"
         )
-    return Result("fail" if peak > limit else "pass", told, peak, limit)
+    return Result.of(peak <= limit, told, peak, limit)
 
 
-@check(Stage.SPEED, _looks_at_gauges)
+@check(Stage.SPEED, OVER_GAUGES)
 def queue(evidence: Evidence, _: Limit) -> Result:
     """Requests that waited inside the server at a time, within production.queue_limit."""
     limit, watched = evidence.profile.production.queue_limit, evidence.watched
@@ -74,10 +72,10 @@ def queue(evidence: Evidence, _: Limit) -> Result:
     told = f"{peak} requests waited in the server at the peak, limit {limit}"
     if peak > limit:
         told += ": it takes fewer at a time than it was sent; compare max_num_seqs with production"
-    return Result("fail" if peak > limit else "pass", told, peak, limit, "requests")
+    return Result.of(peak <= limit, told, peak, limit, "requests")
 
 
-@check(Stage.SPEED, _looks_at_gauges)
+@check(Stage.SPEED, OVER_GAUGES)
 def preemptions(evidence: Evidence, _: Limit) -> Result:
     """Requests that the engine preempted or retracted during the load, within production.preemptions_limit."""
     limit, watched = evidence.profile.production.preemptions_limit, evidence.watched
@@ -86,11 +84,12 @@ def preemptions(evidence: Evidence, _: Limit) -> Result:
     assert limit is not None
     count, fell = watched.preemptions()
     if fell:
-        return Result("fail", "the count of preemptions fell during the load: the server started anew", count, limit, "requests")  # fmt: skip
+        told = "the count of preemptions fell during the load: the server started anew"
+        return Result("fail", told, count, limit, "requests")
     told = f"{count} preemptions during the load, limit {limit}"
     if count > limit:
         told += ": the KV cache ran out and answers were begun anew; lower max_num_seqs or the context, or give the cache more memory"
-    return Result("fail" if count > limit else "pass", told, count, limit, "requests")
+    return Result.of(count <= limit, told, count, limit, "requests")
 
 
 def _unread(watched: Watched, points: Points, what: str, limit: float | None, setting: str) -> Result | None:
@@ -108,5 +107,6 @@ def _unseen(watched: Watched, points: Points) -> str | None:
     """Whether too much of the load went by unread."""
     if not watched.busy:
         return "nothing was asked while the gauges were read, so they show no load"
-    hole = watched.hole_s(points)
-    return f"no reading for {hole:.0f} s while requests were in flight; a peak there would not have been seen" if hole > HOLE_S else None  # fmt: skip
+    if (hole := watched.hole_s(points)) > HOLE_S:
+        return f"no reading for {hole:.0f} s while requests were in flight; a peak there would not have been seen"
+    return None

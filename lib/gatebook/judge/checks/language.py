@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from gatebook.judge import code as python
 from gatebook.judge import language as languages
-from gatebook.judge.checks.registry import check
+from gatebook.judge.checks.registry import EMPTY, check
 from gatebook.judge.finding import Result, Stage
 
 Asked = Annotated[languages.Language, Field(alias="is")]
 Share = Annotated[float, Field(gt=0, le=1, description="Least share of its letters in the script of the language.")]
 Where = Annotated[Literal["prose", "comments"], Field(description="The text without its code, or the code's comments.")]
-Besides = Annotated[Sequence[str], Field(description="Words that stay in any language: product names, identifiers.")]
+Besides = Annotated[list[str], Field(description="Words that stay in any language: product names, identifiers.")]
 
 
 @check(Stage.BEHAVIOUR)
-def language(text: str, *, is_: Asked, share: Share = 0.8, where: Where = "prose", besides: Besides = ()) -> Result:
+def language(text: str, *, is_: Asked, share: Share = 0.8, where: Where = "prose", besides: Besides = EMPTY) -> Result:
     """The answer is in the asked language: share of its script first, then the detector; undetermined never fails.
 
     Source: research/science.md §3 and §4 (K4), FAULTS F40. Chinese answers keep English terms, so `share` is below 1.

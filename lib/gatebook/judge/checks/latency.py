@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from statistics import median
-from typing import Any, Literal
+from typing import Literal
 
-from gatebook.judge.checks.registry import check
+from gatebook.judge.checks.registry import check, having
 from gatebook.judge.evidence import Evidence, Reply
 from gatebook.judge.finding import Result, Stage, worst
 from gatebook.judge.intervals import epoch_ms
 from gatebook.judge.latency import Ruling, deciding
-from gatebook.plan.cases import Case
 from gatebook.plan.latency import Metric
 from gatebook.record.answer import read_answer
 from gatebook.record.exchange import Exchange
 
+IS_TIMED = having("samples", "the case is asked once; say how often with key 'samples'")
 LEAST_PAIRS = 4
 SLOW_ITSELF = 3.0
 """Times the plain answer. vLLM on two CPU cores with far too much to do, 8 in flight, first run: a healthy schema added 1.15 times."""
@@ -23,29 +23,25 @@ MOST = 0.75
 NAMES: dict[Metric, str] = {"ttft": "first token", "itl": "time between tokens", "total": "last token"}
 
 
-def _is_timed(case: Case, **_: Any) -> str | None:
-    return None if case.samples else "the case is asked once; say how often with key 'samples'"
-
-
-@check(Stage.SPEED, _is_timed)
+@check(Stage.SPEED, IS_TIMED)
 def latency_ttft(evidence: Evidence, _: Literal["profile"]) -> Result:
     """Time to first token, by the rules that the profile names under `latency.blocks.ttft`."""
     return _judged(evidence, "ttft")
 
 
-@check(Stage.SPEED, _is_timed)
+@check(Stage.SPEED, IS_TIMED)
 def latency_itl(evidence: Evidence, _: Literal["profile"]) -> Result:
     """Mean time between the tokens of an answer, by the rules that the profile names under `latency.blocks.itl`."""
     return _judged(evidence, "itl")
 
 
-@check(Stage.SPEED, _is_timed)
+@check(Stage.SPEED, IS_TIMED)
 def latency_total(evidence: Evidence, _: Literal["profile"]) -> Result:
     """Time to last token, by the rules that the profile names under `latency.blocks.total`."""
     return _judged(evidence, "total")
 
 
-@check(Stage.SPEED, _is_timed)
+@check(Stage.SPEED, IS_TIMED)
 def latency_cold(evidence: Evidence, _: Literal["profile"]) -> Result:
     """The slowest of the first requests, which no other rule counts, within latency.caps.<group>.cold_ms."""
     timed = evidence.timed
@@ -56,14 +52,10 @@ def latency_cold(evidence: Evidence, _: Literal["profile"]) -> Result:
         return Result("not_measured", "a first request has no last token")
     worst_ms, limit = max(ms for ms in took if ms is not None), timed.settings.caps_of(evidence.case.group).cold_ms
     said = f"the slowest of the first {len(took)} requests took {worst_ms:.0f} ms, limit {limit:g} ms"
-    return Result("pass" if worst_ms <= limit else "fail", said, round(worst_ms, 1), limit, "ms")
+    return Result.of(worst_ms <= limit, said, round(worst_ms, 1), limit, "ms")
 
 
-def _times_a_group(case: Case, **_: Any) -> str | None:
-    return None if case.over else "the case asks; name with key 'over' the group whose constrained answers are timed"
-
-
-@check(Stage.SPEED, _times_a_group)
+@check(Stage.SPEED, having("over", "the case asks; name with key 'over' the group whose constrained answers are timed"))
 def schema_ms(evidence: Evidence, _: Literal["limit"]) -> Result:
     """What a JSON schema adds to the time of an answer, by the plain request right after each: within limits.schema_ms for most.
 
@@ -72,10 +64,8 @@ def schema_ms(evidence: Evidence, _: Literal["limit"]) -> Result:
     enough others are: it waits for the engine to load its grammars, once (vLLM: 3 s).
     """
     found = [(r, pair) for seen in evidence.over for r in seen.replies if (pair := _added(r, seen.canary))]
-    ready_ms = min(
-        (epoch_ms(e.at) + e.timing.end_ms for e in (r.exchange for r, _ in found) if e.timing and e.timing.end_ms),
-        default=0.0,
-    )
+    timed = [(r.exchange.at, r.exchange.timing) for r, _ in found]
+    ready_ms = min((epoch_ms(at) + timing.end_ms for at, timing in timed if timing and timing.end_ms), default=0.0)
     warm = [pair for r, pair in found if epoch_ms(r.exchange.at) >= ready_ms]
     pairs = warm if len(warm) >= LEAST_PAIRS else [pair for _, pair in found]
     limit = evidence.profile.limits.schema_ms
@@ -84,7 +74,7 @@ def schema_ms(evidence: Evidence, _: Literal["limit"]) -> Result:
     allowed = max(limit, SLOW_ITSELF * median(plain for plain, _ in pairs))
     adds, beyond = median(added for _, added in pairs), sum(added > allowed for _, added in pairs)
     said = f"a schema adds {adds:.0f} ms (median of {len(pairs)} pairs), limit {allowed:.0f} ms; {beyond} pairs lie past it"
-    return Result("fail" if beyond >= MOST * len(pairs) else "pass", said, round(adds, 1), round(allowed, 1), "ms")
+    return Result.of(beyond < MOST * len(pairs), said, round(adds, 1), round(allowed, 1), "ms")
 
 
 def _added(reply: Reply, canary: Exchange | None) -> tuple[float, float] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from gatebook.judge import stats
-from gatebook.judge.checks.registry import CHECKS, check, looks_over, parameters
+from gatebook.judge.checks.registry import CHECKS, OVER_A_GROUP, check, having, parameters
 from gatebook.judge.checks.text import noise
 from gatebook.judge.evidence import Evidence, Reply, Seen
 from gatebook.judge.finding import Result, Stage, worst
@@ -15,11 +15,7 @@ from gatebook.plan.load import level_of, words_in
 from gatebook.record.exchange import Exchange
 
 
-def _has_load(case: Case) -> str | None:
-    return None if case.load else "the case is asked alone; say how many at once with key 'load'"
-
-
-@check(Stage.SPEED, _has_load)
+@check(Stage.SPEED, having("load", "the case is asked alone; say how many at once with key 'load'"))
 def load_step(evidence: Evidence) -> Result:
     """All requests of the level were really in flight together, asked by a client that was in time; tells what was measured.
 
@@ -32,7 +28,7 @@ def load_step(evidence: Evidence) -> Result:
     return Result("pass", str(step), None if rate is None else round(rate, 1), None, "tokens/s")
 
 
-@check(Stage.BEHAVIOUR, looks_over)
+@check(Stage.BEHAVIOUR, OVER_A_GROUP)
 def own_word(evidence: Evidence) -> Result:
     """No answer holds another request's word, and an answer that a schema forces to hold its own does (vllm#13408, llama.cpp#28286).
 
@@ -67,7 +63,7 @@ def _foreign(reply: Reply, owner: dict[str, str]) -> str | None:
     return None
 
 
-@check(Stage.SPEED, looks_over)
+@check(Stage.SPEED, OVER_A_GROUP)
 def goodput(evidence: Evidence, _: Literal["profile"]) -> Result:
     """At the step load.goodput.at_once, the share of requests answered within both limits is at least load.goodput.share.
 
@@ -100,7 +96,7 @@ def goodput(evidence: Evidence, _: Literal["profile"]) -> Result:
     return Result("not_measured", f"{said}; more requests are needed to tell (load.requests)", rate, limits.share)
 
 
-@check(Stage.BEHAVIOUR, looks_over)
+@check(Stage.BEHAVIOUR, OVER_A_GROUP)
 def decision_flips(evidence: Evidence) -> Result:
     """Each question's verdict alone and under load, in pairs: fails past load.max_flips, or when the one-sided exact McNemar test shows
     that right answers become wrong (batch-dependent kernels, vllm#23138; shared grammar state, sglang#2414). Wording may differ."""

@@ -16,11 +16,14 @@ from gatebook.judge.finding import Result, Stage, worst
 from gatebook.plan.cases import Case
 from gatebook.plan.strict import Strict
 
+Schema = dict[str, Any]
 Needs = Callable[..., str | None]
 """What a check needs of its case, called as `needs(case, **parameters)`; says what is wrong."""
 Function = TypeVar("Function", bound=Callable[..., Result])
 ABSENT: Any = object()
 """Default of a parameter where null is a value of its own."""
+EMPTY: list[Any] = []
+"""Default of a list; nothing changes it."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,18 @@ class Check:
     """Of its results that name no other."""
     judges_text: bool
     """Whether an answer's text alone decides, so that its cases can carry good and bad examples."""
+
+    @property
+    def says(self) -> str:
+        """What it demands, in its own words."""
+        return inspect.getdoc(self.function) or ""
+
+    def schema(self) -> Schema:
+        """The JSON Schema of its YAML; definitions are named `<check>.<model>`."""
+        name = self.function.__name__
+        schema = self.yaml.json_schema(ref_template=f"#/$defs/{name}.{{model}}")
+        defs = {f"{name}.{model}": found for model, found in schema.pop("$defs", {}).items()}
+        return {**schema, "description": self.says, **({"$defs": defs} if defs else {})}
 
     def run(self, evidence: Evidence, given: dict[str, Any]) -> Result:
         """Judge the evidence by parameters that `parameters` returned."""
@@ -140,6 +155,14 @@ def lacks(case: Case, *names: str) -> str | None:
     return f"the case has no ask {missing[0]!r}; add it under 'asks'" if missing else None
 
 
-def looks_over(case: Case, **_: Any) -> str | None:
-    """What is wrong where the case judges no other cases."""
-    return None if case.over else "the case looks over no group; name one with key 'over'"
+def having(key: str, otherwise: str, value: Any = None) -> Needs:
+    """The case must have this key, with this value where one is given; `otherwise` says what to do."""
+
+    def needs(case: Case, **_: Any) -> str | None:
+        found = getattr(case, key)
+        return None if (found == value if value else found) else otherwise
+
+    return needs
+
+
+OVER_A_GROUP = having("over", "the case looks over no group; name one with key 'over'")

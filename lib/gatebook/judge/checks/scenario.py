@@ -10,7 +10,7 @@ from pydantic import Field
 
 from gatebook.judge import cantonese
 from gatebook.judge.checks.facts import normal, states
-from gatebook.judge.checks.registry import Text, check, each_text
+from gatebook.judge.checks.registry import Text, check, each_text, having
 from gatebook.judge.evidence import Evidence
 from gatebook.judge.finding import Result, Stage
 from gatebook.judge.similarity import answer_of
@@ -87,18 +87,18 @@ def _one(todo: Todo, item: str, truth: list[Todo], found: Listed) -> None:
         found.wrong_owner.append(todo.task)
 
 
-def _has_minutes(case: Case) -> str | None:
-    return None if case.minutes else "the case has no 'minutes' to compare with; add `minutes: {seed: 1}`"
+HAS_MINUTES = having("minutes", "the case has no 'minutes' to compare with; add `minutes: {seed: 1}`")
+HAS_GOLDEN = having("golden", "the case has no 'golden' answer to compare with; add one")
 
 
-@check(Stage.BEHAVIOUR, _has_minutes, judges_text=True)
+@check(Stage.BEHAVIOUR, HAS_MINUTES, judges_text=True)
 def todos(evidence: Evidence) -> Result:
     """None lost, none merged, none twice or invented, each tagged with its priority and its owner, sorted by priority.
 
     Measured: to-dos that are right, of all in the truth.
     """
     truth = evidence.case.minutes
-    assert truth is not None  # `_has_minutes` has refused it
+    assert truth is not None  # HAS_MINUTES has refused it
     return each_text(evidence, lambda text: _listed(text, truth))
 
 
@@ -128,11 +128,7 @@ class Similar(Strict):
     """Smallest cosine of a good answer; default: the profile's."""
 
 
-def _has_golden(case: Case, **_: Any) -> str | None:
-    return None if case.golden else "the case has no 'golden' answer to compare with; add one"
-
-
-@check(Stage.BEHAVIOUR, _has_golden)
+@check(Stage.BEHAVIOUR, HAS_GOLDEN)
 def similar(evidence: Evidence, to: Literal[True] | Similar) -> Result:
     """Cosine of the last answer with the nearest golden answer.
 

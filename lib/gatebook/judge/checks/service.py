@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from gatebook.judge.checks.registry import Words, check, lacks
+from gatebook.judge.checks.registry import Words, check, having, lacks
 from gatebook.judge.evidence import Evidence, Reply
 from gatebook.judge.finding import Result, Stage
 from gatebook.judge.production import compare
@@ -13,6 +13,7 @@ from gatebook.plan.production import Item
 
 LAG_LIMIT_MS = 5.0
 CPU_LIMIT_SHARE = 0.5
+OVER_SETTINGS = having("over", "the case does not look at settings; write key 'over' with value settings", "settings")
 SAME_TOKENS = 4
 """What joining parts, or a template's blanks around them, may cost beside the same text in one piece."""
 
@@ -38,12 +39,7 @@ def engine_told(evidence: Evidence) -> Result:
     return Result("pass", told if identity.version else f"{told} of an untold version", told)
 
 
-def _looks_at_settings(case: Case, **_: Any) -> str | None:
-    looks = case.over == "settings"
-    return None if looks else "the case does not look at settings; write key 'over' with value settings"
-
-
-@check(Stage.SETTINGS, _looks_at_settings)
+@check(Stage.SETTINGS, OVER_SETTINGS)
 def like_production(evidence: Evidence, item: Item) -> Result:
     """One item of the profile's `production:` block is what the server says of itself. What is not stated, or not told, is not
     measured."""
