@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from gatebook.engines import REFUSALS
-from gatebook.judge.checks.registry import Text, check, lacks
+from gatebook.judge.checks.registry import Words, check, lacks
 from gatebook.judge.evidence import Evidence, Reply
 from gatebook.judge.finding import Result, Stage
 from gatebook.plan.cases import Case
@@ -15,10 +15,7 @@ from gatebook.record.answer import read_answer
 
 TOLERANCE = 0.02
 """usage.prompt_tokens may be this share below what the shorter prompts foretell: a line's tokens depend on its neighbours."""
-Naming = Annotated[
-    list[Text],
-    Field(min_length=1, description="The refusal has one of these words, in any case: it says what is refused."),
-]
+Naming = Annotated[Words, Field(description="The refusal's message has one of these words, in any case.")]
 
 
 def _negative(case: Case, **_: Any) -> str | None:

@@ -45,18 +45,8 @@ def violations(
     reply under the name `told` is the asked model's. `behind_s`: how far the server's clock is behind ours (`clock_behind_s`).
     """
     exchange, answer = reply.exchange, reply.answer
-    streamed = exchange.events is not None
-    if answer.error:
-        yield f"the {'stream' if streamed else 'reply'} carries an error: {answer.error}"
-        return
-    if said := packing_flaw(exchange):
-        yield said
-        return
-    if streamed and not (exchange.body or {}).get("stream"):
-        yield f"a stream ({exchange.headers.get('content-type', 'no content type')}) where a plain reply was asked"
-        return
-    if answer.malformed is not None:
-        yield answer.malformed
+    if (unreadable := _unreadable(exchange, answer)) is not None:
+        yield unreadable
         return
     yield from answer.flaws
     if not answer.choices:
@@ -68,7 +58,7 @@ def violations(
     yield from _envelope(exchange, answer, ends_with_done)
     yield from text_flaws(answer)
     yield from _finish(exchange, answer, context_tokens)
-    if answer.usage is not None or not streamed or counts_streams:
+    if answer.usage is not None or exchange.events is None or counts_streams:
         yield from _usage(exchange, answer)
     if said := _misspelt(exchange, answer):
         yield said
@@ -76,6 +66,18 @@ def violations(
     asked = (exchange.body or {}).get("model", model)
     if asked == model and answer.model is not None and not is_alias(model, answer.model):
         yield f"answered by model {answer.model!r}, asked for {model!r}"
+
+
+def _unreadable(exchange: Exchange, answer: Answer) -> str | None:
+    """Why a reply is none, so that nothing else of it is judged."""
+    streamed = exchange.events is not None
+    if answer.error:
+        return f"the {'stream' if streamed else 'reply'} carries an error: {answer.error}"
+    if said := packing_flaw(exchange):
+        return said
+    if streamed and not (exchange.body or {}).get("stream"):
+        return f"a stream ({exchange.headers.get('content-type', 'no content type')}) where a plain reply was asked"
+    return answer.malformed
 
 
 def notes(reply: Reply) -> Iterator[str]:

@@ -18,14 +18,9 @@ COVERAGE = "coverage"
 """Unit of what the check measures."""
 Fact = Text | Words
 """One fact: a wording, or several of which one is enough. `re:` opens a regular expression."""
-
-
 Stated = Annotated[list[Fact], Field(description="What an answer must state.")]
 Wrong = Annotated[
-    list[Fact],
-    Field(
-        description='What would contradict them. A wording that is denied ("no refund") is not stated, save by `re:`.'
-    ),
+    list[Fact], Field(description='What contradicts them. "no refund" states no refund; `re:` sees no denial.')
 ]
 Coverage = Annotated[float, Field(gt=0, le=1, description="Share of the required facts that an answer must state.")]
 AskName = Annotated[str | None, Field(description="Only the answer of this ask; without it each answer of the case.")]

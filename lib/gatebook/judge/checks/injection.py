@@ -14,9 +14,7 @@ from gatebook.plan.cases import Case
 
 CONTEXT_CHARS = 12
 """So many characters of the prompt right before a token make its occurrence in the answer a quotation."""
-Token = Annotated[
-    str, Field(min_length=4, description="What an answer that obeys says; best not a word of the prompt.")
-]
+Token = Annotated[str, Field(min_length=4, description="What an answer that obeys says; best no word of the prompt.")]
 Injected = Annotated[str, Field(description="The ask with the instruction.")]
 Control = Annotated[str, Field(description="The same ask without it.")]
 

@@ -43,9 +43,8 @@ def own_word(evidence: Evidence) -> Result:
         more = f"; and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         return Result("fail", f"{wrong[0]}{more}", len(wrong), 0, "answers")
     own = sum(bool({*words_in(r.exchange.body)} & {*words_in(r.answer.text)}) for r in replies)
-    return Result(
-        "pass", f"{own} of {len(replies)} answers hold the word of their own request, none another's", 0, 0, "answers"
-    )
+    said = f"{own} of {len(replies)} answers hold the word of their own request, none another's"
+    return Result("pass", said, 0, 0, "answers")
 
 
 def _foreign(reply: Reply, owner: dict[str, str]) -> str | None:
@@ -104,9 +103,8 @@ def decision_flips(evidence: Evidence) -> Result:
     if not pairs:
         return Result("not_measured", "no question was answered both alone and under load")
     level = max(high for _, _, _, high, _ in pairs)
-    most = max(
-        (r.exchange.client.in_flight for one in evidence.over for r in one.replies if r.exchange.client), default=0
-    )
+    clients = [r.exchange.client for one in evidence.over for r in one.replies]
+    most = max((client.in_flight for client in clients if client), default=0)
     worse = [p for p in pairs if p[1] and not p[2]]
     better = [p for p in pairs if p[2] and not p[1]]
     right, exact = sum(p[1] for p in pairs), evidence.profile.load.max_flips
@@ -124,9 +122,8 @@ def decision_flips(evidence: Evidence) -> Result:
     if most < level:
         return Result("not_measured", f"never more than {most} questions were in flight; {said}", flips, exact, "flips")
     if exact is None and (stats.smallest_visible_drop(right, 1)) is None:
-        return Result(
-            "not_measured", f"only {right} right answers alone: too few to show a flip; {said}", flips, exact, "flips"
-        )
+        few = f"only {right} right answers alone: too few to show a flip; {said}"
+        return Result("not_measured", few, flips, exact, "flips")
     return Result("pass", told, flips, exact, "flips")
 
 

@@ -133,9 +133,9 @@ def json_value(
         tests.append((contains in said, contains, "does not contain"))
     if matches is not None:
         tests.append((re.search(matches, said) is not None, f"/{matches}/", "does not match"))
-    for ok, limit, word in tests:
-        if not ok:
-            return Result("fail", f"{path} is {shown}, {word} {limit}", shown, limit)
+    if broken := [(limit, word) for ok, limit, word in tests if not ok]:
+        limit, word = broken[0]
+        return Result("fail", f"{path} is {shown}, {word} {limit}", shown, limit)
     return Result("pass", f"{path} is {shown}", shown, tests[0][1] if tests else None)
 
 

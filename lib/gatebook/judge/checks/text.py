@@ -160,17 +160,13 @@ def not_degenerate(text: str) -> Result:
     return Result.of(not said, said or "reads like text")
 
 
-Columns = Annotated[
-    list[Text | Words],
-    Field(
-        min_length=1,
-        description="Each in the header row, in any order; of several names one is enough. Case and emphasis do not count.",
-    ),
-]
+COLUMNS = "Each in the header row, in any order; of several names one is enough. Case and emphasis do not count."
 
 
 @check(Stage.BEHAVIOUR)
-def markdown_table(text: str, *, columns: Columns) -> Result:
+def markdown_table(
+    text: str, *, columns: Annotated[list[Text | Words], Field(min_length=1, description=COLUMNS)]
+) -> Result:
     """A table with a header row that names the columns, a separator row under it and at least one row of data.
 
     Source: GitHub Flavored Markdown, 4.10 Tables: header and separator must have as many cells as each other.
@@ -180,10 +176,9 @@ def markdown_table(text: str, *, columns: Columns) -> Result:
     lines = [line.strip() for line in text.splitlines()]
     at = next((n for n, line in enumerate(lines) if "|" in line and SEPARATOR.fullmatch(line)), None)
     if at is None:
-        table = any(line.count("|") >= 2 for line in lines)
-        return Result(
-            "fail", "a table without a separator row under a header" if table else "no Markdown table", None, limit
-        )
+        drawn = any(line.count("|") >= 2 for line in lines)
+        said = "a table without a separator row under a header" if drawn else "no Markdown table"
+        return Result("fail", said, None, limit)
     header = _cells(lines[at - 1]) if at and "|" in lines[at - 1] else []
     if not header:
         return Result("fail", "the table has no header row", None, limit)
