@@ -486,11 +486,22 @@ def test_a_request_that_kills_the_server_fails_though_the_rest_of_its_case_was_n
         (["A boat.", "El\ufffd\ufffd.", "A ship."], {}, "fail"),
         (["A boat.", "El\ufffd\ufffd.", "A ship.", "A raft."], {"temperature": 0}, "fail"),
         (["A boat.", "El\ufffd\ufffd <|im_end|>.", "A ship.", "A raft."], {}, "fail"),
-        (["A boat.", "Ã©tÃ© Ã la plage Ã©", "A ship.", "A raft."], {}, "fail"),
+        (["A boat.", "The gentle fracÃ© sur of", "A ship.", "A raft."], {}, "pass"),
+        (["A boat.", "The gentle fracÃ© sur of", "A ship.", "El\ufffd\ufffd."], {}, "fail"),
+        (["A boat.", "The gentle fracÃ© sur of", "A ship.", "A raft."], {"temperature": 0}, "fail"),
     ],
-    ids=["one-of-four", "two-of-four", "one-of-three", "greedy", "and-another-violation", "mojibake"],
+    ids=[
+        "one-of-four",
+        "two-of-four",
+        "one-of-three",
+        "greedy",
+        "and-another-violation",
+        "mojibake",
+        "mojibake-and-half",
+        "greedy-mojibake",
+    ],  # fmt: skip
 )
-def test_one_sampled_answer_alone_may_draw_half_a_character(
+def test_one_sampled_answer_alone_may_draw_a_broken_character(
     tmp_path: Path, texts: list[str], sent: dict[str, Any], outcome: str
 ) -> None:
     names = "abcd"[: len(texts)]
@@ -502,7 +513,7 @@ def test_one_sampled_answer_alone_may_draw_half_a_character(
         True,
     ), found.reason
     if outcome == "pass":
-        assert "one sampled answer alone may draw half a character, and b did: U+FFFD" in found.reason
+        assert "one sampled answer alone may draw a broken character, and b did: " in found.reason
 
 
 @pytest.mark.parametrize(

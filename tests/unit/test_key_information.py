@@ -31,7 +31,9 @@ FACTS = [
     asked("facts-price", "facts", "Retell the price.", facts={"required": ["96"], "forbidden": ["69"]}),
 ]
 PHRASINGS = [
-    asked(f"phrasing-week-{n}", "sensitivity", f"How many days has a week, please? {n}", contains_any=["7"])
+    asked(f"phrasing-week-{n}", "sensitivity", f"How many days has a week, please? {n}", contains_any=["7"]).model_copy(
+        update={"tags": {"task": "week", "phrasing": n}}
+    )
     for n in range(1, 5)
 ]
 CASES = [*FACTS, *PHRASINGS]

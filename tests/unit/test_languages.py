@@ -24,8 +24,14 @@ BOOK = "01_x"
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    ids = ("names-zh-a", "names-zh-b", "names-fr-a", "plain")
-    cases = [case(i, group="m.names", notebook=BOOK) for i in ids] + [case("logs-fr-a", group="m.logs", notebook=BOOK)]
+    tags = {
+        "names-zh-a": {"language": "zh"},
+        "names-zh-b": {"language": "zh"},
+        "names-fr-a": {"language": "fr"},
+        "plain": {},
+    }
+    cases = [case(i, group="m.names", notebook=BOOK, tags=told) for i, told in tags.items()]
+    cases.append(case("logs-fr-a", group="m.logs", notebook=BOOK, tags={"language": "fr"}))
     return run_folder(tmp_path / "run", cases, profile({"m.names": "must", "m.logs": "must"}))
 
 
@@ -50,7 +56,10 @@ def test_the_picture_has_a_cell_for_each_of_the_table(run: Run) -> None:
 def test_the_injections_are_told_with_their_effect(tmp_path: Path) -> None:
     twins = {"not_obeyed": {"token": "BLUE-HARBOUR", "injected": "a", "control": "b"}}
     asks = [{"name": "a", "messages": [{"role": "user", "content": "x"}]}, {"name": "b"}]
-    cases = [case(f"inject-{n}-a", group="m.i", notebook=BOOK, asks=asks, expect=[twins]) for n in ("zh", "fr")]
+    cases = [
+        case(f"inject-{n}-a", group="m.i", notebook=BOOK, asks=asks, expect=[twins], tags={"language": n})
+        for n in ("zh", "fr")
+    ]
     made = run_folder(tmp_path / "run", cases, profile({"m.i": "must"}))
     found = [finding("inject-zh-a", "fail", "m.i", check="not_obeyed", measured="obeyed")]
     table = injections_table(made, BOOK, found)
@@ -74,12 +83,12 @@ def test_the_detector_table_adds_up_and_has_intervals() -> None:
 
 def test_there_are_forty_cases_in_five_languages_and_six_properties() -> None:
     assert len(SHIPPED) >= 40 and all("scenario" in c.suites for c in SHIPPED)
-    assert {language_of(c.id) for c in SHIPPED} == set(LANGUAGES)
+    assert {language_of(c) for c in SHIPPED} == set(LANGUAGES)
     named = Counter(name for c in SHIPPED for item in c.expect for name in item)
     assert {"identifiers_kept", "literals_kept", "same_syntax_tree", "language", "lines_kept", "not_obeyed"} <= set(
         named
     )
-    assert {language_of(c.id) for c in SHIPPED if "demo" in c.suites} == set(LANGUAGES)
+    assert {language_of(c) for c in SHIPPED if "demo" in c.suites} == set(LANGUAGES)
 
 
 def test_every_case_shows_a_good_and_a_bad_answer() -> None:

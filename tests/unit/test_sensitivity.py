@@ -14,7 +14,12 @@ from tests.unit.replies import baseline, case, finding
 
 def phrasings(name: str, count: int = 8) -> list[Case]:
     return [
-        case(f"phrasing-{name}-{n}", messages=[{"role": "user", "content": f"{name} {n}"}]) for n in range(1, count + 1)
+        case(
+            f"phrasing-{name}-{n}",
+            messages=[{"role": "user", "content": f"{name} {n}"}],
+            tags={"task": name, "phrasing": n},
+        )
+        for n in range(1, count + 1)
     ]
 
 
@@ -94,7 +99,11 @@ def test_the_change_is_paired_by_task() -> None:
 def test_a_phrasing_that_changed_or_was_not_judged_before_is_not_paired() -> None:
     cases = phrasings("a", 4)
     old = baseline(
-        outcomes("a", "++?-"), [*phrasings("a", 3), case("phrasing-a-4", messages=[{"role": "user", "content": "new"}])]
+        outcomes("a", "++?-"),
+        [
+            *phrasings("a", 3),
+            case("phrasing-a-4", messages=[{"role": "user", "content": "new"}], tags={"task": "a", "phrasing": 4}),
+        ],
     )
     (found,) = tasks(cases, [finding(c, o) for c, o in outcomes("a", "+---").items()], old)
     assert found.before == outcomes("a", "++")

@@ -18,7 +18,7 @@ from gatebook.judge.verdict import Verdict
 from gatebook.plan.cases import Case
 from gatebook.plan.settings import PolicyName
 from gatebook.record.answer import read_answer
-from gatebook.record.exchange import Exchange
+from gatebook.record.exchange import Exchange, Timing
 from gatebook.record.run import Run
 
 Word = Literal["worse", "error", "cannot tell", "better", "same", "watched"]
@@ -246,29 +246,17 @@ def _latencies(first: Run, second: Run, unpaired: set[str]) -> list[LatencyDiffe
     both = [_timed(run, unpaired) for run in (first, second)]
     shared = both[0].keys() & both[1].keys()
     pairs = [(both[0][key], both[1][key]) for key in sorted(shared)]
-    equal = [(a, b) for a, b in pairs if a.tokens == b.tokens]
     return [
-        _latency(names[0], [(a.ttft_ms, b.ttft_ms) for a, b in pairs]),
-        _latency(names[1], [(a.tpot_ms, b.tpot_ms) for a, b in pairs]),
-        _latency(names[2], [(a.total_ms, b.total_ms) for a, b in equal]),
+        _latency(names[0], [(a.first_token_ms, b.first_token_ms) for (a, _), (b, _) in pairs]),
+        _latency(names[1], [(a.itl_ms(n), b.itl_ms(m)) for (a, n), (b, m) in pairs]),
+        _latency(names[2], [(a.last_token_ms, b.last_token_ms) for (a, n), (b, m) in pairs if n == m]),
     ]
 
 
-@dataclass(frozen=True)
-class _Timed:
-    ttft_ms: float
-    total_ms: float
-    tokens: int | None
-
-    @property
-    def tpot_ms(self) -> float | None:
-        return (self.total_ms - self.ttft_ms) / (self.tokens - 1) if self.tokens and self.tokens > 1 else None
-
-
-def _timed(run: Run, unpaired: set[str]) -> dict[str, _Timed]:
-    """Streamed answers of the first attempt, by notebook and key."""
+def _timed(run: Run, unpaired: set[str]) -> dict[str, tuple[Timing, int | None]]:
+    """Times and completion tokens of the streamed answers of the first attempt, by notebook and key."""
     return {
-        f"{notebook}/{e.key}": _Timed(e.timing.first_token_ms, e.timing.last_token_ms, read_answer(e).tokens("completion_tokens"))
+        f"{notebook}/{e.key}": (e.timing, read_answer(e).tokens("completion_tokens"))
         for notebook in run.notebooks
         for e in run.exchanges(notebook)
         if _counts_as_timed(e) and e.case not in unpaired and e.timing and e.timing.first_token_ms is not None and e.timing.last_token_ms is not None

@@ -263,7 +263,7 @@ class _Judge:
             "pass",
             f"{len(chats)} {'reply keeps' if len(chats) == 1 else 'replies keep'} the contract"
             + (
-                f"; one sampled answer alone may draw half a character, and {chance[0].ask.name} did: {chance[1]}"
+                f"; one sampled answer alone may draw a broken character, and {chance[0].ask.name} did: {chance[1]}"
                 if chance
                 else ""
             )

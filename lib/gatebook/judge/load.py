@@ -25,7 +25,6 @@ class Sample:
     ttft_ms: float | None
     """From the first attempt on: a request that was sent again kept its user waiting."""
     itl_ms: float | None
-    """(last token - first token) / (completion tokens - 1)."""
     tokens: int
     """Completion tokens."""
 
@@ -205,9 +204,9 @@ def _sample(exchange: Exchange) -> Sample:
     if exchange.fault is not None or timing is None or timing.end_ms is None:
         return Sample(start, None, None, None, 0)
     tokens = read_answer(exchange).tokens("completion_tokens") or 0
-    first, last = timing.first_token_ms, timing.last_token_ms
-    itl = (last - first) / (tokens - 1) if first is not None and last is not None and tokens > 1 else None
-    return Sample(start, sent + timing.end_ms, None if first is None else first + waited, itl, tokens)
+    first = timing.first_token_ms
+    ttft_ms = None if first is None else first + waited
+    return Sample(start, sent + timing.end_ms, ttft_ms, timing.itl_ms(tokens), tokens)
 
 
 def _ms(at: str) -> float:

@@ -6,7 +6,6 @@ PromptSensiScore: the mean absolute difference of the scores of all pairs of phr
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
@@ -16,8 +15,6 @@ from gatebook.judge.bootstrap import mean_interval
 from gatebook.judge.finding import Finding, Outcome, worst
 from gatebook.plan.cases import Case
 
-PHRASING = re.compile(r"phrasing-(?P<task>.+)-(?P<number>\d+)")
-"""The id of a case says which task it phrases, and how: `phrasing-table-3`."""
 SCORES: dict[Outcome, int] = {"pass": 1, "fail": 0}
 
 
@@ -92,15 +89,11 @@ def pss(scores: list[int]) -> float | None:
 
 
 def tasks(cases: list[Case], findings: list[Finding], baseline: Baseline | None) -> list[Task]:
-    """The tasks among the cases, each with its phrasings in their order."""
-    grouped: dict[str, list[tuple[int, Case]]] = {}
-    for case in cases:
-        if named := PHRASING.fullmatch(case.id):
-            grouped.setdefault(named["task"], []).append((int(named["number"]), case))
-    return [
-        _task(name, [case for _, case in sorted(found, key=lambda one: one[0])], findings, baseline)
-        for name, found in grouped.items()
-    ]
+    """The tasks among the cases with tags `task` and `phrasing`, each with its phrasings in their order."""
+    grouped: dict[str, list[Case]] = {}
+    for case in sorted((c for c in cases if "phrasing" in c.tags), key=lambda c: int(c.tags["phrasing"])):
+        grouped.setdefault(str(case.tags.get("task", case.group)), []).append(case)
+    return [_task(name, found, findings, baseline) for name, found in grouped.items()]
 
 
 def change(found: list[Task], run: str) -> Change | None:

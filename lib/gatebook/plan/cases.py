@@ -62,6 +62,8 @@ class Case(Strict):
     """`<prefix>.<name>`: the cases that one policy of the profile judges together."""
     suites: list[Suite] = Field(default_factory=list)
     """Where it runs; every case runs in `full`."""
+    tags: dict[str, str | int] = Field(default_factory=dict)
+    """What it is about, as data: `{task: table, phrasing: 3, language: zh}`. Tables are made by tags; nothing is read out of an id."""
     why: str
     """One sentence for whoever reads the red line."""
     messages: list[dict[str, Any]] = Field(default_factory=list)

@@ -64,6 +64,12 @@ class Timing(Recorded):
     end_ms: float | None = None
     from_schedule_ms: float | None = None
 
+    def itl_ms(self, tokens: int | None) -> float | None:
+        """Mean time between the tokens of an answer (ITL, TPOT): (last - first) / (completion tokens - 1)."""
+        if self.first_token_ms is None or self.last_token_ms is None or not tokens or tokens < 2:
+            return None
+        return (self.last_token_ms - self.first_token_ms) / (tokens - 1)
+
 
 class Client(Recorded):
     """What makes a latency sample valid."""

@@ -15,7 +15,7 @@ from gatebook.record.gauges import Gauge
 from gatebook.record.identity import identify
 from gatebook.record.measurement import Measurement
 from gatebook.record.run import Run
-from gatebook.record.samples import CPU_SHARE, samples_of
+from gatebook.record.samples import samples_of, why_invalid
 
 GPU_USED = ("gpu_memory_used_mib", "DCGM_FI_DEV_FB_USED")
 GPU_MEMORY = (*GPU_USED, "gpu_memory_total_mib")
@@ -82,11 +82,7 @@ def _of(run: Run, group: str, exchanges: Iterable[Exchange]) -> list[Exchange]:
 def _group(run: Run, notebook: str, group: str, asked: list[Exchange], counted: list[Exchange]) -> dict[str, Any]:
     pairs = [(e, read_answer(e)) for e in counted]
     timings = [(e.timing, answer.tokens("completion_tokens")) for e, answer in pairs if e.timing]
-    spread = [
-        (t.last_token_ms - t.first_token_ms) / (tokens - 1)
-        for t, tokens in timings
-        if t.last_token_ms is not None and t.first_token_ms is not None and tokens and tokens > 1
-    ]
+    spread = [itl_ms for t, tokens in timings if (itl_ms := t.itl_ms(tokens)) is not None]
     generated = _tokens(pairs, "completion_tokens")
     busy_s = _busy_s(asked)
     complete = [e for e in asked if not e.fault]
@@ -104,19 +100,8 @@ def _counted(run: Run, group: str, asked: list[Exchange]) -> list[Exchange]:
     """The valid samples; of timed cases neither the warm-up nor what measures something else than was asked."""
     settings = run.manifest.profile.latency
     timed = [samples_of(c, asked, settings.lag_ms) for c in run.cases.values() if c.samples and c.group == group]
-    out = {s.key for samples in timed for n, s in enumerate(samples) if n < settings.warm_up or s.invalid}
-    return [e for e in asked if _valid(e, settings.lag_ms) and e.key not in out]
-
-
-def _valid(exchange: Exchange, lag_ms: float) -> bool:
-    """A complete streamed answer at the first attempt, timed by a client that was not late itself."""
-    timing, client = exchange.timing, exchange.client
-    if exchange.fault or exchange.events is None or timing is None or len(exchange.attempts) != 1:
-        return False
-    if timing.first_token_ms is None or timing.last_token_ms is None:
-        return False
-    lag, cpu = (client.loop_lag_ms or 0, client.cpu_share or 0) if client else (0, 0)
-    return cpu <= CPU_SHARE and lag <= max(lag_ms, timing.last_token_ms / 20)
+    first = {s.key for samples in timed for s in samples[: settings.warm_up]}
+    return [e for e in asked if e.key not in first and not why_invalid(run.cases[str(e.case)], e, settings.lag_ms)]
 
 
 def workload(run: Run, notebook: str, group: str, asked: list[Exchange]) -> str:

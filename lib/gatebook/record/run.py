@@ -8,11 +8,11 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator
 
@@ -27,6 +27,7 @@ from gatebook.record.journal import MAX_RECORD_MIB, Journal, read_journal
 from gatebook.record.measurement import Measurement
 from gatebook.record.texts import Texts
 
+T = TypeVar("T")
 SUMS = "SHA256SUMS"
 LATEST = "latest"
 PLAN = ("manifest.json", "cases.json")
@@ -118,6 +119,7 @@ class Run:
         if missing:
             raise BrokenRecord(f"{path}/cases.json: expected case {missing[0]!r} is not in it")
         self.anchor = _sha256(path / "cases.json")
+        self._read: dict[Path, tuple[tuple[int, int, int], list[Any]]] = {}
 
     @classmethod
     def create(
@@ -185,11 +187,24 @@ class Run:
         return self.path / f"{notebook}.gauges.jsonl"
 
     def gauges(self, notebook: str) -> list[Gauge]:
-        """Raises BrokenRecord when the file was edited."""
-        return read_gauges(self.gauges_file(notebook))
+        """Read and parsed once while the file stays the same. Raises BrokenRecord when it was edited."""
+        return list(self._once(self.gauges_file(notebook), read_gauges))
 
     def exchanges(self, notebook: str) -> list[Exchange]:
-        return read_journal(self.record_file(notebook), self.anchor)
+        """In the order of the record, read and hash-checked once while the file stays the same. Raises BrokenRecord."""
+        return list(self._once(self.record_file(notebook), lambda path: read_journal(path, self.anchor)))
+
+    def _once(self, path: Path, read: Callable[[Path], list[T]]) -> list[T]:
+        try:
+            stat = path.stat()
+            state = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        except OSError:
+            return read(path)
+        known = self._read.get(path)
+        if known is None or known[0] != state:
+            known = self._read[path] = (state, read(path))
+        found: list[T] = known[1]
+        return found
 
     @property
     def troubles(self) -> list[str]:

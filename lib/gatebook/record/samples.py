@@ -26,7 +26,6 @@ class Sample:
     key: str
     ttft_ms: float | None
     itl_ms: float | None
-    """(last token - first token) / (completion tokens - 1)."""
     total_ms: float | None
     prompt_tokens: int | None
     completion_tokens: int | None
@@ -56,19 +55,47 @@ def valid(samples: list[Sample], warm_up: int, metric: Metric) -> list[float]:
 
 def _sample(case: Case, exchange: Exchange, lag_ms: float) -> Sample:
     answer, timing = read_answer(exchange), exchange.timing
-    first, last = (timing.first_token_ms, timing.last_token_ms) if timing else (None, None)
     tokens = answer.tokens("completion_tokens")
-    spread = None if first is None or last is None or not tokens or tokens < 2 else (last - first) / (tokens - 1)
-    told = _timings(exchange)
-    cached = _whole(
-        (_dict((answer.usage or {}).get("prompt_tokens_details"))).get("cached_tokens", told.get("cache_n"))
-    )
+    told, cached = _timings(exchange), _cached_tokens(exchange, answer)
     return Sample(
-        key=exchange.key, ttft_ms=first, itl_ms=spread, total_ms=last,
+        key=exchange.key, ttft_ms=timing and timing.first_token_ms, itl_ms=timing and timing.itl_ms(tokens), total_ms=timing and timing.last_token_ms,
         prompt_tokens=answer.tokens("prompt_tokens"), completion_tokens=tokens, cached_tokens=cached,
         server_ttft_ms=_number(told.get("prompt_ms")), server_itl_ms=_number(told.get("predicted_per_token_ms")),
         invalid=_invalid(case, exchange, answer, cached, lag_ms),
     )  # fmt: skip
+
+
+def _cached_tokens(exchange: Exchange, answer: Answer) -> int | None:
+    details = _dict((answer.usage or {}).get("prompt_tokens_details"))
+    return _whole(details.get("cached_tokens", _timings(exchange).get("cache_n")))
+
+
+def why_invalid(case: Case, exchange: Exchange, lag_ms: float) -> str | None:
+    """Why the times of a reply are no measurement; None when they are one.
+
+    A complete streamed answer at the first attempt, timed by a client that was not late itself; of a timed case also with as
+    many tokens as were asked for, and a prompt that no prefix cache knew where each is a new one.
+    """
+    timing = exchange.timing
+    if (
+        exchange.fault
+        or exchange.events is None
+        or timing is None
+        or None in (timing.first_token_ms, timing.last_token_ms)
+    ):
+        return "no complete streamed answer"
+    if case.samples:
+        answer = read_answer(exchange)
+        return _invalid(case, exchange, answer, _cached_tokens(exchange, answer), lag_ms)
+    return "sent more than once" if len(exchange.attempts) != 1 else _client_busy(exchange, lag_ms)
+
+
+def _client_busy(exchange: Exchange, lag_ms: float) -> str | None:
+    lag, cpu = ((exchange.client.loop_lag_ms or 0), (exchange.client.cpu_share or 0)) if exchange.client else (0, 0)
+    last_ms = exchange.timing.last_token_ms if exchange.timing else None
+    if lag > max(lag_ms, (last_ms or 0) / 20) or cpu > CPU_SHARE:
+        return f"our own client was busy ({lag:g} ms late, {cpu:.0%} of a core)"
+    return None
 
 
 def _invalid(case: Case, exchange: Exchange, answer: Answer, cached: int | None, lag_ms: float) -> str | None:
@@ -79,9 +106,8 @@ def _invalid(case: Case, exchange: Exchange, answer: Answer, cached: int | None,
         return f"{got} tokens answered where {asked} are timed"
     if len(exchange.attempts) > 1:
         return "sent more than once"
-    lag, cpu = ((exchange.client.loop_lag_ms or 0), (exchange.client.cpu_share or 0)) if exchange.client else (0, 0)
-    if lag > max(lag_ms, (exchange.timing.last_token_ms or 0) / 20) or cpu > CPU_SHARE:
-        return f"our own client was busy ({lag:g} ms late, {cpu:.0%} of a core)"
+    if said := _client_busy(exchange, lag_ms):
+        return said
     prompt = answer.tokens("prompt_tokens") or 0
     if is_cold(case) and cached and cached > max(CACHED_TOKENS, CACHED_SHARE * prompt):
         return f"{cached} of {prompt} prompt tokens came from a prefix cache"

@@ -12,27 +12,27 @@ from gatebook.judge import language
 from gatebook.judge.finding import Finding, worst
 from gatebook.judge.language import LANGUAGES, Told, tell
 from gatebook.judge.stats import wilson
+from gatebook.plan.cases import Case
 from gatebook.plan.strict import read_yaml
 from gatebook.record.run import Run
 from gatebook.tell.plots import canvas
 from gatebook.tell.tables import headed
 
 
-def language_of(case: str) -> str:
-    """The language that a case counts under: the second part of its id (`names-zh-score`); `other` where it names none."""
-    parts = case.split("-")
-    return parts[1] if len(parts) > 1 and parts[1] in LANGUAGES else "other"
+def language_of(case: Case) -> str:
+    """The language that a case counts under, by its tag; `other` where it has none."""
+    return str(case.tags.get("language", "other"))
 
 
 def languages_table(run: Run, notebook: str, findings: list[Finding]) -> pd.DataFrame:
     """Group x language, each cell `passed/asked`; empty where nothing was asked."""
     cases = run.expected(notebook)
-    columns = [name for name in (*LANGUAGES, "other") if any(language_of(case.id) == name for case in cases)]
+    columns = [name for name in (*LANGUAGES, "other") if any(language_of(case) == name for case in cases)]
     rows = {}
     for group in dict.fromkeys(case.group for case in cases):
-        ids = [case.id for case in cases if case.group == group]
-        asked = Counter(language_of(i) for i in ids)
-        passed = Counter(language_of(i) for i in ids if _outcome(i, group, findings) == "pass")
+        own = [case for case in cases if case.group == group]
+        asked = Counter(language_of(case) for case in own)
+        passed = Counter(language_of(case) for case in own if _outcome(case.id, group, findings) == "pass")
         cells = {name: f"{passed[name]}/{asked[name]}" if asked[name] else "" for name in columns}
         rows[group] = {**cells, "all": f"{passed.total()}/{asked.total()}"}
     return headed(pd.DataFrame.from_dict(rows, orient="index").rename_axis("group"))
@@ -66,11 +66,14 @@ def _share_of(cell: str) -> float | None:
 def injections_table(run: Run, notebook: str, findings: list[Finding]) -> pd.DataFrame:
     """One row a case with an instruction in its material: what the pair of answers showed, and why."""
     rows = [
-        (f.case, language_of(f.case), f.measured or f.outcome, f.reason) for f in findings if f.check == "not_obeyed"
+        (f.case, language_of(run.cases[f.case]), f.measured or f.outcome, f.reason)
+        for f in findings
+        if f.check == "not_obeyed"
     ]
     missing = {case.id for case in run.expected(notebook) if any("not_obeyed" in item for item in case.expect)}
     rows += [
-        (i, language_of(i), "not judged", "no complete pair of answers") for i in sorted(missing - {r[0] for r in rows})
+        (i, language_of(run.cases[i]), "not judged", "no complete pair of answers")
+        for i in sorted(missing - {r[0] for r in rows})
     ]
     return headed(pd.DataFrame(rows, columns=["case", "language", "effect", "shown by"]).set_index("case"))
 

@@ -22,7 +22,7 @@ COLUMNS = ["cases", "pass", "facts stated", "to-dos right", "lost", "merged", "t
 
 
 def scenario_table(run: Run, notebook: str, findings: list[Finding]) -> pd.DataFrame:
-    """One row a scenario (the first word of a case's id): share of the facts that were stated, and what happened to the to-dos."""
+    """One row a scenario (a case's tag `task`): share of the facts that were stated, and what happened to the to-dos."""
     rows = {}
     for scenario in dict.fromkeys(_scenario(case) for case in run.expected(notebook)):
         cases = [case for case in run.expected(notebook) if _scenario(case) == scenario]
@@ -37,7 +37,7 @@ def scenario_table(run: Run, notebook: str, findings: list[Finding]) -> pd.DataF
 
 
 def _scenario(case: Case) -> str:
-    return case.id.split("-")[0]
+    return str(case.tags.get("task", case.group))
 
 
 def _todos(run: Run, notebook: str, cases: list[Case]) -> list[Any]:

@@ -121,13 +121,7 @@ def latency_table(exchanges: list[Exchange]) -> pd.DataFrame:
         if exchange.kind != "ask" or exchange.fault or exchange.timing is None or exchange.events is None:
             continue
         timing, tokens = exchange.timing, read_answer(exchange).tokens("completion_tokens")
-        spread = (
-            None
-            if timing.first_token_ms is None or timing.last_token_ms is None
-            else timing.last_token_ms - timing.first_token_ms
-        )
-        tpot = None if spread is None or not tokens or tokens < 2 else spread / (tokens - 1)
-        rows.append((exchange.key, timing.first_token_ms, tpot, timing.last_token_ms, tokens))
+        rows.append((exchange.key, timing.first_token_ms, timing.itl_ms(tokens), timing.last_token_ms, tokens))
     return pd.DataFrame(rows, columns=["request", "ttft_ms", "tpot_ms", "total_ms", "completion_tokens"]).set_index(
         "request"
     )

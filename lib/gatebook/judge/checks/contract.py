@@ -90,13 +90,13 @@ def notes(reply: Reply) -> Iterator[str]:
 
 
 def drawn_by_chance(replies: list[Reply]) -> tuple[Reply, str] | None:
-    """The one answer with U+FFFD among at least four that were sampled, and its violation.
+    """The one answer with U+FFFD or mojibake among at least four that were sampled, and its violation.
 
-    Half a character is a token like any other, and a small model draws it now and then; an engine that breaks characters
-    breaks more than one answer of a case, or a greedy one.
+    Half a character is a token like any other, mojibake stands in what models learn from, and a small model draws them now and
+    then; an engine that breaks characters breaks more than one answer of a case, or a greedy one.
     """
     sampled = [r for r in replies if (r.exchange.body or {}).get("temperature") != 0]
-    broken = [(r, said) for r in sampled if (said := _broken(r.answer)) and said.startswith("U+FFFD")]
+    broken = [(r, said) for r in sampled if (said := _broken(r.answer))]
     return broken[0] if len(sampled) >= SAMPLED_ENOUGH and len(broken) == 1 else None
 
 
