@@ -77,6 +77,22 @@ def outcomes(found: dict[str, Finding], *checks: str) -> dict[str, str]:
     return {i: f.outcome for i, f in found.items() if f.check in checks}
 
 
+def test_the_first_constrained_request_is_asked_alone(tmp_path: Path) -> None:
+    """While it is, an engine loads its grammars; sent beside seven others it would make all of them late."""
+    cases = [
+        *(chat(f"plain-{n}", group="g.other") for n in range(4)),
+        *(chat(f"schema-{n}", options=FORMAT, canary=True) for n in range(6)),
+        case("time", notebook="01_x", group="g.other", over="g.h", messages=[], expect=[{"schema_ms": "limit"}]),
+    ]
+    with ScriptedServer(MODEL, answer_s=0.1) as server:
+        run = planned(tmp_path / "r", server.url, cases, in_flight=4, request_deadline_s=20, ready_deadline_s=20)
+        collect(run, "01_x")
+    sent = [e for e in recorded(run) if e.kind in ("ask", "canary")]
+    first, rest = [e for e in sent if e.case == "schema-0"], [e for e in sent if e.case != "schema-0"]
+    assert max(e.client.in_flight for e in rest if e.client) == 4
+    assert max(e.at for e in first) < min(e.at for e in rest)
+
+
 # --- deadlines ---
 
 

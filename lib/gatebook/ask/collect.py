@@ -48,9 +48,9 @@ HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "Say hello."}]
 Progress = Callable[[Exchange], None]
 
 
-def _first_constrained(todo: list[Case]) -> list[Case]:
+def _first_constrained(todo: list[Case], expected: list[Case]) -> list[Case]:
     """The first case of a group whose schemas' time is judged: while it is alone the engine loads its grammars, once (vLLM: 3 s)."""
-    over = {case.over for case in todo if any("schema_ms" in item for item in case.expect)}
+    over = {case.over for case in expected if any("schema_ms" in item for item in case.expect)}
     return [case for case in todo if case.group in over][:1]
 
 
@@ -158,7 +158,7 @@ class _Collector:
         if timed := [case for case in todo if case.samples]:
             await self._timed(timed, open_lane, self._dialect.tells_latency)
         alone = [case for case in todo if any(check in TIMED for item in case.expect for check in item)]
-        alone += _first_constrained(todo)
+        alone += _first_constrained(todo, self._run.expected(self._notebook))
         async with open_lane() as single:
             await self._work(single, [[case] for case in reversed(alone)])
         beside = [case for case in todo if not case.samples and case.load is None and case not in alone]

@@ -61,20 +61,32 @@ def schema_ms(evidence: Evidence, _: Literal["limit"]) -> Result:
 
     The plain answer's time per token is allowed for every token of the constrained one. On a server that is slow by itself a schema
     may add three times what the plain answer takes. What was sent before the first constrained answer was there is left out where
-    enough others are: it waits for the engine to load its grammars, once (vLLM: 3 s).
+    enough others are: it waits for the engine to load its grammars, once (vLLM: 3 s). Slow answers that were all open at one moment,
+    beside others that were not slow, are one stall of the server.
     """
     found = [(r, pair) for seen in evidence.over for r in seen.replies if (pair := _added(r, seen.canary))]
     timed = [(r.exchange.at, r.exchange.timing) for r, _ in found]
     ready_ms = min((epoch_ms(at) + timing.end_ms for at, timing in timed if timing and timing.end_ms), default=0.0)
-    warm = [pair for r, pair in found if epoch_ms(r.exchange.at) >= ready_ms]
-    pairs = warm if len(warm) >= LEAST_PAIRS else [pair for _, pair in found]
+    warm = [(r, pair) for r, pair in found if epoch_ms(r.exchange.at) >= ready_ms]
+    judged = warm if len(warm) >= LEAST_PAIRS else found
+    pairs = [pair for _, pair in judged]
     limit = evidence.profile.limits.schema_ms
     if len(pairs) < LEAST_PAIRS:
         return Result("not_measured", f"{len(pairs)} pairs of answers, {LEAST_PAIRS} are needed", None, limit, "ms")
     allowed = max(limit, SLOW_ITSELF * median(plain for plain, _ in pairs))
-    adds, beyond = median(added for _, added in pairs), sum(added > allowed for _, added in pairs)
-    said = f"a schema adds {adds:.0f} ms (median of {len(pairs)} pairs), limit {allowed:.0f} ms; {beyond} pairs lie past it"
-    return Result.of(beyond < MOST * len(pairs), said, round(adds, 1), round(allowed, 1), "ms")
+    adds, beyond = median(added for _, added in pairs), [r.exchange for r, (_, added) in judged if added > allowed]
+    said = f"a schema adds {adds:.0f} ms (median of {len(pairs)} pairs), limit {allowed:.0f} ms; {len(beyond)} pairs lie past it"
+    slow = len(beyond) >= MOST * len(pairs)
+    if slow and len(beyond) < len(pairs) and _open_together(beyond):
+        slow, said = False, f"{said}, all of them open at one moment"
+    return Result.of(not slow, said, round(adds, 1), round(allowed, 1), "ms")
+
+
+def _open_together(exchanges: list[Exchange]) -> bool:
+    """Whether there is a moment at which all of them were open."""
+    starts = [epoch_ms(e.at) for e in exchanges]
+    ends = [start + (e.timing.end_ms or 0.0) for start, e in zip(starts, exchanges, strict=True) if e.timing]
+    return max(starts) < min(ends)
 
 
 def _added(reply: Reply, canary: Exchange | None) -> tuple[float, float] | None:
