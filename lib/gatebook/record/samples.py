@@ -9,7 +9,7 @@ from typing import Any
 from gatebook.plan.cases import NONCE, Case
 from gatebook.plan.latency import Metric
 from gatebook.record.answer import Answer, parse, read_answer
-from gatebook.record.exchange import Exchange
+from gatebook.record.exchange import Exchange, Timing
 
 CPU_SHARE = 0.5
 """Of a core, past which our own client may be what is slow."""
@@ -54,11 +54,11 @@ def valid(samples: list[Sample], warm_up: int, metric: Metric) -> list[float]:
 
 
 def _sample(case: Case, exchange: Exchange, lag_ms: float) -> Sample:
-    answer, timing = read_answer(exchange), exchange.timing
+    answer, times = read_answer(exchange), exchange.timing or Timing(queued_ms=0)
     tokens = answer.tokens("completion_tokens")
     told, cached = _timings(exchange), _cached_tokens(exchange, answer)
     return Sample(
-        key=exchange.key, ttft_ms=timing and timing.first_token_ms, itl_ms=timing and timing.itl_ms(tokens), total_ms=timing and timing.last_token_ms,
+        key=exchange.key, ttft_ms=times.first_token_ms, itl_ms=times.itl_ms(tokens), total_ms=times.last_token_ms,
         prompt_tokens=answer.tokens("prompt_tokens"), completion_tokens=tokens, cached_tokens=cached,
         server_ttft_ms=_number(told.get("prompt_ms")), server_itl_ms=_number(told.get("predicted_per_token_ms")),
         invalid=_invalid(case, exchange, answer, cached, lag_ms),
