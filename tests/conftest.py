@@ -222,7 +222,7 @@ def small_project(folder: Path) -> Project:
     found = Project(root)
     found.choose(*SMALL)
     shipped = yaml.safe_load((ROOT / "params" / "smollm2.yaml").read_text())
-    shipped["target"]["default_suite"] = "smoke"
+    shipped["name"], shipped["target"]["default_suite"] = "small", "smoke"
     shipped["excused"] = {}  # they name cases that are not here
     shipped["limits"] |= {"request_deadline_s": 30, "ready_deadline_s": 30, "transport_retries": 1}
     found.profile.write_text(yaml.safe_dump(shipped, allow_unicode=True))

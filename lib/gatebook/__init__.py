@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gatebook.explore import Explorer
-    from gatebook.workbook import Workbook
+    from gatebook.workbook import Workbook, open_run
 
-__all__ = ["Explorer", "Workbook", "__version__"]
+__all__ = ["Explorer", "Workbook", "__version__", "open_run"]
 __version__ = "0.1.0"
 
 # jsonschema (and with it nbformat) would import this and build 38 grammars, 1.2 s a process; judge/iri.py does its work
@@ -18,10 +18,10 @@ sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 def __getattr__(name: str) -> Any:
     """Import the workbook only when a notebook asks for it: pandas and httpx cost half a second."""
-    if name == "Workbook":
-        from gatebook.workbook import Workbook
+    if name in ("Workbook", "open_run"):
+        from gatebook import workbook
 
-        return Workbook
+        return getattr(workbook, name)
     if name == "Explorer":
         from gatebook.explore import Explorer
 

@@ -23,7 +23,7 @@ from gatebook.plan.strict import read_file
 from gatebook.plan.writing import replace_text
 from gatebook.record.answer import read_answer
 from gatebook.record.run import MAX_JSON_MIB, Run, now
-from gatebook.tell.tables import latency_table
+from gatebook.record.samples import streamed_times
 
 CHANGE_CHARS = 200
 
@@ -91,9 +91,8 @@ def _baseline(run: Run, verdict: Verdict, reason: str) -> Baseline:
 
 def _latencies(run: Run) -> dict[str, float]:
     """Medians over all streamed answers, in ms, and over the samples that measure documents, in ms a prompt token."""
-    tables = [latency_table(run.exchanges(notebook)) for notebook in run.notebooks]
-    columns = {"ttft": "ttft_ms", "tpot": "tpot_ms", "total": "total_ms"}
-    values = {name: [v for t in tables for v in t[column].dropna()] for name, column in columns.items()}
+    times = streamed_times(e for notebook in run.notebooks for e in run.exchanges(notebook))
+    values = {name.removesuffix("_ms"): found for name, found in times.items()}
     values["prompt_token"] = [
         e.attempts[-1].elapsed_ms / tokens
         for notebook in run.notebooks

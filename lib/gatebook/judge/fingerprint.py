@@ -16,6 +16,8 @@ from gatebook.record.logprobs import TOKEN_ID, mean_shortfall, read_logprobs
 from gatebook.record.run import Run
 
 Fingerprint = dict[str, Any]
+SHOWN = 60
+"""Characters of a value in a table."""
 PART = {
     "model": "served model",
     "engine": "engine",
@@ -270,3 +272,28 @@ def _lone_text_moved(old: Fingerprint, new: Fingerprint) -> bool:
 
 def _rounded(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
+
+
+def summary(name: str, value: Any) -> str:
+    """One value of a fingerprint in a line, for tables."""
+    if value is None:
+        return "–"
+    kind = name.split(".")[0]
+    if kind == "logprobs":
+        rows = rows_of(value)
+        best = max(rows[0], key=lambda token: rows[0][token])
+        return f"{best!r} {rows[0][best]:.3f}, noise {drift.noise_nats(rows):.4f} over {len(rows)}"
+    if kind == "greedy":
+        return (
+            f"{_excerpt(''.join(str(row[0]) for row in value))}, mean {sum(row[1] for row in value) / len(value):.3f}"
+        )
+    if kind == "defaults":
+        short = [mean for _, mean in value if mean is not None]
+        told = f", {sum(short) / len(short):.2f} nats a token behind the likeliest" if short else ""
+        return f"{len({text for text, _ in value})} different of {len(value)}{told}"
+    return _excerpt(str(value))
+
+
+def _excerpt(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"

@@ -65,6 +65,17 @@ def _sample(case: Case, exchange: Exchange, lag_ms: float) -> Sample:
     )  # fmt: skip
 
 
+def streamed_times(exchanges: Iterable[Exchange]) -> dict[str, list[float]]:
+    """`ttft_ms`, `tpot_ms` and `total_ms` of all complete streamed answers to cases, in ms; what was not told is left out."""
+    asked = [e for e in exchanges if e.kind == "ask" and not e.fault and e.timing and e.events is not None]
+    times = [(e.timing, read_answer(e).tokens("completion_tokens")) for e in asked if e.timing]
+    return {
+        "ttft_ms": [ms for t, _ in times if (ms := t.first_token_ms) is not None],
+        "tpot_ms": [ms for t, tokens in times if (ms := t.itl_ms(tokens)) is not None],
+        "total_ms": [ms for t, _ in times if (ms := t.last_token_ms) is not None],
+    }
+
+
 def _cached_tokens(exchange: Exchange, answer: Answer) -> int | None:
     details = _dict((answer.usage or {}).get("prompt_tokens_details"))
     return _whole(details.get("cached_tokens", _timings(exchange).get("cache_n")))

@@ -10,9 +10,9 @@ from gatebook.judge.finding import WORST_FIRST
 from gatebook.judge.verdict import Verdict
 from gatebook.record.answer import read_answer
 from gatebook.record.run import Run
+from gatebook.record.samples import streamed_times
 from gatebook.tell.spending import altogether
 from gatebook.tell.standing import recorded, standings
-from gatebook.tell.tables import latency_table
 
 FEWEST_FOR_P90 = 10
 LATENCIES = (("ttft_ms", 0), ("total_ms", 0), ("tpot_ms", 1))
@@ -32,9 +32,9 @@ def metrics(run: Run, verdict: Verdict) -> str:
     lines += _gauge("waived_cases", [("", str(len(waived)))] if verdict.waivers else [])
     ratios = [(g.group, g.passed, g.passed + g.failed) for g in verdict.groups]
     lines += _gauge("group_pass_ratio", [(f'{{group="{_label(g)}"}}', f"{n / of:.3f}") for g, n, of in ratios if of])
-    table = latency_table(exchanges)
+    times = streamed_times(exchanges)
     for column, digits in LATENCIES:
-        lines += _quantiles(column, pd.to_numeric(table[column]).dropna(), digits)
+        lines += _quantiles(column, pd.Series(times[column], dtype=float), digits)
     lines += _gauge("requests", [("", str(len(asked)))])
     lines += _gauge("transport_retries", [("", str(sum(len(e.attempts) - 1 for e in asked)))])
     tokens = {

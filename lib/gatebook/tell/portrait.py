@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from statistics import median
 from typing import Any
 
 from gatebook.judge.comparing import NOT_RULES
 from gatebook.judge.verdict import Verdict
 from gatebook.record.run import Run
+from gatebook.record.samples import streamed_times
 from gatebook.tell.standing import CaseStanding, recorded, standings
-from gatebook.tell.tables import latency_table
 from gatebook.tell.text import excerpt, visible
 from gatebook.tell.turns import Turn, conversation
 
@@ -39,9 +40,8 @@ def portrait(run: Run, verdict: Verdict) -> tuple[dict[str, Any], list[dict[str,
 
 def _latencies(run: Run) -> dict[str, float | None]:
     """Medians over all streamed answers of the run."""
-    table = latency_table([e for notebook in run.notebooks for e in recorded(run, notebook)])
-    columns = {name: table[name].dropna() for name in ("ttft_ms", "tpot_ms", "total_ms")}
-    return {name: round(float(values.median()), 2) if len(values) else None for name, values in columns.items()}
+    times = streamed_times(e for notebook in run.notebooks for e in recorded(run, notebook))
+    return {name: round(median(values), 2) if values else None for name, values in times.items()}
 
 
 def _memory_gb(verdict: Verdict) -> float | None:

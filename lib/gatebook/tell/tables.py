@@ -7,17 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from gatebook.judge.checks.structure import RUNGS
-from gatebook.judge.finding import Finding, worst
 from gatebook.judge.findings import contract_group
 from gatebook.judge.verdict import Verdict
 from gatebook.plan.load import LoadSettings
-from gatebook.record.answer import read_answer
-from gatebook.record.exchange import Exchange
 from gatebook.record.run import Run
 from gatebook.tell.standing import excuses, few
-
-RUNG_OF = {"answered": 0, "recorded": 0, "contract": 0, "finished": 1, "json_parses": 2, "json_schema": 3}
 
 
 def settings_table(run: Run, notebook: str) -> pd.DataFrame:
@@ -67,64 +61,8 @@ def _policy(run: Run, group: str) -> str:
     return f"{found.policy} (margin {found.margin:g})" if found.margin else found.policy
 
 
-def evidence_table(run: Run, notebook: str, findings: list[Finding]) -> pd.DataFrame:
-    """One row a case: its worst outcome, what was measured against what limit, and why."""
-    rows = []
-    for case in run.expected(notebook):
-        own = [f for f in findings if f.case == case.id]
-        outcome = worst([f.outcome for f in own])
-        fits = [f for f in own if f.outcome == outcome]
-        meant = [
-            f for f in fits if f.group == case.group
-        ]  # of a passing case, what it showed and not that it was answered
-        told = meant[-1] if meant and outcome == "pass" else next(iter(fits), None)
-        rows.append({
-            "case": case.id, "group": case.group, "outcome": outcome,
-            "measured": _shown(told.measured, told.unit) if told else "", "limit": _shown(told.limit, told.unit) if told else "",
-            "reason": told.reason if told else "no finding",
-        })  # fmt: skip
-    return headed(pd.DataFrame(rows).set_index("case"))
-
-
 def _shown(value: Any, unit: str) -> str:
     return "" if value is None else f"{value} {unit}".strip()
-
-
-def ladder_table(run: Run, notebook: str, findings: list[Finding]) -> pd.DataFrame:
-    """How many cases of each group stand on each rung: accepted, finished, parses, valid, means the right thing."""
-    rows = {}
-    for group in dict.fromkeys(c.group for c in run.expected(notebook)):
-        cases = [c.id for c in run.expected(notebook) if c.group == group]
-        reached = [_rungs([f for f in findings if f.case == case]) for case in cases]
-        rows[group] = {"cases": len(cases), **{rung: sum(n > i for n in reached) for i, rung in enumerate(RUNGS)}}
-    return headed(pd.DataFrame.from_dict(rows, orient="index").rename_axis("group"))
-
-
-def _rungs(findings: list[Finding]) -> int:
-    """How many rungs a case has climbed: the first failing check says where it fell."""
-    fallen = [RUNG_OF.get(f.check.split("-")[0], 4) for f in findings if f.outcome != "pass"]
-    return min(fallen) if fallen else len(RUNGS)
-
-
-def keyword_table(findings: list[Finding]) -> pd.DataFrame:
-    """JSON Schema keyword -> enforced, refused or silently ignored by this server, with the proof."""
-    rows = [
-        (f.case.removeprefix("keyword-"), f.measured or f.outcome, f.reason) for f in findings if f.check == "keyword"
-    ]
-    return headed(pd.DataFrame(rows, columns=["keyword", "state", "shown by"]).set_index("keyword"))
-
-
-def latency_table(exchanges: list[Exchange]) -> pd.DataFrame:
-    """One row an answered request, in ms: first token, per further token (from usage), last token."""
-    rows = []
-    for exchange in exchanges:
-        if exchange.kind != "ask" or exchange.fault or exchange.timing is None or exchange.events is None:
-            continue
-        timing, tokens = exchange.timing, read_answer(exchange).tokens("completion_tokens")
-        rows.append((exchange.key, timing.first_token_ms, timing.itl_ms(tokens), timing.last_token_ms, tokens))
-    return pd.DataFrame(rows, columns=["request", "ttft_ms", "tpot_ms", "total_ms", "completion_tokens"]).set_index(
-        "request"
-    )
 
 
 def verdict_text(verdict: Verdict) -> str:
@@ -151,10 +89,3 @@ def verdict_text(verdict: Verdict) -> str:
     lines += [f"             {line}" for line in few([str(change) for change in verdict.changes], "changed")]
     lines.append(f"VERDICT      {verdict.verdict}")
     return "\n".join(lines)
-
-
-def groups_table(verdict: Verdict) -> pd.DataFrame:
-    """One row a group: policy, cases by outcome, decision and reason."""
-    rows = [(g.group, g.policy, g.passed, g.failed, g.error, g.not_measured, g.word, g.reason) for g in verdict.groups]
-    columns = ["group", "policy", "pass", "fail", "error", "not_measured", "decision", "reason"]
-    return headed(pd.DataFrame(rows, columns=columns).set_index("group"))
