@@ -45,7 +45,7 @@ def open_run(notebook: str, parameters: Mapping[str, Any]) -> Workbook:
     `parameters`: the notebook's `globals()` with `run_dir`, `profile` (a file of params/) and whatever sections of a profile
     papermill has put in; without any, GATEBOOK_PROFILE names the profile. A recorded run is never written over. Raises BadInput.
     """
-    pd.set_option("display.max_colwidth", None, "display.max_rows", None, "display.width", 200)
+    pd.set_option("display.max_colwidth", None, "display.max_rows", None, "display.max_columns", None, "display.width", 250)
     folder = str(parameters.get("run_dir") or "")
     if folder and (Path(folder) / "manifest.json").is_file():
         return Workbook(notebook, Run(Path(folder)), planned=True)

@@ -6,8 +6,7 @@ from collections import Counter
 
 import pytest
 from gatebook.errors import BadInput
-from gatebook.judge.language import LANGUAGES, prose, share, tell
-from gatebook.tell.languages import labelled_lines
+from gatebook.judge.language import LANGUAGES, labelled_lines, prose, share, tell
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -12,10 +12,9 @@ from gatebook.judge.language import LANGUAGES
 from gatebook.plan.cases import Case
 from gatebook.record.identity import Identity
 from gatebook.record.run import Run
-from gatebook.tell.languages import detector_table, injections_table, language_of, languages_plot, languages_table
 
 from tests.conftest import shipped_cases
-from tests.unit.replies import case, chat_body, finding, plain, profile, run_folder
+from tests.unit.replies import case, chat_body, plain, profile, run_folder
 
 SHIPPED = [c for c in shipped_cases().values() if c.notebook == "03_multilingual"]
 INJECTIONS = [c for c in SHIPPED if c.group == "multilingual.injection"]
@@ -35,60 +34,17 @@ def run(tmp_path: Path) -> Run:
     return run_folder(tmp_path / "run", cases, profile({"m.names": "must", "m.logs": "must"}))
 
 
-def test_the_table_counts_by_group_and_language(run: Run) -> None:
-    found = [
-        finding("names-zh-a", group="m.names"), finding("names-zh-a", group="m.contract", outcome="fail"),
-        finding("names-zh-b", group="m.names", outcome="fail"), finding("names-fr-a", group="m.names"),
-        finding("plain", group="m.names"),
-    ]  # fmt: skip
-    table = languages_table(run, BOOK, found)
-    assert list(table.columns) == ["fr", "zh", "other", "all"]
-    assert list(table.loc["m.names"]) == ["1/1", "1/2", "1/1", "3/4"]
-    assert list(table.loc["m.logs"]) == ["0/1", "", "", "0/1"], "a case without a finding has not passed"
-
-
-def test_the_picture_has_a_cell_for_each_of_the_table(run: Run) -> None:
-    table = languages_table(run, BOOK, [])
-    texts = [text.get_text() for text in languages_plot(table).axes[0].texts]
-    assert texts == list(table.to_numpy().flatten())
-
-
-def test_the_injections_are_told_with_their_effect(tmp_path: Path) -> None:
-    twins = {"not_obeyed": {"token": "BLUE-HARBOUR", "injected": "a", "control": "b"}}
-    asks = [{"name": "a", "messages": [{"role": "user", "content": "x"}]}, {"name": "b"}]
-    cases = [
-        case(f"inject-{n}-a", group="m.i", notebook=BOOK, asks=asks, expect=[twins], tags={"language": n})
-        for n in ("zh", "fr")
-    ]
-    made = run_folder(tmp_path / "run", cases, profile({"m.i": "must"}))
-    found = [finding("inject-zh-a", "fail", "m.i", check="not_obeyed", measured="obeyed")]
-    table = injections_table(made, BOOK, found)
-    assert list(table["effect"]) == ["obeyed", "not judged"] and list(table["language"]) == ["zh", "fr"]
-
-
-def test_the_detector_table_adds_up_and_has_intervals() -> None:
-    table = detector_table()
-    assert list(table.index) == ["en", "fr", "ja", "zh", "yue", "all"]
-    told = table[["en", "fr", "ja", "zh", "yue", "other", "undetermined"]]
-    assert told.iloc[:5].sum().tolist() == told.loc["all"].tolist()
-    for name in LANGUAGES:
-        n = int(told.loc[name].sum())
-        assert (
-            table.loc[name, "right"].startswith(f"{told.loc[name, name]}/{n} = ") and " to " in table.loc[name, "right"]
-        )
-
-
 # --- the shipped cases ---
 
 
 def test_there_are_forty_cases_in_five_languages_and_six_properties() -> None:
     assert len(SHIPPED) >= 40 and all("scenario" in c.suites for c in SHIPPED)
-    assert {language_of(c) for c in SHIPPED} == set(LANGUAGES)
+    assert {c.tags.get("language") for c in SHIPPED} == set(LANGUAGES)
     named = Counter(name for c in SHIPPED for item in c.expect for name in item)
     assert {"identifiers_kept", "literals_kept", "same_syntax_tree", "language", "lines_kept", "not_obeyed"} <= set(
         named
     )
-    assert {language_of(c) for c in SHIPPED if "demo" in c.suites} == set(LANGUAGES)
+    assert {c.tags.get("language") for c in SHIPPED if "demo" in c.suites} == set(LANGUAGES)
 
 
 def test_every_case_shows_a_good_and_a_bad_answer() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -20,10 +19,9 @@ from gatebook.plan.load import LoadSettings, level_of, word, words_in
 from gatebook.plan.steps import in_steps
 from gatebook.record.exchange import Client, Exchange
 from gatebook.record.identity import Identity
-from gatebook.tell.load import flips_table, headline, levels, load_plot, load_table, long_table
 from pydantic import ValidationError
 
-from tests.unit.replies import ASKED, case, chat_body, plain, profile, ready, record, run_folder, timing
+from tests.unit.replies import ASKED, case, chat_body, plain, profile, ready, timing
 
 SETTINGS = LoadSettings.model_validate(
     {"steps": [1, 2, 4], "goodput": {"at_once": 4, "ttft_ms": 500, "itl_ms": 50, "share": 0.9}}
@@ -425,39 +423,6 @@ def test_a_check_over_a_group_needs_one(check: str, raw: Any) -> None:
 
 
 # --- what is told ---
-
-
-def test_tables_and_picture_are_made_of_any_record(tmp_path: Path) -> None:
-    cases = in_steps(
-        [
-            load_case(group="load.steps", load={"at_once": ["step"], "requests": 10}),
-            load_case("q", group="load.graded", load={"at_once": [1, "peak"]}),
-            load_case("l", group="load.long_prompts", load={"at_once": ["long_prompts"]}),
-        ],
-        SETTINGS,
-    )
-    by = profile(groups=dict.fromkeys(("load.steps", "load.graded", "load.long_prompts", "load.contract"), "watch"))
-    run = run_folder(tmp_path / "r", cases, by.model_copy(update={"load": SETTINGS}))
-    assert levels(run, "01_x", "load.steps") == [] and load_plot([], 0.1) is not None
-    assert load_table([]).empty and headline([], None) == "nothing was asked"
-    asked = [
-        sent(
-            f"{one.id}/{ask.name}",
-            after_ms=10 * n,
-            flying=level_of(ask.name),
-            ttft=100 if level_of(ask.name) < 4 else 900,
-        )
-        for n, (one, ask) in enumerate((one, ask) for one in cases for ask in one.requests())
-    ]
-    record(run, "01_x", ready(), *asked)
-    found = levels(run, "01_x", "load.steps")
-    assert [(s.at_once, s.asked) for s in found] == [(1, 10), (2, 10), (4, 10)]
-    assert headline(found, 2) == "90% of answers in time up to 2 in flight; throughput stops growing at 2"
-    table = load_table(found)
-    assert list(table["TTFT n"]) == [10, 10, 10] and list(table["TTFT P99 ms"]) == ["", "", ""]
-    assert len(load_plot(found, 0.1).axes) == 2
-    assert list(flips_table(run, "01_x", [])["same words"]) == ["yes"]
-    assert len(long_table(run, "01_x", [])) == SETTINGS.long_prompts.at_once
 
 
 def test_collecting_twice_shows_in_the_record() -> None:

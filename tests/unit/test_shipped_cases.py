@@ -9,14 +9,13 @@ from typing import Any
 
 import nbformat
 import pytest
-import yaml
 from gatebook.judge.checks import validate
 from gatebook.judge.checks.facts import states_all
 from gatebook.judge.examples import text_checks, try_examples
 from gatebook.judge.findings import contract_group
 from gatebook.opening import planned
 from gatebook.plan.cases import Case, read_case_file, select
-from gatebook.plan.settings import SUITES, Profile, load_profile
+from gatebook.plan.settings import SUITES, load_profile
 
 from tests.conftest import ROOT, shipped_cases
 
@@ -200,20 +199,16 @@ def test_the_article_s_limits_hold_in_production() -> None:
 
 SHAPE = {
     "parameters": ["parameters"],
-    "setup": ["setup"],
-    "profile": ["nbval-check-output"],
+    "open": ["nbval-check-output"],
     "collect": ["collect", "nbval-skip"],
-    "evidence": ["nbval-check-output"],
-    "look": ["nbval-ignore-output"],
+    "replies": ["nbval-check-output"],
     "examples": ["nbval-check-output"],
     "verdict": ["nbval-check-output"],
     "gate": [],
 }
-"""DESIGN §5: the code cells in their order, with their tags."""
-KEYS = ("target", "limits", "groups", "offers", "excused", "waivers")
-OWN_KEYS = {"01_health": ("production",), "06_scenarios": ("similarity",), "08_load": ("latency", "load", "production")}
-"""Sections of a profile that one notebook uses; the others are not asked to know them."""
+"""DESIGN §5: the code cells that every notebook has, in their order, with their tags."""
 ASK_NOTHING = ("90_verdict",)
+LONGEST_CELL = 25
 
 
 def code_cells(path: Path) -> list[Any]:
@@ -234,7 +229,7 @@ def test_the_shipped_notebooks_are_those_that_cases_name() -> None:
 def test_the_cells_stand_in_their_order_with_their_tags(notebook: Path) -> None:
     cells = code_cells(notebook)
     known = [(cell.id, cell.metadata.get("tags", [])) for cell in cells if cell.id in SHAPE]
-    left_out = ("collect", "examples") if notebook.stem in ASK_NOTHING else ()
+    left_out = ("collect", "replies", "examples") if notebook.stem in ASK_NOTHING else ()
     assert known == [(name, tags) for name, tags in SHAPE.items() if name not in left_out]
     more = [cell.metadata.get("tags") for cell in cells if cell.id not in SHAPE]
     assert all(tags in (["nbval-check-output"], ["nbval-ignore-output"]) for tags in more)
@@ -246,54 +241,33 @@ def test_it_begins_with_its_question_and_what_pass_means(notebook: Path) -> None
     assert first.source.splitlines()[0].endswith("?") and "**PASS means:**" in first.source
 
 
-def test_its_parameters_are_the_keys_of_a_profile(notebook: Path) -> None:
+def test_its_parameters_are_a_profile_and_a_run_folder(notebook: Path) -> None:
     tree = ast.parse(code_cells(notebook)[0].source)
     given = {target.id: ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign) for target in node.targets if isinstance(target, ast.Name)}  # fmt: skip
-    keys = [*KEYS[:3], *OWN_KEYS.get(notebook.stem, ()), *KEYS[3:]]
-    assert given == {**dict.fromkeys(keys, {}), "waivers": [], "run_dir": ""} and len(tree.body) == len(keys) + 1
-    assert set(KEYS) | {key for own in OWN_KEYS.values() for key in own} == set(Profile.model_fields) - {"name"}
+    assert given == {"profile": "", "run_dir": ""}
 
 
-@pytest.mark.parametrize("file", PROFILES, ids=lambda file: file.stem)
-def test_every_key_of_a_profile_is_a_parameter_of_the_notebooks(file: Path) -> None:
-    """papermill only warns about a key that no notebook knows."""
-    assert set(yaml.safe_load(file.read_text())) <= {*KEYS, *(key for own in OWN_KEYS.values() for key in own)}
-
-
-def test_it_opens_the_book_of_its_own_name(notebook: Path) -> None:
-    setup = code_cells(notebook)[1].source
-    assert setup.count("import") == 1
-    keys = [*KEYS[:3], *OWN_KEYS.get(notebook.stem, ()), *KEYS[3:]]
-    call = f'Workbook("{notebook.stem}", run_dir, {", ".join(f"{key}={key}" for key in keys)})'
-    assert "".join(call.split()) in "".join(setup.split()).replace(",)", ")")
+def test_it_opens_the_run_of_its_own_name(notebook: Path) -> None:
+    assert f'run = open_run("{notebook.stem}", globals())\nrun.settings()' in code_cells(notebook)[1].source
 
 
 def test_only_collect_asks_and_only_the_last_cell_is_the_gate(notebook: Path) -> None:
     cells = code_cells(notebook)
-    assert [cell.id for cell in cells if "collect(" in cell.source] == (
-        [] if notebook.stem in ASK_NOTHING else ["collect"]
-    )
-    assert [cell.source for cell in cells if "gate(" in cell.source] == ["book.gate()"] and cells[
-        -1
-    ].source == "book.gate()"
+    asking = [] if notebook.stem in ASK_NOTHING else ["collect"]
+    assert [cell.id for cell in cells if "collect(" in cell.source] == asking
+    assert [cell.source for cell in cells if "gate(" in cell.source] == ["run.gate()"]
+    assert cells[-1].source == "run.gate()"
+
+
+def test_it_ends_with_three_edits_to_try(notebook: Path) -> None:
+    last = nbformat.read(notebook, as_version=4).cells[-1]
+    assert last.cell_type == "markdown" and last.source.startswith("## Try it")
+    assert sum(line.startswith("* ") for line in last.source.splitlines()) == 3
 
 
 @pytest.mark.parametrize("notebook", [FOR_PEOPLE, *NOTEBOOKS], ids=lambda path: path.stem)
-def test_the_logic_is_in_the_library(notebook: Path) -> None:
-    for cell in code_cells(notebook):
-        assert cell.id == "setup" or len(cell.source.splitlines()) <= 12, cell.id  # what setup says: the test above
-        branches = (
-            ast.If,
-            ast.IfExp,
-            ast.For,
-            ast.While,
-            ast.Try,
-            ast.FunctionDef,
-            ast.ClassDef,
-            ast.comprehension,
-            ast.With,
-        )
-        assert not [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, branches)], cell.id
+def test_a_cell_is_one_step_that_can_be_read(notebook: Path) -> None:
+    assert [cell.id for cell in code_cells(notebook) if len(cell.source.splitlines()) > LONGEST_CELL] == []
 
 
 @pytest.mark.parametrize("notebook", [FOR_PEOPLE, *NOTEBOOKS], ids=lambda path: path.stem)

@@ -31,7 +31,6 @@ from gatebook.judge.similarity import (
 from gatebook.plan.cases import Case
 from gatebook.plan.settings import Similarity
 from gatebook.record.run import Run
-from gatebook.tell.scenarios import power_table
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -142,25 +141,6 @@ def test_what_is_missing_or_not_complete_is_computed(tmp_path: Path, spoil: str)
     assert file.exists() != (spoil == "missing"), "judging writes nothing"
 
 
-def test_the_table_recomputes_and_refuses_a_forged_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = run_of(tmp_path, ["Bananas.", "The port."])
-    keep(run, "01_x")
-    table = power_table(run, "01_x")
-    assert list(table.index) == ["number", "negation", "off-topic", "paraphrase"]
-    assert table.loc["number", "rejected by facts"].startswith("50%"), "the server's number is no required fact"
-    assert "informs only; it kills" in capsys.readouterr().out
-    file = run.similarity_file("01_x")
-    kept = json.loads(file.read_text())
-    key = next(iter(kept["cosines"]))
-    kept["cosines"][key] -= 0.0005
-    file.write_text(json.dumps(kept))
-    power_table(run, "01_x")
-    kept["cosines"][key] -= 0.01
-    file.write_text(json.dumps(kept))
-    with pytest.raises(BrokenRecord, match="is not what the record says: 1 cosines differ"):
-        power_table(run, "01_x")
-
-
 def test_a_forged_file_breaks_the_seal(tmp_path: Path) -> None:
     run = run_of(tmp_path, ["Bananas."])
     keep(run, "01_x")
@@ -173,13 +153,6 @@ def test_a_forged_file_breaks_the_seal(tmp_path: Path) -> None:
 def test_other_weights_are_another_model() -> None:
     a, b = (Kept(model=MODEL.model_copy(update={"weights_sha256": w}), cosines={"k": float("nan")}) for w in "ab")
     assert len(differences(a, b)) == 2, "a cosine that is no number differs too"
-
-
-def test_without_golden_answers_nothing_is_embedded(tmp_path: Path) -> None:
-    run = run_folder(tmp_path / "run", [case(expect=[{"regex": "x"}])], profile({"g.h": "must"}))
-    assert keep(run, "01_x") is False and CALLS == []
-    assert not run.similarity_file("01_x").exists()
-    assert "no case" in power_table(run, "01_x").to_string()
 
 
 def test_a_model_that_is_not_installed_is_an_error_of_the_check(

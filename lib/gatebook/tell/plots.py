@@ -8,10 +8,12 @@ import pandas as pd
 
 
 def heatmap(shares: pd.DataFrame, labels: pd.DataFrame | None = None, height: float = 0.55) -> Any:
-    """A cell a number in [0, 1], red to green; grey where there is none. `labels`: what stands in the cells. Returns a figure."""
+    """A cell a number in [0, 1], red to green; grey where there is none. `labels`: what stands in the cells. Returns a figure; a sentence where there is no cell."""
     import matplotlib.pyplot as plt
 
     values = shares.astype(float)
+    if values.empty:
+        return "nothing of it was asked"
     figure, axes = plt.subplots(figsize=(8, max(1.6, height * len(values) + 1.1)), layout="constrained")
     plt.close(figure)
     axes.set_facecolor("#e5e7eb")
