@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,8 @@ from hypothesis import settings
 from tests.postgresql import postgresql
 
 __all__ = ["postgresql"]
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # under nohup; what the tests start is to hear it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 os.environ.pop("GATEBOOK_HISTORY_URL", None)  # nothing that a test measures enters the history of whoever runs it
 settings.register_profile("gatebook", deadline=None)  # machines are shared; no test asserts a time
 settings.load_profile("gatebook")

@@ -70,7 +70,8 @@ def _start(folder: Path) -> Any:
         kernel_dirs=[]
     )  # nowhere to look: python3 is this environment's own, whatever $JUPYTER_PATH holds
     manager = Manager(kernel_name="python3", kernel_spec_manager=own)
-    arguments = ["--IPKernelApp.log_level=50", f"--IPKernelApp.exec_lines={READY}"]
+    # no history: two kernels that write one database say so in the output of a cell, which then is not reproduced
+    arguments = ["--IPKernelApp.log_level=50", "--HistoryManager.enabled=False", f"--IPKernelApp.exec_lines={READY}"]
     environment = {**os.environ, "PYTHONUTF8": "1", "PYTHONSAFEPATH": "1"}  # no module out of the run folder
     run_sync(manager.start_kernel)(cwd=str(folder), extra_arguments=arguments, env=environment)
     return manager

@@ -53,12 +53,14 @@ def test_somebody_else_s_kernelspec_is_not_ours(project: Project, server: str, t
     spec.mkdir(parents=True)
     kernel = {"argv": ["/bin/false", "{connection_file}"], "display_name": "another tool's", "language": "python"}
     (spec / "kernel.json").write_text(json.dumps(kernel), encoding="utf-8")
-    hostile = {"JUPYTER_PATH": str(tmp_path / "jupyter")}
+    hostile = {"JUPYTER_PATH": str(tmp_path / "jupyter"), "IPYTHONDIR": str(tmp_path / "ipython")}
     assert str(spec) in _kernels(hostile, project), "Jupyter itself would take it"
     project.edit_profile(limits=PATIENT)
     done = project.run(server, "--only", "01", env=hostile)
     assert done.verdict["troubles"] == [] and done.verdict["verdict"] == "PASS", done
     assert project.gatebook("verify", done.run, "--reproduced", env=hostile).code == 0
+    shared = [*(tmp_path / "ipython").rglob("history.sqlite")]
+    assert not shared, "kernels that share a history tell of it in the output of a cell, which is then not reproduced"
     lab = re.search(r"JUPYTER_PATH=(\S+)", (ROOT / "Makefile").read_text(encoding="utf-8"))
     assert lab, "make lab looks at its own environment first"
     ours = lab[1].replace("$$JUPYTER_PATH", hostile["JUPYTER_PATH"])
