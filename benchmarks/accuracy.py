@@ -13,10 +13,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from statistics import median
 
-from gatebook.ask.client import Lane, LoopLag
-from gatebook.plan.settings import Target
-from gatebook.record.answer import read_answer
+from gatebook.collect.client import Lane, LoopLag
+from gatebook.config.profile import Target
 from gatebook.record.exchange import Exchange
+from gatebook.record.replies import read_answer
 
 from benchmarks.calibrated_server import Sent, calibrated_server, read_log
 from benchmarks.report import Row

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 
 from gatebook.record.run import Run
-from gatebook.tell.archive import archive
+from gatebook.report.archive import archive
 
 from benchmarks.report import Row
 

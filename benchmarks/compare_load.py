@@ -20,14 +20,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from gatebook.ask.client import Lane, LoopLag
-from gatebook.ask.embedded import MODEL
-from gatebook.ask.load import Prepared, closed_loop
-from gatebook.ask.server import embedded_server
-from gatebook.judge.load import Step
-from gatebook.plan.cases import Ask, Case
-from gatebook.plan.load import LoadSettings, word
-from gatebook.plan.settings import Target
+from gatebook.checks.steps import Step
+from gatebook.collect.client import Lane, LoopLag
+from gatebook.collect.embedded import MODEL
+from gatebook.collect.load import Prepared, closed_loop
+from gatebook.collect.server import embedded_server
+from gatebook.config.cases import Ask, Case
+from gatebook.config.policies import LoadSettings, word
+from gatebook.config.profile import Target
 from gatebook.record.exchange import Exchange
 
 from benchmarks.report import Row

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from gatebook.ask.server import embedded_server
+from gatebook.collect.server import embedded_server
 from gatebook.record.run import Run
 
 from benchmarks.bare import Request, ask_all

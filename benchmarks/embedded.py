@@ -19,8 +19,8 @@ from pathlib import Path
 from statistics import median
 
 import httpx
-from gatebook.ask.embedded import MODEL
-from gatebook.plan.cases import load_cases
+from gatebook.collect.embedded import MODEL
+from gatebook.config.cases import load_cases
 
 from benchmarks.bare import Request, ask_all
 from benchmarks.processes import ROOT, busy_process, child

@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import quantiles
 
-from gatebook.ask.gauges import parsed, sampled
+from gatebook.collect.gauges import parsed, sampled
+from gatebook.config import project
+from gatebook.config.profile import load_profile
 from gatebook.opening import open_run
-from gatebook.plan import project
-from gatebook.plan.settings import load_profile
 
 from benchmarks.report import Row
 

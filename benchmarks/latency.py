@@ -14,10 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gatebook.judge.latency import FAIL, OPEN, PASS, against_decision, day_decision, quantile_decision
-from gatebook.judge.latency_stats import p90, shift_bounds
-from gatebook.plan.latency import LEAST_SAMPLES, METRICS, RULES, Latency, Metric, Rule
-from gatebook.plan.settings import load_profile
+from gatebook.checks.rulings import (
+    FAIL,
+    OPEN,
+    PASS,
+    against_decision,
+    day_decision,
+    p90,
+    quantile_decision,
+    shift_bounds,
+)
+from gatebook.config.policies import LEAST_SAMPLES, METRICS, RULES, Latency, Metric, Rule
+from gatebook.config.profile import load_profile
 
 from benchmarks.processes import ROOT
 from benchmarks.report import Row

@@ -12,7 +12,7 @@ from functools import reduce
 from typing import Any
 
 import xllamacpp
-from gatebook.ask import embedded
+from gatebook.collect import embedded
 
 
 def main() -> None:

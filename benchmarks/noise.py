@@ -12,10 +12,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from gatebook.judge.drift import distance_nats, greedy_moved
-from gatebook.judge.fingerprint import Fingerprint, rows_of
-from gatebook.plan.settings import load_profile, with_target
+from gatebook.checks.drift import distance_nats, greedy_moved
+from gatebook.config.profile import load_profile, with_target
 from gatebook.runner import run_profile
+from gatebook.verdict.fingerprint import Fingerprint, rows_of
 
 from benchmarks.embedded import Setting, server_with
 from benchmarks.processes import ROOT

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from gatebook.ask.collect import collect
-from gatebook.plan.cases import Case
-from gatebook.plan.settings import Group, Limits, Profile, Target
+from gatebook.collect.scheduler import collect
+from gatebook.config.cases import Case
+from gatebook.config.profile import Group, Limits, Profile, Target
 from gatebook.record.run import Manifest, Run, now
 
 from benchmarks.bare import Request, Spent, ask_all
@@ -124,7 +124,7 @@ def make_run(folder: Path, base_url: str, count: int, in_flight: int) -> Run:
 def _in_a_process(base_url: str, folder: Path) -> float:
     make_run(folder, base_url, 200, 16)
     code = (
-        "import sys; from pathlib import Path; from gatebook.ask.collect import collect; from gatebook.record.run import Run; "
+        "import sys; from pathlib import Path; from gatebook.collect.scheduler import collect; from gatebook.record.run import Run; "
         f"collect(Run(Path(sys.argv[1])), {NOTEBOOK!r})"
     )
     before = os.times()

@@ -10,8 +10,8 @@ from contextlib import ExitStack
 from statistics import median
 
 import httpx
-from gatebook.ask.embedded import MODEL
-from gatebook.plan.documents import Document, text
+from gatebook.collect.embedded import MODEL
+from gatebook.config.documents import Document, text
 
 from benchmarks.embedded import Setting, server_with
 from benchmarks.processes import busy_process

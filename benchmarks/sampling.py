@@ -12,10 +12,10 @@ import tempfile
 from pathlib import Path
 
 import httpx
-from gatebook.ask.server import embedded_server
-from gatebook.judge.drift import PREFIX_CHARS, samples_moved
-from gatebook.plan.cases import Case, load_cases
-from gatebook.record.logprobs import TokenLogprobs, mean_shortfall
+from gatebook.checks.drift import PREFIX_CHARS, samples_moved
+from gatebook.collect.server import embedded_server
+from gatebook.config.cases import Case, load_cases
+from gatebook.record.replies import TokenLogprobs, mean_shortfall
 
 from benchmarks.processes import ROOT
 from benchmarks.report import Row

@@ -19,7 +19,7 @@ remove() { docker rm --force "$1" >/dev/null 2>&1 || true; }
 # NAME FILE: keep what the server said, without the keys that are known here.
 keep_log() {
     mkdir -p "$(dirname "$2")"
-    { docker logs "$1" 2>&1 || true; } | python -m gatebook.plan.secrets >"$2" || {
+    { docker logs "$1" 2>&1 || true; } | python -m gatebook.config.secrets >"$2" || {
         rm -f "$2"
         echo "the log of $1 was not kept, as keys cannot be taken out of it" >&2
     }

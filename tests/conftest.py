@@ -21,10 +21,10 @@ from unittest import mock
 import pytest
 import yaml
 from filelock import FileLock
-from gatebook.ask.server import embedded_server
-from gatebook.judge.baseline import Baseline, read_baseline
-from gatebook.judge.fingerprint import case_of
-from gatebook.plan.cases import Case, load_cases
+from gatebook.collect.server import embedded_server
+from gatebook.config.cases import Case, load_cases
+from gatebook.verdict.baseline import Baseline, read_baseline
+from gatebook.verdict.fingerprint import case_of
 from hypothesis import settings
 
 from tests.postgresql import postgresql
@@ -147,7 +147,7 @@ class Project:
     def accept(self, run: Path) -> None:
         """`gatebook accept`, in this process."""
 
-        from gatebook.accept import accept
+        from gatebook.commands.accept import accept
 
         with self.inside():
             accept(run, "healthy", None, "tests")

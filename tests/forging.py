@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gatebook.judge.judging import judge
 from gatebook.record.journal import SCHEMA, _digest
 from gatebook.record.run import Run
+from gatebook.verdict.judging import judge
 
 
 def edit(path: Path, change: Callable[[Any], Any]) -> None:

@@ -14,15 +14,15 @@ import matplotlib
 import matplotlib.pyplot as plt
 import nbformat
 import pandas as pd
-from gatebook.judge.judging import judge
-from gatebook.judge.verdict import Verdict
+from gatebook.config import project
+from gatebook.config.profile import load_profile, with_target
 from gatebook.opening import OVERALL, open_run
-from gatebook.plan import project
-from gatebook.plan.settings import load_profile, with_target
 from gatebook.record.executed import unfinished
 from gatebook.record.run import Run
+from gatebook.report.terminal import show
 from gatebook.runner import report
-from gatebook.tell.terminal import show
+from gatebook.verdict.judging import judge
+from gatebook.verdict.verdict import Verdict
 from IPython.core.formatters import DisplayFormatter
 from matplotlib.figure import Figure
 from nbformat import NotebookNode

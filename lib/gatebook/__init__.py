@@ -6,13 +6,13 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gatebook.explore import Explorer
+    from gatebook.commands.explore import Explorer
     from gatebook.workbook import Workbook, open_run
 
 __all__ = ["Explorer", "Workbook", "__version__", "open_run"]
 __version__ = "0.1.0"
 
-# jsonschema (and with it nbformat) would import this and build 38 grammars, 1.2 s a process; judge/iri.py does its work
+# jsonschema (and with it nbformat) would import this and build 38 grammars, 1.2 s a process; checks/iri.py does its work
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 
@@ -23,7 +23,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(workbook, name)
     if name == "Explorer":
-        from gatebook.explore import Explorer
+        from gatebook.commands.explore import Explorer
 
         return Explorer
     raise AttributeError(f"module 'gatebook' has no attribute {name!r}")

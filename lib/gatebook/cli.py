@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from gatebook import stopping
+from gatebook.commands.history import app as history_app
 from gatebook.errors import BadInput, GatebookError, one_line, os_reason
-from gatebook.history_commands import app as history_app
 
 app = typer.Typer(
     help="""Decide whether a deployment of an LLM service may ship: ask it, judge its answers, keep the evidence.
@@ -80,7 +80,7 @@ def run(
         if any((profile, base_url, model, revision, suite, only, out, against, plan)):
             raise BadInput("--resume takes no other option but --json: the run folder says what was asked of whom")
         _tell(*runner.resume(resume, watch=not as_json), as_json)
-    from gatebook.plan.settings import load_profile, with_target
+    from gatebook.config.profile import load_profile, with_target
 
     if profile is None:
         raise BadInput("--profile is missing; for the embedded model: gatebook run --profile params/smollm2.yaml")
@@ -88,7 +88,7 @@ def run(
     name, narrowed = _suite(suite or chosen.target.default_suite), _list(only)
     if plan:
         from gatebook.opening import accepted, planned
-        from gatebook.tell.estimate import estimate
+        from gatebook.report.estimate import estimate
 
         print(estimate(chosen, name, planned(chosen, name, narrowed), accepted(chosen)[0]))
         raise SystemExit(0)
@@ -110,8 +110,8 @@ def verify(
     ] = None,
 ) -> None:
     """Check a run folder without any server: checksums, records, cells, verdict, nbval replay of our own code."""
-    from gatebook.tell.verification import show, verification_page
-    from gatebook.verify import verify as check
+    from gatebook.commands.verify import verify as check
+    from gatebook.report.verification import show, verification_page
 
     if html is not None and html.resolve().is_relative_to(path.resolve()):
         raise BadInput(f"--html {html}: lies in the bundle, which is sealed; name a file outside of it")
@@ -149,9 +149,9 @@ def passed(
     Exit codes: 0 yes · 1 FAIL · 2 another suite, revision, profile or case, or no run folder · 3 INCONCLUSIVE, PARTIAL, or a
     baseline that was not accepted here · 75 ERROR, or missing or edited evidence.
     """
-    from gatebook.plan.settings import load_profile
-    from gatebook.verify import Wanted
-    from gatebook.verify import passed as ask
+    from gatebook.commands.verify import Wanted
+    from gatebook.commands.verify import passed as ask
+    from gatebook.config.profile import load_profile
 
     for option, value in (("revision", revision), ("base-url", base_url), ("model", model)):
         if value is not None and not value.strip():
@@ -179,10 +179,10 @@ def judge(
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
 ) -> None:
     """Judge recorded answers by the rules of another profile; nothing is asked."""
-    from gatebook import runner
-    from gatebook.plan.settings import load_profile
+    from gatebook.commands.judge import judge_again
+    from gatebook.config.profile import load_profile
 
-    _tell(*runner.judge_again(path, load_profile(profile), out), as_json)
+    _tell(*judge_again(path, load_profile(profile), out), as_json)
 
 
 @app.command()
@@ -191,9 +191,9 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
 ) -> None:
     """Tell a run again from its record, and exit as it did; one that was killed gets its pages, and is not green."""
-    from gatebook import runner
+    from gatebook.commands.report import report_again
 
-    _tell(*runner.tell_again(path), as_json)
+    _tell(*report_again(path), as_json)
 
 
 @app.command()
@@ -206,7 +206,7 @@ def accept(
     ] = None,
 ) -> None:
     """Make a run the baseline of its profile (params/baselines/<profile>.json), with an entry in its log."""
-    from gatebook.accept import accept as take
+    from gatebook.commands.accept import accept as take
 
     print(take(path, reason, group, by))
 
@@ -217,7 +217,7 @@ def archive(
     to: Annotated[Path, typer.Option(help="The site's folder, such as public/; runs that it has stay.")],
 ) -> None:
     """Write a static site of all kept runs: list, trends, difference of any two. Opens from disk and on GitLab Pages."""
-    from gatebook.tell.archive import archive as keep
+    from gatebook.report.archive import archive as keep
 
     for line in keep(source, to):
         print(one_line(line))
@@ -241,12 +241,12 @@ def compare(
 
     Exit codes: 0 same or better · 1 shown worse · 2 bad input · 3 cannot tell · 75 a run is damaged or could not be measured.
     """
-    from gatebook import compare as comparing
-    from gatebook.judge.comparing import difference
-    from gatebook.tell.comparison import comparison_page, show
+    from gatebook.commands import compare as comparing
+    from gatebook.report.comparison import comparison_page, show
+    from gatebook.verdict.comparing import difference
 
     if comparing.are_urls(first, second):
-        from gatebook.plan.settings import load_profile
+        from gatebook.config.profile import load_profile
 
         if profile is None:
             raise BadInput("--profile is missing: two servers are asked by one profile, such as params/qwen3-4b.yaml")
@@ -276,7 +276,7 @@ def serve(
     """Serve the embedded SmolLM2-135M-Instruct on loopback until Ctrl-C."""
     import signal
 
-    from gatebook.ask.server import embedded_server
+    from gatebook.collect.server import embedded_server
 
     log.parent.mkdir(parents=True, exist_ok=True)
     with embedded_server(log, port, threads, prompt_threads) as base_url:
@@ -292,7 +292,7 @@ def init(
     api_key_env: Annotated[str | None, typer.Option(help="NAME of the environment variable with the key.")] = None,
 ) -> None:
     """Probe a server and write a profile for it in params/."""
-    from gatebook.introduce import introduce
+    from gatebook.commands.init import introduce
 
     print(introduce(base_url, name, model, api_key_env))
 
@@ -300,7 +300,7 @@ def init(
 @app.command()
 def doctor() -> None:
     """Say what is missing on this machine."""
-    from gatebook.doctor import examine
+    from gatebook.commands.doctor import examine
 
     findings = examine()
     for ok, what, todo in findings:
@@ -322,7 +322,7 @@ def cases_check(
 
     Exit codes: 0 all agree · 1 an example disagrees or is missing · 2 bad input.
     """
-    from gatebook.casefiles import check_files
+    from gatebook.commands.cases import check_files
 
     found = check_files(files or [], allow_missing, every_check)
     problems = [problem for one in found for problem in one.problems]
@@ -359,13 +359,13 @@ def cases_import(
     why: Annotated[str | None, typer.Option(help="Without a template: why these cases exist.")] = None,
 ) -> None:
     """Make a case file from a table; nothing is written when any row is bad (docs/cases.md)."""
-    from gatebook.importing import import_cases
+    from gatebook.commands.importing import import_cases
 
     print(import_cases(file, into, columns, template, notebook=notebook, group=group, why=why))
 
 
 def _tell(run: Any, verdict: Any, as_json: bool) -> None:
-    from gatebook.tell.terminal import show
+    from gatebook.report.terminal import show
 
     if as_json:
         print(verdict.model_dump_json(indent=1))
@@ -375,7 +375,7 @@ def _tell(run: Any, verdict: Any, as_json: bool) -> None:
 
 
 def _write(file: Path, text: str) -> None:
-    from gatebook.plan.writing import replace_text
+    from gatebook.config.files import replace_text
 
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -389,7 +389,7 @@ def _write(file: Path, text: str) -> None:
 
 
 def _suite(name: str) -> Any:
-    from gatebook.plan.settings import SUITES
+    from gatebook.config.profile import SUITES
 
     if name not in SUITES:
         raise BadInput(f"--suite has value {name!r}: must be one of {', '.join(SUITES)}")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
+from gatebook.config.profile import Profile, Suite
 from gatebook.errors import BadInput, HistoryFailed
-from gatebook.judge.judging import run_baseline
-from gatebook.judge.verdict import Verdict
-from gatebook.plan.settings import Profile, Suite
-from gatebook.record.measured import measurements
 from gatebook.record.measurement import Measurement
 from gatebook.record.run import Run
+from gatebook.record.samples import measurements
+from gatebook.verdict.judging import run_baseline
+from gatebook.verdict.verdict import Verdict
 
 
 def window(profile: Profile, suite: Suite, groups: Iterable[str], created: str) -> list[Measurement] | str:

@@ -11,20 +11,20 @@ from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from gatebook.checks import validate
+from gatebook.config import project
+from gatebook.config.cases import Case, load_cases, select
+from gatebook.config.files import read_file
+from gatebook.config.profile import Profile, Suite, api_key, extra_headers, scrubber, secrets
+from gatebook.config.project import person
+from gatebook.config.secrets import is_secret_url
+from gatebook.config.steps import in_steps
 from gatebook.entering import window
 from gatebook.errors import BadInput
-from gatebook.judge.baseline import Baseline, read_baseline
-from gatebook.judge.checks import validate
-from gatebook.judge.findings import contract_group
-from gatebook.judge.policy import check_plan
-from gatebook.plan import project
-from gatebook.plan.cases import Case, load_cases, select
-from gatebook.plan.person import person
-from gatebook.plan.secrets import is_secret_url
-from gatebook.plan.settings import Profile, Suite, api_key, extra_headers, scrubber, secrets
-from gatebook.plan.steps import in_steps
-from gatebook.plan.strict import read_file
 from gatebook.record.run import MAX_JSON_MIB, Against, Manifest, Run, new_name, now
+from gatebook.verdict.baseline import Baseline, read_baseline
+from gatebook.verdict.findings import contract_group
+from gatebook.verdict.policy import check_plan
 
 OVERALL = "90_verdict"
 """The notebook that judges the others; it always runs."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import sys
 import warnings
 from collections.abc import Callable
@@ -13,24 +12,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gatebook.ask.collect import STARTED
-from gatebook.ask.server import endpoint
+from gatebook.collect.scheduler import STARTED
+from gatebook.collect.server import endpoint
+from gatebook.config import project
+from gatebook.config.profile import Profile, Suite, untelling
 from gatebook.entering import enter
 from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, GatebookError, os_reason
-from gatebook.judge.findings import contract_group
-from gatebook.judge.judging import judge
-from gatebook.judge.policy import check_plan
-from gatebook.judge.verdict import Verdict
 from gatebook.kernels import Kernels
-from gatebook.opening import OVERALL, accepted, open_run
-from gatebook.plan import project
-from gatebook.plan.settings import Profile, Suite, untelling
-from gatebook.record.answer import read_answer
+from gatebook.opening import OVERALL, open_run
 from gatebook.record.executed import unfinished
 from gatebook.record.lock import held
-from gatebook.record.run import HISTORY, LATEST, Against, Manifest, Run, check_latest, drop_latest, now
-from gatebook.tell.terminal import Watcher
-from gatebook.verify import evidenced
+from gatebook.record.replies import read_answer
+from gatebook.record.run import LATEST, Against, Run, check_latest, drop_latest, now
+from gatebook.report.terminal import Watcher
+from gatebook.verdict.judging import judge
+from gatebook.verdict.verdict import Verdict
 
 SPARE_S = 120
 """What a cell may take beyond the notebook's deadline before the kernel counts as hung."""
@@ -60,7 +56,7 @@ def run_profile(
         if said:
             _warn(said)
     with held(run.path, "gatebook run"):
-        return _run(run, start, watch)
+        return execute(run, start, watch)
 
 
 def resume(path: Path, watch: bool) -> tuple[Run, Verdict]:
@@ -86,62 +82,10 @@ def _resumed(path: Path, run: Run, watch: bool) -> tuple[Run, Verdict]:
         raise BrokenRecord(f"{path}: {damage[0]} since the run was sealed; an edited record is not resumed")
     run.unseal()
     _, start = endpoint(run.manifest.profile.target, run.manifest.base_url)
-    return _run(run, start, watch)
+    return execute(run, start, watch)
 
 
-def judge_again(path: Path, profile: Profile, out: Path) -> tuple[Run, Verdict]:
-    """The same answers by other rules, in a new bundle; nothing is asked. Raises BadInput, BrokenRecord."""
-    check_latest(out.resolve().parent)
-    old = Run(path.resolve())
-    if damage := old.damage():
-        raise BrokenRecord(f"{path}: {damage[0]}; only an intact run is judged again")
-    cases = [old.cases[i] for ids in old.manifest.expected.values() for i in ids]
-    check_plan(profile, cases, {contract_group(case.group) for case in cases})
-    manifest = Manifest.model_validate(
-        {
-            **old.manifest.model_dump(),
-            "run": out.name,
-            "profile": profile.model_dump(),
-            "judged_from": old.manifest.judged_from or old.manifest.run,
-        }
-    )
-    run = Run.create(out.resolve(), manifest, list(old.cases.values()), accepted(profile)[1])
-    with held(run.path, "gatebook judge"):
-        try:
-            _take_over(old, run)
-        except BaseException:
-            shutil.rmtree(run.path, ignore_errors=True)  # half a record would be judged as a whole one
-            raise
-        return _run(run, None, watch=False)
-
-
-def _take_over(old: Run, run: Run) -> None:
-    """What was recorded, into a bundle of its own."""
-    for notebook in old.notebooks:
-        run.record_file(notebook).write_bytes(old.record_file(notebook).read_bytes())
-        if old.gauges_file(notebook).exists():
-            run.gauges_file(notebook).write_bytes(old.gauges_file(notebook).read_bytes())
-    if (old.path / HISTORY).exists():
-        shutil.copy(old.path / HISTORY, run.path)
-    if (old.path / "texts").is_dir():
-        shutil.copytree(old.path / "texts", run.path / "texts")
-
-
-def tell_again(path: Path) -> tuple[Run, Verdict]:
-    """What a run said, judged again from its record; nothing is asked. One that was killed gets its reports first, and is
-    not green until it is resumed. Raises BadInput, BrokenRecord."""
-    run = Run(path.resolve())
-    if run.sealed:
-        return run, evidenced(path)
-    check_latest(run.path.parent)
-    with held(run.path, "gatebook report"):
-        cut = [said for notebook in (*run.notebooks, OVERALL) if (said := unfinished(run.path / f"{notebook}.ipynb"))]
-        verdict = _judged(run, [*cut, f"the run did not finish; go on with: gatebook run --resume {run.path}"])
-        report(run, verdict)
-    return run, verdict
-
-
-def _run(run: Run, start: Any, watch: bool) -> tuple[Run, Verdict]:
+def execute(run: Run, start: Any, watch: bool) -> tuple[Run, Verdict]:
     """Execute every notebook, judge, report, seal. Whatever breaks on our side ends in a verdict that says so.
 
     Raises KeyboardInterrupt where a signal comes after the asking: there is no verdict then, and `report` or `--resume` makes one.
@@ -167,7 +111,7 @@ def _run(run: Run, start: Any, watch: bool) -> tuple[Run, Verdict]:
         except Exception as error:
             troubles.append(_ours(error))
     try:
-        verdict = _judged(run, troubles)
+        verdict = judged(run, troubles)
         report(run, verdict)
     except KeyboardInterrupt:
         _warn(
@@ -237,7 +181,7 @@ def _execute(run: Run, notebook: str, kernels: Kernels) -> list[str]:
     return [said] if (said := unfinished(made)) else []
 
 
-def _judged(run: Run, troubles: list[str]) -> Verdict:
+def judged(run: Run, troubles: list[str]) -> Verdict:
     """The run's verdict; a broken record is a trouble and not the end of the story."""
     try:
         return judge(run, troubles=troubles)
@@ -247,10 +191,10 @@ def _judged(run: Run, troubles: list[str]) -> Verdict:
 
 def report(run: Run, verdict: Verdict) -> None:
     """Write everything that is told of a run, seal it, and copy it to `latest/`."""
-    from gatebook.tell.junit import junit
-    from gatebook.tell.metrics import metrics
-    from gatebook.tell.pages import index_page, notebook_page
-    from gatebook.tell.standing import recorded
+    from gatebook.report.junit import junit
+    from gatebook.report.metrics import metrics
+    from gatebook.report.pages import index_page, notebook_page
+    from gatebook.report.standing import recorded
 
     alone = {notebook: _alone(run, notebook, verdict) for notebook in run.notebooks}
     files = {f"{notebook}.verdict.json": v.model_dump_json(indent=1) for notebook, v in alone.items()}

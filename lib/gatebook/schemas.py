@@ -9,12 +9,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from gatebook.judge.checks import CHECKS
-from gatebook.judge.checks.registry import Schema
-from gatebook.judge.verdict import Verdict
-from gatebook.plan import project
-from gatebook.plan.cases import Ask, Case
-from gatebook.plan.settings import Profile
+from gatebook.checks import CHECKS
+from gatebook.checks.registry import Schema
+from gatebook.config import project
+from gatebook.config.cases import Ask, Case
+from gatebook.config.profile import Profile
+from gatebook.verdict.verdict import Verdict
 
 PLACEHOLDER: Schema = {"type": "string", "pattern": r"\{\{\w+\}\}"}
 BEGIN, END = "<!-- {}: written by `make schema` -->", "<!-- end of {} -->"

@@ -12,28 +12,28 @@ from typing import Any
 
 import pandas as pd
 
+from gatebook.checks.finding import WORST_FIRST, Finding
+from gatebook.checks.settings import Compared, compare
+from gatebook.checks.similarity import Cosines, computed, cosines_of, differences, keep, stored
+from gatebook.checks.steps import Step, restarts_of, steps_of
+from gatebook.checks.timed import Timed, timed_cases
+from gatebook.config import project
+from gatebook.config.cases import Case
+from gatebook.config.profile import Profile, load_profile, profile_from
 from gatebook.errors import BadInput, BrokenRecord, NotGreen
-from gatebook.judge.baseline import Baseline
-from gatebook.judge.finding import WORST_FIRST, Finding
-from gatebook.judge.judging import judge, run_baseline
-from gatebook.judge.load import Step, restarts_of, steps_of
-from gatebook.judge.production import Compared, compare
-from gatebook.judge.similarity import Cosines, computed, cosines_of, differences, keep, stored
-from gatebook.judge.spending import Spent, total
-from gatebook.judge.timed import Timed, timed_cases
-from gatebook.judge.verdict import Verdict
 from gatebook.opening import OVERALL
 from gatebook.opening import open_run as plan_run
-from gatebook.plan import project
-from gatebook.plan.cases import Case
-from gatebook.plan.settings import Profile, load_profile, profile_from
 from gatebook.record.exchange import Exchange
 from gatebook.record.frames import cases_frame, gauges_frame, replies_frame
 from gatebook.record.identity import identify
 from gatebook.record.lock import held
 from gatebook.record.run import Run
-from gatebook.tell import context, spending, tables
-from gatebook.tell.examples import Examples
+from gatebook.report import context, spending, tables
+from gatebook.report.examples import Examples
+from gatebook.verdict.baseline import Baseline
+from gatebook.verdict.judging import judge, run_baseline
+from gatebook.verdict.spending import Spent, total
+from gatebook.verdict.verdict import Verdict
 
 SECTIONS = tuple(Profile.model_fields)
 """What papermill's `-f params/x.yaml` puts into a notebook: the top-level keys of a profile."""
@@ -45,7 +45,9 @@ def open_run(notebook: str, parameters: Mapping[str, Any]) -> Workbook:
     `parameters`: the notebook's `globals()` with `run_dir`, `profile` (a file of params/) and whatever sections of a profile
     papermill has put in; without any, GATEBOOK_PROFILE names the profile. A recorded run is never written over. Raises BadInput.
     """
-    pd.set_option("display.max_colwidth", None, "display.max_rows", None, "display.max_columns", None, "display.width", 250)
+    pd.set_option(
+        "display.max_colwidth", None, "display.max_rows", None, "display.max_columns", None, "display.width", 250
+    )
     folder = str(parameters.get("run_dir") or "")
     if folder and (Path(folder) / "manifest.json").is_file():
         return Workbook(notebook, Run(Path(folder)), planned=True)
@@ -89,7 +91,7 @@ class Workbook:
             return
         from tqdm import tqdm
 
-        from gatebook.ask.collect import STARTED, collect
+        from gatebook.collect.scheduler import STARTED, collect
 
         requests = sum(len(c.requests()) + c.canary for c in self.record.expected(self.notebook))
         with tqdm(total=requests, unit="request", disable=self._planned) as bar:
@@ -185,7 +187,7 @@ class Workbook:
 
 
 def _new_run(notebook: str, profile: Profile, folder: Path | None) -> Run:
-    from gatebook.ask.server import endpoint
+    from gatebook.collect.server import endpoint
 
     base_url, start = endpoint(profile.target, None)
     run = plan_run(profile, base_url, profile.target.default_suite, [notebook], folder)

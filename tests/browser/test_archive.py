@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from gatebook.tell.archive import archive
+from gatebook.report.archive import archive
 
 from tests.unit.replies import MODEL, profile
 from tests.unit.runs import GROUPS, bundle

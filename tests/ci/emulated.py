@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from gatebook.plan.cases import load_cases
+from gatebook.config.cases import load_cases
 
 from tests.conftest import ROOT, small_project
 

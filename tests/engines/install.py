@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from gatebook.ask.embedded import model_file
+from gatebook.collect.embedded import model_file
 from gatebook.errors import ServerFailed
 
 HERE = Path(__file__).parent

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gatebook.ask.embedded import MODEL, model_file
-from gatebook.ask.server import embedded_server
+from gatebook.collect.embedded import MODEL, model_file
+from gatebook.collect.server import embedded_server
 
 from tests.engines.install import CannotHave, environment, prepared, weights
 from tests.engines.serving import NotStarted, chats, free_port, log_file, running, vllm

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from gatebook.ask.embedded import MODEL
+from gatebook.collect.embedded import MODEL
 
 from tests.engines import install
 from tests.engines.install import environment, home, prepared

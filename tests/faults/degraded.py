@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from gatebook.ask.embedded import MODEL
+from gatebook.collect.embedded import MODEL
 
 from benchmarks.processes import child
 from tests.faults.weights import adapter, changed_model

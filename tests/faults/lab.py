@@ -20,8 +20,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from gatebook.ask.server import embedded_server
-from gatebook.plan.cases import Case, load_cases
+from gatebook.collect.server import embedded_server
+from gatebook.config.cases import Case, load_cases
 
 from tests.conftest import ROOT, Done, Project, small_project
 from tests.faults.catalogue import ALL, Row

@@ -16,12 +16,12 @@ from dataclasses import asdict, dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-from gatebook.judge.checks import CHECKS
-from gatebook.judge.checks.contract import violations
-from gatebook.judge.checks.registry import ABSENT, parameters
-from gatebook.judge.evidence import Reply
-from gatebook.judge.examples import PROFILE, example_evidence
-from gatebook.plan.cases import Case, load_cases
+from gatebook.checks import CHECKS
+from gatebook.checks.contract import violations
+from gatebook.checks.evidence import Reply
+from gatebook.checks.registry import ABSENT, parameters
+from gatebook.config.cases import Case, load_cases
+from gatebook.verdict.examples import PROFILE, example_evidence
 
 from tests.conftest import ROOT
 from tests.faults import envelopes

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from copy import deepcopy
 from typing import Any
 
-from gatebook.judge.mutants import mutants
-from gatebook.plan.cases import Case
+from gatebook.checks.similarity import mutants
+from gatebook.config.cases import Case
 
 Mutator = Callable[[Case, Any, str, random.Random], Iterator[str]]
 WRONG: dict[str, list[Mutator]] = {}
@@ -269,7 +269,7 @@ def _without(text: str, fact: Any) -> str:
 
 @wrong("facts")
 def a_word_against_the_facts(case: Case, params: Any, good: str, dice: random.Random) -> Iterator[str]:
-    """A number of the required facts changed, or the statement denied (judge/mutants.py)."""
+    """A number of the required facts changed, or the statement denied (checks/similarity.py)."""
     known = {wording for fact in params.required for wording in ([fact] if isinstance(fact, str) else fact)}
     for mutant in mutants(good, [], []):
         lost = [n for n in re.findall(r"\d+", good) if n not in re.findall(r"\d+", mutant.text)]

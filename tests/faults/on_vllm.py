@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from gatebook.ask.embedded import MODEL
+from gatebook.collect.embedded import MODEL
 
 from tests.conftest import ROOT, Done, Project
 from tests.engines import install

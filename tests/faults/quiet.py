@@ -13,9 +13,9 @@ from itertools import product
 from pathlib import Path
 
 import yaml
-from gatebook.ask.server import embedded_server
-from gatebook.judge.stats import largest_possible_drop
-from gatebook.plan.cases import load_cases
+from gatebook.checks.stats import largest_possible_drop
+from gatebook.collect.server import embedded_server
+from gatebook.config.cases import load_cases
 
 from tests.conftest import ROOT, Project, small_project
 from tests.engines.serving import vllm

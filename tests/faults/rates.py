@@ -14,8 +14,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from gatebook.ask.server import embedded_server
-from gatebook.judge.stats import wilson
+from gatebook.checks.stats import wilson
+from gatebook.collect.server import embedded_server
 
 from tests.conftest import Project
 from tests.faults.lab import OUTPUTS, ask, keep, kept, state

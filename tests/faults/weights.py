@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
-from gatebook.ask.embedded import model_file
+from gatebook.collect.embedded import model_file
 
 MIB = 2**20
 Q4_1, BLOCK_BYTES = 3, 20

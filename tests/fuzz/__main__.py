@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from gatebook.ask.server import embedded_server
+from gatebook.collect.server import embedded_server
 
 from tests.fuzz.drive import prepared, tried
 

@@ -19,14 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from gatebook import __main__ as entry
-from gatebook import cli, replay
+from gatebook import cli
+from gatebook.commands import replay
+from gatebook.commands.verify import verify
+from gatebook.config.cases import Case
 from gatebook.errors import GatebookError
-from gatebook.judge.baseline import Baseline
-from gatebook.plan.cases import Case
 from gatebook.record.exchange import Exchange
 from gatebook.record.run import Manifest
-from gatebook.tell.verification import show, verification_page
-from gatebook.verify import verify
+from gatebook.report.verification import show, verification_page
+from gatebook.verdict.baseline import Baseline
 from typer.main import get_command
 
 from tests.fuzz import inputs

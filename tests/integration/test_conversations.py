@@ -7,12 +7,12 @@ import re
 
 import pytest
 import yaml
-from gatebook.ask.collect import collect
-from gatebook.judge.judging import judge
-from gatebook.judge.verdict import Verdict
+from gatebook.collect.scheduler import collect
+from gatebook.config.cases import Case, load_cases
+from gatebook.config.profile import load_profile
 from gatebook.opening import open_run
-from gatebook.plan.cases import Case, load_cases
-from gatebook.plan.settings import load_profile
+from gatebook.verdict.judging import judge
+from gatebook.verdict.verdict import Verdict
 
 from tests.conftest import ROOT, Project
 from tests.faults.catalogue import spell

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gatebook.plan.cases import load_cases
+from gatebook.config.cases import load_cases
 
 from tests.conftest import ROOT, SMALL, Project, shipped_cases, small_project
 from tests.documents import blocks, commands, exit_code

@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from gatebook.judge.verdict import Verdict
 from gatebook.record.run import Run
-from gatebook.tell.terminal import show
+from gatebook.report.terminal import show
+from gatebook.verdict.verdict import Verdict
 
 from tests.conftest import Done, Project
 from tests.faults.proxy import FaultProxy

@@ -12,9 +12,9 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
-from gatebook.explore import Explorer
+from gatebook.commands.explore import Explorer
+from gatebook.commands.verify import verify
 from gatebook.record.journal import read_journal
-from gatebook.verify import verify
 
 from tests.conftest import PATIENT, ROOT, Project
 

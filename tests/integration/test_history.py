@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from gatebook.config.profile import load_profile, with_target
 from gatebook.opening import open_run
-from gatebook.plan.settings import load_profile, with_target
 from gatebook.record.history import History, database_url
 from gatebook.record.measurement import Measurement
 from gatebook.record.run import Run

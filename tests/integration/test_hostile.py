@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gatebook import replay
-from gatebook.accept import accept
+from gatebook.commands import replay
+from gatebook.commands.accept import accept
+from gatebook.commands.report import report_again
+from gatebook.commands.verify import passed
 from gatebook.errors import BrokenRecord
 from gatebook.record.run import Run
-from gatebook.runner import resume, tell_again
-from gatebook.verify import passed
+from gatebook.runner import resume
 
 from tests import forging
 from tests.conftest import PATIENT, Done, Project, shipped_cases
@@ -227,7 +228,7 @@ def test_nothing_follows_a_link_out_of_a_bundle(green: Done, project: Project, t
             done = project.gatebook(command, bundle)
             assert done.code == 75 and "a bundle holds plain files and folders only" in done.out + done.err, done
         for reads in (
-            lambda: tell_again(bundle),  # noqa: B023
+            lambda: report_again(bundle),  # noqa: B023
             lambda: resume(bundle, watch=False),  # noqa: B023
             lambda: accept(bundle, "x", None, "li"),  # noqa: B023
             lambda: passed(bundle, "smoke"),  # noqa: B023

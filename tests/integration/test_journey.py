@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import yaml
-from gatebook.verify import verify
+from gatebook.commands.verify import verify
 
 from tests.conftest import Done, Project
 from tests.faults.proxy import Fault, FaultProxy

@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from gatebook.ask.collect import collect
-from gatebook.judge.judging import judge
-from gatebook.judge.verdict import Verdict
+from gatebook.collect.scheduler import collect
+from gatebook.config.cases import load_cases
+from gatebook.config.profile import load_profile, with_target
 from gatebook.opening import open_run
-from gatebook.plan.cases import load_cases
-from gatebook.plan.settings import load_profile, with_target
 from gatebook.record.history import open_history
-from gatebook.record.measured import measurements
 from gatebook.record.run import Against, Run
+from gatebook.record.samples import measurements
+from gatebook.verdict.judging import judge
+from gatebook.verdict.verdict import Verdict
 
 from tests.conftest import ROOT, Project
 from tests.faults.proxy import Fault, FaultProxy

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gatebook.ask.collect import collect
-from gatebook.judge.findings import judge_run
-from gatebook.plan.load import Goodput, LoadSettings, LongPrompts
-from gatebook.plan.settings import Limits, Profile, Target
-from gatebook.plan.steps import in_steps
+from gatebook.collect.scheduler import collect
+from gatebook.config.policies import Goodput, LoadSettings, LongPrompts
+from gatebook.config.profile import Limits, Profile, Target
+from gatebook.config.steps import in_steps
 from gatebook.record.run import Manifest, Run, now
+from gatebook.verdict.findings import judge_run
 
 from tests.conftest import Project, shipped_cases
 from tests.faults.proxy import Fault, FaultProxy

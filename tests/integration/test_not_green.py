@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from gatebook.verify import verify
+from gatebook.commands.verify import verify
 
 from tests.conftest import IMPATIENT, PATIENT, Done, Project, shipped_cases
 from tests.faults.proxy import Fault, FaultProxy

@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from gatebook.commands.verify import Wanted, passed
 from gatebook.errors import BrokenRecord
 from gatebook.record.run import Run
-from gatebook.verify import Wanted, passed
 
 from tests.conftest import Done, Project, small_project
 from tests.faults.proxy import Fault, FaultProxy

@@ -12,10 +12,10 @@ from urllib.parse import unquote
 
 import pytest
 import yaml
-from gatebook.ask.client import normal_base_url
-from gatebook.ask.server import endpoint
+from gatebook.collect.client import normal_base_url
+from gatebook.collect.server import endpoint
+from gatebook.config.profile import Target, profile_from, with_target
 from gatebook.errors import BadInput
-from gatebook.plan.settings import Target, profile_from, with_target
 
 from tests.conftest import Project, shipped_cases
 from tests.faults.echoing import DRESSES, PLACES, EchoingServer

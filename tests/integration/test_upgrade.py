@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from gatebook.plan.cases import load_cases
+from gatebook.config.cases import load_cases
 
 from tests.conftest import ROOT, Done, Project, small_project
 

@@ -7,17 +7,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from gatebook.judge.baseline import Baseline
-from gatebook.judge.checks import CHECKS, parameters
-from gatebook.judge.evidence import Evidence, Reply
-from gatebook.judge.finding import Finding, Outcome, Result
-from gatebook.judge.policy import Judged, compared_groups, decide
-from gatebook.judge.verdict import Served, Verdict
-from gatebook.plan.cases import Ask, Case
-from gatebook.plan.settings import Profile
+from gatebook.checks import CHECKS, parameters
+from gatebook.checks.evidence import Evidence, Reply
+from gatebook.checks.finding import Finding, Outcome, Result
+from gatebook.config.cases import Ask, Case
+from gatebook.config.profile import Profile
 from gatebook.record.exchange import Attempt, Exchange, Timing
 from gatebook.record.identity import Identity
 from gatebook.record.run import Manifest, Run
+from gatebook.verdict.baseline import Baseline
+from gatebook.verdict.policy import Judged, compared_groups, decide
+from gatebook.verdict.verdict import Served, Verdict
 
 MODEL = "m1"
 ASKED = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gatebook.judge.comparing import Judged
-from gatebook.judge.judging import judge
-from gatebook.plan.cases import Case
-from gatebook.plan.settings import Profile
+from gatebook.config.cases import Case
+from gatebook.config.profile import Profile
 from gatebook.record.exchange import Exchange
 from gatebook.record.run import Run
 from gatebook.runner import report
+from gatebook.verdict.comparing import Judged
+from gatebook.verdict.judging import judge
 
 from tests.unit.replies import (
     REQUEST,

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gatebook.accept import accept
+from gatebook.commands.accept import accept
 from gatebook.errors import BadInput, BrokenRecord
-from gatebook.judge.baseline import Baseline, read_baseline
-from gatebook.judge.causes import refusals
-from gatebook.judge.judging import judge
-from gatebook.judge.verdict import Verdict
 from gatebook.record.run import Run
+from gatebook.verdict.baseline import Baseline, read_baseline
+from gatebook.verdict.causes import refusals
+from gatebook.verdict.judging import judge
+from gatebook.verdict.verdict import Verdict
 
 from tests.unit.replies import case, chat_body, good_chunks, plain, profile, ready, record, run_folder, streamed, timing
 
@@ -248,7 +248,7 @@ def test_a_baseline_from_before_the_log_keeps_what_it_said(project: Project) -> 
 
 
 def test_nobody_accepts_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gatebook.accept.person", lambda: None)
+    monkeypatch.setattr("gatebook.commands.accept.person", lambda: None)
     with pytest.raises(BadInput, match="--by is missing"):
         accept(project.run("r1"), "because", None)
     assert "by wang" in accept(project.run("r2"), "because", None, by="wang")

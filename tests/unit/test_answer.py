@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from gatebook.record.answer import Answer, error_message, is_token, read_answer
+from gatebook.record.replies import Answer, error_message, is_token, read_answer
 from hypothesis import example, given
 from hypothesis import strategies as st
 

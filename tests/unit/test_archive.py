@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gatebook.commands.verify import verify
 from gatebook.errors import BadInput
 from gatebook.record.run import Run
-from gatebook.tell.archive import archive
-from gatebook.verify import verify
+from gatebook.report.archive import archive
 
 from tests.unit.runs import answered, bundle
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from gatebook.plan.waivers import Waiver
+from gatebook.config.policies import Waiver
 from gatebook.record.run import Run
 
 from tests.unit.runs import bundle

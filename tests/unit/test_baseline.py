@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from gatebook.checks.finding import WORST_FIRST
 from gatebook.errors import BadInput
-from gatebook.judge.baseline import read_baseline, values_asked_alike
-from gatebook.judge.finding import WORST_FIRST
+from gatebook.verdict.baseline import read_baseline, values_asked_alike
 from hypothesis import given
 from hypothesis import strategies as st
 

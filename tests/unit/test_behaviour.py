@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from gatebook.checks import CHECKS, parameters, validate
+from gatebook.config.cases import Ask
 from gatebook.errors import BadInput
-from gatebook.judge.checks import CHECKS, parameters, validate
-from gatebook.plan.cases import Ask
 
 from tests.unit.replies import case, chat_body, evidence, judged, plain
 

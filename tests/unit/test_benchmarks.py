@@ -6,11 +6,11 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from gatebook.ask.client import Lane, LoopLag
-from gatebook.ask.collect import collect
-from gatebook.plan.settings import Target
-from gatebook.record.answer import is_token, read_answer
+from gatebook.collect.client import Lane, LoopLag
+from gatebook.collect.scheduler import collect
+from gatebook.config.profile import Target
 from gatebook.record.exchange import Exchange
+from gatebook.record.replies import is_token, read_answer
 
 from benchmarks import overhead
 from benchmarks.calibrated_server import TEXT, TOKENS, VARIANTS, Sent, calibrated_server, read_log

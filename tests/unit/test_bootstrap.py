@@ -6,8 +6,8 @@ from random import Random
 
 import numpy as np
 import pytest
-from gatebook.judge.bootstrap import mean_interval
-from gatebook.judge.sensitivity import pss
+from gatebook.checks.stats import mean_interval
+from gatebook.verdict.sensitivity import pss
 from scipy.stats import bootstrap
 
 VALUES = [0.18, -0.11, 0.29, 0.0, 0.07, -0.04, 0.21, 0.0, 0.0, 0.14]

@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gatebook.checks import validate
+from gatebook.checks.boundaries import not_truncated
+from gatebook.checks.evidence import Evidence, Reply
+from gatebook.checks.finding import Result
+from gatebook.checks.registry import parameters
+from gatebook.config.cases import Case
+from gatebook.config.rows import Repeat, filled
 from gatebook.errors import BadInput
-from gatebook.judge.checks import validate
-from gatebook.judge.checks.boundaries import not_truncated
-from gatebook.judge.checks.registry import parameters
-from gatebook.judge.evidence import Evidence, Reply
-from gatebook.judge.finding import Result
-from gatebook.judge.findings import judge_notebook
-from gatebook.plan.cases import Case
-from gatebook.plan.repeats import Repeat, filled
 from gatebook.record.exchange import Exchange
 from gatebook.record.identity import Identity
+from gatebook.verdict.findings import judge_notebook
 
 from tests.unit import replies as make
 
@@ -37,7 +37,7 @@ def case(**fields: Any) -> Case:
 
 
 def judged(check: str, raw: Any, reply: Exchange, engine: str = "vllm", canary: Exchange | None = None) -> Result:
-    from gatebook.judge.checks import CHECKS
+    from gatebook.checks import CHECKS
 
     one = case(expect=[{check: raw}])
     seen = Evidence(

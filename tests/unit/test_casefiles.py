@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gatebook.casefiles import check_files
+from gatebook.commands.cases import check_files
 from gatebook.errors import BadInput
-from gatebook.judge.examples import example_evidence, text_checks, try_examples
+from gatebook.verdict.examples import example_evidence, text_checks, try_examples
 
 from tests.conftest import Project
 from tests.unit.replies import case
@@ -128,7 +128,7 @@ def test_the_command_exits_0_1_or_2_and_says_why(place: Project) -> None:
     assert done.code == 2 and len(done.err.splitlines()) == 1 and "unknown check" in done.err, done
 
 
-# --- judge/examples.py ---
+# --- verdict/examples.py ---
 
 
 def test_every_request_of_a_case_is_answered_by_the_example() -> None:

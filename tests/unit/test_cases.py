@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gatebook.config.cases import Case, load_cases, read_case_file, select
 from gatebook.errors import BadInput
-from gatebook.plan.cases import Case, load_cases, read_case_file, select
 from hypothesis import given
 from hypothesis import strategies as st
 

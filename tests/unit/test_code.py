@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from gatebook.checks.python import blocks, comments, identifiers, literals, parse
 from gatebook.errors import BadInput
-from gatebook.judge.code import blocks, comments, identifiers, literals, parse
 from hypothesis import given
 from hypothesis import strategies as st
 

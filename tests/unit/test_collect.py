@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from gatebook.ask.client import Lane, LoopLag
-from gatebook.ask.collect import STARTED, collect
-from gatebook.ask.hanging import kinds_of
-from gatebook.judge.finding import Finding
-from gatebook.judge.findings import judge_run
-from gatebook.judge.judging import judge
-from gatebook.plan.cases import Case
-from gatebook.plan.settings import Limits, Profile, Target
+from gatebook.checks.finding import Finding
+from gatebook.collect.client import Lane, LoopLag
+from gatebook.collect.hanging import kinds_of
+from gatebook.collect.scheduler import STARTED, collect
+from gatebook.config.cases import Case
+from gatebook.config.profile import Limits, Profile, Target
 from gatebook.record.exchange import Exchange
 from gatebook.record.run import Manifest, Run, now
+from gatebook.verdict.findings import judge_run
+from gatebook.verdict.judging import judge
 
 from tests.faults.proxy import Fault, FaultProxy
 from tests.faults.scripted import ScriptedServer
@@ -253,7 +253,7 @@ def test_a_server_that_was_never_up_costs_its_deadline_once(tmp_path: Path) -> N
 def test_a_server_that_hangs_for_good_is_tried_shortly_afterwards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gatebook.ask.collect.PATIENCE_S", 0.5)
+    monkeypatch.setattr("gatebook.collect.scheduler.PATIENCE_S", 0.5)
     cases = [*(chat(f"a{n}") for n in range(5)), chat("b", "02_y")]
     with ScriptedServer(MODEL) as healthy, FaultProxy(healthy.url, [Fault("hang", after=3)]) as proxy:
         run = planned(tmp_path / "r", proxy.base_url.removesuffix("/v1"), cases, request_deadline_s=2)

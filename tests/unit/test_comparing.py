@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gatebook.compare import are_urls, recorded, two
+from gatebook.commands.compare import are_urls, recorded, two
+from gatebook.config.profile import Profile
 from gatebook.errors import BadInput, BrokenRecord
-from gatebook.judge.comparing import Difference, difference
-from gatebook.plan.settings import Profile
-from gatebook.tell.comparison import comparison_page, show
+from gatebook.report.comparison import comparison_page, show
+from gatebook.verdict.comparing import Difference, difference
 
 from tests.unit.replies import profile
 from tests.unit.runs import GROUPS, answered, bundle, hellos, judged

@@ -6,18 +6,12 @@ import json
 from typing import Any
 
 import pytest
-from gatebook.ask.lengths import Lengths, Unfit, shelves
-from gatebook.judge.checks.context import (
-    by_length,
-    clauses_found,
-    effective_length,
-    length_kept,
-    needle_found,
-)
-from gatebook.judge.evidence import Evidence, Reply, Seen
-from gatebook.judge.finding import Outcome
-from gatebook.plan.cases import Case
-from gatebook.plan.documents import Document, question, ruler, text
+from gatebook.checks.context import by_length, clauses_found, effective_length, length_kept, needle_found
+from gatebook.checks.evidence import Evidence, Reply, Seen
+from gatebook.checks.finding import Outcome
+from gatebook.collect.lengths import Lengths, Unfit, shelves
+from gatebook.config.cases import Case
+from gatebook.config.documents import Document, question, ruler, text
 from gatebook.record.identity import Identity
 
 from tests.unit.replies import USAGE, case, chat_body, plain, profile

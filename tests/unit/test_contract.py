@@ -9,9 +9,9 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
-from gatebook.judge.checks.contract import clock_behind_s, violations
-from gatebook.judge.evidence import Reply
-from gatebook.plan.cases import Ask
+from gatebook.checks.contract import clock_behind_s, violations
+from gatebook.checks.evidence import Reply
+from gatebook.config.cases import Ask
 from gatebook.record.exchange import Exchange
 
 from tests.unit.replies import ASKED, MODEL, USAGE, chat_body, chunk, good_chunks, plain, streamed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from gatebook.tell.conversation import MOST_PIECES, Answered, Compared, Shown, marked
+from gatebook.report.conversation import MOST_PIECES, Answered, Compared, Shown, marked
 
 from tests.unit.replies import chat_body, exchange, finding, good_chunks, plain, streamed, timing
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import pytest
+from gatebook.checks.facts import normal, states
+from gatebook.config.cases import Case, read_case_file
+from gatebook.config.documents import DEPTHS, FAMILIES, PLACE, Document, Family, question, ruler, text
 from gatebook.errors import BadInput
-from gatebook.judge.checks.facts import normal, states
-from gatebook.plan.cases import Case, read_case_file
-from gatebook.plan.documents import DEPTHS, FAMILIES, PLACE, Document, Family, question, ruler, text
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gatebook.judge import drift
-from gatebook.judge.drift import (
+from gatebook.checks import drift
+from gatebook.checks.drift import (
     ALPHA,
     Moved,
     Row,
@@ -18,8 +18,8 @@ from gatebook.judge.drift import (
     noisy_logprobs_moved,
     samples_moved,
 )
-from gatebook.judge.fingerprint import changes
-from gatebook.record.logprobs import TokenLogprobs, mean_shortfall
+from gatebook.record.replies import TokenLogprobs, mean_shortfall
+from gatebook.verdict.fingerprint import changes
 from scipy.stats import permutation_test
 
 A = {"x": -1.0, "y": -2.0, "z": -3.0}

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from gatebook import cli
 from gatebook.errors import CannotMeasure, GatebookError, first_line, os_reason
-from gatebook.judge.judging import judge
 from gatebook.record.journal import _digest
 from gatebook.record.run import Run
+from gatebook.verdict.judging import judge
 
 from tests.unit.runs import answered, bundle
 

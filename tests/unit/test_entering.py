@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gatebook.accept import accept
+from gatebook.commands.accept import accept
+from gatebook.commands.judge import judge_again
 from gatebook.entering import enter, window
 from gatebook.errors import BrokenRecord, HistoryFailed
-from gatebook.judge.judging import judge
 from gatebook.record.history import VARIABLE, open_history
 from gatebook.record.run import Run
-from gatebook.runner import judge_again
+from gatebook.verdict.judging import judge
 
 from tests.unit.measured import NOW, measurement
 from tests.unit.replies import case, chat_body, plain, profile, ready, record, run_folder

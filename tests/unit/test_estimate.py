@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from gatebook.tell.estimate import estimate
+from gatebook.report.estimate import estimate
 
 from tests.unit.replies import baseline, case, profile
 

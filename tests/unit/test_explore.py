@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from gatebook.commands.explore import Explorer, _edited
+from gatebook.config.cases import read_case_file
 from gatebook.errors import BadInput
-from gatebook.explore import Explorer, _edited
-from gatebook.plan.cases import read_case_file
 from gatebook.record.run import Run
 
 from tests.conftest import Project

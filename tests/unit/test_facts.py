@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from gatebook.checks import validate
 from gatebook.errors import BadInput
-from gatebook.judge.checks import validate
 
 from tests.unit.replies import case, evidence, judged
 

@@ -6,8 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from gatebook.judge.checks import CHECKS
-from gatebook.plan.cases import Case
+from gatebook.checks import CHECKS
+from gatebook.config.cases import Case
 
 from tests.conftest import shipped_cases
 from tests.faults import lab, mutation, quiet, rates, score

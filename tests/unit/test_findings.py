@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gatebook.judge.finding import Finding, Stage, worst
-from gatebook.judge.findings import judge_notebook
-from gatebook.judge.judging import judge
-from gatebook.plan.cases import Case
+from gatebook.checks.finding import Finding, Stage, worst
+from gatebook.config.cases import Case
 from gatebook.record.exchange import GONE, Exchange
 from gatebook.record.run import Run
+from gatebook.verdict.findings import judge_notebook
+from gatebook.verdict.judging import judge
 
 from tests.unit.replies import (
     ASKED,

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gatebook.judge.finding import Stage
-from gatebook.judge.findings import run_identity
-from gatebook.judge.fingerprint import changes, fingerprint, noted
+from gatebook.checks.finding import Stage
 from gatebook.record.identity import Identity
+from gatebook.verdict.findings import run_identity
+from gatebook.verdict.fingerprint import changes, fingerprint, noted
 
 from tests.unit.replies import USAGE, case, chat_body, finding, plain, probe, profile, ready, record, run_folder
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from gatebook.checks import validate
+from gatebook.checks.finding import Result
 from gatebook.errors import BadInput
-from gatebook.judge.checks import validate
-from gatebook.judge.finding import Result
 
 from tests.unit.replies import case, evidence, judged
 

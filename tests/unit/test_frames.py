@@ -9,7 +9,7 @@ import pytest
 from gatebook import open_run
 from gatebook.errors import BadInput
 from gatebook.record.frames import REPLIES
-from gatebook.tell.plots import heatmap
+from gatebook.report.plots import heatmap
 from gatebook.workbook import Workbook
 
 from tests.unit.replies import case, chat_body, exchange, plain, profile, ready, record, run_folder

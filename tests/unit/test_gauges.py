@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pynvml
 import pytest
-from gatebook.ask.gauges import glanced, on_this_machine, parsed, sampled
-from gatebook.ask.nvml import Device, Nvml, visible, why
+from gatebook.collect.gauges import glanced, on_this_machine, parsed, sampled
+from gatebook.collect.nvml import Device, Nvml, visible, why
+from gatebook.config.policies import Production
 from gatebook.errors import BrokenRecord
-from gatebook.plan.production import Production
 from gatebook.record.gauges import (
     CACHE_CONFIG,
     KV_CACHE,

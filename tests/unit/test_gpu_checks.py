@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from gatebook.judge.evidence import Evidence
-from gatebook.judge.finding import Result
-from gatebook.judge.gauges import HOLE_S, Watched
-from gatebook.plan.production import Production
+from gatebook.checks.evidence import Evidence
+from gatebook.checks.finding import Result
+from gatebook.checks.watched import HOLE_S, Watched
+from gatebook.config.policies import Production
 from gatebook.record.exchange import Attempt, Exchange
 from gatebook.record.gauges import SESSION, UNAVAILABLE, USED, Gauge
 from gatebook.record.identity import Identity

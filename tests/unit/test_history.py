@@ -10,9 +10,8 @@ from pathlib import Path
 import psycopg
 import pytest
 from gatebook.errors import BadInput, HistoryFailed
-from gatebook.record.history import VARIABLE, History, database_url, file_url, open_history
+from gatebook.record.history import MEASUREMENT, SCHEMA, VARIABLE, History, database_url, file_url, open_history
 from gatebook.record.measurement import Measurement
-from gatebook.record.schema import MEASUREMENT, SCHEMA
 from pydantic import ValidationError
 
 from tests.postgresql import PASSWORD, free_port, new_database

@@ -10,12 +10,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from gatebook import history_commands as commands
+from gatebook.commands import history as commands
 from gatebook.errors import BadInput, BrokenRecord, CannotMeasure
 from gatebook.record.history import VARIABLE, open_history
 from gatebook.record.measurement import Measurement
-from gatebook.tell import history as tell
-from gatebook.tell.history import VERDICT_COLOURS, export, plot_trend
+from gatebook.report import history as tell
+from gatebook.report.history import VERDICT_COLOURS, export, plot_trend
 
 from tests.unit.measured import NOW, measurement
 from tests.unit.replies import case, profile, run_folder

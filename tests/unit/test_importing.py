@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gatebook.casefiles import check_files
+from gatebook.commands.cases import check_files
+from gatebook.commands.importing import import_cases, read_table
+from gatebook.config.cases import Case, read_case_file
 from gatebook.errors import BadInput
-from gatebook.importing import import_cases
-from gatebook.plan.cases import Case, read_case_file
-from gatebook.plan.table import read_table
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 

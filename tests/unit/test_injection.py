@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from gatebook.checks.evidence import Evidence, Reply
+from gatebook.checks.finding import Result
+from gatebook.config.cases import Case
 from gatebook.errors import BadInput
-from gatebook.judge.evidence import Evidence, Reply
-from gatebook.judge.finding import Result
-from gatebook.plan.cases import Case
 from gatebook.record.identity import Identity
 
 from tests.unit.replies import case, chat_body, judged, plain, profile

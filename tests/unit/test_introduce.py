@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from gatebook.ask.offers import Learned
+from gatebook.collect.offers import Learned
+from gatebook.commands.init import _text, _told, _too_long, introduce
+from gatebook.config.cases import select
+from gatebook.config.profile import SUITES, Profile, Target, load_profile, profile_from
 from gatebook.engines import Said
 from gatebook.errors import BadInput
-from gatebook.introduce import _text, _told, _too_long, introduce
-from gatebook.judge.policy import check_plan
-from gatebook.plan.cases import select
-from gatebook.plan.settings import SUITES, Profile, Target, load_profile, profile_from
 from gatebook.record.identity import Identity
+from gatebook.verdict.policy import check_plan
 
 from tests.conftest import ROOT, shipped_cases
 from tests.unit.replies import exchange

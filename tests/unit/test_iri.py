@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from gatebook.judge.checks.structure import invalid
-from gatebook.judge.iri import is_iri
+from gatebook.checks.iri import is_iri
+from gatebook.checks.structured import invalid
 
 TEXTS = [
     "https://例え.jp/ページ?検索=猫#頁",

@@ -7,11 +7,11 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
-from gatebook.judge.finding import Outcome
-from gatebook.judge.verdict import Verdict
-from gatebook.plan.cases import Case
+from gatebook.checks.finding import Outcome
+from gatebook.config.cases import Case
 from gatebook.record.run import Run
-from gatebook.tell.junit import LONGEST_BYTES, junit
+from gatebook.report.junit import LONGEST_BYTES, junit
+from gatebook.verdict.verdict import Verdict
 
 from tests.unit.replies import baseline, case, finding, profile, run_folder, verdict_of
 

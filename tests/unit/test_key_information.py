@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from gatebook import Workbook
-from gatebook.accept import accept
-from gatebook.judge.baseline import Baseline, read_baseline
-from gatebook.judge.judging import judge
-from gatebook.plan.cases import Case
+from gatebook.commands.accept import accept
+from gatebook.config.cases import Case
 from gatebook.record.run import Run
+from gatebook.verdict.baseline import Baseline, read_baseline
+from gatebook.verdict.judging import judge
 
 from tests.unit.replies import baseline, case, chat_body, plain, profile, ready, record, run_folder
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 
-from gatebook.plan.cases import Case
+from gatebook.config.cases import Case
 
 from tests.conftest import shipped_cases
 

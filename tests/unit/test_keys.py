@@ -6,8 +6,8 @@ import asyncio
 import json
 
 import pytest
-from gatebook.ask.client import Lane, LoopLag
-from gatebook.plan.settings import Target
+from gatebook.collect.client import Lane, LoopLag
+from gatebook.config.profile import Target
 from gatebook.record.exchange import Exchange
 
 SECRET = "b7e151628aed2a6abf7158809cf4f3c7"

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from gatebook.judge.keywords import FACTS_GROUP, answer_keywords, jaccard, keywords
+from gatebook.verdict.sensitivity import FACTS_GROUP, answer_keywords, jaccard, keywords
 
 from tests.unit.replies import case, chat_body, plain, profile, record, run_folder
 
@@ -44,8 +44,8 @@ def test_only_answers_to_questions_for_facts_are_read(tmp_path: Path) -> None:
 
 def test_jieba_is_silent_and_harmless_even_where_warnings_are_errors() -> None:
     """In a process of its own, so that the import is the first: escapes, pkg_resources and open files warn there."""
-    code = "from gatebook.judge.keywords import keywords; assert '登录' in keywords('请先登录系统 2.4.1')"
+    code = "from gatebook.verdict.sensitivity import keywords; assert '登录' in keywords('请先登录系统 2.4.1')"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    lazy = "import sys, gatebook.workbook, gatebook.accept; assert 'jieba' not in sys.modules"
+    lazy = "import sys, gatebook.workbook, gatebook.commands.accept; assert 'jieba' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", lazy]).returncode == 0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from gatebook.checks.language_detection import LANGUAGES, labelled_lines, prose, share, tell
 from gatebook.errors import BadInput
-from gatebook.judge.language import LANGUAGES, labelled_lines, prose, share, tell
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -6,10 +6,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from gatebook.judge.checks import CHECKS, parameters
-from gatebook.judge.evidence import Evidence, Reply
-from gatebook.judge.language import LANGUAGES
-from gatebook.plan.cases import Case
+from gatebook.checks import CHECKS, parameters
+from gatebook.checks.evidence import Evidence, Reply
+from gatebook.checks.language_detection import LANGUAGES
+from gatebook.config.cases import Case
 from gatebook.record.identity import Identity
 from gatebook.record.run import Run
 

@@ -9,23 +9,32 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gatebook.checks import validate
+from gatebook.checks.evidence import Evidence, Reply, Seen
+from gatebook.checks.latency import latency_cold, latency_total, latency_ttft, schema_ms
+from gatebook.checks.rulings import (
+    FAIL,
+    PASS,
+    Ruling,
+    day_bounds,
+    deciding,
+    hodges_lehmann,
+    p90_bounds,
+    rulings,
+    shift_bounds,
+)
+from gatebook.checks.timed import Timed, blocking_tests
+from gatebook.config.cases import Case
+from gatebook.config.policies import LEAST_SAMPLES, Latency
+from gatebook.config.profile import Target, load_profile, profile_from
 from gatebook.errors import BadInput
-from gatebook.judge.checks import validate
-from gatebook.judge.checks.latency import latency_cold, latency_total, latency_ttft, schema_ms
-from gatebook.judge.evidence import Evidence, Reply, Seen
-from gatebook.judge.latency import FAIL, PASS, Ruling, deciding, rulings
-from gatebook.judge.latency_stats import day_bounds, hodges_lehmann, p90_bounds, shift_bounds
-from gatebook.judge.server_side import server_side
-from gatebook.judge.timed import Timed, blocking_tests
 from gatebook.opening import check_against
-from gatebook.plan.cases import Case
-from gatebook.plan.latency import LEAST_SAMPLES, Latency
-from gatebook.plan.settings import Target, load_profile, profile_from
 from gatebook.record.exchange import Client
 from gatebook.record.identity import Identity
 from gatebook.record.measurement import Measurement
 from gatebook.record.run import Against
 from gatebook.record.samples import Sample, samples_of
+from gatebook.verdict.spending import server_side
 from scipy import stats as scipy_stats
 
 from benchmarks.latency import WORLDS, blocking, family, simulated

@@ -8,15 +8,15 @@ from types import TracebackType
 from typing import Any
 
 import pytest
-from gatebook.ask.load import Prepared, closed_loop, stages
+from gatebook.checks import CHECKS, parameters
+from gatebook.checks.evidence import Evidence, Reply, Seen
+from gatebook.checks.finding import Result
+from gatebook.checks.steps import Step, knee, percentile, restarts_of, spread, steps_of
+from gatebook.collect.load import Prepared, closed_loop, stages
+from gatebook.config.cases import Case
+from gatebook.config.policies import LoadSettings, level_of, word, words_in
+from gatebook.config.steps import in_steps
 from gatebook.errors import BadInput
-from gatebook.judge.checks import CHECKS, parameters
-from gatebook.judge.evidence import Evidence, Reply, Seen
-from gatebook.judge.finding import Result
-from gatebook.judge.load import Step, knee, percentile, restarts_of, spread, steps_of
-from gatebook.plan.cases import Case
-from gatebook.plan.load import LoadSettings, level_of, word, words_in
-from gatebook.plan.steps import in_steps
 from gatebook.record.exchange import Client, Exchange
 from gatebook.record.identity import Identity
 from pydantic import ValidationError

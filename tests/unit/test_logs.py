@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from gatebook.checks.code import fixed
 from gatebook.errors import BadInput
-from gatebook.judge.checks.code import fixed
 
 from tests.unit.replies import evidence, judged
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gatebook.config.cases import Case
 from gatebook.errors import BrokenRecord
-from gatebook.plan.cases import Case
 from gatebook.record.exchange import Attempt, Client, Exchange
-from gatebook.record.measured import comparable, measurements
 from gatebook.record.measurement import Measurement
 from gatebook.record.run import Run
+from gatebook.record.samples import comparable, measurements
 
 from tests.unit.replies import (  # fmt: skip
     MODEL,

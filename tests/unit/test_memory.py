@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from gatebook.judge.cantonese import Told, tell
+from gatebook.checks.language_detection import Chinese as Told
+from gatebook.checks.language_detection import tell_chinese as tell
 
 from tests.unit.replies import evidence, judged
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from gatebook.judge.judging import judge
-from gatebook.tell.metrics import FEWEST_FOR_P90, metrics
+from gatebook.report.metrics import FEWEST_FOR_P90, metrics
+from gatebook.verdict.judging import judge
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from tests.unit.replies import case, good_chunks, profile, ready, record, run_folder, streamed, timing

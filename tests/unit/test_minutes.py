@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from gatebook.checks.facts import normal, states
+from gatebook.config.cases import read_case_file
+from gatebook.config.minutes import MOST, OWNERS, SETTLED, TASKS, Language, Minutes, answers, minutes
 from gatebook.errors import BadInput
-from gatebook.judge.checks.facts import normal, states
-from gatebook.plan.cases import read_case_file
-from gatebook.plan.minutes import MOST, OWNERS, SETTLED, TASKS, Language, Minutes, answers, minutes
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from gatebook.judge.mutants import mutants
+from gatebook.checks.similarity import mutants
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from gatebook.ask.client import Lane, LoopLag
-from gatebook.ask.collect import STARTED, collect
-from gatebook.ask.offers import Learned, learn, problem
-from gatebook.judge.judging import judge
-from gatebook.plan.cases import Case
-from gatebook.plan.offers import Offer
-from gatebook.plan.settings import Limits, Profile, Target
+from gatebook.collect.client import Lane, LoopLag
+from gatebook.collect.offers import Learned, learn, problem
+from gatebook.collect.scheduler import STARTED, collect
+from gatebook.config.cases import Case
+from gatebook.config.policies import Offer
+from gatebook.config.profile import Limits, Profile, Target
 from gatebook.record.run import Manifest, Run, now
+from gatebook.verdict.judging import judge
 
 from tests.faults.scripted import ScriptedServer
 from tests.unit.replies import MODEL, baseline, case, exchange

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
+from gatebook.config.profile import Profile
 from gatebook.errors import BadInput
 from gatebook.opening import accepted, open_run, planned, versions
-from gatebook.plan.settings import Profile
 from gatebook.record.run import Run
 
 from tests.unit.replies import baseline, case, profile

@@ -9,10 +9,10 @@ from typing import Any
 
 import nbformat
 import pytest
-from gatebook.judge.judging import judge
-from gatebook.judge.verdict import Verdict
 from gatebook.record.run import Run
-from gatebook.tell.pages import LARGEST_BYTES, TEMPLATES, index_page, notebook_page
+from gatebook.report.pages import LARGEST_BYTES, TEMPLATES, index_page, notebook_page
+from gatebook.verdict.judging import judge
+from gatebook.verdict.verdict import Verdict
 
 from tests.unit.replies import case, chat_body, plain, profile, ready, record, run_folder, timing
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from gatebook.judge.paired import FEWEST_PAIRS, MOST_PAIRS, rate_difference, shift
+from gatebook.checks.stats import FEWEST_PAIRS, MOST_PAIRS, rate_difference, shift
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from gatebook.plan.person import person
+from gatebook.config.project import person
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from gatebook.checks.finding import WORST_FIRST, Finding, Outcome, Stage, worst
+from gatebook.config.profile import Profile
 from gatebook.errors import BadInput
-from gatebook.judge.causes import refusals
-from gatebook.judge.finding import WORST_FIRST, Finding, Outcome, Stage, worst
-from gatebook.judge.policy import check_plan
-from gatebook.judge.verdict import EXIT_CODES, Verdict
-from gatebook.plan.settings import Profile
+from gatebook.verdict.causes import refusals
+from gatebook.verdict.policy import check_plan
+from gatebook.verdict.verdict import EXIT_CODES, Verdict
 from hypothesis import example, given
 from hypothesis import strategies as st
 

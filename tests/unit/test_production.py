@@ -6,14 +6,13 @@ import json
 from typing import Any
 
 import pytest
-from gatebook.ask.gauges import parsed
+from gatebook.checks.settings import compare, same
+from gatebook.collect.gauges import parsed
+from gatebook.config.policies import ITEMS, Production
+from gatebook.config.profile import profile_from
 from gatebook.errors import BadInput
-from gatebook.judge.production import compare, same
-from gatebook.plan.production import ITEMS, Production
-from gatebook.plan.settings import profile_from
 from gatebook.record.exchange import Exchange
-from gatebook.record.identity import Identity, identify
-from gatebook.record.served import kept
+from gatebook.record.identity import Identity, identify, kept
 
 from tests.unit.replies import MODEL, probe
 from tests.unit.traces import DCGM, VLLM, card

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gatebook.judge.judging import judge
-from gatebook.judge.verdict import Verdict
 from gatebook.record.run import Run
-from gatebook.tell.junit import junit
-from gatebook.tell.metrics import metrics
-from gatebook.tell.pages import LARGEST_BYTES, index_page, notebook_page
-from gatebook.tell.tables import verdict_text
-from gatebook.tell.terminal import show
+from gatebook.report.junit import junit
+from gatebook.report.metrics import metrics
+from gatebook.report.pages import LARGEST_BYTES, index_page, notebook_page
+from gatebook.report.tables import verdict_text
+from gatebook.report.terminal import show
+from gatebook.verdict.judging import judge
+from gatebook.verdict.verdict import Verdict
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from tests.unit.replies import (

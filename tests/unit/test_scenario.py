@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from gatebook.checks import parameters
+from gatebook.checks.evidence import Evidence, Reply
+from gatebook.checks.finding import Result
+from gatebook.checks.scenarios import assess
+from gatebook.config.minutes import Language, Minutes, Todo, line, minutes, ordered
 from gatebook.errors import BadInput
-from gatebook.judge.checks import parameters
-from gatebook.judge.checks.scenario import assess
-from gatebook.judge.evidence import Evidence, Reply
-from gatebook.judge.finding import Result
-from gatebook.plan.minutes import Language, Minutes, Todo, line, minutes, ordered
 from gatebook.record.identity import Identity
 from hypothesis import given
 from hypothesis import strategies as st

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
-from gatebook.importing import types_at
-from gatebook.judge.checks import CHECKS
+from gatebook.checks import CHECKS
+from gatebook.commands.importing import types_at
 from gatebook.schemas import case_schema, checks_table, profile_schema, rendered
 from jsonschema import Draft202012Validator
 

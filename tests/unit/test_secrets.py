@@ -10,11 +10,11 @@ import subprocess
 import sys
 
 import pytest
-from gatebook.ask.client import Lane, LoopLag
-from gatebook.plan.secrets import MASK, Scrubber, refuse_secrets, searched
-from gatebook.plan.settings import Target
-from gatebook.record.answer import read_answer
+from gatebook.collect.client import Lane, LoopLag
+from gatebook.config.profile import Target
+from gatebook.config.secrets import MASK, Scrubber, refuse_secrets, searched
 from gatebook.record.exchange import Exchange
+from gatebook.record.replies import read_answer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -109,6 +109,6 @@ def test_a_log_is_copied_without_the_keys_of_the_environment() -> None:
     said = f"args: api_key={KEY}\n{json.dumps(KEY)} served at \xff"
     environment = {**os.environ, "VLLM_API_KEY": KEY, "SHORT_TOKEN": "served"}
     done = subprocess.run(
-        [sys.executable, "-m", "gatebook.plan.secrets"], input=said.encode("latin-1"), env=environment, capture_output=True, check=True
+        [sys.executable, "-m", "gatebook.config.secrets"], input=said.encode("latin-1"), env=environment, capture_output=True, check=True
     )  # fmt: skip
     assert done.stdout.decode() == f'args: api_key={MASK}\n"{MASK}" served at \ufffd'

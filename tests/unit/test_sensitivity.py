@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from gatebook.judge.finding import Outcome
-from gatebook.judge.sensitivity import change, pss, tasks
-from gatebook.plan.cases import Case
+from gatebook.checks.finding import Outcome
+from gatebook.config.cases import Case
+from gatebook.verdict.sensitivity import change, pss, tasks
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from gatebook.checks import validate
+from gatebook.checks.evidence import Evidence
+from gatebook.config.cases import Ask
 from gatebook.errors import BadInput
-from gatebook.judge.checks import validate
-from gatebook.judge.evidence import Evidence
-from gatebook.plan.cases import Ask
 from gatebook.record.exchange import Client, Exchange
 from gatebook.record.identity import Identity
 

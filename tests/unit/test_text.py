@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from gatebook.judge.checks.text import broken_characters, degenerate, leaked_markup, noise
+from gatebook.checks.text import broken_characters, degenerate, leaked_markup, noise
 from hypothesis import given
 from hypothesis import strategies as st
 

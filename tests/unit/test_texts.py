@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 from gatebook.errors import BrokenRecord
-from gatebook.record.journal import Journal, read_journal
-from gatebook.record.texts import LONG_BYTES, Texts, long_name
+from gatebook.record.journal import LONG_BYTES, Journal, Texts, long_name, read_journal
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -6,14 +6,14 @@ import json
 from typing import Any
 
 import pytest
+from gatebook.checks import CHECKS, parameters, validate
+from gatebook.checks.evidence import Evidence, Reply
+from gatebook.checks.finding import Result
+from gatebook.config.cases import Case
 from gatebook.errors import BadInput
-from gatebook.judge.checks import CHECKS, parameters, validate
-from gatebook.judge.evidence import Evidence, Reply
-from gatebook.judge.finding import Result
-from gatebook.plan.cases import Case
-from gatebook.record.answer import ToolCall, read_answer
 from gatebook.record.exchange import Exchange
 from gatebook.record.identity import Identity
+from gatebook.record.replies import ToolCall, read_answer
 
 from tests.unit import replies as make
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gatebook.judge.verification import Step, Verification
+from gatebook.commands.verify import verify
 from gatebook.record.run import Run
-from gatebook.tell.verification import show, verification_page
-from gatebook.verify import verify
+from gatebook.report.verification import show, verification_page
+from gatebook.verdict.verdict import Step, Verification
 
 from tests.unit.runs import bundle
 

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from gatebook.checks.finding import Outcome
+from gatebook.config.profile import Profile, profile_from
 from gatebook.errors import BadInput
-from gatebook.judge.finding import Outcome
-from gatebook.judge.verdict import Verdict
-from gatebook.judge.waiving import waivers
-from gatebook.plan.settings import Profile, profile_from
-from gatebook.tell.junit import junit
-from gatebook.tell.pages import index_page
-from gatebook.tell.standing import standings
-from gatebook.tell.tables import verdict_text
-from gatebook.tell.terminal import show
+from gatebook.report.junit import junit
+from gatebook.report.pages import index_page
+from gatebook.report.standing import standings
+from gatebook.report.tables import verdict_text
+from gatebook.report.terminal import show
+from gatebook.verdict.policy import waivers
+from gatebook.verdict.verdict import Verdict
 from gatebook.workbook import _profile
 from papermill.iorw import read_yaml_file
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from gatebook.judge.verdict import EXIT_CODES, PRECEDENCE, Verdict
+from gatebook.verdict.verdict import EXIT_CODES, PRECEDENCE, Verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = (
@@ -45,9 +45,9 @@ def test_import_gatebook_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     "statement",
     [
-        "import gatebook.judge.judging",
+        "import gatebook.verdict.judging",
         "import gatebook.record.run, gatebook.record.journal",
-        "import gatebook.plan.cases",
+        "import gatebook.config.cases",
     ],
 )
 def test_what_judges_cannot_ask(statement: str) -> None:

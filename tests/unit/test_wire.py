@@ -23,15 +23,14 @@ from typing import Any
 import httpx2
 import openai
 import pytest
-from gatebook.ask import client as lanes
-from gatebook.ask.client import Lane, LoopLag, normal_base_url
-from gatebook.ask.wire import MAX_EVENTS, Events, Unpacker
-from gatebook.judge.checks.contract import notes, violations
-from gatebook.judge.evidence import Reply
-from gatebook.plan.cases import Ask
-from gatebook.plan.settings import Target
-from gatebook.record.answer import read_answer
+from gatebook.checks.contract import notes, violations
+from gatebook.checks.evidence import Reply
+from gatebook.collect import client as lanes
+from gatebook.collect.client import MAX_EVENTS, Events, Lane, LoopLag, Unpacker, normal_base_url
+from gatebook.config.cases import Ask
+from gatebook.config.profile import Target
 from gatebook.record.exchange import Exchange
+from gatebook.record.replies import read_answer
 from hypothesis import example, given
 from hypothesis import strategies as st
 from openai._streaming import SSEDecoder

@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import cache
 
 import pytest
-from gatebook.judge.checks import CHECKS
-from gatebook.judge.examples import example_evidence
-from gatebook.judge.finding import worst
-from gatebook.judge.findings import expectations
-from gatebook.plan.cases import Case, load_cases
+from gatebook.checks import CHECKS
+from gatebook.checks.finding import worst
+from gatebook.config.cases import Case, load_cases
+from gatebook.verdict.examples import example_evidence
+from gatebook.verdict.findings import expectations
 
 from tests.conftest import ROOT
 

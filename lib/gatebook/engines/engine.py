@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gatebook.plan.production import Item
+from gatebook.config.policies import Item
 
 Json = dict[str, Any]
 Value = str | int | float | bool

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from gatebook.config.policies import Item
 from gatebook.engines.engine import Engine, Json, Probes, Said, items, obj, plain
-from gatebook.plan.production import Item
 
 ARGUMENTS: Mapping[str, Item] = {
     "context_length": "max_model_len",

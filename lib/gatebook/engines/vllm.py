@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from gatebook.config.policies import Item
 from gatebook.engines.engine import Engine, Json, Probes, Said, items, obj, plain
-from gatebook.plan.production import Item
 
 CONFIG: Mapping[str, Mapping[str, Item]] = {
     "model_config": {"max_model_len": "max_model_len", "dtype": "dtype"},

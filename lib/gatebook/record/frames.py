@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from gatebook.plan.cases import Case
-from gatebook.record.answer import Answer, read_answer
+from gatebook.config.cases import Case
 from gatebook.record.exchange import Exchange
 from gatebook.record.gauges import Gauge
+from gatebook.record.replies import Answer, read_answer
 from gatebook.record.run import Run
 from gatebook.record.samples import why_invalid
 

@@ -7,21 +7,49 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, and_, create_engine, delete, event, exists, func, make_url, or_, select
+from sqlalchemy import (
+    JSON,
+    URL,
+    Boolean,
+    Column,
+    Connection,
+    DateTime,
+    Dialect,
+    Engine,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    TypeDecorator,
+    and_,
+    create_engine,
+    delete,
+    event,
+    exists,
+    func,
+    insert,
+    inspect,
+    make_url,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from gatebook.config import project
 from gatebook.errors import BadInput, HistoryFailed
-from gatebook.plan import project
 from gatebook.record.measurement import Measurement
-from gatebook.record.schema import MEASUREMENT, bring_up_to_date
 
 VARIABLE = "GATEBOOK_HISTORY_URL"
 """Names the database; without it the history is outputs/history.sqlite of the project."""
@@ -178,3 +206,70 @@ def _upsert(connection: Connection) -> Any:
     return insert.on_conflict_do_update(
         index_elements=list(MEASUREMENT.primary_key), set_={**values, "accepted": or_(new["accepted"], by_hand)}
     )
+
+
+SCHEMA = 2
+STEPS: dict[int, Callable[[Connection], None]] = {
+    1: lambda connection: _run(connection, "ALTER TABLE measurement ADD COLUMN gpu_peak_mib FLOAT"),
+}
+"""From this schema to the next one. A step is never edited once it has run anywhere."""
+
+
+class Utc(TypeDecorator[datetime]):
+    """An instant, in UTC in the database and in Python, also where the database knows no time zones (SQLite)."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.replace(tzinfo=value.tzinfo or UTC).astimezone(UTC)
+
+
+_META = MetaData()
+_VERSION = Table("gatebook_schema", _META, Column("version", Integer, nullable=False))
+MEASUREMENT = Table(
+    "measurement", _META,
+    Column("run", String, primary_key=True), Column("group", String, primary_key=True),
+    Column("at", Utc, nullable=False),
+    *(Column(name, String, nullable=False) for name in ("profile", "engine", "gpu", "suite", "workload")),
+    Column("revision", String), Column("engine_version", String),
+    Column("verdict", String, nullable=False), Column("accepted", Boolean, nullable=False),
+    Column("n", Integer, nullable=False),
+    *(Column(name, JSON, nullable=False) for name in ("ttft_ms", "itl_ms", "total_ms", "prompt_tokens", "completion_tokens")),
+    Column("requests_per_s", Float), Column("tokens_per_s", Float), Column("gpu_peak_mib", Float),
+    Index("measurement_window", "profile", "suite", "at"),
+)  # fmt: skip
+"""One row a group of a run, as `Measurement` has it."""
+
+_LOCK = int.from_bytes(b"gatebook"[:7])
+
+
+def bring_up_to_date(connection: Connection) -> None:
+    """Make the tables, or change older ones step by step, in the transaction of `connection`; one process at a time.
+
+    Raises HistoryFailed when a newer Gatebook made them.
+    """
+    if connection.dialect.name == "postgresql":  # in SQLite the transaction itself is the lock
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+    have = connection.execute(select(_VERSION.c.version)).scalar() if _is_there(connection) else None
+    if have is None:
+        _META.create_all(connection)
+        connection.execute(insert(_VERSION).values(version=SCHEMA))
+        return
+    if have > SCHEMA:
+        raise HistoryFailed(f"its schema is {have}, this Gatebook knows {SCHEMA}; use the newer Gatebook that made it")
+    for version in range(have, SCHEMA):
+        STEPS[version](connection)
+    if have < SCHEMA:
+        connection.execute(update(_VERSION).values(version=SCHEMA))
+
+
+def _run(connection: Connection, statement: str) -> None:
+    connection.execute(text(statement))
+
+
+def _is_there(connection: Connection) -> bool:
+    return inspect(connection).has_table(_VERSION.name)

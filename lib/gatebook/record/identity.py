@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from gatebook.engines import Engine, Probes, Said, by_name, recognise
-from gatebook.record.answer import parse
+from gatebook.engines import Engine, Probes, by_name, recognise, settings_kept
+from gatebook.engines.engine import Said, items
+from gatebook.engines.vllm import CACHE_CONFIG, CACHE_LABELS
 from gatebook.record.exchange import Exchange
+from gatebook.record.gauges import Gauge, gpus
+from gatebook.record.replies import parse
 
 
 @dataclass(frozen=True)
@@ -80,3 +84,25 @@ def _system_fingerprint(exchanges: list[Exchange]) -> str | None:
     told = [parse(e.text) for e in exchanges if e.kind == "ready" and e.status == 200 and e.text]
     values = {str(v) for body in told if isinstance(body, dict) and (v := body.get("system_fingerprint"))}
     return ", ".join(sorted(values)) or None
+
+
+def kept(text: str) -> str:
+    """Of a server's description of itself, the settings that are compared; nothing else is recorded."""
+    body = parse(text)
+    return json.dumps(settings_kept(body)) if isinstance(body, dict) else ""
+
+
+def shown(gauges: Iterable[Gauge]) -> tuple[Said, ...]:
+    """What the gauges tell of the card and of the engine's cache."""
+    rows = list(gauges)
+    found: list[Said] = []
+    for gpu in gpus(rows):
+        source = (
+            f"{'NVML' if gpu.source == 'nvml' else 'DCGM' if gpu.source == 'metrics' else gpu.source}, GPU {gpu.id}"
+        )
+        if gpu.name:
+            found.append(Said("gpu", gpu.name, source))
+        if gpu.total_mib:
+            found.append(Said("gpu_memory_gb", round(gpu.total_mib / 1024, 2), source))
+    labels = next((row.labels for row in rows if row.name == CACHE_CONFIG), {})
+    return (*found, *items(f"/metrics {CACHE_CONFIG}", CACHE_LABELS, labels))

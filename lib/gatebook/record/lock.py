@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from gatebook.config.project import person
 from gatebook.errors import BadInput, CannotMeasure, os_reason
-from gatebook.plan.person import person
 from gatebook.record.run import now
 
 FULL = (errno.ENOSPC, errno.EDQUOT)

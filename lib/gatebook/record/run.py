@@ -16,16 +16,14 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator
 
+from gatebook.config.cases import Case
+from gatebook.config.files import file_name, replace_text
+from gatebook.config.profile import Profile, Suite, Target
 from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, first_line, one_line, os_reason
-from gatebook.plan.cases import Case
-from gatebook.plan.settings import Profile, Suite, Target
-from gatebook.plan.strict import file_name
-from gatebook.plan.writing import replace_text
 from gatebook.record.exchange import Exchange
 from gatebook.record.gauges import Gauge, read_gauges
-from gatebook.record.journal import MAX_RECORD_MIB, Journal, read_journal
+from gatebook.record.journal import MAX_RECORD_MIB, Journal, Texts, read_journal
 from gatebook.record.measurement import Measurement
-from gatebook.record.texts import Texts
 
 T = TypeVar("T")
 SUMS = "SHA256SUMS"
@@ -179,7 +177,7 @@ class Run:
         return self.path / f"{notebook}.exchanges.jsonl"
 
     def similarity_file(self, notebook: str) -> Path:
-        """Derived from the record (judge/similarity.py); may be missing."""
+        """Derived from the record (checks/similarity.py); may be missing."""
         return self.path / f"{notebook}.similarity.json"
 
     def gauges_file(self, notebook: str) -> Path:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from gatebook.config.files import read_file
 from gatebook.errors import BadInput, GatebookError
-from gatebook.plan.strict import read_file
 from gatebook.record.run import LATEST, MAX_JSON_MIB, Run
 
 NO_RUN = "outputs/ holds no run yet; make one with `make demo` or `gatebook run --profile params/smollm2.yaml`"

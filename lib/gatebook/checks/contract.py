@@ -1,0 +1,279 @@
+"""The contract of DESIGN §7: what every complete answer must satisfy before anyone asks what it means."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from gatebook.checks.evidence import Reply
+from gatebook.checks.text import broken_characters, leaked_markup
+from gatebook.engines.engine import same_model
+from gatebook.record.exchange import Exchange
+from gatebook.record.replies import Answer, read_answer, whole
+
+FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter")
+STALE_S = 300
+"""`created` may lag behind our clock by this much before it is taken for an old answer."""
+STANDING_S = 5
+SAMPLED_ENOUGH = 4
+"""Answers of one case from which a single broken character is told from an engine that breaks them."""
+UNTOLD_TOKEN = re.compile(r"token_id:\d+$|bytes:\\x|<0x[0-9A-F]{2}>$")
+"""Stand-ins for a token without a text of its own: vLLM's ids, OpenAI's and SentencePiece's bytes."""
+VOCABULARY = "ĠĊ▁"
+"""How byte-level BPE writes a blank and a line's end, and SentencePiece a blank, in its vocabulary."""
+LATEST = 2**40
+"""Seconds; a creation time beyond it is no time."""
+
+
+def violations(
+    reply: Reply,
+    model: str,
+    seen_ids: dict[str, str],
+    context_tokens: int | None = None,
+    *,
+    ends_with_done: bool = True,
+    counts_streams: bool = True,
+    is_alias: Callable[[str, str], bool] = lambda asked, told: same_model(asked, told, []),
+    behind_s: float = 0.0,
+) -> Iterator[str]:
+    """Every broken clause of one 200 reply, most telling first. `seen_ids`: response id -> the request it first answered.
+
+    A server that offers no [DONE] or no usage in streams, by its profile, owes none. `is_alias(asked, told)`: whether a
+    reply under the name `told` is the asked model's. `behind_s`: how far the server's clock is behind ours (`clock_behind_s`).
+    """
+    exchange, answer = reply.exchange, reply.answer
+    if (unreadable := _unreadable(exchange, answer)) is not None:
+        yield unreadable
+        return
+    yield from answer.flaws
+    if not answer.choices:
+        if not answer.flaws:
+            yield "the reply has no choices"
+        return
+    if answer.flaws and not (answer.text or answer.tool_calls):
+        return
+    yield from _envelope(exchange, answer, ends_with_done)
+    yield from text_flaws(answer)
+    yield from _finish(exchange, answer, context_tokens)
+    if answer.usage is not None or exchange.events is None or counts_streams:
+        yield from _usage(exchange, answer)
+    if said := _misspelt(exchange, answer):
+        yield said
+    yield from _fresh(exchange, answer, seen_ids, behind_s)
+    asked = (exchange.body or {}).get("model", model)
+    if asked == model and answer.model is not None and not is_alias(model, answer.model):
+        yield f"answered by model {answer.model!r}, asked for {model!r}"
+
+
+def _unreadable(exchange: Exchange, answer: Answer) -> str | None:
+    """Why a reply is none, so that nothing else of it is judged."""
+    streamed = exchange.events is not None
+    if answer.error:
+        return f"the {'stream' if streamed else 'reply'} carries an error: {answer.error}"
+    if said := packing_flaw(exchange):
+        return said
+    if streamed and not (exchange.body or {}).get("stream"):
+        return f"a stream ({exchange.headers.get('content-type', 'no content type')}) where a plain reply was asked"
+    return answer.malformed
+
+
+def notes(reply: Reply) -> Iterator[str]:
+    """What is unusual on the wire and breaks nothing: every client reads it."""
+    exchange = reply.exchange
+    if exchange.packing == "packed":
+        yield f"packed with {exchange.headers.get('content-encoding')} although identity was asked"
+    if exchange.after_done == "broken":
+        yield "the answer is complete, the connection broke off after it"
+
+
+def drawn_by_chance(replies: list[Reply]) -> tuple[Reply, str] | None:
+    """The one answer with U+FFFD or mojibake among at least four that were sampled, and its violation.
+
+    Half a character is a token like any other, mojibake stands in what models learn from, and a small model draws them now and
+    then; an engine that breaks characters breaks more than one answer of a case, or a greedy one.
+    """
+    sampled = [r for r in replies if (r.exchange.body or {}).get("temperature") != 0]
+    broken = [(r, said) for r in sampled if (said := _broken(r.answer))]
+    return broken[0] if len(sampled) >= SAMPLED_ENOUGH and len(broken) == 1 else None
+
+
+def _broken(answer: Answer) -> str | None:
+    return broken_characters(answer.text, answer.finish_reason == "length")
+
+
+def packing_flaw(exchange: Exchange) -> str | None:
+    """Where header and body disagree about the content coding, or no client without a library more can undo it."""
+    told = exchange.headers.get("content-encoding")
+    said = {
+        "not packed": "but the body is not packed",
+        "broken": "but the body cannot be unpacked",
+        "more": "and the body has more bytes after the packed ones, which clients do not read",
+        "unknown": "though identity was asked, and clients need a library more to read it",
+    }
+    if exchange.packing in said:
+        return f"the header says Content-Encoding: {told}, {said[exchange.packing]}"
+    if exchange.invalid_utf8 and (exchange.text or "").startswith("\x1f\ufffd"):
+        return "the body is packed with gzip" + (" once more" if exchange.packing else ", and no header says so")
+    return None
+
+
+def _envelope(exchange: Exchange, answer: Answer, ends_with_done: bool) -> Iterator[str]:
+    streamed = bool((exchange.body or {}).get("stream"))
+    if streamed and exchange.events is None:
+        yield f"asked for a stream, got {exchange.headers.get('content-type', 'no content type')!r}"
+    if exchange.events is not None and not answer.done and ends_with_done:
+        yield "the stream ended without [DONE]"
+    if exchange.after_done == "open":
+        yield "the answer is complete, the connection was not closed"
+    if exchange.invalid_utf8:
+        yield "the reply is not valid UTF-8"
+    if len(answer.ids) > 1:
+        yield f"one reply has {len(answer.ids)} different response ids"
+
+
+def text_flaws(answer: Answer) -> Iterator[str]:
+    """What is wrong with the text alone: other weights, another template or sampling make a model say it on a sound wire."""
+    if hides_in_reasoning(answer):
+        yield f"content is empty and the answer is in the reasoning field: {answer.reasoning[:60]!r}"
+    elif _empty(answer):
+        yield f"content is {'null' if answer.content is None else 'blank' if answer.content else 'empty'}"
+    if said := _broken(answer):
+        yield said
+    if said := leaked_markup(answer.text):
+        yield said
+
+
+def hides_in_reasoning(answer: Answer) -> bool:
+    """Whether the content is empty and the answer stands in the reasoning field."""
+    return _empty(answer) and bool(answer.reasoning.strip())
+
+
+def _empty(answer: Answer) -> bool:
+    """Neither text nor tool call, and not cut before its first character."""
+    cut = answer.finish_reason == "length" and (answer.tokens("completion_tokens") or 9) <= 4
+    return not answer.text.strip() and not answer.tool_calls and not cut
+
+
+def _finish(exchange: Exchange, answer: Answer, context_tokens: int | None) -> Iterator[str]:
+    if len(answer.finish_reasons) != 1:
+        yield f"{len(answer.finish_reasons) or 'no'} finish_reason{'s in one reply' if answer.finish_reasons else ''}"
+        return
+    reason, limit, used = answer.finish_reason, max_tokens(exchange), answer.tokens("completion_tokens")
+    if reason not in FINISH_REASONS:
+        yield f"finish_reason is {reason!r}, which is none of {', '.join(FINISH_REASONS)}"
+    total = answer.tokens("total_tokens")
+    if reason == "length" and limit is not None and used is not None and used < limit:
+        yield f"cut after {used} tokens although {limit} were allowed (the server has a limit of its own; context used: {total})"
+    if reason == "length" and limit is None and total is not None and context_tokens and total < context_tokens:
+        yield f"cut after {used} tokens though the request sets no limit (a default of the server; {total} of {context_tokens} tokens of context used)"
+
+
+def _usage(exchange: Exchange, answer: Answer) -> Iterator[str]:
+    prompt, completion, total = (answer.tokens(f"{part}_tokens") for part in ("prompt", "completion", "total"))
+    if prompt is None or completion is None or total is None:
+        yield "usage is missing" if answer.usage is None else f"usage is incomplete: {answer.usage}"
+        return
+    if prompt < 1 or (completion < 1 and answer.text):
+        yield f"usage counts no tokens: prompt {prompt}, completion {completion}"
+    if total != prompt + completion:
+        yield f"usage does not add up: {prompt} + {completion} is not {total}"
+    limit, choices = max_tokens(exchange), 1 + len(answer.others)
+    if limit is not None and completion > limit * choices:
+        yield f"{completion} completion tokens although max_tokens is {limit}"
+    size = len("".join([answer.text, answer.reasoning, *answer.others.values()]).encode())
+    visible = completion - _thoughts(answer)
+    if size and not answer.tool_calls and visible > size + 16 * choices:
+        yield f"usage says {completion} completion tokens for {size} bytes of text"
+
+
+def _thoughts(answer: Answer) -> int:
+    """Tokens that were thought and not said, as usage tells them (`reasoning_tokens`)."""
+    usage = answer.usage or {}
+    details = usage.get("completion_tokens_details")
+    told = [usage.get("reasoning_tokens"), details.get("reasoning_tokens") if isinstance(details, dict) else None]
+    return max([n for n in told if isinstance(n, int) and n > 0], default=0)
+
+
+def _misspelt(exchange: Exchange, answer: Answer) -> str | None:
+    """Tokens of logprobs that do not spell the answer: vocabulary spellings such as `Ġthe`, or another text's (vllm#19177).
+
+    Judged only where every token has a text or bytes of its own: a part of a character has none on vLLM. What a parser or a
+    stop string took off the answer's ends is among its tokens.
+    """
+    other = answer.reasoning or answer.tool_calls or answer.others or (exchange.body or {}).get("tools")
+    if not answer.logprobs or other:
+        return None
+    spelled = _spelled(answer.logprobs)
+    text = answer.text.rstrip("\ufffd").strip()
+    if spelled is None or (text in spelled and not (set(VOCABULARY) & set(spelled) - set(text))):
+        return None
+    return f"logprob tokens do not spell the answer: {spelled[:40]!r} for {text[:40]!r}"
+
+
+def _spelled(entries: list[Any]) -> str | None:
+    """The text that the tokens make together; None where one of them tells neither text nor bytes."""
+    parts: list[bytes] = []
+    for entry in entries:
+        token, raw = (entry.get("token"), entry.get("bytes")) if isinstance(entry, dict) else (None, None)
+        if isinstance(token, str) and token and "\ufffd" not in token and not UNTOLD_TOKEN.match(token):
+            parts.append(whole(token).encode())
+        elif isinstance(raw, list) and raw and all(isinstance(b, int) and 0 <= b < 256 for b in raw):
+            parts.append(bytes(raw))
+        else:
+            return None
+    return b"".join(parts).decode("utf-8", "replace")
+
+
+def _fresh(exchange: Exchange, answer: Answer, seen_ids: dict[str, str], behind_s: float) -> Iterator[str]:
+    for name in sorted(answer.ids):
+        if seen_ids.setdefault(name, exchange.key) != exchange.key:
+            yield f"answered from a cache: response id {name!r} was already given to {seen_ids[name]}"
+    age_s = _age_s(exchange, answer)
+    if age_s is None or answer.created is None:
+        return
+    if age_s - behind_s > STALE_S and not _clock_agrees(exchange, answer.created):
+        yield f"answered from a cache: created {age_s - behind_s:,.0f} s before it was asked"
+
+
+def _age_s(exchange: Exchange, answer: Answer) -> float | None:
+    """By our clock and the reply's own `created`; None where it tells no time."""
+    if not answer.created or not 0 < answer.created < LATEST or not exchange.attempts:
+        return None
+    return datetime.fromisoformat(exchange.attempts[-1].at).timestamp() - answer.created
+
+
+def clock_behind_s(exchanges: Iterable[Exchange]) -> float:
+    """How far the server's clock is behind ours (negative: ahead), by its replies to chats; 0.0 while it is within STALE_S.
+
+    No reply is older than it says, so the freshest one bounds it from above: a clock that is behind makes all replies old
+    alike, and a cache makes some older than others. One time in replies that were asked STANDING_S apart is no clock at all.
+    """
+    told: list[tuple[float, int]] = []
+    for exchange in exchanges:
+        if exchange.method == "POST" and exchange.kind not in ("probe", "against") and exchange.status == 200:
+            answer = read_answer(exchange)
+            if (age_s := _age_s(exchange, answer)) is not None and answer.created is not None:
+                told.append((age_s, answer.created))
+    ages = [age_s for age_s, _ in told]
+    if not told or (len({created for _, created in told}) == 1 and max(ages) - min(ages) > STANDING_S):
+        return 0.0
+    behind_s, ahead_s = min(ages), max(ages)
+    return behind_s if behind_s > STALE_S else ahead_s if ahead_s < -STALE_S else 0.0
+
+
+def _clock_agrees(exchange: Exchange, created: int) -> bool:
+    """Whether the server's own Date header says that `created` is now, so that only its clock is behind ours."""
+    try:
+        return abs(parsedate_to_datetime(exchange.headers["date"]).timestamp() - created) <= STALE_S
+    except (KeyError, ValueError, TypeError):
+        return False
+
+
+def max_tokens(exchange: Exchange) -> int | None:
+    """The cap that the request set, under either name."""
+    body = exchange.body or {}
+    value = body.get("max_completion_tokens", body.get("max_tokens"))
+    return value if isinstance(value, int) else None

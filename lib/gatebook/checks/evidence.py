@@ -1,0 +1,109 @@
+"""A case with everything recorded about it: what the checks see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from gatebook.checks.finding import Outcome, Result, Stage
+from gatebook.checks.similarity import Cosines
+from gatebook.checks.timed import Timed
+from gatebook.checks.watched import Watched
+from gatebook.config.cases import Ask, Case
+from gatebook.config.profile import Profile
+from gatebook.engines import refused
+from gatebook.record.exchange import Exchange
+from gatebook.record.identity import Identity
+from gatebook.record.replies import Answer, read_answer
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One asked request and its reply."""
+
+    ask: Ask
+    exchange: Exchange
+
+    @cached_property
+    def answer(self) -> Answer:
+        return read_answer(self.exchange)
+
+    @property
+    def refused(self) -> bool:
+        """Whether the server said "cannot": a clean 4xx, an engine's own words, or an error alone in a 200 stream."""
+        said = self.refusal
+        return said is not None and refused(said[0], said[1])
+
+    @property
+    def refusal(self) -> tuple[int | None, str] | None:
+        """(status, message) of a reply that is an error and nothing else, inside a 200 too; None for any other."""
+        if self.exchange.status != 200:
+            return self.exchange.status, self.exchange.detail
+        if self.answer.error and not self.answer.choices:
+            return self.answer.error_code, self.answer.error
+        return None
+
+    @property
+    def said(self) -> str:
+        """What a refusal says, for reasons."""
+        return self.exchange.detail or (f"{self.answer.error} (an error in a 200 stream)" if self.answer.error else "")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A case that was judged already, with its outcome: what a case `over` its group looks at."""
+
+    case: Case
+    outcome: Outcome
+    replies: list[Reply]
+    canary: Exchange | None = None
+    """The plain request after it."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All replies of a case, in the order of its asks, and what the checks may compare them with."""
+
+    case: Case
+    replies: list[Reply]
+    identity: Identity
+    profile: Profile
+    cosines: Callable[[], Cosines] | None = None
+    """The notebook's cosines, looked up or computed when a check asks for them."""
+    over: list[Seen] = field(default_factory=list)
+    """The judged cases of the group that the case looks at."""
+    canary: Exchange | None = None
+    """The plain request after a negative control."""
+    timed: Timed | None = None
+    """Of a case with samples: they, the history and the second target's."""
+    together: list[Exchange] = field(default_factory=list)
+    """Of a load case: everything that its group asked at its levels."""
+    restarts: tuple[str, ...] = ()
+    """When collecting began (UTC, ISO 8601); more than once in a run that was resumed."""
+    watching: Callable[[], Watched] | None = None
+    """The notebook's gauges beside its requests, read when a check asks for them."""
+
+    @property
+    def watched(self) -> Watched:
+        return self.watching() if self.watching else Watched([], [])
+
+    def reply(self, name: str) -> Reply:
+        """The reply of the ask with this name. Raises KeyError."""
+        return next(r for r in self.replies if r.ask.name == name) if name in self.names else self._no_such(name)
+
+    def ignored(self, reason: str, measured: str | float | None = None, limit: str | float | None = None) -> Result:
+        """A part of the API that was asked for and is not there: a fail, except where the profile excuses the case.
+
+        Cases that need what the profile's `offers` say is not offered are not asked at all.
+        """
+        excused = self.profile.excuse(self.case.id, self.case.group)
+        return Result("not_measured" if excused else "fail", reason, measured, limit, stage=Stage.REFUSED)
+
+    @property
+    def names(self) -> list[str]:
+        return [r.ask.name for r in self.replies]
+
+    def _no_such(self, name: str) -> Any:
+        raise KeyError(f"case {self.case.id!r} has no ask {name!r}; it has {', '.join(self.names)}")

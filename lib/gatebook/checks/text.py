@@ -1,0 +1,208 @@
+"""The text of an answer: is it text at all, does it say what it must, has it the form that was asked for?"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from typing import Annotated
+
+from ftfy.badness import is_bad
+from pydantic import Field
+
+from gatebook.checks.finding import Result, Stage
+from gatebook.checks.registry import Pattern, Text, Words, check
+from gatebook.config.cases import Case
+
+SPECIAL = re.compile(
+    r"<\|[\w ]{2,30}\|>|<｜[^｜]{2,30}｜>|\[/?INST\]|<</?SYS>>|^\s*<s>|</s>\s*$|<(?:start|end)_of_turn>|<(?:unk|eos|bos|pad)>|</?tool_call>"
+)
+ROLE_LEAK = re.compile(r"^\s*(?:assistant|user|system)\s*\n", re.IGNORECASE)
+THINK = re.compile(r"</?think(?:ing)?>", re.IGNORECASE)
+CJK = ("CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "IDEOGRAPHIC", "BOPOMOFO")
+SIGNS_AGAIN = re.compile(r"([^\w]{2,8}?)\1{5,}")
+"""Signs without a letter or a digit, over and over."""
+LOOP = re.compile(r"(.{1,80}?)\1{3,}", re.DOTALL)
+SEPARATOR = re.compile(r"\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?")
+ITEM = re.compile(r"\s*(?:[-*+•]\s+|\d{1,3}[.)](?!\d)\s*|\d{1,3}、\s*|[（(]\d{1,3}[)）]\s*)(?=\S)")
+
+
+def noise(text: str) -> str | None:
+    """Why a text is no language at all: one character over and over (NaN logits: vllm#14126), or scripts mixed letter by
+    letter (broken KV cache: llama.cpp#23693). A healthy small model does it on some prompts it cannot answer, so the
+    policy of the case's group decides; None for anything else."""
+    dense = re.sub(r"[\s=_|:~—-]+", "", text)  # the rulers of tables are drawn, not said
+    if len(dense) < 16:
+        return None
+    char, count = Counter(dense).most_common(1)[0]
+    if count > 0.6 * len(dense):
+        return f"{char!r} is {count} of {len(dense)} characters"
+    for match in SIGNS_AGAIN.finditer(dense):
+        if len(match[0]) > 0.6 * len(dense):
+            return f"{match[1]!r} is repeated {len(match[0]) // len(match[1])} times"
+    return _soup(dense)
+
+
+def degenerate(text: str) -> str | None:
+    """Why a text is no answer, whatever was asked: noise, or a phrase that repeats (vllm#25977). Small models loop on some
+    prompts when they are healthy. Short answers, numbers and tables are no reason."""
+    squeezed = re.sub(r"\s+", " ", text).strip()
+    if blank := re.search(r"\s{40,}", text):
+        return f"{len(blank[0])} characters of white space in a row"
+    if said := noise(text):
+        return said
+    for match in LOOP.finditer(squeezed):
+        repeated = len(match[0])
+        shortest = 48 if any(c.isalnum() for c in match[1]) else 200  # the ruler of a table has no letters
+        if repeated >= shortest and len(set(match[1])) > 1 and repeated > 0.3 * len(squeezed):
+            return f"{match[1][:40]!r} is repeated {repeated // len(match[1])} times"
+    words = squeezed.split(" ")
+    tens = Counter(tuple(words[i : i + 10]) for i in range(len(words) - 9))
+    for ten, times in tens.most_common(1):
+        if times >= 4 and any(c.isalnum() for word in ten for c in word):
+            return f"the same ten words occur {times} times: {' '.join(ten)[:60]!r}"
+    raw = squeezed.encode()
+    if len(raw) >= 400 and len(zlib.compress(raw, 9)) < 0.15 * len(raw):
+        return f"{len(raw)} bytes compress to {len(zlib.compress(raw, 9))}: the text repeats itself"
+    return None
+
+
+def _soup(text: str) -> str | None:
+    scripts = list(_scripts(text))
+    for start in range(0, max(len(scripts) - 31, 0), 16):
+        window = scripts[start : start + 64]
+        switches = sum(a != b for a, b in zip(window, window[1:], strict=False))
+        if len(set(window)) >= 3 and switches > 0.2 * len(window):
+            return f"{len(set(window))} scripts are mixed letter by letter ({', '.join(sorted(set(window)))})"
+    return None
+
+
+def _scripts(text: str) -> Iterator[str]:
+    """Script of every letter, from its Unicode name. Chinese, kana and bopomofo count as one, since they are mixed; Greek
+    letters and the micro sign are symbols in any language; modifier letters belong to the letter before."""
+    for char in text:
+        if unicodedata.category(char) in ("Lu", "Ll", "Lt", "Lo") and not ("α" <= char.lower() <= "ω" or char == "µ"):
+            script = "LATIN" if char.isascii() else unicodedata.name(char, "?").split(" ")[0]
+            yield "CJK" if script in CJK else script
+
+
+def broken_characters(text: str, cut: bool) -> str | None:
+    """U+FFFD or mojibake. `cut`: the answer ended by max_tokens, where the last character may be half."""
+    body = text.rstrip("\ufffd") if cut else text
+    if "\ufffd" in body:
+        at = body.index("\ufffd")
+        return f"U+FFFD (a broken character) at position {at}: …{body[max(0, at - 12) : at + 6]!r}"
+    if is_bad(body):
+        return f"mojibake (UTF-8 read as Latin-1): {body[:40]!r}"
+    return None
+
+
+def leaked_markup(text: str) -> str | None:
+    """Special tokens, a role header or a thinking block in what the user sees."""
+    for pattern, what in (
+        (SPECIAL, "special token"),
+        (THINK, "thinking block"),
+        (ROLE_LEAK, "role header of the chat template"),
+    ):
+        if found := pattern.search(text):
+            return f"{what} in the answer: {found[0].strip()!r}"
+    return None
+
+
+def _in_order(case: Case, min: int = 1, max: int = 10**9) -> str | None:
+    return f"min {min} is above max {max}; correct it" if min > max else None
+
+
+@check(Stage.BEHAVIOUR, _in_order)
+def length_chars(text: str, *, min: int = 1, max: int = 10**9) -> Result:
+    """Characters of the trimmed answer, between `min` and `max`."""
+    size = len(text.strip())
+    return Result.of(min <= size <= max, f"{size} characters, {min} to {max} expected", size, f"{min}..{max}", "chars")
+
+
+@check(Stage.BEHAVIOUR)
+def contains_any(text: str, words: Words) -> Result:
+    """At least one of the words."""
+    found = [word for word in words if word in text]
+    reason = f"has {', '.join(found)}" if found else f"has none of {', '.join(words)}"
+    return Result.of(bool(found), reason, len(found), 1, "words")
+
+
+@check(Stage.BEHAVIOUR)
+def contains_all(text: str, words: Words) -> Result:
+    """Every one of the words."""
+    missing, total = [word for word in words if word not in text], len(words)
+    reason = f"{len(missing)} of {total} missing: {', '.join(missing)}" if missing else f"all {total} there"
+    return Result.of(not missing, reason, total - len(missing), total, "words")
+
+
+@check(Stage.BEHAVIOUR)
+def contains_none(text: str, words: Words) -> Result:
+    """None of the words."""
+    found = [word for word in words if word in text]
+    reason = f"has {', '.join(found)}" if found else "has none of them"
+    return Result.of(not found, reason, len(found), 0, "words")
+
+
+@check(Stage.BEHAVIOUR)
+def regex(text: str, pattern: Pattern) -> Result:
+    """The pattern is found somewhere in the answer."""
+    found = re.search(pattern, text) is not None
+    return Result.of(found, f"/{pattern}/ {'found' if found else 'not found'}", found, True)
+
+
+@check(Stage.BEHAVIOUR)
+def not_degenerate(text: str) -> Result:
+    """No character, phrase or script soup over and over: judged on prompts that a healthy model answers well."""
+    said = degenerate(text)
+    return Result.of(not said, said or "reads like text")
+
+
+COLUMNS = "Each in the header row, in any order; of several names one is enough. Case and emphasis do not count."
+
+
+@check(Stage.BEHAVIOUR)
+def markdown_table(
+    text: str, *, columns: Annotated[list[Text | Words], Field(min_length=1, description=COLUMNS)]
+) -> Result:
+    """A table with a header row that names the columns, a separator row under it and at least one row of data.
+
+    Source: GitHub Flavored Markdown, 4.10 Tables: header and separator must have as many cells as each other.
+    """
+    names = [[name] if isinstance(name, str) else name for name in columns]
+    limit = " | ".join(name[0] for name in names)
+    lines = [line.strip() for line in text.splitlines()]
+    at = next((n for n, line in enumerate(lines) if "|" in line and SEPARATOR.fullmatch(line)), None)
+    if at is None:
+        drawn = any(line.count("|") >= 2 for line in lines)
+        said = "a table without a separator row under a header" if drawn else "no Markdown table"
+        return Result("fail", said, None, limit)
+    header = _cells(lines[at - 1]) if at and "|" in lines[at - 1] else []
+    if not header:
+        return Result("fail", "the table has no header row", None, limit)
+    shown = " | ".join(header)
+    if len(header) != len(_cells(lines[at])):
+        return Result("fail", f"the separator does not fit the header {shown!r}", shown, limit)
+    if missing := [name[0] for name in names if not any(_same(one, cell) for one in name for cell in header)]:
+        reason = f"{len(missing)} of {len(names)} columns missing in the header: {', '.join(missing)}"
+        return Result("fail", reason, shown, limit)
+    if at + 1 >= len(lines) or "|" not in lines[at + 1]:
+        return Result("fail", f"nothing stands under the header {shown!r}", shown, limit)
+    return Result("pass", f"header row {shown!r}", shown, limit)
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def _same(name: str, cell: str) -> bool:
+    return name.casefold() == re.sub(r"[*_`\s]+", " ", cell).strip().casefold()
+
+
+@check(Stage.BEHAVIOUR)
+def list_items(text: str, *, count: Annotated[int, Field(ge=1)]) -> Result:
+    """So many list items (`-`, `*`, `1.`, `1)`, `1、`), each on a line of its own; lines between them do not count."""
+    found = sum(ITEM.match(line) is not None for line in text.splitlines())
+    return Result.of(found == count, f"{found} list items, {count} expected", found, count, "items")

@@ -1,0 +1,104 @@
+"""What the latency rules see of a timed case: its samples, the comparable days before, the second target's."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC
+
+from gatebook.config.cases import Case
+from gatebook.config.policies import METRICS, RULES, Latency, Metric, Rule
+from gatebook.record.exchange import Exchange
+from gatebook.record.measurement import Measurement
+from gatebook.record.run import Run
+from gatebook.record.samples import Sample, comparable, samples_of, valid
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One timed case with everything that it is judged by."""
+
+    case: Case
+    samples: list[Sample]
+    settings: Latency
+    history: list[Measurement] = field(default_factory=list)
+    """The comparable rows of the window."""
+    history_trouble: str | None = None
+    """Why the past is not known; that is not the same as having none."""
+    second: list[Sample] | None = None
+    """The second target's, where one was asked."""
+    second_name: str = ""
+    second_broken: str | None = None
+    """Why the second target gave no sample to some request."""
+    tests: int = 1
+    """Blocking tests of the whole run, which share settings.level."""
+
+    @property
+    def level(self) -> float:
+        return self.settings.level / max(self.tests, 1)
+
+    @property
+    def cap_ms(self) -> dict[Metric, float | None]:
+        caps = self.settings.caps_of(self.case.group)
+        return {metric: caps.of(metric) for metric in METRICS}
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """Those that the case judges."""
+        return judged_metrics(self.case)
+
+    def values(self, metric: Metric) -> list[float]:
+        return valid(self.samples, self.settings.warm_up, metric)
+
+    def days(self, metric: Metric) -> dict[str, list[float]]:
+        """UTC date -> the samples of that day, the oldest first."""
+        found: dict[str, list[float]] = defaultdict(list)
+        for row in sorted(self.history, key=lambda row: row.at):
+            column = {"ttft": row.ttft_ms, "itl": row.itl_ms, "total": row.total_ms}[metric]
+            found[f"{row.at.astimezone(UTC):%Y-%m-%d}"] += [ms for ms in column if ms > 0]
+        return {day: values for day, values in found.items() if values}
+
+    def blocking(self, metric: Metric) -> list[Rule]:
+        """The profile's rules; asking a second target makes its rule one of them."""
+        chosen = self.settings.blocks.of(metric)
+        return [rule for rule in RULES if rule in chosen or (rule == "against" and self.second is not None)]
+
+
+def judged_metrics(case: Case) -> list[Metric]:
+    return [m for m in METRICS if any(f"latency_{m}" in item for item in case.expect)]
+
+
+def blocking_tests(cases: Iterable[Case], settings: Latency, against: bool) -> int:
+    """How many tests of a run may block: metrics that a case judges, times the rules that block for each."""
+    extra = ["against"] if against else []
+    return sum(len({*settings.blocks.of(m), *extra}) for case in cases if case.samples for m in judged_metrics(case))
+
+
+def timed_cases(run: Run, notebook: str, exchanges: list[Exchange]) -> dict[str, Timed]:
+    """Case id -> what is known of it, for the timed cases of a notebook. Raises BrokenRecord.
+
+    Comparable are rows with this run's own key: the same engine, GPU, suite and workload.
+    """
+    cases = [case for case in run.expected(notebook) if case.samples]
+    if not cases:
+        return {}
+    manifest, settings, against = run.manifest, run.manifest.profile.latency, run.manifest.against
+    planned = (run.cases[i] for ids in manifest.expected.values() for i in ids)
+    tests = blocking_tests(planned, settings, against is not None)
+    rows = comparable(run, notebook)
+    found = {}
+    for case in cases:
+        timed = Timed(
+            case, samples_of(case, exchanges, settings.lag_ms), settings, [r for r in rows if r.group == case.group],
+            run.history_trouble, tests=tests,
+        )  # fmt: skip
+        if against is not None:
+            broken = [e.detail for e in exchanges if e.kind == "against" and e.case == case.id and e.fault]
+            second = samples_of(case, exchanges, settings.lag_ms, against=True)
+            why = broken[0] if broken else None if second else "was never asked"
+            timed = Timed(
+                case, timed.samples, settings, timed.history, timed.history_trouble, second, against.name, why, tests
+            )
+        found[case.id] = timed
+    return found

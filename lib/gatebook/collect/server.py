@@ -1,0 +1,114 @@
+"""Starts and stops the embedded server: loopback only, free port, ready when a token was generated, always stopped."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+
+from gatebook.collect.client import normal_base_url
+from gatebook.collect.embedded import MODEL, model_file
+from gatebook.config.profile import Target
+from gatebook.errors import BadInput, ServerFailed
+
+READY_S = 60.0
+STOP_S = 5.0
+VARIABLE = "OPENAI_BASE_URL"
+
+Start = Callable[[Path], AbstractContextManager[str]]
+
+
+def endpoint(target: Target, resumed: str | None) -> tuple[str, Start | None]:
+    """(base URL, what starts the server or None when it runs already).
+
+    The URL comes from the target, then OPENAI_BASE_URL; an embedded server gets a free port, or the one that a
+    resumed run had. Raises BadInput when nothing names a URL.
+    """
+    if target.server == "embedded" and target.base_url is None:
+        port = urlsplit(resumed).port if resumed else _free_port()
+        return f"http://127.0.0.1:{port}/v1", partial(embedded_server, port=port)
+    named = {"manifest.json": resumed, "target.base_url": target.base_url, VARIABLE: os.environ.get(VARIABLE)}
+    source, url = next(((source, url) for source, url in named.items() if url), ("", None))
+    if not url:
+        raise BadInput(
+            "target.base_url is missing: name the server with --base-url, in the profile, or in OPENAI_BASE_URL"
+        )
+    return normal_base_url(url, f"environment variable {source}" if source == VARIABLE else source), None
+
+
+@contextmanager
+def embedded_server(log: Path, port: int | None = None, threads: int = 1, prompt_threads: int = 2) -> Iterator[str]:
+    """Yield the base URL of a running server; its output goes to `log` (appended).
+
+    One thread writes: on two cores a second one gains 30 % on a quiet machine and loses 80 % beside a busy process
+    (docs/decisions/embedded-threads.md). Two read prompts: that gains 80 % and loses half. Raises ServerFailed with the end of the log.
+    """
+    model_file()
+    port = _free_port(port or 0)
+    command = [sys.executable, "-m", "gatebook.collect.embedded", "--port", str(port)]
+    command += ["--threads", str(threads), "--prompt-threads", str(prompt_threads)]
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True,
+            env={**os.environ, "PYTHONUTF8": "1"},
+        )  # fmt: skip
+    try:
+        _wait(process, port, log)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        _stop(process)
+
+
+def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
+    deadline = time.monotonic() + READY_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise ServerFailed(f"the embedded server ended with status {process.returncode}: {_tail(log)}")
+        try:
+            if (
+                httpx.post(
+                    f"http://127.0.0.1:{port}/v1/chat/completions", json=body, timeout=10, trust_env=False
+                ).status_code
+                == 200
+            ):
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    raise ServerFailed(f"the embedded server answered nothing within {READY_S:g} s: {_tail(log)}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin:
+        process.stdin.close()
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _tail(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return f"{lines[-1] if lines else 'it wrote nothing'} (log: {log})"
+
+
+def _free_port(wanted: int = 0) -> int:
+    """This port, or any for 0. Raises ServerFailed when it is taken: what listens there is not the embedded server."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was closed a moment ago is free
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError as error:
+            raise ServerFailed(f"port {wanted} on 127.0.0.1: {error.strerror}; stop what listens there") from None
+        return int(probe.getsockname()[1])

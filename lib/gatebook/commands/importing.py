@@ -1,0 +1,321 @@
+"""`gatebook cases import`: a table of tickets, questions or labels becomes a case file, all of it or nothing."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gatebook.checks import CHECKS
+from gatebook.checks.registry import Schema
+from gatebook.config import project
+from gatebook.config.cases import cases_in, load_cases
+from gatebook.config.files import SCHEMA_LINE, parse_yaml, read_file, read_yaml, replace_text, to_yaml
+from gatebook.config.secrets import holds_secret
+from gatebook.errors import BadInput
+from gatebook.opening import check_case
+
+PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
+TARGETS = ("id", "system", "user", "why", "suites", "good", "bad")
+SAME_AS = {"golden": "good"}
+"""A golden answer is an example that must pass."""
+MOST_TOLD = 5
+
+
+def import_cases(file: Path, into: Path, columns: str | None, template: Path | None, **fixed: str | None) -> str:
+    """Write `into` and say what it holds. Raises BadInput naming line and column; then nothing was written."""
+    if into.suffix not in (".yaml", ".yml") or not into.parent.is_dir():
+        raise BadInput(f"--into has value '{into}': must be a new .yaml file in a folder that exists")
+    if into.exists():
+        raise BadInput(f"{into}: exists already; nothing is written over, name a new file")
+    names = _mapping(columns)
+    entry = _read_template(template, fixed) if template else _make_template(names, fixed)
+    rows = list(read_table(file))
+    used = {name: names.get(name, name) for name in _names(entry)}
+    for name, column in used.items():
+        if column not in rows[0].cells:
+            raise BadInput(f"{file}: has no column {column!r} (for {name!r}); its columns: {', '.join(rows[0].cells)}")
+    filled, changed = _fill_rows(file, entry, rows, used, _taken(into))
+    source = f"# Imported from {file.name} by `gatebook cases import`: {len(rows)} cases, one a row of `each`.\n"
+    text = (SCHEMA_LINE if into.resolve().parent == project.cases_dir().resolve() else "") + source + to_yaml([filled])
+    written = cases_in(parse_yaml(text, str(into)), str(into))
+    assert [c.model_dump() for c in written] == [c.model_dump() for c in cases_in([filled], str(into))]
+    replace_text(into, text)
+    return (
+        f"wrote {into}: {len(rows)} cases of group {written[0].group}{changed}\n"
+        f"next: gatebook cases check {into}; give the group a policy in your profile (groups)"
+    )
+
+
+def _mapping(columns: str | None) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for part in (columns or "").split(",") if columns else ():
+        name, equals, column = (piece.strip() for piece in part.partition("="))
+        name = SAME_AS.get(name, name)
+        if not (name and equals and column) or name in found:
+            raise BadInput(f"--map has {part!r}: must be target=column, separated by commas, every target once")
+        found[name] = column
+    return found
+
+
+def _read_template(path: Path, fixed: dict[str, str | None]) -> dict[str, Any]:
+    if given := [name for name, value in fixed.items() if value is not None]:
+        raise BadInput(f"--{given[0]} and --template: the template says it; drop one of them")
+    data = read_yaml(path)
+    entry = data[0] if isinstance(data, list) and len(data) == 1 else data
+    if not isinstance(entry, dict) or "each" in entry:
+        raise BadInput(f"{path}: must hold one case with {{{{column}}}} placeholders and without `each`")
+    if "id" not in entry:
+        raise BadInput(f"{path}: key 'id' is missing; add one such as ticket-{{{{ticket_no}}}}")
+    return entry
+
+
+def _make_template(names: dict[str, str], fixed: dict[str, str | None]) -> dict[str, Any]:
+    """The case that the mapped targets mean; a placeholder is named after its target."""
+    for name in names:
+        check = name.split(".")[1] if name.startswith("expect.") else None
+        if check is None and name not in TARGETS:
+            raise BadInput(f"--map has target {name!r}; targets: {', '.join(TARGETS)}, expect.<check>[.<parameter>]")
+        if check is not None and check not in CHECKS:
+            raise BadInput(f"--map has target {name!r}: no check {check!r}; checks: {', '.join(sorted(CHECKS))}")
+    for needed in ("notebook", "group", "why"):
+        if not fixed.get(needed) and needed not in names:
+            raise BadInput(f"--{needed} is missing; without a template it must be named")
+    if "user" not in names:
+        raise BadInput("--map has no user=COLUMN: which column holds what is asked? (or give a --template)")
+    holes = {name: "{{" + name.replace(".", "_") + "}}" for name in names}
+    entry: dict[str, Any] = {"id": holes.get("id", ""), "notebook": fixed["notebook"], "group": fixed["group"]}
+    entry["suites"] = holes.get("suites", ["scenario"])
+    entry["why"] = holes.get("why", fixed.get("why"))
+    entry["messages"] = [{"role": role, "content": holes[role]} for role in ("system", "user") if role in names]
+    entry["options"] = {"temperature": 0, "max_tokens": 512}
+    expect: dict[str, Any] = {}
+    for name in names:
+        if name.startswith("expect."):
+            _put(expect, name.split(".")[1:], holes[name])
+    if expect:
+        entry["expect"] = [{check: params} for check, params in expect.items()]
+    names.update({name.replace(".", "_"): column for name, column in names.items()})
+    return entry | {kind: holes[kind] for kind in ("good", "bad") if kind in names}
+
+
+def _put(into: dict[str, Any], path: list[str], value: Any) -> None:
+    for key in path[:-1]:
+        into = into.setdefault(key, {})
+        if not isinstance(into, dict):
+            raise BadInput(f"--map names both expect.{path[0]} and a parameter of it; name one")
+    into[path[-1]] = value
+
+
+def _names(value: Any) -> list[str]:
+    return list(dict.fromkeys(PLACEHOLDER.findall(json.dumps(value, ensure_ascii=False))))
+
+
+def _holes(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """(name, where) of every value that is one placeholder and nothing else: there a cell keeps its type."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _holes(inner, (*path, str(key)))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _holes(inner, (*path, "[]"))
+    elif isinstance(value, str) and (whole := PLACEHOLDER.fullmatch(value)):
+        yield whole[1], path
+
+
+def _types(where: tuple[str, ...]) -> set[str]:
+    if where in (("good",), ("bad",), ("suites",)):
+        return {"array"}
+    if where[:1] == ("expect",) and len(where) > 2 and where[2] in CHECKS:
+        schema = CHECKS[where[2]].schema()
+        return types_at(schema, [key for key in where[3:] if key != "[]"], schema.get("$defs", {})) or {"string"}
+    return {"integer", "number"} if where[:1] == ("options",) else {"string"}
+
+
+def types_at(schema: Schema, path: list[str], defs: Schema) -> set[str]:
+    """The JSON types that a schema takes at a path of keys; empty when there is no such key."""
+    schema = defs.get(schema["$ref"].rpartition("/")[2], {}) if "$ref" in schema else schema
+    branches = [branch for key in ("anyOf", "oneOf") for branch in schema.get(key, ())]
+    if branches:
+        return set().union(*(types_at(branch, path, defs) for branch in branches))
+    if path:
+        inner = schema.get("properties", {}).get(path[0])
+        if inner is None:
+            free = schema.get("type") == "object" and schema.get("additionalProperties") not in (None, False)
+            return {"any"} if free else set()
+        return types_at(inner, path[1:], defs)
+    if "type" in schema:
+        return {schema["type"]}
+    value = schema.get("const", next(iter(schema.get("enum", [])), None))
+    return {{str: "string", bool: "boolean", int: "integer"}.get(type(value), "any")}
+
+
+def _fill_rows(
+    file: Path, entry: dict[str, Any], rows: list[Row], used: dict[str, str], taken: set[str]
+) -> tuple[dict[str, Any], str]:
+    """The template with its rows under `each`, and what was done to ids."""
+    wanted = {name: _types(where) for name, where in _holes(entry)}
+    key = next(name for name in ("key", "case_id", "the_case_id") if name not in used)
+    wrong: list[str] = []
+    each: list[dict[str, Any]] = []
+    made = 0
+    for row in rows:
+        try:
+            given = {name: _cell(row, column, wanted.get(name, {"string"})) for name, column in used.items()}
+            asked = PLACEHOLDER.sub(lambda hole, given=given: str(given[hole[1]]), str(entry["id"]))  # type: ignore[misc]
+            name = _unique(_slug(asked) or f"{_slug(file.stem) or 'case'}-{row.line}", taken)
+            made += bool(entry["id"]) and name != asked
+            each.append(
+                {key: name, **{n: v for n, v in given.items() if f"{{{{{n}}}}}" != entry["id"] or _twice(entry, n)}}
+            )
+            for case in cases_in([{**entry, "id": f"{{{{{key}}}}}", "each": [each[-1]]}], f"{file}, line {row.line}"):
+                check_case(case)
+        except BadInput as error:
+            wrong.append(_located(str(error), f"{file}, line {row.line}", entry, used))
+    if wrong:
+        more = f" (and {len(wrong) - MOST_TOLD} more bad rows)" if len(wrong) > MOST_TOLD else ""
+        raise BadInput("; ".join(wrong[:MOST_TOLD]) + more + "; nothing was written")
+    said = f"; {made} ids were made safe or unique" if made else ""
+    return {**entry, "id": f"{{{{{key}}}}}", "each": each}, said
+
+
+def _twice(entry: dict[str, Any], name: str) -> bool:
+    return name in _names({k: v for k, v in entry.items() if k != "id"})
+
+
+def _cell(row: Row, column: str, types: set[str]) -> Any:
+    """A cell as its place wants it: lists split at `|`, numbers and true/false read, all else text. JSONL keeps its types."""
+    value = row.cells[column]
+    where = f"{row.where}, column {column!r}"
+    if holds_secret(value if isinstance(value, str) else json.dumps(value)):
+        raise BadInput(f"{where}: holds what looks like a secret; take it out")
+    if not isinstance(value, str | None):
+        return [value] if types == {"array"} and not isinstance(value, list) else value
+    value = value or ""
+    if "array" in types:
+        return [part.strip() for part in value.split("|") if part.strip()]
+    if not value.strip():
+        raise BadInput(f"{where}: is empty; fill it in or take the row out")
+    if "string" in types or "any" in types:
+        return value
+    try:
+        return json.loads(value.strip().lower() if "boolean" in types else value)
+    except ValueError:
+        raise BadInput(f"{where}: has value {value!r}; must be {' or '.join(sorted(types))}") from None
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")
+
+
+def _unique(slug: str, taken: set[str]) -> str:
+    """The id, with -2, -3 ... behind it where another case has it already."""
+    name, number = slug, 2
+    while name in taken:
+        name, number = f"{slug}-{number}", number + 1
+    taken.add(name)
+    return name
+
+
+def _taken(into: Path) -> set[str]:
+    """Ids that the other files of the folder have."""
+    folder = project.cases_dir()
+    return {c.id for c in load_cases(folder)} if into.resolve().parent == folder.resolve() else set()
+
+
+def _located(message: str, where: str, entry: dict[str, Any], used: dict[str, str]) -> str:
+    """Name the columns that stand under the key which the message names."""
+    key = re.search(r"key '([\w.]+)'", message)
+    if "column" in message or key is None:
+        return message
+    top = entry.get(key[1].split(".")[0])
+    names = [used[name] for name in _names(top)]
+    return f"{message} (column {', '.join(map(repr, names))})" if names else message
+
+
+MAX_TABLE_MIB = 64
+
+
+@dataclass(frozen=True)
+class Row:
+    where: str
+    """`<file>, line <n>`"""
+    line: int
+    cells: dict[str, Any]
+    """Column -> value: texts from CSV, any JSON value from JSONL."""
+
+
+def read_table(path: Path) -> list[Row]:
+    """All rows; at least one, all with the same columns. Raises BadInput."""
+    if path.suffix.lower() not in (".csv", ".jsonl"):
+        raise BadInput(f"{path}: must be a .csv or a .jsonl file")
+    try:
+        text = read_file(path, MAX_TABLE_MIB).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput(
+            f"{path}: is not UTF-8 (byte {error.start}); save it as UTF-8, such as: iconv -f GB18030 -t UTF-8 {path.name}"
+        ) from None
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    rows = list(_csv(path, text) if path.suffix.lower() == ".csv" else _jsonl(path, text))
+    if not rows:
+        raise BadInput(f"{path}: holds no rows; nothing to import")
+    return rows
+
+
+def _csv(path: Path, text: str) -> Iterator[Row]:
+    """RFC 4180; the header names the columns. Separated by comma, semicolon or tab, whichever the header has most of."""
+    csv.field_size_limit(
+        max(csv.field_size_limit(), len(text))
+    )  # 131,072 characters by default: a long document is a cell
+    header_line = text.split("\n", 1)[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header_line.count), strict=True)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        _check_header(path, header)
+        start = reader.line_num + 1
+        for cells in reader:
+            where = f"{path}, line {start}"
+            if cells and len(cells) != len(header):
+                raise BadInput(
+                    f"{where}: has {len(cells)} cells for {len(header)} columns; quote cells with separators in them"
+                )
+            if cells:
+                yield Row(where, start, dict(zip(header, cells, strict=True)))
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise BadInput(f"{path}, line {reader.line_num}: not valid CSV ({error}); check its quotes") from None
+
+
+def _check_header(path: Path, header: list[str]) -> None:
+    if not any(header):
+        raise BadInput(f"{path}: is empty; the first line names the columns")
+    twice = [name for name, count in Counter(header).items() if count > 1 or not name]
+    if twice:
+        raise BadInput(f"{path}, line 1: column {twice[0]!r} has no name or stands twice; give every column its own")
+
+
+def _jsonl(path: Path, text: str) -> Iterator[Row]:
+    columns: set[str] | None = None
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise BadInput(f"{where}: not valid JSON ({str(error).split(':')[0]}); one object a line") from None
+        if not isinstance(value, dict) or not value:
+            raise BadInput(f"{where}: is {type(value).__name__}; one object a line")
+        columns = columns or set(value)
+        if missing := sorted(columns ^ set(value)):
+            raise BadInput(
+                f"{where}: column {missing[0]!r} is not in every row; write null or an empty text where it is missing"
+            )
+        yield Row(where, number, value)

@@ -1,0 +1,273 @@
+"""The cells of a bundle, run again: only code that is ours, in an empty folder, with few rights.
+
+Ours is the code of the notebooks of the checkout that verifies, edited and added ones included, and that of released
+versions (released.json). Another source is shown and not executed. A bundle's parameters are not compared: what replays
+is literal values, and `run_dir` is set here.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from gatebook.confined import SHARED, TRY, UNSHARED
+from gatebook.errors import BadInput
+
+REPLAY_S = 600
+"""Wall time of all cells together."""
+NO_OTHER_PLUGINS = "PYTEST_DISABLE_PLUGIN_AUTOLOAD"
+KEPT = (
+    "PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "MKL_NUM_THREADS",
+    "CUDA_VISIBLE_DEVICES", "MPLCONFIGDIR",
+)  # fmt: skip
+"""The environment variables that the replay has, with LC_* and the absolute entries of PYTHONPATH."""
+PARAMETERS, INJECTED = "parameters", "injected-parameters"
+DIFFERENCE_LINES, DIFFERENCE_CHARS = 24, 200
+RELEASED = Path(__file__).with_name("released.json")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One code cell, without what papermill injects."""
+
+    source: str
+    tags: tuple[str, ...]
+    """Those that say how nbval takes it, and which cell holds the parameters."""
+    outputs: Any = ()
+
+    @property
+    def parameters(self) -> bool:
+        return PARAMETERS in self.tags
+
+    @property
+    def code(self) -> tuple[str, tuple[str, ...]]:
+        """What is compared; of parameters only that they are some."""
+        return ("" if self.parameters else self.source), self.tags
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """Code that is not ours."""
+
+    what: str
+    difference: str
+    """From ours, as the bundle has it: unescaped and of any length."""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What became of it: how much was replayed, the report of nbval where there is one, and why there is none."""
+
+    done: str
+    report: ET.Element | None = None
+    trouble: str | None = None
+    foreign: bool = False
+    """Nothing was executed, because some code is not ours."""
+    difference: str = ""
+    """Of foreign code, from ours: bounded, and unescaped."""
+
+
+def cells_of(path: Path) -> list[Cell]:
+    """The code cells of a notebook file. Raises ValueError, also when it is none."""
+    try:
+        found = [c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
+        return [
+            Cell("".join(c["source"]), tuple(sorted(t for t in tags if _matters(t))), c.get("outputs", []))
+            for c in found
+            if INJECTED not in (tags := [str(t) for t in c.get("metadata", {}).get("tags", [])])
+        ]
+    except (OSError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"is no notebook ({type(error).__name__})") from None
+
+
+def _matters(tag: str) -> bool:
+    return tag == PARAMETERS or tag.startswith("nbval")
+
+
+def code_hash(cells: Sequence[Cell]) -> str:
+    """SHA-256 over the code of a notebook, without parameters and outputs."""
+    return hashlib.sha256(json.dumps([cell.code for cell in cells]).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@cache
+def released() -> dict[str, dict[str, str]]:
+    """Notebook -> hash of its code -> the version that had it."""
+    return {name: dict(hashes) for name, hashes in json.loads(RELEASED.read_bytes()).items()}
+
+
+def release(version: str, notebooks: Path) -> None:
+    """Add the code of these notebooks as that of a released version, so that its bundles go on being verified."""
+    known = {name: dict(hashes) for name, hashes in released().items()}
+    for file in sorted(notebooks.glob("*.ipynb")):
+        known.setdefault(file.stem, {}).setdefault(code_hash(cells_of(file)), version)
+    RELEASED.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def ours_of(name: str, cells: Sequence[Cell], folder: Path | None) -> list[Cell] | Foreign:
+    """The code that may be executed for a bundle's notebook, in our own words, with the bundle's outputs.
+
+    `folder`: the checkout's notebooks. Raises ValueError when its notebook cannot be read.
+    """
+    file = folder / f"{name}.ipynb" if folder else None
+    own = cells_of(file) if file and file.is_file() else None
+    if own is not None and [c.code for c in cells] == [c.code for c in own]:
+        return [replace(its, outputs=cell.outputs) for cell, its in zip(cells, own, strict=True)]
+    if code_hash(cells) in released().get(name, {}):
+        for number, cell in enumerate(cells, 1):
+            if cell.parameters and not literal(cell.source):
+                return Foreign(
+                    f"changed cell {number} of {name}", f"its parameters are not plain values:\n{cell.source}"
+                )
+        return list(cells)
+    if own is None:
+        where = f"no notebook of {folder}" if folder else "no released notebook, and no checkout is here"
+        return Foreign(f"{name} is {where}", "\n\n".join(cell.source for cell in cells))
+    pairs = zip_longest(cells, own)
+    number, cell_, its_ = next(
+        (n, c, i) for n, (c, i) in enumerate(pairs, 1) if c is None or i is None or c.code != i.code
+    )
+    what = "added" if its_ is None else "missing" if cell_ is None else "changed"
+    return Foreign(f"{what} cell {number} of {name}", _difference(its_, cell_))
+
+
+def _difference(own: Cell | None, other: Cell | None) -> str:
+    def lines(cell: Cell | None) -> list[str]:
+        return (
+            []
+            if cell is None
+            else [*cell.source.split("\n"), *([f"tags: {', '.join(cell.tags)}"] if cell.tags else [])]
+        )
+
+    return "\n".join(list(difflib.unified_diff(lines(own), lines(other), "ours", "the bundle's", lineterm="")))
+
+
+def literal(source: str) -> bool:
+    """Whether a cell does nothing but give plain values to names."""
+    try:
+        for statement in ast.parse(source).body:
+            if not isinstance(statement, ast.Assign) or not all(isinstance(t, ast.Name) for t in statement.targets):
+                return False
+            if any(isinstance(t, ast.Name) and t.id.startswith("_") for t in statement.targets):
+                return False
+            ast.literal_eval(statement.value)
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
+        return False
+    return True
+
+
+def replay(bundle: Path, names: Sequence[str], ours: Path | None) -> Replay:
+    """Run the cells of an intact bundle again, with no server, against the outputs that it holds."""
+    code: dict[str, list[Cell]] = {}
+    for name in names:
+        file = bundle / f"{name}.ipynb"
+        if not file.exists():
+            return Replay("nothing", trouble=f"{file.name} is missing")
+        try:
+            found = ours_of(name, cells_of(file), ours)
+        except ValueError as error:
+            return Replay("nothing", trouble=f"{file.name} {error}")
+        if isinstance(found, Foreign):
+            said = f"cells not replayed: {found.what}"
+            return Replay("nothing was executed", trouble=said, foreign=True, difference=_bounded(found.difference))
+        code[name] = found
+    with tempfile.TemporaryDirectory(prefix="gatebook-replay-") as folder:
+        copy, empty, state = (Path(folder) / part for part in ("run", "empty", "state"))
+        shutil.copytree(bundle, copy)
+        empty.mkdir()
+        state.mkdir()
+        for name, cells in code.items():
+            (empty / f"{name}.ipynb").write_text(json.dumps(_notebook(cells, copy)), encoding="utf-8")
+        return _run(empty, state, [f"{name}.ipynb" for name in names])
+
+
+def _bounded(text: str) -> str:
+    """A difference that fits a terminal."""
+    lines = [line if len(line) <= DIFFERENCE_CHARS else f"{line[:DIFFERENCE_CHARS]} ..." for line in text.split("\n")]
+    more = len(lines) - DIFFERENCE_LINES
+    return "\n".join([*lines[:DIFFERENCE_LINES], *([f"... and {more} more lines"] if more > 0 else [])])
+
+
+def _notebook(cells: Sequence[Cell], run_dir: Path) -> dict[str, Any]:
+    """Our code with the bundle's outputs; nothing else of its notebook is taken, least of all which kernel runs it."""
+    made: list[dict[str, Any]] = []
+    for cell in cells:
+        made.append(_code(cell.source, list(cell.tags), cell.outputs))
+        if cell.parameters:
+            made.append(_code(f"run_dir = {str(run_dir)!r}", [], []))
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    return {"cells": made, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 4}
+
+
+def _code(source: str, tags: list[str], outputs: Any) -> dict[str, Any]:
+    return {"cell_type": "code", "execution_count": 1, "metadata": {"tags": tags}, "source": source, "outputs": outputs}
+
+
+def _run(empty: Path, state: Path, names: list[str]) -> Replay:
+    report = state / "nbval.xml"
+    alone = _unshare()
+    command = [
+        *(alone or []), sys.executable, "-P", "-m", "gatebook.confined", SHARED if alone is None else UNSHARED,
+        "-p", "gatebook", "-p", "nbval.plugin", "--nbval-lax", "--nbval-current-env", "-p", "no:cacheprovider", "--noconftest",
+        "-c", os.devnull, "--rootdir", str(empty), "-q", "--junitxml", str(report), *names,
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, cwd=empty, env=environment(state), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        encoding="utf-8", errors="replace", start_new_session=True,
+    )  # fmt: skip
+    try:
+        said = process.communicate(timeout=REPLAY_S)[0]
+    except BaseException as error:
+        os.killpg(process.pid, signal.SIGKILL)  # its kernels end when they see that it is gone
+        process.communicate()
+        if isinstance(error, subprocess.TimeoutExpired):
+            return Replay("nothing", trouble=f"the replay took longer than {REPLAY_S} s")
+        raise
+    if process.returncode not in (0, 1) or not report.exists():
+        told = " ".join(said.split()[-30:])
+        return Replay("nothing", trouble=f"nbval could not replay (status {process.returncode}): {told}")
+    root = ET.parse(report).getroot()
+    network = "no network" if alone is not None else "the network not cut off: `unshare --net` is not permitted here"
+    return Replay(f"{len(list(root.iter('testcase')))} cells, {network}", report=root)
+
+
+def environment(state: Path) -> dict[str, str]:
+    """The few variables that replayed code sees: no key and no token of the caller is among them."""
+    kept = {k: v for k, v in os.environ.items() if k in KEPT or k.startswith("LC_")}
+    if path := [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if Path(p).is_absolute()]:
+        kept["PYTHONPATH"] = os.pathsep.join(path)
+    ours = {"IPYTHONDIR": str(state / "ipython"), "JUPYTER_RUNTIME_DIR": str(state / "runtime")}
+    return kept | ours | {"PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", NO_OTHER_PLUGINS: "1"}
+
+
+@cache
+def _unshare() -> list[str] | None:
+    """The command that starts another without a network; None where this user may not."""
+    for command in (["unshare", "--net"], ["unshare", "--map-root-user", "--net"]):
+        trial = [*command, sys.executable, "-P", "-m", "gatebook.confined", TRY]
+        try:
+            if subprocess.run(trial, capture_output=True, timeout=30).returncode == 0:
+                return command
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+    return None
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        raise BadInput("usage: python -m gatebook.commands.replay VERSION NOTEBOOKS")
+    release(sys.argv[1], Path(sys.argv[2]))

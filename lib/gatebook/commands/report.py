@@ -1,0 +1,27 @@
+"""`gatebook report`: what a run said, once more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gatebook.commands.verify import evidenced
+from gatebook.opening import OVERALL
+from gatebook.record.executed import unfinished
+from gatebook.record.lock import held
+from gatebook.record.run import Run, check_latest
+from gatebook.runner import judged, report
+from gatebook.verdict.verdict import Verdict
+
+
+def report_again(path: Path) -> tuple[Run, Verdict]:
+    """What a run said, judged again from its record; nothing is asked. One that was killed gets its reports first, and is
+    not green until it is resumed. Raises BadInput, BrokenRecord."""
+    run = Run(path.resolve())
+    if run.sealed:
+        return run, evidenced(path)
+    check_latest(run.path.parent)
+    with held(run.path, "gatebook report"):
+        cut = [said for notebook in (*run.notebooks, OVERALL) if (said := unfinished(run.path / f"{notebook}.ipynb"))]
+        verdict = judged(run, [*cut, f"the run did not finish; go on with: gatebook run --resume {run.path}"])
+        report(run, verdict)
+    return run, verdict

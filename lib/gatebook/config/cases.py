@@ -1,0 +1,310 @@
+"""Cases: what is asked and what is expected, read from params/cases/*.yaml."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, PrivateAttr, field_validator, model_validator
+
+from gatebook.config import policies as loads
+from gatebook.config import rows as repeats
+from gatebook.config.documents import PLACE, Document
+from gatebook.config.files import Strict, build, file_name, read_yaml
+from gatebook.config.minutes import Minutes
+from gatebook.config.policies import Feature, Load
+from gatebook.config.profile import Suite
+from gatebook.config.rows import Repeat, rows_of, with_minutes
+from gatebook.errors import BadInput
+
+Finish = Literal["stop", "length", "tool_calls", "any"]
+INCLUDES: dict[Suite, tuple[Suite, ...]] = {"integration": ("smoke",), "scenario": ("smoke", "integration")}
+"""A case of a smaller suite runs in the larger one too; demo is a sample of its own, full is everything."""
+NONCE = "{nonce}"
+"""Where the messages of a timed case take digits of their own."""
+ROLES = ("system", "developer", "user", "assistant", "tool")
+Name = re.compile(r"[a-z0-9][a-z0-9.\-]*")
+
+
+class Ask(Strict):
+    """One request of a case. What it leaves out comes from the case."""
+
+    name: str
+    """Names the request in records and reasons."""
+    path: str | None = None
+    """GET this path instead of a chat completion, relative to the base URL (`models`) or to the host (`/version`)."""
+    messages: list[dict[str, Any]] | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Merged over the case's options; a null takes the option out."""
+    follows: str | None = None
+    """Goes on with the conversation of this earlier ask: its messages and the model's own answer come before these."""
+    repeat: Repeat | None = None
+    """A long text for `{repeat}` in the messages and options."""
+    stream: bool | None = None
+    """false asks for a plain reply."""
+    finish: Finish | None = None
+
+
+class Case(Strict):
+    """One prompt or conversation with request options and expectations."""
+
+    id: str
+    """Its name for good: results are compared by it. Lower-case letters, digits, '-' and '.'."""
+    notebook: str
+    """The notebook that asks it, such as 02_structured_output."""
+    group: str
+    """`<prefix>.<name>`: the cases that one policy of the profile judges together."""
+    suites: list[Suite] = Field(default_factory=list)
+    """Where it runs; every case runs in `full`."""
+    tags: dict[str, str | int] = Field(default_factory=dict)
+    """What it is about, as data: `{task: table, phrasing: 3, language: zh}`. Tables are made by tags; nothing is read out of an id."""
+    why: str
+    """One sentence for whoever reads the red line."""
+    messages: list[dict[str, Any]] = Field(default_factory=list)
+    """The conversation, as the API takes it."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Everything else of the request: temperature, max_tokens, response_format, tools ..."""
+    stream: bool = True
+    """Ask for a streamed reply."""
+    needs: list[Feature] = Field(default_factory=list)
+    """Parts of the API that it cannot do without: where the profile's `offers` say that one is not offered, it is not asked."""
+    asks: list[Ask] = Field(default_factory=list)
+    """Several requests of one case; without them it is asked once."""
+    finish: Finish = "stop"
+    """The finish_reason of a good answer; `any` where a cut is no fault."""
+    negative: bool = False
+    """The server may refuse with a clean 4xx; that is then a result."""
+    canary: bool = False
+    """A plain request must still be answered afterwards."""
+    samples: int | None = Field(default=None, ge=2, le=1000)
+    """Asks its one request so many times, one after the other with nothing beside it: a latency to be judged. `{nonce}` in a
+    message becomes eight digits of their own each time, so that no prefix cache knows it."""
+    document: Document | None = None
+    """A long text from a seed, written when it is asked, in the server's own tokens; `{document}` and `{question}` in a message take it."""
+    load: Load | None = None
+    """Asks its requests many at a time. `{word}` in messages and options becomes a word that no other request has."""
+    over: str | None = None
+    """Asks nothing: judged from the outcomes of all cases of this group; `gauges`: from what GPU and engine showed while
+    the notebook asked; `settings`: from what the server says of how it was started."""
+    expect: list[dict[str, Any]] = Field(default_factory=list)
+    """One check an item: `- name: parameters`."""
+    good: list[str] = Field(default_factory=list)
+    """Answers that every check must pass: tried by `gatebook cases check`, never sent."""
+    bad: list[str] = Field(default_factory=list)
+    """Answers that some check must fail."""
+    golden: list[str] = Field(default_factory=list)
+    """Answers that an expert would give to the last request: what the cosine is taken with."""
+    paraphrases: list[str] = Field(default_factory=list)
+    """Correct answers in other words: how often the cosine cries wolf is measured with them."""
+    minutes: Minutes | None = None
+    """Puts the minutes of this seed in the place of `{minutes}` when the file is read, and keeps their truth."""
+
+    _source: str = PrivateAttr(default="")
+
+    @property
+    def source(self) -> str:
+        """The file that it came from, for messages."""
+        return self._source
+
+    @field_validator("id")
+    @classmethod
+    def _kebab(cls, value: str) -> str:
+        if not Name.fullmatch(value):
+            raise ValueError("an id is lower-case letters, digits, '-' and '.', because it names files and JUnit cases")
+        return value
+
+    @field_validator("notebook")
+    @classmethod
+    def _no_path(cls, value: str) -> str:
+        return file_name(value)
+
+    @field_validator("why")
+    @classmethod
+    def _says_why(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("say in one sentence why this case exists")
+        return value
+
+    @field_validator("expect")
+    @classmethod
+    def _one_check_each(cls, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if any(len(item) != 1 for item in value):
+            raise ValueError("every item of expect is one check: `- name: parameters`")
+        return value
+
+    @model_validator(mode="after")
+    def _can_be_asked(self) -> Case:
+        names = [ask.name for ask in self.asks]
+        twice = [name for name in names if names.count(name) > 1] + [name for name in names if name == "canary"]
+        if twice:
+            raise ValueError(f"key 'asks' has the name {twice[0]!r} twice or reserved; give every ask its own name")
+        for number, ask in enumerate(self.asks):
+            if ask.follows is not None and ask.follows not in names[:number]:
+                raise ValueError(f"key 'asks.{ask.name}.follows' names {ask.follows!r}, which is no earlier ask")
+        if self.samples and (len(self.asks) > 1 or self.over or self.document or self.canary or self.negative):
+            raise ValueError(
+                "key 'samples' repeats one plain request: no second ask, document, over, canary or negative"
+            )
+        if self.samples and any(ask.path or ask.follows or not ask.stream for ask in self.requests()):
+            raise ValueError("key 'samples' times a streamed chat: no path, no follows, no stream: false")
+        if self.load and (self.over or self.canary or self.negative or any(a.path or a.follows for a in self.asks)):
+            raise ValueError(
+                "key 'load' asks plain chats beside each other: no over, canary, negative, path or follows"
+            )
+        if not self.load and loads.PLACE in json.dumps(
+            [[ask.messages, ask.options] for ask in self.requests()], default=str
+        ):
+            raise ValueError(f"{loads.PLACE} in a message or option belongs to a case with key 'load'")
+        if (self.document is None) == (PLACE in json.dumps([ask.messages for ask in self.requests()])):
+            raise ValueError(f"key 'document' and {PLACE} in a message belong together")
+        for ask in self.requests():
+            if (ask.repeat is None) == (repeats.PLACE in json.dumps([ask.messages, ask.options], default=str)):
+                raise ValueError(f"key 'asks.{ask.name}.repeat' and {repeats.PLACE} in its request belong together")
+        if self.over is not None and (self.messages or self.asks or self.over == self.group):
+            raise ValueError("key 'over' names another group, and a case with it asks nothing: no messages, no asks")
+        for ask in () if self.negative else self.requests():
+            if ask.path is None and not ask.messages:
+                raise ValueError(f"key 'messages' is empty, so {ask.name!r} would ask nothing; say what it asks")
+            if unknown := [m.get("role") for m in ask.messages or () if m.get("role") not in ROLES]:
+                raise ValueError(f"key 'messages' has the role {unknown[0]!r}; roles are {', '.join(ROLES)}")
+        if not self.expect and all(ask.finish == "any" for ask in self.requests()):
+            raise ValueError(
+                "key 'expect' is empty and any finish will do, so nothing of it would be judged; expect something"
+            )
+        try:
+            json.dumps([ask.model_dump() for ask in self.requests()], ensure_ascii=False, allow_nan=False).encode()
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"its messages or options hold what JSON cannot carry ({error}); quote it or correct it"
+            ) from None
+        return self
+
+    def requests(self) -> list[Ask]:
+        """The case's requests with everything filled in, in the order in which they are asked."""
+        if self.over is not None:
+            return []
+        return [
+            Ask(
+                name=name,
+                path=ask.path,
+                messages=ask.messages if ask.messages is not None else self.messages,
+                options={k: v for k, v in {**self.options, **ask.options}.items() if v is not None},
+                follows=ask.follows,
+                repeat=ask.repeat,
+                stream=self.stream if ask.stream is None else ask.stream,
+                finish=ask.finish or self.finish,
+            )
+            for name, ask in self._turns(self.asks or [Ask(name="ask")])
+        ]
+
+    def _turns(self, asks: list[Ask]) -> list[tuple[str, Ask]]:
+        """Each request with its name; samples are numbered; under load every level has its own, and a name begins with its level."""
+        if self.samples:
+            return [(f"{ask.name}-{n:03d}", ask) for ask in asks for n in range(1, self.samples + 1)]
+        if self.load is None:
+            return [(ask.name, ask) for ask in asks]
+        turns = [asks[i % len(asks)] for i in range(self.load.requests or len(asks))]
+        return [(f"{level}-{ask.name}-{i:02d}", ask) for level in self.load.at_once for i, ask in enumerate(turns, 1)]
+
+    @property
+    def prompt_hash(self) -> str:
+        """What was asked, in 12 hex digits: a case whose prompt changed is not compared with its old result."""
+        asked = [
+            ask.model_dump(exclude={"finish", *(key for key in ("follows", "repeat") if getattr(ask, key) is None)})
+            for ask in self.requests()
+        ]
+        asked += [{"document": self.document.model_dump()}] if self.document else []
+        asked += [{"over": self.over, "expect": self.expect}] if self.over else []
+        return hashlib.sha256(json.dumps(asked, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:12]
+
+
+def load_cases(folder: Path) -> list[Case]:
+    """Read every case file of a folder. Raises BadInput on the first mistake."""
+    cases = [case for file in case_files(folder) for case in read_case_file(file)]
+    refuse_twins(cases)
+    return cases
+
+
+def case_files(folder: Path) -> list[Path]:
+    """The case files of a folder, sorted. Raises BadInput when there is none."""
+    files = sorted((*folder.glob("*.yaml"), *folder.glob("*.yml")))
+    if not files:
+        raise BadInput(f"{folder}: no case files (*.yaml); add one or name the right folder")
+    return files
+
+
+def refuse_twins(cases: list[Case]) -> None:
+    """Raise BadInput when an id stands twice."""
+    for name, count in Counter(case.id for case in cases).items():
+        if count > 1:
+            where = ", ".join(dict.fromkeys(case.source for case in cases if case.id == name))
+            raise BadInput(f"{where}: key 'id' has value {name!r} {count} times; give every case its own id")
+
+
+def read_case_file(path: Path) -> list[Case]:
+    """Read one file; a case with `each` becomes one case a row."""
+    return cases_in(read_yaml(path), str(path))
+
+
+def cases_in(data: Any, path: str) -> list[Case]:
+    """The cases that a file's content means; `path` names it in messages. Raises BadInput."""
+    if not isinstance(data, list) or not data:
+        raise BadInput(f"{path}: holds no cases; a case file is a list of cases (- id: ...)")
+    found = []
+    for number, entry in enumerate(data, 1):
+        if not isinstance(entry, dict):
+            raise BadInput(f"{path}: item {number} is {entry!r}; a case is a mapping with id, notebook, group, why ...")
+        where = f"{path}, case {entry.get('id', f'number {number}')!r}"
+        for row in rows_of(entry, where):
+            case = build(Case, with_minutes(row, where), where)
+            case._source = path
+            found.append(case)
+    return found
+
+
+def in_suite(case: Case, suite: Suite) -> bool:
+    """Whether a case runs in a suite; everything is in `full`."""
+    return suite == "full" or bool(set(case.suites) & {suite, *INCLUDES.get(suite, ())})
+
+
+def select(cases: list[Case], suite: Suite, only: list[str] | None) -> list[Case]:
+    """The expected cases of a run, by notebook and then in file order. Raises BadInput when nothing is left.
+
+    `only` holds beginnings of notebook names (`02`), group names or case ids.
+    """
+    chosen = [case for case in cases if in_suite(case, suite)]
+    for pattern in only or []:
+        if not any(_matches(case, pattern) for case in chosen):
+            names = sorted({case.notebook for case in chosen})
+            raise BadInput(f"--only {pattern!r} matches no case of suite {suite!r}; notebooks here: {', '.join(names)}")
+    if only:
+        chosen = [case for case in chosen if any(_matches(case, pattern) for pattern in only)]
+    if not chosen:
+        raise BadInput(f"suite {suite!r} selects no case; choose another with --suite")
+    return sorted(chosen, key=lambda case: case.notebook)
+
+
+def _matches(case: Case, pattern: str) -> bool:
+    return bool(pattern) and (case.notebook.startswith(pattern) or pattern in (case.group, case.id))
+
+
+BYTES_PER_TOKEN = 3.0
+"""Of UTF-8: English has about 4 bytes a token, Chinese 3 to 6, so this is rather too much than too little."""
+DEFAULT_CAP = 512
+"""Answer tokens of a request that names no cap."""
+
+
+def prompt_tokens(messages: list[dict[str, Any]], options: dict[str, Any]) -> float:
+    """An estimate of what the request is read as; schemas and tools cost tokens too."""
+    text = json.dumps([messages, options], ensure_ascii=False, default=str)
+    return len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN
+
+
+def cap(options: dict[str, Any]) -> int:
+    """The largest answer that a request allows; a default where it sets no whole number."""
+    said = options.get("max_completion_tokens", options.get("max_tokens"))
+    return said if isinstance(said, int) and not isinstance(said, bool) and said >= 0 else DEFAULT_CAP

@@ -1,0 +1,261 @@
+"""Strict reading of YAML and models: every mistake becomes one line with file, key, value and what to do."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import stat
+import tempfile
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from gatebook.errors import BadInput, GatebookError
+
+MAX_YAML_MIB = 4
+MAX_NODES = 1_000_000
+"""Of one YAML file, each alias counted as what it stands for: 300 bytes of them can stand for a billion."""
+NUMBER_CHARS = 100
+"""A longer number is none: in base 60 it takes minutes to read."""
+
+M = TypeVar("M", bound=BaseModel)
+_FILE_NAME = re.compile(r"\w[\w .+\-]{0,119}")
+
+
+def file_name(value: str) -> str:
+    """The value, when a file can safely be named after it: one name of letters, digits, blanks and `.+-_`. Raises ValueError."""
+    if not _FILE_NAME.fullmatch(value):
+        raise ValueError(
+            "names a file, so it is letters, digits, '-', '_', '+' and '.', begins with a letter or digit, and is no path"
+        )
+    return value
+
+
+class Strict(BaseModel):
+    """A frozen model that refuses keys it does not know and values of another type."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, but a key written twice is an error and not a silent overwrite."""
+
+
+def _mapping(loader: _UniqueKeys, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    seen: set[str] = set()
+    for key_node, _ in node.value:
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise yaml.constructor.ConstructorError(
+                None, None, "a list or mapping is used as a key (quote a {{placeholder}})", key_node.start_mark
+            )
+        if key_node.value in seen and key_node.tag != "tag:yaml.org,2002:merge":
+            raise yaml.constructor.ConstructorError(
+                None, None, f"key {key_node.value!r} is written twice", key_node.start_mark
+            )
+        seen.add(key_node.value)
+    loader.flatten_mapping(node)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+
+def _number(loader: _UniqueKeys, node: yaml.ScalarNode) -> Any:
+    if len(node.value) > NUMBER_CHARS:
+        raise yaml.constructor.ConstructorError(
+            None, None, f"a number of {len(node.value):,} characters", node.start_mark
+        )
+    made = {"int": yaml.SafeLoader.construct_yaml_int, "float": yaml.SafeLoader.construct_yaml_float}
+    return made[node.tag.rpartition(":")[2]](loader, node)
+
+
+for _kind in ("int", "float"):
+    _UniqueKeys.add_constructor(f"tag:yaml.org,2002:{_kind}", _number)
+_UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def read_file(path: Path, most_mib: int, error: type[GatebookError] = BadInput) -> bytes:
+    """The bytes of a regular file of at most so many MiB. Raises OSError, and `error` for what is larger or no file."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe without a writer is not waited for
+    with os.fdopen(descriptor, "rb") as file:
+        kind = os.fstat(file.fileno()).st_mode
+        if not stat.S_ISREG(kind):
+            raise error(f"{path}: is no regular file; name one")
+        data = file.read((most_mib << 20) + 1)
+    if len(data) > most_mib << 20:
+        raise error(f"{path}: has {path.stat().st_size:,} bytes; {most_mib} MiB at most are read")
+    return bytes(data)
+
+
+def read_yaml(path: Path) -> Any:
+    """Parse one YAML file. Raises BadInput when it is missing or unreadable."""
+    try:
+        text = read_file(path, MAX_YAML_MIB).decode()
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file; check the path") from None
+    except IsADirectoryError:
+        raise BadInput(f"{path}: is a folder; name a YAML file in it") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise BadInput(
+            f"{path}, line {line}: is not UTF-8; save it as UTF-8, such as: iconv -f GB18030 -t UTF-8 {path.name}"
+        ) from None
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error}); it must be a UTF-8 YAML file") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Parse YAML; `where` names the file in the message. Raises BadInput."""
+    try:
+        loader = _UniqueKeys(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            _check_size(node, where)
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except (yaml.YAMLError, TypeError, ValueError, OverflowError, LookupError, AttributeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        said = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise BadInput(f"{where}{line}: not valid YAML: {said}; fix this line (quote it if it is text)") from None
+    except RecursionError:
+        raise BadInput(f"{where}: is nested deeper than can be read; make it flatter") from None
+
+
+def _check_size(top: yaml.Node, where: str) -> None:
+    """Raises BadInput where aliases make more of a file than MAX_NODES, or stand in what they stand for."""
+    sizes: dict[int, int | None] = {}
+
+    def size(node: yaml.Node) -> int:
+        known = sizes.setdefault(id(node), 0)
+        if known is None:
+            raise BadInput(
+                f"{where}, line {node.start_mark.line + 1}: an alias stands in what it stands for; write it out"
+            )
+        if known:
+            return known
+        sizes[id(node)] = None
+        inner = node.value if isinstance(node, yaml.CollectionNode) else []
+        count = 1 + sum(size(part) for item in inner for part in (item if isinstance(item, tuple) else (item,)))
+        if count > MAX_NODES:
+            raise BadInput(
+                f"{where}, line {node.start_mark.line + 1}: holds more than {MAX_NODES:,} values once its aliases are "
+                "written out; write less"
+            )
+        sizes[id(node)] = count
+        return count
+
+    size(top)
+
+
+def build(model: type[M], data: Any, where: str) -> M:
+    """Validate `data`; `where` names the file (and case) in the message. Raises BadInput."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise BadInput(f"{where}: {_first(error, model)}") from None
+
+
+def _first(error: ValidationError, model: type[BaseModel]) -> str:
+    """One line for the first mistake; the others are only counted, so that the line stays readable."""
+    first, more = error.errors()[0], len(error.errors()) - 1
+    parts = [str(part) for part in first["loc"] if not str(part).startswith(("function-", "literal["))]
+    key, value, kind = ".".join(parts), first.get("input"), first["type"]
+    tail = f" (and {more} more)" if more else ""
+    if kind == "extra_forbidden":
+        return f"unknown key {key!r} (value {_short(value)}); {_suggest(parts, model)}{tail}"
+    if kind == "missing":
+        return f"key {key!r} is missing; add it{tail}"
+    said = first["msg"].removeprefix("Value error, ")
+    return f"key {key!r} has value {_short(value)}: {said}{tail}" if key else f"{said}{tail}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _suggest(parts: list[str], model: type[BaseModel]) -> str:
+    known = _known_keys(parts[:-1], model)
+    near = difflib.get_close_matches(parts[-1], known, 1)
+    return f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+
+
+def _known_keys(path: list[str], model: type[BaseModel]) -> list[str]:
+    for name in path:
+        field = model.model_fields.get(name)
+        inner = _models_in(field.annotation) if field else []
+        model = inner[0] if inner else model
+    return sorted(model.model_fields)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models that a field's type names, also inside list[...] and dict[...]."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]
+
+
+SCHEMA_LINE = "# yaml-language-server: $schema=../../docs/schema/case.schema.json\n"
+"""Tells editors which schema completes the file; right for the files of params/cases."""
+
+LINE_CHARS = 100
+
+
+class _Dumper(yaml.SafeDumper):
+    """Nothing is an anchor, a text of several lines is a block, and short lists and mappings stand on one line."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    """Many lines as they are; what YAML takes for the end of a line and people do not see, escaped in quotes."""
+    odd = any(sign in text for sign in "\x85\u2028\u2029")
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if odd else "|" if "\n" in text else None)
+
+
+def _list(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.SequenceNode:
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=_is_short(items))
+
+
+def _write_mapping(dumper: yaml.SafeDumper, items: dict[Any, Any]) -> yaml.MappingNode:
+    return dumper.represent_mapping("tag:yaml.org,2002:map", items, flow_style=_is_short([*items, *items.values()]))
+
+
+def _is_short(items: list[Any]) -> bool:
+    """A few scalars fit on one line."""
+    flat = not any(isinstance(item, list | dict) or "\n" in str(item) for item in items)
+    return flat and sum(len(str(item)) + 2 for item in items) <= LINE_CHARS
+
+
+_Dumper.add_representer(str, _text)
+_Dumper.add_representer(list, _list)
+_Dumper.add_representer(dict, _write_mapping)
+
+
+def to_yaml(data: Any) -> str:
+    return yaml.dump(data, Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=LINE_CHARS + 20)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all; line ends stay as they are in `text`."""
+    path = path.resolve()
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
+    descriptor, fresh = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+        Path(fresh).chmod(mode)
+        Path(fresh).replace(path)
+    except BaseException:
+        Path(fresh).unlink(missing_ok=True)
+        raise

