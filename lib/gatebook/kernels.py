@@ -3,51 +3,45 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 QUIET = ("08_load", "90_verdict")
 """Nothing starts beside them: the first measures, the second is the last."""
 READY = "import gatebook.workbook, matplotlib.pyplot"
+Kernel = Callable[[str], AbstractContextManager[Any]]
+"""Notebook -> its kernel's manager; the kernel is stopped at the end. Raises nbclient's DeadKernelError for whatever goes
+wrong when the kernel is gone: that is why."""
 
 
-class Kernels:
-    """Kernels in one folder, used once each. Left as a context, it stops the one that waits."""
+@contextmanager
+def kernels(folder: Path) -> Iterator[Kernel]:
+    """Kernels in one folder, each for one notebook, and the next one's started meanwhile."""
+    from jupyter_core.utils import run_sync
+    from nbclient.exceptions import DeadKernelError
 
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._waiting = folder, None
-
-    def __enter__(self) -> Kernels:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._waiting is not None:
-            _stop(self._waiting)
+    waiting: list[Any] = []
 
     @contextmanager
-    def kernel(self, notebook: str) -> Iterator[Any]:
-        """A kernel manager for this notebook; the next one's kernel starts meanwhile. Stopped at the end.
-
-        Raises nbclient's DeadKernelError for whatever goes wrong when the kernel is gone: that is why.
-        """
-        from jupyter_core.utils import run_sync
-        from nbclient.exceptions import DeadKernelError
-
-        manager, self._waiting = self._waiting or _start(self._folder), None
+    def kernel(notebook: str) -> Iterator[Any]:
+        manager = waiting.pop() if waiting else _start(folder)
         try:
             if notebook not in QUIET:
-                self._waiting = _start(self._folder)
+                waiting.append(_start(folder))
             yield manager
         except Exception as error:
             if run_sync(manager.is_alive)():
                 raise
             raise DeadKernelError(f"{notebook}: the kernel is gone") from error
         finally:
+            _stop(manager)
+
+    try:
+        yield kernel
+    finally:
+        for manager in waiting:
             _stop(manager)
 
 
@@ -66,9 +60,7 @@ def _start(folder: Path) -> Any:
             self.clients = [*self.clients, made]
             return made
 
-    own = KernelSpecManager(
-        kernel_dirs=[]
-    )  # nowhere to look: python3 is this environment's own, whatever $JUPYTER_PATH holds
+    own = KernelSpecManager(kernel_dirs=[])  # python3 is this environment's own, whatever $JUPYTER_PATH holds
     manager = Manager(kernel_name="python3", kernel_spec_manager=own)
     # no history: two kernels that write one database say so in the output of a cell, which then is not reproduced
     arguments = ["--IPKernelApp.log_level=50", "--HistoryManager.enabled=False", f"--IPKernelApp.exec_lines={READY}"]
