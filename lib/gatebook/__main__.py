@@ -16,15 +16,13 @@ def main() -> None:
 
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):
-                stream.reconfigure(
-                    errors="replace"
-                )  # an answer in Chinese on a terminal of Latin-1 is no reason to stop
+                stream.reconfigure(errors="replace")  # an answer in Chinese on a terminal of Latin-1 stops nothing
         code = command()
         stopping.finish()
     except KeyboardInterrupt:
         stopping.finish()
         print("gatebook: interrupted", file=sys.stderr)
-        code = stopping.signalled()
+        code = stopping.exit_code(0) or 130  # nobody heeded signals, and Python raised it by itself
     raise SystemExit(stopping.exit_code(code))
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from pathlib import Path
 
 from gatebook.config.profile import Profile, Suite
-from gatebook.errors import BadInput, HistoryFailed
+from gatebook.errors import BadInput, BrokenRecord, HistoryFailed
 from gatebook.record.measurement import Measurement
 from gatebook.record.run import Run
 from gatebook.record.samples import measurements
-from gatebook.verdict.judging import run_baseline
+from gatebook.verdict.judging import judge, run_baseline
 from gatebook.verdict.verdict import Verdict
 
 
@@ -18,10 +19,9 @@ def window(profile: Profile, suite: Suite, groups: Iterable[str], created: str) 
     """The rows that a run planned at `created` is compared with, or why they cannot be read. Raises BadInput."""
     from gatebook.record.history import open_history
 
+    at, days = datetime.fromisoformat(created), profile.limits.history_days
     try:
-        return open_history().window(
-            profile.name, suite, sorted(set(groups)), datetime.fromisoformat(created), profile.limits.history_days
-        )
+        return open_history().window(profile.name, suite, sorted(set(groups)), at, days)
     except HistoryFailed as error:
         return str(error)
 
@@ -35,27 +35,31 @@ def enter(run: Run, verdict: Verdict) -> str:
         return f"{run.manifest.run}: is PARTIAL, so nothing of it enters the history"
     if run.manifest.judged_from:
         return f"{run.manifest.run}: its answers are those of {run.manifest.judged_from}, which enters them"
-    return _store(run, _rows(run, verdict))
+    return _store(run, verdict, measurements(run, verdict.verdict, None))
 
 
 def enter_accepted(run: Run, verdict: Verdict, group: str | None) -> str:
     """A person took the run (or one group of it) as the measure of later ones. Raises as `enter`."""
-    return _store(run, [r for r in _rows(run, verdict, accepted=True) if group in (None, r.group)])
+    rows = measurements(run, verdict.verdict, accepted=True)
+    return _store(run, verdict, [row for row in rows if group in (None, row.group)])
 
 
-def _store(run: Run, rows: list[Measurement]) -> str:
+def _store(run: Run, verdict: Verdict, rows: list[Measurement]) -> str:
+    """What was not what its revision names is stored as that of another revision."""
     from gatebook.record.history import open_history
 
-    history = open_history()
+    named, baseline, history = run.manifest.profile.target.revision, run_baseline(run), open_history()
+    if named and verdict.changes and baseline and baseline.revision == named:
+        rows = [row.model_copy(update={"revision": f"not {named}"}) for row in rows]
     return f"{history.place}: {history.enter(rows)} groups of {run.manifest.judged_from or run.manifest.run} stored"
 
 
-def _rows(run: Run, verdict: Verdict, accepted: bool | None = None) -> list[Measurement]:
-    rows, baseline = measurements(run, verdict.verdict, accepted), run_baseline(run)
-    named = run.manifest.profile.target.revision
-    if named and verdict.changes and baseline and baseline.revision == named:
-        return [row.model_copy(update={"revision": f"not {named}"}) for row in rows]
-    return rows
+def open_intact(path: Path, demand: str) -> Run:
+    """A finished run that nobody has changed. Raises BadInput, and BrokenRecord with the demand."""
+    run = Run(path.resolve())
+    if damage := run.damage():
+        raise BrokenRecord(f"{path}: {damage[0]}; {demand}")
+    return run
 
 
 def read_verdict(run: Run) -> Verdict:
@@ -64,3 +68,9 @@ def read_verdict(run: Run) -> Verdict:
         return Verdict.model_validate_json((run.path / "verdict.json").read_bytes())
     except (OSError, ValueError):
         raise BadInput(f"{run.path}: has no verdict yet; `gatebook run --resume {run.path}` finishes it") from None
+
+
+def judge_intact(path: Path, demand: str) -> tuple[Run, Verdict]:
+    """Such a run with its verdict, computed from its record now. Raises BadInput, BrokenRecord."""
+    run = open_intact(path, demand)
+    return run, judge(run, troubles=read_verdict(run).troubles)

@@ -12,25 +12,23 @@ GatebookError
 from __future__ import annotations
 
 import shutil
-
-
-def first_line(error: BaseException) -> str:
-    """Of what an exception says; its name where it says nothing."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
-
-
-def os_reason(error: OSError) -> str:
-    """What the system said, in words: a copy of many files keeps what happened to each and has no `strerror` of its own."""
-    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list) and error.args[0]:
-        return str(error.args[0][0][-1])
-    return error.strerror or str(error) or type(error).__name__
-
+from enum import IntEnum
 
 _BIDI = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
 _CONTROL = (*(c for c in range(0x20) if chr(c) not in "\n\t"), *range(0x7F, 0xA0))
 _NO_CHARACTER = (*range(0xD800, 0xE000), 0xFFFE, 0xFFFF)
 _ESCAPES = {c: f"\\x{c:02x}" for c in _CONTROL} | {c: f"\\u{c:04x}" for c in (*_BIDI, *_NO_CHARACTER)}
 _LINE = {ord("\n"): "\\n", ord("\t"): "\\t", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+
+
+class ExitCode(IntEnum):
+    """How a command ends, where no signal ends it."""
+
+    PASS = 0
+    FAIL = 1
+    BAD_INPUT = 2
+    INCONCLUSIVE = 3
+    ERROR = 75
 
 
 def visible(text: str) -> str:
@@ -46,13 +44,25 @@ def one_line(text: object) -> str:
     return visible(str(text)).translate(_LINE)
 
 
+def first_line(error: BaseException) -> str:
+    """Of what an exception says; its name where it says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def os_reason(error: OSError) -> str:
+    """What the system said, in words: a copy of many files keeps what happened to each and has no `strerror` of its own."""
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list) and error.args[0]:
+        return str(error.args[0][0][-1])
+    return error.strerror or str(error) or type(error).__name__
+
+
 class GatebookError(Exception):
     """Root of every error that Gatebook raises on purpose. Its text is one line, safe in a terminal."""
 
-    exit_code = 75
+    exit_code = ExitCode.ERROR
 
     def __init__(self, *said: object) -> None:
-        super().__init__(*(one_line(text) for text in said))
+        super().__init__(*map(one_line, said))
 
     def _render_traceback_(self) -> list[str]:
         """Give IPython one readable line instead of a traceback through our own files."""
@@ -62,7 +72,7 @@ class GatebookError(Exception):
 class BadInput(GatebookError):
     """The user's input is wrong: file, key, value and what to do, in one line."""
 
-    exit_code = 2
+    exit_code = ExitCode.BAD_INPUT
 
 
 class CannotMeasure(GatebookError):
@@ -70,18 +80,16 @@ class CannotMeasure(GatebookError):
 
 
 class ServerFailed(CannotMeasure):
-    """The embedded server did not come up."""
+    pass
 
 
 class BrokenRecord(CannotMeasure):
-    """A run folder's evidence is missing, torn or edited."""
+    pass
 
 
 class HistoryFailed(CannotMeasure):
-    """The measurements of past runs cannot be reached, read or written."""
+    pass
 
 
 class NotGreen(GatebookError):
-    """The notebook's verdict is not PASS."""
-
-    exit_code = 1
+    exit_code = ExitCode.FAIL

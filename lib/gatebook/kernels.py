@@ -15,11 +15,10 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
@@ -36,37 +35,38 @@ OWN_ARGUMENTS = ["--IPKernelApp.log_level=50", "--HistoryManager.enabled=False"]
 """No history: two kernels that write one database say so in the output of a cell, which then is not reproduced."""
 
 
-class Kernels:
-    """What forks kernels, as a context; every kernel manager of this process starts its kernels here while it stands."""
+Kernel = Callable[[str], AbstractContextManager[Any]]
+"""Notebook -> its kernel's manager; the kernel is stopped at the end. Raises nbclient's DeadKernelError for whatever goes
+wrong when the kernel is gone: that is why."""
 
-    def __enter__(self) -> Kernels:
-        # one thread, as a process that forks must have; each kernel has the caller's environment again
-        environment = os.environ | SAFE | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MPLBACKEND": INLINE}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "gatebook.kernels"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True, start_new_session=True
-        )  # fmt: skip
-        _Forking.source = self._process
+
+@contextmanager
+def forking() -> Iterator[None]:
+    """While it stands, every kernel manager of this process has its kernels forked."""
+    # one thread, as a process that forks must have; each kernel has its own environment again
+    environment = os.environ | SAFE | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MPLBACKEND": INLINE}
+    with subprocess.Popen(
+        [sys.executable, "-m", "gatebook.kernels"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True, start_new_session=True
+    ) as process:  # fmt: skip
+        _Forking.source = process
         factory = KernelProvisionerFactory.instance()
         factory.provisioners["forking"] = EntryPoint("forking", "gatebook.kernels:_Forking", factory.GROUP_NAME)
         factory.default_provisioner_name = "forking"
-        return self
+        try:
+            yield
+        finally:
+            factory.default_provisioner_name = "local-provisioner"
+            process.kill()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        KernelProvisionerFactory.instance().default_provisioner_name = "local-provisioner"
-        self._process.kill()
-        self._process.communicate()
+
+@contextmanager
+def kernels(folder: Path) -> Iterator[Kernel]:
+    """Kernels in one folder, each for one notebook."""
+    from jupyter_core.utils import run_sync
+    from nbclient.exceptions import DeadKernelError
 
     @contextmanager
-    def kernel(self, notebook: str, folder: Path) -> Iterator[Any]:
-        """The manager of a kernel in `folder`, stopped at the end.
-
-        Raises nbclient's DeadKernelError for whatever goes wrong when the kernel is gone: that is why.
-        """
-        from jupyter_core.utils import run_sync
-        from nbclient.exceptions import DeadKernelError
-
+    def kernel(notebook: str) -> Iterator[Any]:
         manager = _start(folder)
         try:
             yield manager
@@ -78,6 +78,9 @@ class Kernels:
             for client in manager.clients:
                 client.stop_channels()
             run_sync(manager.shutdown_kernel)(now=True)
+
+    with forking():
+        yield kernel
 
 
 def _start(folder: Path) -> Any:
@@ -107,7 +110,11 @@ class _Forking(LocalProvisioner):
     source: subprocess.Popen[str]
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
-        wanted = {"argv": cmd[3:], "cwd": str(kwargs.get("cwd") or Path.cwd()), "env": dict(kwargs.get("env") or os.environ)}
+        wanted = {
+            "argv": cmd[3:],
+            "cwd": str(kwargs.get("cwd") or Path.cwd()),
+            "env": dict(kwargs.get("env") or os.environ),
+        }
         assert self.source.stdin and self.source.stdout
         try:
             self.source.stdin.write(json.dumps(wanted) + "\n")

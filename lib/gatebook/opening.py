@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
@@ -15,7 +17,7 @@ from gatebook.checks import validate
 from gatebook.config import project
 from gatebook.config.cases import Case, load_cases, select
 from gatebook.config.files import read_file
-from gatebook.config.profile import Profile, Suite, api_key, extra_headers, scrubber, secrets
+from gatebook.config.profile import Profile, Suite, scrubber, secrets
 from gatebook.config.project import person
 from gatebook.config.secrets import is_secret_url
 from gatebook.config.steps import in_steps
@@ -55,12 +57,10 @@ def check_case(case: Case) -> None:
     validate(case)
     try:
         project.notebook_file(case.notebook)
+        if case.notebook in ASK_NOTHING:
+            raise BadInput(f"{case.notebook!r} asks no cases; name another notebook")
     except BadInput as error:
         raise BadInput(f"{case.source}, case {case.id!r}, key 'notebook': {error}") from None
-    if case.notebook in ASK_NOTHING:
-        raise BadInput(
-            f"{case.source}, case {case.id!r}, key 'notebook': {case.notebook!r} asks no cases; name another notebook"
-        )
 
 
 def planned(profile: Profile, suite: Suite, only: list[str] | None) -> list[Case]:
@@ -71,28 +71,23 @@ def planned(profile: Profile, suite: Suite, only: list[str] | None) -> list[Case
     chosen = select(cases, suite, only)
     check_plan(profile, chosen, {contract_group(case.group) for case in chosen})
     _refuse_misspelt(profile, cases, chosen)
-    known = {c.id for c in cases} | {c.group for c in cases} | set(profile.groups)
-    for key, name in (
-        *(("excused", name) for name in profile.excused),
-        *(("waivers", w.case) for w in profile.waivers),
-    ):
-        if not any(fnmatchcase(n, name) for n in known):
-            raise BadInput(
-                f"profile {profile.name!r}, key '{key}.{name}': no case and no group has this name; correct or delete it"
-            )
-    api_key(profile.target)
-    extra_headers(profile.target)
+    secrets(profile.target)
     return chosen
 
 
 def _refuse_misspelt(profile: Profile, cases: list[Case], chosen: list[Case]) -> None:
-    """A group without a policy is newer than the profile, unless the profile has nearly its name for a group that no case has."""
-    groups = {g for c in cases for g in (c.group, contract_group(c.group))}
-    for group in sorted({g for c in chosen for g in (c.group, contract_group(c.group))} - profile.groups.keys()):
+    """A group without a policy is newer than the profile, unless the profile has nearly its name for a group that no case has.
+    What is excused or waived is a case, a group or a pattern of them."""
+    groups, asked = ({g for c in some for g in (c.group, contract_group(c.group))} for some in (cases, chosen))
+    for group in sorted(asked - profile.groups.keys()):
         if near := get_close_matches(group, profile.groups.keys() - groups, 1, NEARLY):
-            raise BadInput(
-                f"profile {profile.name!r}, key 'groups.{near[0]}': no case has this group, and {group!r} has no policy; correct the name"
-            )
+            said = f"no case has this group, and {group!r} has no policy; correct the name"
+            raise BadInput(f"profile {profile.name!r}, key 'groups.{near[0]}': {said}")
+    known = {*(c.id for c in cases), *(c.group for c in cases), *profile.groups}
+    for key, name in (*(("excused", n) for n in profile.excused), *(("waivers", w.case) for w in profile.waivers)):
+        if not any(fnmatchcase(one, name) for one in known):
+            said = "no case and no group has this name; correct or delete it"
+            raise BadInput(f"profile {profile.name!r}, key '{key}.{name}': {said}")
 
 
 def accepted(profile: Profile) -> tuple[Baseline | None, bytes | None]:
@@ -117,17 +112,22 @@ def open_run(
         check_against(against, profile, base_url, cases)
     _refuse_own_secrets(profile, against, cases)
     _, raw = accepted(profile)
-    expected: dict[str, list[str]] = {}
-    for case in cases:
-        expected.setdefault(case.notebook, []).append(case.id)
     name = folder.name if folder else new_name(profile.name)
     manifest = Manifest(
-        run=name, created=now(), profile=profile, base_url=base_url, suite=suite, only=only or [], expected=expected,
-        versions=versions(PACKAGES), machine=_machine(), commit=_commit(), against=against,
-        asked_by=person(), job_url=_job_url(),
+        run=name, created=now(), profile=profile, base_url=base_url, suite=suite, only=only or [], expected=by_notebook(cases),
+        versions=versions(PACKAGES), machine={"platform": platform.platform(), "cpus": os.cpu_count()}, commit=_commit(),
+        against=against, asked_by=person(), job_url=_job_url(),
     )  # fmt: skip
     history = window(profile, suite, (case.group for case in cases), manifest.created)
     return Run.create(folder or (out or project.outputs()) / name, manifest, cases, raw, history)
+
+
+def by_notebook(cases: Iterable[Case]) -> dict[str, list[str]]:
+    """Notebook -> ids of its cases, in their order."""
+    found = defaultdict(list)
+    for case in cases:
+        found[case.notebook].append(case.id)
+    return dict(found)
 
 
 def _refuse_own_secrets(profile: Profile, against: Against | None, cases: list[Case]) -> None:
@@ -150,25 +150,21 @@ def _refuse_own_secrets(profile: Profile, against: Against | None, cases: list[C
 def check_against(against: Against, profile: Profile, base_url: str, cases: list[Case]) -> None:
     """Raises BadInput where the second target is the first one, or nothing would be asked of it."""
     if (against.base_url, against.target.model) == (base_url, profile.target.model):
-        raise BadInput(
-            f"--against {against.profile}: {against.name} is the target under test itself; name another URL or another model"
-        )
+        said = "is the target under test itself; name another URL or another model"
+        raise BadInput(f"--against {against.profile}: {against.name} {said}")
     if not any(case.samples for case in cases):
         raise BadInput(
             "--against compares the timed groups (latency.*), and the selection has none; choose a suite or --only with them"
         )
-    api_key(against.target)
-    extra_headers(against.target)
+    secrets(against.target)
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
     """Package -> installed version; those that are missing are left out."""
     found = {"python": platform.python_version()}
     for package in packages:
-        try:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found
 
 
@@ -178,16 +174,11 @@ def _job_url() -> str | None:
     return None if url is None or is_secret_url(url) else url
 
 
-def _machine() -> dict[str, str | int | None]:
-    return {"platform": platform.platform(), "cpus": os.cpu_count()}
-
-
 def _commit() -> str | None:
     """The project's git commit, with `+changes` when the working tree differs; None outside git."""
-    git = ["git", "-C", str(project.root())]
+    git = ["git", "-C", str(project.root()), "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty=+changes"]
     try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, timeout=10)
-        dirty = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, timeout=10)
+        done = subprocess.run(git, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return head.stdout.decode().strip() + ("+changes" if dirty.stdout else "") if head.returncode == 0 else None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -10,15 +10,14 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from gatebook.collect.scheduler import STARTED
-from gatebook.collect.server import endpoint
+from gatebook.collect.server import Start, endpoint
 from gatebook.config import project
 from gatebook.config.profile import Profile, Suite, untelling
 from gatebook.entering import enter
 from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, GatebookError, os_reason
-from gatebook.kernels import Kernels
+from gatebook.kernels import Kernel, kernels
 from gatebook.opening import OVERALL, open_run
 from gatebook.record.executed import unfinished
 from gatebook.record.lock import held
@@ -30,6 +29,8 @@ from gatebook.verdict.verdict import Verdict
 
 SPARE_S = 120
 """What a cell may take beyond the notebook's deadline before the kernel counts as hung."""
+EVIDENCE = ("manifest", "cases", "baseline", "history")
+"""How files begin that a resumed run goes on with, besides its records."""
 
 
 def run_profile(
@@ -47,9 +48,8 @@ def run_profile(
     if against is not None:
         other_url, start_other = endpoint(against.target, None)
         if start_other is not None:
-            raise BadInput(
-                f"--against {against.name}: its server is embedded; start it with `gatebook serve` and name target.base_url"
-            )
+            todo = "start it with `gatebook serve` and name target.base_url"
+            raise BadInput(f"--against {against.name}: its server is embedded; {todo}")
         second = Against(profile=against.name, target=against.target, base_url=other_url)
     run = open_run(profile, base_url, suite, only, out=out, against=second)
     for said in dict.fromkeys(untelling(one.target) for one in (profile, against) if one):
@@ -66,46 +66,35 @@ def resume(path: Path, watch: bool) -> tuple[Run, Verdict]:
     if run.manifest.judged_from:
         raise BadInput(f"{path}: was judged again from {run.manifest.judged_from}; there is nothing to resume")
     with held(run.path, "gatebook run --resume"):
-        return _resumed(path, run, watch)
+        for damage in run.damage() if run.sealed else []:
+            if ".exchanges.jsonl" in damage or ".gauges.jsonl" in damage or damage.startswith(EVIDENCE):
+                raise BrokenRecord(f"{path}: {damage} since the run was sealed; an edited record is not resumed")
+        run.unseal()
+        return execute(run, endpoint(run.manifest.profile.target, run.manifest.base_url)[1], watch)
 
 
-def _resumed(path: Path, run: Run, watch: bool) -> tuple[Run, Verdict]:
-    if run.sealed and (
-        damage := [
-            d
-            for d in run.damage()
-            if ".exchanges.jsonl" in d
-            or ".gauges.jsonl" in d
-            or d.startswith(("manifest", "cases", "baseline", "history"))
-        ]
-    ):
-        raise BrokenRecord(f"{path}: {damage[0]} since the run was sealed; an edited record is not resumed")
-    run.unseal()
-    _, start = endpoint(run.manifest.profile.target, run.manifest.base_url)
-    return execute(run, start, watch)
-
-
-def execute(run: Run, start: Any, watch: bool) -> tuple[Run, Verdict]:
+def execute(run: Run, start: Start | None, watch: bool) -> tuple[Run, Verdict]:
     """Execute every notebook, judge, report, seal. Whatever breaks on our side ends in a verdict that says so.
 
     Raises KeyboardInterrupt where a signal comes after the asking: there is no verdict then, and `report` or `--resume` makes one.
     """
-    troubles: list[str] = []
     if run.history_trouble:
         _warn(f"{run.history_trouble}; what is compared with past runs is not measured")
     os.environ[STARTED] = now()
     if run.path.name != LATEST:
         drop_latest(run.path.parent)  # an older green must not stand for this run
+    troubles: list[str] = []
+    go_on = f"go on with: gatebook run --resume {run.path}"
     with Watcher(run, watch) as watcher:
         try:
-            with Kernels(run.path) as kernels:
-                _ask_all(run, start, watcher, kernels, troubles)
+            with kernels(run.path) as kernel:
+                _ask_all(run, start, watcher, kernel, troubles)
                 run.note_troubles(troubles)
                 watcher.now(OVERALL)
-                troubles += _execute(run, OVERALL, kernels)
+                troubles += _execute(run, OVERALL, kernel)
         except KeyboardInterrupt:
             logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # what nbclient's cancelled cell says is no news
-            troubles.append(f"interrupted; go on with: gatebook run --resume {run.path}")
+            troubles.append(f"interrupted; {go_on}")
         except CannotMeasure as error:
             troubles.append(str(error))
         except Exception as error:
@@ -114,15 +103,16 @@ def execute(run: Run, start: Any, watch: bool) -> tuple[Run, Verdict]:
         verdict = judged(run, troubles)
         report(run, verdict)
     except KeyboardInterrupt:
-        _warn(
-            f"{run.path}: everything is recorded and no verdict is written; go on with: gatebook run --resume {run.path}"
-        )
+        _warn(f"{run.path}: everything is recorded and no verdict is written; {go_on}")
         raise
-    _remember(run, verdict)
+    try:
+        enter(run, verdict)
+    except GatebookError as error:  # the verdict stands, and the rows can be made again from the run
+        _warn(f"{error}; when that is mended: gatebook history enter {run.path}")
     return run, verdict
 
 
-def _ask_all(run: Run, start: Any, watcher: Watcher, kernels: Kernels, troubles: list[str]) -> None:
+def _ask_all(run: Run, start: Start | None, watcher: Watcher, kernel: Kernel, troubles: list[str]) -> None:
     """The server, and every notebook that asks it; what goes wrong is added to `troubles` as it happens."""
     try:
         with ExitStack() as server:
@@ -130,7 +120,7 @@ def _ask_all(run: Run, start: Any, watcher: Watcher, kernels: Kernels, troubles:
                 server.enter_context(start(run.path / "server.log"))
             for notebook in run.notebooks:
                 watcher.now(notebook)
-                troubles += _execute(run, notebook, kernels)
+                troubles += _execute(run, notebook, kernel)
     except CannotMeasure as error:
         troubles.append(str(error))
 
@@ -141,19 +131,11 @@ def _ours(error: Exception) -> str:
     return f"our own fault, please report it: {type(error).__name__}{f': {said}' if said else ''}"
 
 
-def _remember(run: Run, verdict: Verdict) -> None:
-    """Enter the history. The verdict stands whatever becomes of it, and the rows can be made again from the run."""
-    try:
-        enter(run, verdict)
-    except GatebookError as error:
-        _warn(f"{error}; when that is mended: gatebook history enter {run.path}")
-
-
 def _warn(text: str) -> None:
     print(f"gatebook: warning: {text}", file=sys.stderr, flush=True)
 
 
-def _execute(run: Run, notebook: str, kernels: Kernels) -> list[str]:
+def _execute(run: Run, notebook: str, kernel: Kernel) -> list[str]:
     """Run one notebook through papermill in this process; what went wrong, other than a gate that is not green."""
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -161,10 +143,10 @@ def _execute(run: Run, notebook: str, kernels: Kernels) -> list[str]:
 
     made = run.path / f"{notebook}.ipynb"
     try:
-        with warnings.catch_warnings(), kernels.kernel(notebook) as kernel:
+        with warnings.catch_warnings(), kernel(notebook) as manager:
             warnings.simplefilter("ignore")
             papermill.execute_notebook(
-                str(project.notebook_file(notebook)), str(made), {"run_dir": "."}, cwd=str(run.path), kernel_name="python3", km=kernel,
+                str(project.notebook_file(notebook)), str(made), {"run_dir": "."}, cwd=str(run.path), kernel_name="python3", km=manager,
                 progress_bar=False, execution_timeout=int(run.manifest.profile.limits.notebook_deadline_s + SPARE_S),
             )  # fmt: skip
     except DeadKernelError:
@@ -173,20 +155,19 @@ def _execute(run: Run, notebook: str, kernels: Kernels) -> list[str]:
         return [f"{notebook}: a cell hung: {str(error).splitlines()[0]}"]
     except OSError as error:
         return [f"{notebook}: cannot write ({os_reason(error)}); free space and resume"]
-    except PapermillException as error:
-        said = unfinished(made)
-        return [said or f"{notebook}: {error}"] if said or not made.exists() else []
+    except PapermillException:
+        pass  # a cell raised: the gate, or what `unfinished` says
     except Exception as error:
         return [f"{notebook}: {_ours(error)}"]
     return [said] if (said := unfinished(made)) else []
 
 
-def judged(run: Run, troubles: list[str]) -> Verdict:
-    """The run's verdict; a broken record is a trouble and not the end of the story."""
+def judged(run: Run, troubles: list[str], notebook: str | None = None) -> Verdict:
+    """The verdict of a run or a notebook; a broken record is a trouble and not the end of the story."""
     try:
-        return judge(run, troubles=troubles)
+        return judge(run, notebook, troubles)
     except BrokenRecord as error:
-        return judge(run.without_records(), troubles=[*troubles, str(error)])
+        return judge(run.without_records(), notebook, [*troubles, str(error)])
 
 
 def report(run: Run, verdict: Verdict) -> None:
@@ -196,15 +177,15 @@ def report(run: Run, verdict: Verdict) -> None:
     from gatebook.report.pages import index_page, notebook_page
     from gatebook.report.standing import recorded
 
-    alone = {notebook: _alone(run, notebook, verdict) for notebook in run.notebooks}
+    alone = {name: judged(run, [t for t in verdict.troubles if t.startswith(name)], name) for name in run.notebooks}
     files = {f"{notebook}.verdict.json": v.model_dump_json(indent=1) for notebook, v in alone.items()}
     files["verdict.json"] = verdict.model_dump_json(indent=1)
     pages: dict[str, Callable[[], str]] = {
-        f"{name}.html": partial(notebook_page, run, name, v) for name, v in {**alone, OVERALL: verdict}.items()
+        **{f"{name}.html": partial(notebook_page, run, name, v) for name, v in {**alone, OVERALL: verdict}.items()},
+        "index.html": partial(index_page, run, verdict, alone),
+        "junit.xml": partial(junit, run, verdict, "outputs/latest"),
+        "metrics.txt": partial(metrics, run, verdict),
     }
-    pages["index.html"] = partial(index_page, run, verdict, alone)
-    pages["junit.xml"] = partial(junit, run, verdict, "outputs/latest")
-    pages["metrics.txt"] = partial(metrics, run, verdict)
     files |= {name: _made(name, make) for name, make in pages.items()}
     try:
         for exchange in (e for notebook in run.notebooks for e in recorded(run, notebook)):
@@ -214,16 +195,8 @@ def report(run: Run, verdict: Verdict) -> None:
         run.seal()
         run.copy_to_latest()
     except OSError as error:
-        raise CannotMeasure(
-            f"{run.path}: cannot write the reports ({os_reason(error)}); free space and resume"
-        ) from None
-
-
-def _alone(run: Run, notebook: str, verdict: Verdict) -> Verdict:
-    try:
-        return judge(run, notebook, [t for t in verdict.troubles if t.startswith(notebook)])
-    except BrokenRecord as error:
-        return judge(run.without_records(), notebook, [str(error)])
+        said = f"cannot write the reports ({os_reason(error)}); free space and resume"
+        raise CannotMeasure(f"{run.path}: {said}") from None
 
 
 def _made(name: str, make: Callable[[], str]) -> str:

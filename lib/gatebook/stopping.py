@@ -12,7 +12,6 @@ from types import FrameType
 
 from gatebook.errors import CannotMeasure
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 AGAIN_S = 1.0
 """A signal within this time is the first one once more: `timeout` and terminals deliver one twice."""
 
@@ -37,9 +36,34 @@ def heed() -> None:
     SIGINT counts also where it was inherited as ignored, as a shell starts what runs in the background. SIGHUP does not:
     `nohup` ignores it on purpose.
     """
-    for number in SIGNALS:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _stop)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    if _Stop.over or (_Stop.number is not None and time.monotonic() - _Stop.at > AGAIN_S):
+        with suppress(OSError):
+            os.write(2, b"" if _Stop.over else b"gatebook: interrupted again, stopped at once\n")
+        os._exit(128 + number)
+    if _Stop.number is None:
+        _Stop.number, _Stop.at = number, time.monotonic()
+        raise Interrupted
+
+
+def stopped() -> bool:
+    """Whether a signal came, also where a library has swallowed its KeyboardInterrupt."""
+    return _Stop.number is not None
+
+
+def finish() -> None:
+    """From here on a signal ends the process at once: nothing is left to be interrupted."""
+    _Stop.over = True
+
+
+def exit_code(code: int) -> int:
+    """How the process ends: 128 + the signal (SIGINT: 130, SIGTERM: 143, SIGHUP: 129) in the place of 0."""
+    return code if code or _Stop.number is None else 128 + _Stop.number
 
 
 @contextmanager
@@ -61,33 +85,3 @@ def within(seconds: float, what: str) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
         if left:
             signal.setitimer(signal.ITIMER_REAL, max(left - time.monotonic() + began, 0.001), interval)
-
-
-def stopped() -> bool:
-    """Whether a signal came, also where a library has swallowed its KeyboardInterrupt."""
-    return _Stop.number is not None
-
-
-def finish() -> None:
-    """From here on a signal ends the process at once: nothing is left to be interrupted."""
-    _Stop.over = True
-
-
-def exit_code(code: int) -> int:
-    """How the process ends: 128 + the signal (SIGINT: 130, SIGTERM: 143, SIGHUP: 129) in the place of 0."""
-    return code if code or _Stop.number is None else 128 + _Stop.number
-
-
-def signalled() -> int:
-    """128 + the signal; SIGINT's where nobody heeded signals and Python raised KeyboardInterrupt by itself."""
-    return 128 + (_Stop.number or signal.SIGINT)
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    if _Stop.over or (_Stop.number is not None and time.monotonic() - _Stop.at > AGAIN_S):
-        with suppress(OSError):
-            os.write(2, b"" if _Stop.over else b"gatebook: interrupted again, stopped at once\n")
-        os._exit(128 + number)
-    if _Stop.number is None:
-        _Stop.number, _Stop.at = number, time.monotonic()
-        raise Interrupted

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from gatebook.commands.verify import Wanted, passed
+from gatebook.commands.passed import passed
 from gatebook.errors import BrokenRecord
 from gatebook.record.run import Run
 
@@ -54,7 +54,7 @@ def test_only_the_intact_bundle_of_this_suite_and_digest_has_passed(project: Pro
         shutil.copytree(run, copy)
         edit(copy)
         with pytest.raises(BrokenRecord):
-            pytest.fail(f"{name}: {passed(copy, 'smoke', Wanted(revision=DIGEST))}")
+            pytest.fail(f"{name}: {passed(copy, 'smoke', revision=DIGEST)}")
     assert _passed(project, copy).code == 75
 
 

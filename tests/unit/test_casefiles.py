@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gatebook.commands.cases import check_files
+from gatebook.commands.casefiles import check_files
 from gatebook.errors import BadInput
 from gatebook.verdict.examples import example_evidence, text_checks, try_examples
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gatebook.commands.cases import check_files
+from gatebook.commands.casefiles import check_files
 from gatebook.commands.importing import import_cases, read_table
 from gatebook.config.cases import Case, read_case_file
 from gatebook.errors import BadInput

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Collection
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from gatebook.checks.facts import COVERAGE
 from gatebook.checks.finding import worst
 from gatebook.config import project
 from gatebook.config.cases import load_cases
-from gatebook.config.files import read_file, replace_text
+from gatebook.config.files import replace_text
 from gatebook.config.project import person
-from gatebook.entering import enter_accepted, read_verdict
-from gatebook.errors import BadInput, BrokenRecord
+from gatebook.entering import enter_accepted, judge_intact
+from gatebook.errors import BadInput
+from gatebook.opening import accepted
 from gatebook.record.replies import read_answer
-from gatebook.record.run import MAX_JSON_MIB, Run, now
+from gatebook.record.run import Run, now
 from gatebook.record.samples import streamed_times
-from gatebook.verdict.baseline import Acceptance, AcceptedCase, Baseline, read_baseline, values_asked_alike
+from gatebook.verdict.baseline import Acceptance, AcceptedCase, Baseline, values_asked_alike
 from gatebook.verdict.causes import refusals
 from gatebook.verdict.fingerprint import case_of, changes
-from gatebook.verdict.judging import judge
 from gatebook.verdict.sensitivity import answer_keywords
 from gatebook.verdict.verdict import Verdict
 
 CHANGE_CHARS = 200
+SHOWN_CASES = 8
 
 
 def accept(path: Path, reason: str, group: str | None, by: str | None = None) -> str:
@@ -35,99 +38,39 @@ def accept(path: Path, reason: str, group: str | None, by: str | None = None) ->
     takes over that group's cases only, of a red run too. In the history the rows of what was accepted are marked so.
     Raises BadInput with all that is in the way, BrokenRecord, HistoryFailed; then nothing was accepted.
     """
-    if not reason.strip():
+    reason, who = reason.strip(), (by or person() or "").strip()
+    if not reason:
         raise BadInput("--reason is empty; say why this run may be the measure of later ones")
-    if not (who := (by or person() or "").strip()):
+    if not who:
         raise BadInput(
             "--by is missing, and neither git config, GITLAB_USER_LOGIN nor USER says who you are; name yourself"
         )
-    run = Run(path.resolve())
-    if damage := run.damage():
-        raise BrokenRecord(f"{path}: {damage[0]}; only an intact run is accepted")
-    verdict = judge(run, troubles=read_verdict(run).troubles)
-    file = project.baseline_file(run.manifest.profile.baseline_name)
-    old = read_baseline(read_file(file, MAX_JSON_MIB) if file.is_file() else None, str(file))
-    if group is None:
-        wrong = [f"{one.text}: {one.todo}" for one in refusals(verdict)]
-    else:
-        wrong = _refusals_of(group, verdict, old, file)
-    if wrong:
-        raise BadInput(
-            f"{path}: is {verdict.verdict}{' PARTIAL' if verdict.partial else ''} and not accepted: " + "; ".join(wrong)
-        )
+    run, verdict = judge_intact(path, "only an intact run is accepted")
+    profile = run.manifest.profile
+    file, old = project.baseline_file(profile.baseline_name), accepted(profile)[0]
+    if wrong := _in_the_way(verdict, group, old, file):
+        word = f"{verdict.verdict}{' PARTIAL' if verdict.partial else ''}"
+        raise BadInput(f"{path}: is {word} and not accepted: {'; '.join(wrong)}")
     new, kept = _baseline(run, verdict, reason), 0
     if group is not None and old is not None:
         new = _one_group(new, old, group)
-    else:
+    elif old is not None:
         new, kept = _with_unasked(new, old)
-    entry = _entry(old, new, verdict, run.manifest.profile.limits.logprob_tolerance_nats, who, reason.strip(), group)
-    new = new.model_copy(update={"log": [*_log(old), entry.model_copy(update={"content": new.content})]})
+    entry = _entry(old, new, verdict, profile.limits.logprob_tolerance_nats, who, reason, group)
+    new = new.model_copy(update={"log": [*_log(old), entry]})
     enter_accepted(run, verdict, group)
     file.parent.mkdir(parents=True, exist_ok=True)
     replace_text(file, new.to_json())
-    return "\n".join(
-        [
-            f"{file}: {len(new.cases) - kept} cases of {run.manifest.run} accepted{_difference(old, new)}; commit it ({_git_hint(file)})",
-            *([f"  kept: {kept} cases that suite {run.manifest.suite} does not ask"] if kept else []),
-            *_told(entry),
-        ]
-    )
+    taken = f"{len(new.cases) - kept} cases of {run.manifest.run} accepted{_difference(old, new)}"
+    left = [f"  kept: {kept} cases that suite {run.manifest.suite} does not ask"] if kept else []
+    return "\n".join([f"{file}: {taken}; commit it ({_git_hint(file)})", *left, *_shown(entry)])
 
 
-def _baseline(run: Run, verdict: Verdict, reason: str) -> Baseline:
-    target = run.manifest.profile.target
-    cases = {}
-    for case in (run.cases[i] for ids in run.manifest.expected.values() for i in ids):
-        outcome = worst([f.outcome for f in verdict.findings if f.case == case.id and f.group == case.group])
-        coverage = next((f.measured for f in verdict.findings if f.case == case.id and f.unit == COVERAGE), None)
-        cases[case.id] = AcceptedCase(group=case.group, outcome=outcome, prompt=case.prompt_hash, measured=coverage)
-    return Baseline(
-        profile=run.manifest.profile.name, run=run.manifest.run, accepted=now(), reason=reason.strip(), model=target.model,
-        revision=target.revision, suite=run.manifest.suite, fingerprint=verdict.fingerprint, latency_ms=_latencies(run), cases=cases,
-        keywords=answer_keywords(run),
-    )  # fmt: skip
-
-
-def _latencies(run: Run) -> dict[str, float]:
-    """Medians over all streamed answers, in ms, and over the samples that measure documents, in ms a prompt token."""
-    times = streamed_times(e for notebook in run.notebooks for e in run.exchanges(notebook))
-    values = {name.removesuffix("_ms"): found for name, found in times.items()}
-    values["prompt_token"] = [
-        e.attempts[-1].elapsed_ms / tokens
-        for notebook in run.notebooks
-        for e in run.exchanges(notebook)
-        if e.key.startswith("ruler/") and not e.fault and (tokens := read_answer(e).tokens("prompt_tokens") or 0) > 100
-    ]
-    return {name: round(float(median(found)), 2) for name, found in values.items() if found}
-
-
-def _with_unasked(new: Baseline, old: Baseline | None) -> tuple[Baseline, int]:
-    """With the cases of the project that this run's suite does not ask, as they were accepted before, and their number.
-
-    Their fingerprints stay for the same revision only: another one has others.
-    """
-    missing = old.cases.keys() - new.cases.keys() if old else set()
-    if old is None or not missing:
-        return new, 0
-    kept = missing & {case.id for case in load_cases(project.cases_dir())}
-    if not kept:
-        return new, 0
-    prints = {
-        n: v
-        for n, v in old.fingerprint.items()
-        if old.revision == new.revision and n.split(".")[1:2] and n.split(".")[1] in kept
-    }
-    return new.model_copy(update={
-        "suite": old.suite,
-        "fingerprint": prints | new.fingerprint,
-        "cases": new.cases | {i: old.cases[i] for i in kept},
-        "keywords": {i: w for i, w in old.keywords.items() if i in kept} | new.keywords,
-    }), len(kept)  # fmt: skip
-
-
-def _refusals_of(group: str, verdict: Verdict, old: Baseline | None, file: Path) -> list[str]:
-    """Why one group of a run is not taken over; a FAIL is no reason."""
-    wrong = [f"{one.text}: {one.todo}" for one in refusals(verdict) if one.about == "this run"]
+def _in_the_way(verdict: Verdict, group: str | None, old: Baseline | None, file: Path) -> list[str]:
+    """Why a run, or one group of it, is not accepted; a FAIL is no reason against a group."""
+    wrong = [f"{one.text}: {one.todo}" for one in refusals(verdict) if group is None or one.about == "this run"]
+    if group is None:
+        return wrong
     if old is None:
         wrong.append(f"{file}: there is no baseline yet; accept the whole run first, without --group")
     judged = next((g for g in verdict.groups if g.group == group), None)
@@ -139,22 +82,66 @@ def _refusals_of(group: str, verdict: Verdict, old: Baseline | None, file: Path)
     return wrong
 
 
+def _baseline(run: Run, verdict: Verdict, reason: str) -> Baseline:
+    target = run.manifest.profile.target
+    cases = {}
+    for case in (run.cases[i] for ids in run.manifest.expected.values() for i in ids):
+        found = [f for f in verdict.findings if f.case == case.id]
+        outcome = worst([f.outcome for f in found if f.group == case.group])
+        coverage = next((f.measured for f in found if f.unit == COVERAGE), None)
+        cases[case.id] = AcceptedCase(group=case.group, outcome=outcome, prompt=case.prompt_hash, measured=coverage)
+    return Baseline(
+        profile=run.manifest.profile.name, run=run.manifest.run, accepted=now(), reason=reason, model=target.model,
+        revision=target.revision, suite=run.manifest.suite, fingerprint=verdict.fingerprint, latency_ms=_latencies(run), cases=cases,
+        keywords=answer_keywords(run),
+    )  # fmt: skip
+
+
+def _latencies(run: Run) -> dict[str, float]:
+    """Medians over all streamed answers, in ms, and over the samples that measure documents, in ms a prompt token."""
+    exchanges = [e for notebook in run.notebooks for e in run.exchanges(notebook)]
+    values = {name.removesuffix("_ms"): found for name, found in streamed_times(exchanges).items()}
+    values["prompt_token"] = [
+        e.attempts[-1].elapsed_ms / tokens
+        for e in exchanges
+        if e.key.startswith("ruler/") and not e.fault and (tokens := read_answer(e).tokens("prompt_tokens") or 0) > 100
+    ]
+    return {name: round(float(median(found)), 2) for name, found in values.items() if found}
+
+
+def _with_unasked(new: Baseline, old: Baseline) -> tuple[Baseline, int]:
+    """With the cases of the project that this run's suite does not ask, as they were accepted before, and their number.
+
+    Their fingerprints stay for the same revision only: another one has others.
+    """
+    missing = old.cases.keys() - new.cases.keys()
+    kept = missing & {case.id for case in load_cases(project.cases_dir())} if missing else set()
+    if not kept:
+        return new, 0
+    same = old.revision == new.revision
+    prints = {name: value for name, value in old.fingerprint.items() if same and case_of(name) in kept}
+    joined = _joined(old, kept, new, new.cases)
+    return new.model_copy(update={**joined, "suite": old.suite, "fingerprint": prints | new.fingerprint}), len(kept)
+
+
 def _one_group(new: Baseline, old: Baseline, group: str) -> Baseline:
     """The old baseline with this group's cases of the new one; of the fingerprint, what those measured that are asked anew."""
-    kept = {i: case for i, case in old.cases.items() if case.group != group}
     taken = {i: case for i, case in new.cases.items() if case.group == group}
     anew = {i for i, case in taken.items() if i not in old.cases or old.cases[i].prompt != case.prompt}
     prints = {name: value for name, value in old.fingerprint.items() if case_of(name) not in anew}
-    return old.model_copy(
-        update={
-            "cases": kept | taken,
-            "fingerprint": prints | {name: value for name, value in new.fingerprint.items() if case_of(name) in anew},
-            "keywords": {i: w for i, w in old.keywords.items() if i in kept}
-            | {i: w for i, w in new.keywords.items() if i in taken},
-            "accepted": new.accepted,
-            "reason": f"{group}: {new.reason} (before: {old.reason})",
-        }
-    )
+    prints |= {name: value for name, value in new.fingerprint.items() if case_of(name) in anew}
+    reason = f"{group}: {new.reason} (before: {old.reason})"
+    joined = _joined(old, {i for i, case in old.cases.items() if case.group != group}, new, taken)
+    return old.model_copy(update={**joined, "fingerprint": prints, "accepted": new.accepted, "reason": reason})
+
+
+def _joined(old: Baseline, of_old: Collection[str], new: Baseline, of_new: Collection[str]) -> dict[str, Any]:
+    """Cases and their key words out of two baselines."""
+
+    def join(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+        return {i: v for i, v in before.items() if i in of_old} | {i: v for i, v in after.items() if i in of_new}
+
+    return {"cases": join(old.cases, new.cases), "keywords": join(old.keywords, new.keywords)}
 
 
 def _difference(old: Baseline | None, new: Baseline) -> str:
@@ -185,14 +172,13 @@ def _entry(
     before, after = (old.cases if old else {}), new.cases
     both = sorted(before.keys() & after.keys())
     same = [i for i in both if before[i].prompt == after[i].prompt]
-    prompts = {i: case.prompt for i, case in after.items()}
-    known = values_asked_alike(old, prompts) if old else {}
+    known = values_asked_alike(old, {i: case.prompt for i, case in after.items()}) if old else {}
     moved = [str(c) for c in changes(known, new.fingerprint, tolerance_nats, new.run)]
     if old and old.revision != new.revision:
         moved = [f"revision changed: was {old.revision or 'none named'}, is {new.revision or 'none named'}", *moved]
     waived = {case for waiver in verdict.waivers for case in waiver.cases}
     return Acceptance(
-        at=now(), by=by, run=verdict.run, reason=reason, group=group,
+        at=now(), by=by, run=verdict.run, reason=reason, group=group, content=new.content,
         newly_passing=[i for i in same if after[i].outcome == "pass" != before[i].outcome],
         newly_failing=[i for i in same if before[i].outcome == "pass" != after[i].outcome],
         added=sorted(after.keys() - before.keys()) if old else [], gone=sorted(before.keys() - after.keys()),
@@ -202,18 +188,17 @@ def _entry(
     )  # fmt: skip
 
 
-def _told(entry: Acceptance) -> list[str]:
+def _shown(entry: Acceptance) -> list[str]:
     """The log's new entry, for the terminal."""
     lists = {
         "newly passing": entry.newly_passing, "NEWLY FAILING": entry.newly_failing, "new": entry.added, "gone": entry.gone,
         "asked differently": entry.other_prompt, "deployment": entry.fingerprint, "waived": entry.waived,
     }  # fmt: skip
-    shown = [
-        f"  {what}: {', '.join(found[:8])}{f' and {len(found) - 8} more' if len(found) > 8 else ''}"
-        for what, found in lists.items()
-        if found
-    ]
-    return [f"  by {entry.by}: {entry.reason}", *shown]
+    lines = [f"  by {entry.by}: {entry.reason}"]
+    for what, found in lists.items():
+        more = f" and {len(found) - SHOWN_CASES} more" if len(found) > SHOWN_CASES else ""
+        lines += [f"  {what}: {', '.join(found[:SHOWN_CASES])}{more}"] if found else []
+    return lines
 
 
 def _git_hint(file: Path) -> str:

@@ -1,172 +1,59 @@
-"""`gatebook cases check`: read case files as a run would, then try every example answer by its own checks."""
+"""`gatebook cases`: check case files, and make them from tables (docs/cases.md)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from gatebook.config import project
-from gatebook.config.cases import Case, case_files, cases_in, load_cases, read_case_file, refuse_twins
-from gatebook.config.files import SCHEMA_LINE, parse_yaml, replace_text, to_yaml
-from gatebook.config.secrets import holds_secret
-from gatebook.errors import BadInput
-from gatebook.opening import check_case
-from gatebook.report.text import excerpt, visible
-from gatebook.verdict.examples import Tried, text_checks, try_examples
+from typer import Argument, Option, Typer
 
-SHOWN_CHARS = 60
+from gatebook.errors import ExitCode, one_line
+
+app = Typer(help="Write cases: check them, import them in bulk (docs/cases.md).", no_args_is_help=True)
 
 
-@dataclass
-class Checked:
-    """What was found in one file."""
+@app.command()
+def check(
+    files: Annotated[list[Path] | None, Argument(help="Case files; default: all of params/cases.")] = None,
+    allow_missing: Annotated[bool, Option("--allow-missing", help="A case may have no example answers.")] = False,
+    every_check: Annotated[bool, Option("--every-check", help="Every check must fail a bad example.")] = False,
+) -> None:
+    """Read case files as a run would and try every good and bad example by its case's own checks.
 
-    path: Path
-    cases: int = 0
-    good: int = 0
-    bad: int = 0
-    problems: list[str] = field(default_factory=list)
-    """Examples that disagree, or that are missing: exit 1."""
-    refused: str | None = None
-    """Why a run would not read the file: exit 2."""
-
-    def __str__(self) -> str:
-        if self.refused:
-            return f"{self.path}: bad input"
-        cases = f"{self.path}: {self.cases} case{'s' if self.cases != 1 else ''}"
-        if not self.good + self.bad:
-            return f"{cases}, nothing to try: no example answers"
-        return f"{cases}, {self.good} good and {self.bad} bad answers tried"
-
-
-def check_files(paths: list[Path], allow_missing: bool = False, every_check: bool = False) -> list[Checked]:
-    """Check these files, or all of params/cases; `every_check` asks for a bad example of each check that judges a text.
-
-    Raises BadInput when there is none to check.
+    Exit codes: 0 all agree · 1 an example disagrees or is missing · 2 bad input.
     """
-    chosen = paths or [_from_here(path) for path in case_files(project.cases_dir())]
-    found = [Checked(path) for path in dict.fromkeys(chosen)]
-    known: list[Case] = []
-    for one in found:
-        try:
-            known += _check(one, allow_missing, every_check)
-            refuse_twins(known)
-        except BadInput as error:
-            one.refused = str(error)
-    if not any(one.refused for one in found):
-        _refuse_twins_elsewhere(found, known)
-    return found
+    from gatebook.commands.casefiles import check_files
+
+    found = check_files(files or [], allow_missing, every_check)
+    problems = [problem for one in found for problem in one.problems]
+    refused = [one.refused for one in found if one.refused]
+    for line in (*found, *problems):
+        print(one_line(line))
+    for line in refused:
+        print(f"gatebook: {line}", file=sys.stderr)
+    if refused:
+        print(f"{len(refused)} of {len(found)} files cannot be read")
+    elif problems:
+        print(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}")
+    elif tried := sum(one.good + one.bad for one in found):
+        print(f"no problem: {tried} answers tried")
+    else:
+        print("no problem, but nothing was tried: no case here has an example answer")
+    raise SystemExit(ExitCode.BAD_INPUT if refused else ExitCode.FAIL if problems else ExitCode.PASS)
 
 
-def _from_here(path: Path) -> Path:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+@app.command("import")
+def import_table(
+    file: Annotated[Path, Argument(metavar="FILE", help="CSV (UTF-8) or JSONL: one case a row.")],
+    into: Annotated[Path, Option(help="The new case file, such as params/cases/tickets.yaml.")],
+    columns: Annotated[str | None, Option("--map", help="target=column: id=no,user=question,good=answer")] = None,
+    template: Annotated[Path | None, Option(help="A YAML with one case and {{column}} placeholders.")] = None,
+    notebook: Annotated[str | None, Option(help="Without a template: the notebook, 06_scenarios.")] = None,
+    group: Annotated[str | None, Option(help="Without a template: the group, scenarios.tickets.")] = None,
+    why: Annotated[str | None, Option(help="Without a template: why these cases exist.")] = None,
+) -> str:
+    """Make a case file from a table; nothing is written when any row is bad (docs/cases.md)."""
+    from gatebook.commands.importing import import_cases
 
-
-def _check(one: Checked, allow_missing: bool, every_check: bool) -> list[Case]:
-    cases = read_case_file(one.path)
-    one.cases = len(cases)
-    for case in cases:
-        check_case(case)
-        where = f"{one.path}, case {case.id!r}"
-        judged = text_checks(case)
-        missing = " and no ".join(kind for kind in ("good", "bad") if judged and not getattr(case, kind))
-        if missing and not allow_missing:
-            one.problems.append(
-                f"{where}: no {missing} example, though {', '.join(judged)} judges a text; add it (or --allow-missing)"
-            )
-        examples = try_examples(case)
-        idle = [name for name in judged if not any(name in tried.failed for tried in examples)]
-        if every_check and idle and case.bad:
-            one.problems.append(f"{where}: {', '.join(idle)} fails no bad example; add one that only it breaks")
-        for tried in examples:
-            one.good += tried.kind == "good"
-            one.bad += tried.kind == "bad"
-            if not tried.agrees:
-                one.problems.append(f"{where}, {_told(tried)}")
-    return cases
-
-
-def _told(tried: Tried) -> str:
-    text, more = excerpt(" ".join(visible(tried.text).split()), SHOWN_CHARS)
-    name = f"{tried.kind} answer {tried.number} {text + ('…' if more else '')!r}"
-    if tried.kind == "good" or tried.outcome != "pass":
-        return f"{name}: {visible(tried.said)}"
-    return f"{name}: passes every check; correct the example or expect something that it breaks"
-
-
-def _refuse_twins_elsewhere(found: list[Checked], known: list[Case]) -> None:
-    """A file of params/cases shares its ids with the other files there, also with those that were not named."""
-    folder = project.cases_dir().resolve()
-    named = {one.path.resolve() for one in found}
-    inside = [one for one in found if one.path.resolve().parent == folder]
-    for other in case_files(folder) if inside else ():
-        if other.resolve() in named:
-            continue
-        try:
-            theirs = read_case_file(other)
-        except BadInput:
-            continue  # not asked about; its own check tells
-        ids = {case.id for case in theirs}
-        for one in inside:
-            twins = [case.id for case in known if case.source == str(one.path) and case.id in ids]
-            if twins:
-                one.refused = f"{one.path}: key 'id' has value {twins[0]!r}, which {other} has too; give it another"
-
-
-def draft_case(entry: dict[str, Any]) -> str:
-    """The YAML of one new case. Raises BadInput when a run would refuse it, when an example disagrees or a key stands in it."""
-    where = f"new case {entry.get('id')!r}"
-    for name, value in entry.items():
-        if any(holds_secret(text) for text in _texts(value)):
-            raise BadInput(
-                f"{where}: key {name!r} holds what looks like a secret; take it out, case files are committed"
-            )
-    [case] = cases_in([entry], where)
-    check_case(case)
-    if any(known.id == case.id for known in load_cases(project.cases_dir())):
-        raise BadInput(f"{where}: another case has this id; choose a new one")
-    for tried in try_examples(case):
-        if not tried.agrees:
-            raise BadInput(
-                f"{where}: {tried.kind} answer {tried.number} is {tried.outcome} ({tried.said}); correct it or the checks"
-            )
-    text = to_yaml([entry])
-    _same(case, cases_in(parse_yaml(text, where), where)[0], where)
-    return text
-
-
-def add_case(entry: dict[str, Any], into: Path) -> Path:
-    """Append the case to a file of params/cases, which is made when it is missing. Raises BadInput; then nothing was written."""
-    path = (into if into.is_absolute() else project.root() / into).resolve()
-    if path.parent != project.cases_dir().resolve() or path.suffix not in (".yaml", ".yml"):
-        raise BadInput(f"{into}: a run reads only {project.cases_dir()}/*.yaml; name a file there")
-    text = draft_case(entry)
-    try:
-        old = path.read_bytes().decode("utf-8") if path.exists() else SCHEMA_LINE
-    except UnicodeDecodeError:
-        raise BadInput(f"{path}: is not UTF-8; save it as UTF-8 first") from None
-    end = "\r\n" if "\r\n" in old else "\n"
-    new = old + ("" if old.endswith("\n") else end) + end + text.replace("\n", end)
-    before = cases_in(parse_yaml(old, str(path)), str(path)) if path.exists() else []
-    try:
-        after = cases_in(parse_yaml(new, str(path)), str(path))
-    except BadInput:
-        after = []
-    if [c.model_dump() for c in after[:-1]] != [c.model_dump() for c in before] or len(after) != len(before) + 1:
-        raise BadInput(f"{path}: its list of cases cannot be continued at the end of the file; name a new file")
-    replace_text(path, new)
-    return path
-
-
-def _same(a: Case, b: Case, where: str) -> None:
-    if a.model_dump() != b.model_dump():
-        raise BadInput(f"{where}: cannot be written as YAML without loss; take odd characters out of its texts")
-
-
-def _texts(value: Any) -> list[str]:
-    if isinstance(value, dict):
-        return [text for pair in value.items() for part in pair for text in _texts(part)]
-    if isinstance(value, list | tuple):
-        return [text for part in value for text in _texts(part)]
-    return [value] if isinstance(value, str) else []
+    return import_cases(file, into, columns, template, notebook=notebook, group=group, why=why)

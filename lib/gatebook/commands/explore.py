@@ -13,7 +13,7 @@ import pandas as pd
 
 from gatebook.checks.evidence import Evidence, Reply
 from gatebook.checks.finding import Finding, worst
-from gatebook.commands.cases import add_case, draft_case
+from gatebook.commands.casefiles import add_case, draft_case
 from gatebook.config import project
 from gatebook.config.cases import Case, load_cases
 from gatebook.errors import BadInput

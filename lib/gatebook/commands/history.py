@@ -6,17 +6,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option, Typer
 
 from gatebook.errors import BadInput
 
-app = typer.Typer(
+app = Typer(
     help="What past runs measured: outputs/history.sqlite, or the database in GATEBOOK_HISTORY_URL (docs/history.md).",
     no_args_is_help=True,
 )
-ProfileName = Annotated[str | None, typer.Option("--profile", help="Only runs of this profile (its name).")]
-GroupName = Annotated[str | None, typer.Option("--group", help="Only this group of cases.")]
-Days = Annotated[float | None, typer.Option("--days", help="Only runs of the last so many days.")]
+ProfileName = Annotated[str | None, Option("--profile", help="Only runs of this profile (its name).")]
+GroupName = Annotated[str | None, Option("--group", help="Only this group of cases.")]
+Days = Annotated[float | None, Option("--days", help="Only runs of the last so many days.")]
 
 
 @app.command("list")
@@ -32,7 +32,7 @@ def list_rows(profile: ProfileName = None, group: GroupName = None, days: Days =
 
 @app.command()
 def export(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="FILE.csv or FILE.parquet.")],
+    file: Annotated[Path, Argument(metavar="FILE", help="FILE.csv or FILE.parquet.")],
     profile: ProfileName = None,
     group: GroupName = None,
     days: Days = None,
@@ -47,7 +47,7 @@ def export(
 
 @app.command()
 def plot(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="FILE.png or FILE.svg.")],
+    file: Annotated[Path, Argument(metavar="FILE", help="FILE.png or FILE.svg.")],
     profile: ProfileName = None,
     group: GroupName = None,
     days: Days = None,
@@ -60,36 +60,27 @@ def plot(
 
 @app.command()
 def prune(
-    before: Annotated[
-        str | None, typer.Option(help="Delete runs made before this day or time (UTC): 2026-11-01.")
-    ] = None,
-    days: Annotated[float | None, typer.Option(help="Delete runs older than so many days.")] = None,
+    before: Annotated[str | None, Option(help="Delete runs made before this day or time (UTC): 2026-11-01.")] = None,
+    days: Annotated[float | None, Option(help="Delete runs older than so many days.")] = None,
 ) -> None:
     """Delete old rows. Run folders stay, and `gatebook history enter RUN` brings the rows of one back."""
     from gatebook.record.history import open_history
 
-    if (before is None) == (days is None):
-        raise BadInput("prune takes one of --before 2026-11-01 and --days 90: it says which runs are deleted")
     limit = _since(days) if before is None else _instant(before)
-    assert limit is not None
+    if limit is None or None not in (before, days):
+        raise BadInput("prune takes one of --before 2026-11-01 and --days 90: it says which runs are deleted")
     history = open_history()
     gone, left = history.prune(limit)
     print(f"{history.place}: {gone} rows of runs before {limit:%Y-%m-%d %H:%M} UTC deleted, {left} left")
 
 
 @app.command()
-def enter(path: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder in outputs/.")]) -> None:
+def enter(path: Annotated[Path, Argument(metavar="RUN", help="A run folder in outputs/.")]) -> None:
     """Store what a finished run measured, as `gatebook run` does itself: for one made elsewhere, or when the database was away."""
     from gatebook.entering import enter as store
-    from gatebook.entering import read_verdict
-    from gatebook.errors import BrokenRecord
-    from gatebook.record.run import Run
-    from gatebook.verdict.judging import judge
+    from gatebook.entering import judge_intact
 
-    run = Run(path.resolve())
-    if damage := run.damage():
-        raise BrokenRecord(f"{path}: {damage[0]}; only an intact run enters the history")
-    print(store(run, judge(run, troubles=read_verdict(run).troubles)))
+    print(store(*judge_intact(path, "only an intact run enters the history")))
 
 
 def _rows(profile: str | None, group: str | None, days: float | None) -> tuple[str, list[Any]]:
@@ -111,7 +102,6 @@ def _instant(text: str) -> datetime:
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        raise BadInput(
-            f"--before has value {text!r}: must be a day or a time, such as 2026-11-01 or 2026-11-01T06:00"
-        ) from None
+        said = "must be a day or a time, such as 2026-11-01 or 2026-11-01T06:00"
+        raise BadInput(f"--before has value {text!r}: {said}") from None
     return found.replace(tzinfo=found.tzinfo or UTC).astimezone(UTC)

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from gatebook.config.profile import Profile
-from gatebook.errors import BrokenRecord
+from gatebook.entering import open_intact
 from gatebook.opening import accepted
 from gatebook.record.lock import held
 from gatebook.record.run import HISTORY, Manifest, Run, check_latest
@@ -18,36 +18,29 @@ from gatebook.verdict.verdict import Verdict
 
 def judge_again(path: Path, profile: Profile, out: Path) -> tuple[Run, Verdict]:
     """The same answers by other rules, in a new bundle; nothing is asked. Raises BadInput, BrokenRecord."""
-    check_latest(out.resolve().parent)
-    old = Run(path.resolve())
-    if damage := old.damage():
-        raise BrokenRecord(f"{path}: {damage[0]}; only an intact run is judged again")
-    cases = [old.cases[i] for ids in old.manifest.expected.values() for i in ids]
+    out = out.resolve()
+    check_latest(out.parent)
+    old = open_intact(path, "only an intact run is judged again")
+    asked = old.manifest
+    cases = [old.cases[i] for ids in asked.expected.values() for i in ids]
     check_plan(profile, cases, {contract_group(case.group) for case in cases})
-    manifest = Manifest.model_validate(
-        {
-            **old.manifest.model_dump(),
-            "run": out.name,
-            "profile": profile.model_dump(),
-            "judged_from": old.manifest.judged_from or old.manifest.run,
-        }
-    )
-    run = Run.create(out.resolve(), manifest, list(old.cases.values()), accepted(profile)[1])
+    said = {"run": out.name, "profile": profile.model_dump(), "judged_from": asked.judged_from or asked.run}
+    manifest = Manifest.model_validate(asked.model_dump() | said)
+    run = Run.create(out, manifest, list(old.cases.values()), accepted(profile)[1])
     with held(run.path, "gatebook judge"):
         try:
-            _take_over(old, run)
+            _copy_record(old, run)
         except BaseException:
             shutil.rmtree(run.path, ignore_errors=True)  # half a record would be judged as a whole one
             raise
         return execute(run, None, watch=False)
 
 
-def _take_over(old: Run, run: Run) -> None:
-    """What was recorded, into a bundle of its own."""
+def _copy_record(old: Run, run: Run) -> None:
     for notebook in old.notebooks:
-        run.record_file(notebook).write_bytes(old.record_file(notebook).read_bytes())
+        shutil.copyfile(old.record_file(notebook), run.record_file(notebook))
         if old.gauges_file(notebook).exists():
-            run.gauges_file(notebook).write_bytes(old.gauges_file(notebook).read_bytes())
+            shutil.copyfile(old.gauges_file(notebook), run.gauges_file(notebook))
     if (old.path / HISTORY).exists():
         shutil.copy(old.path / HISTORY, run.path)
     if (old.path / "texts").is_dir():

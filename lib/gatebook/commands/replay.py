@@ -38,7 +38,23 @@ KEPT = (
 """The environment variables that the replay has, with LC_* and the absolute entries of PYTHONPATH."""
 PARAMETERS, INJECTED = "parameters", "injected-parameters"
 DIFFERENCE_LINES, DIFFERENCE_CHARS = 24, 200
-RELEASED = Path(__file__).with_name("released.json")
+RELEASED = Path(__file__).parents[1] / "released.json"
+
+
+class NotReplayed(ValueError):
+    """Why there is no report of nbval."""
+
+
+class Foreign(NotReplayed):
+    """Code that is not ours, so that nothing was executed."""
+
+    def __init__(self, what: str, difference: str) -> None:
+        """`difference`: from ours, as the bundle has it, unescaped; what is kept fits a terminal."""
+        super().__init__(f"cells not replayed: {what}")
+        most, lines = DIFFERENCE_CHARS, difference.split("\n")
+        shown = [line if len(line) <= most else f"{line[:most]} ..." for line in lines[:DIFFERENCE_LINES]]
+        more = len(lines) - len(shown)
+        self.difference = "\n".join([*shown, *([f"... and {more} more lines"] if more else [])])
 
 
 @dataclass(frozen=True)
@@ -59,44 +75,23 @@ class Cell:
         """What is compared; of parameters only that they are some."""
         return ("" if self.parameters else self.source), self.tags
 
-
-@dataclass(frozen=True)
-class Foreign:
-    """Code that is not ours."""
-
-    what: str
-    difference: str
-    """From ours, as the bundle has it: unescaped and of any length."""
-
-
-@dataclass(frozen=True)
-class Replay:
-    """What became of it: how much was replayed, the report of nbval where there is one, and why there is none."""
-
-    done: str
-    report: ET.Element | None = None
-    trouble: str | None = None
-    foreign: bool = False
-    """Nothing was executed, because some code is not ours."""
-    difference: str = ""
-    """Of foreign code, from ours: bounded, and unescaped."""
+    @property
+    def lines(self) -> list[str]:
+        return [*self.source.split("\n"), *([f"tags: {', '.join(self.tags)}"] if self.tags else [])]
 
 
 def cells_of(path: Path) -> list[Cell]:
     """The code cells of a notebook file. Raises ValueError, also when it is none."""
+    found = []
     try:
-        found = [c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
-        return [
-            Cell("".join(c["source"]), tuple(sorted(t for t in tags if _matters(t))), c.get("outputs", []))
-            for c in found
-            if INJECTED not in (tags := [str(t) for t in c.get("metadata", {}).get("tags", [])])
-        ]
+        for cell in (c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"):
+            tags = [str(tag) for tag in cell.get("metadata", {}).get("tags", [])]
+            if INJECTED not in tags:
+                kept = sorted(tag for tag in tags if tag == PARAMETERS or tag.startswith("nbval"))
+                found.append(Cell("".join(cell["source"]), tuple(kept), cell.get("outputs", [])))
     except (OSError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"is no notebook ({type(error).__name__})") from None
-
-
-def _matters(tag: str) -> bool:
-    return tag == PARAMETERS or tag.startswith("nbval")
+    return found
 
 
 def code_hash(cells: Sequence[Cell]) -> str:
@@ -107,21 +102,21 @@ def code_hash(cells: Sequence[Cell]) -> str:
 @cache
 def released() -> dict[str, dict[str, str]]:
     """Notebook -> hash of its code -> the version that had it."""
-    return {name: dict(hashes) for name, hashes in json.loads(RELEASED.read_bytes()).items()}
+    known: dict[str, dict[str, str]] = json.loads(RELEASED.read_bytes())
+    return known
 
 
 def release(version: str, notebooks: Path) -> None:
     """Add the code of these notebooks as that of a released version, so that its bundles go on being verified."""
-    known = {name: dict(hashes) for name, hashes in released().items()}
     for file in sorted(notebooks.glob("*.ipynb")):
-        known.setdefault(file.stem, {}).setdefault(code_hash(cells_of(file)), version)
-    RELEASED.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        released().setdefault(file.stem, {}).setdefault(code_hash(cells_of(file)), version)
+    RELEASED.write_text(json.dumps(released(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def ours_of(name: str, cells: Sequence[Cell], folder: Path | None) -> list[Cell] | Foreign:
+def ours_of(name: str, cells: Sequence[Cell], folder: Path | None) -> list[Cell]:
     """The code that may be executed for a bundle's notebook, in our own words, with the bundle's outputs.
 
-    `folder`: the checkout's notebooks. Raises ValueError when its notebook cannot be read.
+    `folder`: the checkout's notebooks. Raises Foreign, and ValueError when the checkout's notebook cannot be read.
     """
     file = folder / f"{name}.ipynb" if folder else None
     own = cells_of(file) if file and file.is_file() else None
@@ -130,39 +125,27 @@ def ours_of(name: str, cells: Sequence[Cell], folder: Path | None) -> list[Cell]
     if code_hash(cells) in released().get(name, {}):
         for number, cell in enumerate(cells, 1):
             if cell.parameters and not literal(cell.source):
-                return Foreign(
-                    f"changed cell {number} of {name}", f"its parameters are not plain values:\n{cell.source}"
-                )
+                said = f"its parameters are not plain values:\n{cell.source}"
+                raise Foreign(f"changed cell {number} of {name}", said)
         return list(cells)
     if own is None:
         where = f"no notebook of {folder}" if folder else "no released notebook, and no checkout is here"
-        return Foreign(f"{name} is {where}", "\n\n".join(cell.source for cell in cells))
-    pairs = zip_longest(cells, own)
-    number, cell_, its_ = next(
-        (n, c, i) for n, (c, i) in enumerate(pairs, 1) if c is None or i is None or c.code != i.code
-    )
-    what = "added" if its_ is None else "missing" if cell_ is None else "changed"
-    return Foreign(f"{what} cell {number} of {name}", _difference(its_, cell_))
-
-
-def _difference(own: Cell | None, other: Cell | None) -> str:
-    def lines(cell: Cell | None) -> list[str]:
-        return (
-            []
-            if cell is None
-            else [*cell.source.split("\n"), *([f"tags: {', '.join(cell.tags)}"] if cell.tags else [])]
-        )
-
-    return "\n".join(list(difflib.unified_diff(lines(own), lines(other), "ours", "the bundle's", lineterm="")))
+        raise Foreign(f"{name} is {where}", "\n\n".join(cell.source for cell in cells))
+    pairs = enumerate(zip_longest(cells, own), 1)
+    number, theirs, ours = next((n, c, i) for n, (c, i) in pairs if c is None or i is None or c.code != i.code)
+    what = "added" if ours is None else "missing" if theirs is None else "changed"
+    before, after = ours.lines if ours else [], theirs.lines if theirs else []
+    difference = difflib.unified_diff(before, after, "ours", "the bundle's", lineterm="")
+    raise Foreign(f"{what} cell {number} of {name}", "\n".join(difference))
 
 
 def literal(source: str) -> bool:
     """Whether a cell does nothing but give plain values to names."""
     try:
         for statement in ast.parse(source).body:
-            if not isinstance(statement, ast.Assign) or not all(isinstance(t, ast.Name) for t in statement.targets):
+            if not isinstance(statement, ast.Assign):
                 return False
-            if any(isinstance(t, ast.Name) and t.id.startswith("_") for t in statement.targets):
+            if not all(isinstance(t, ast.Name) and not t.id.startswith("_") for t in statement.targets):
                 return False
             ast.literal_eval(statement.value)
     except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
@@ -170,54 +153,45 @@ def literal(source: str) -> bool:
     return True
 
 
-def replay(bundle: Path, names: Sequence[str], ours: Path | None) -> Replay:
-    """Run the cells of an intact bundle again, with no server, against the outputs that it holds."""
+def replay(bundle: Path, names: Sequence[str], ours: Path | None) -> tuple[str, ET.Element]:
+    """Run the cells of an intact bundle again, with no server, against the outputs that it holds.
+
+    (how much was replayed, nbval's report as JUnit). Raises NotReplayed.
+    """
     code: dict[str, list[Cell]] = {}
-    for name in names:
-        file = bundle / f"{name}.ipynb"
+    for file in (bundle / f"{name}.ipynb" for name in names):
         if not file.exists():
-            return Replay("nothing", trouble=f"{file.name} is missing")
+            raise NotReplayed(f"{file.name} is missing")
         try:
-            found = ours_of(name, cells_of(file), ours)
+            code[file.name] = ours_of(file.stem, cells_of(file), ours)
+        except Foreign:
+            raise
         except ValueError as error:
-            return Replay("nothing", trouble=f"{file.name} {error}")
-        if isinstance(found, Foreign):
-            said = f"cells not replayed: {found.what}"
-            return Replay("nothing was executed", trouble=said, foreign=True, difference=_bounded(found.difference))
-        code[name] = found
+            raise NotReplayed(f"{file.name} {error}") from None
     with tempfile.TemporaryDirectory(prefix="gatebook-replay-") as folder:
         copy, empty, state = (Path(folder) / part for part in ("run", "empty", "state"))
         shutil.copytree(bundle, copy)
         empty.mkdir()
         state.mkdir()
         for name, cells in code.items():
-            (empty / f"{name}.ipynb").write_text(json.dumps(_notebook(cells, copy)), encoding="utf-8")
-        return _run(empty, state, [f"{name}.ipynb" for name in names])
-
-
-def _bounded(text: str) -> str:
-    """A difference that fits a terminal."""
-    lines = [line if len(line) <= DIFFERENCE_CHARS else f"{line[:DIFFERENCE_CHARS]} ..." for line in text.split("\n")]
-    more = len(lines) - DIFFERENCE_LINES
-    return "\n".join([*lines[:DIFFERENCE_LINES], *([f"... and {more} more lines"] if more > 0 else [])])
+            (empty / name).write_text(json.dumps(_notebook(cells, copy)), encoding="utf-8")
+        return _run(empty, state, list(code))
 
 
 def _notebook(cells: Sequence[Cell], run_dir: Path) -> dict[str, Any]:
     """Our code with the bundle's outputs; nothing else of its notebook is taken, least of all which kernel runs it."""
-    made: list[dict[str, Any]] = []
-    for cell in cells:
-        made.append(_code(cell.source, list(cell.tags), cell.outputs))
-        if cell.parameters:
-            made.append(_code(f"run_dir = {str(run_dir)!r}", [], []))
+    injected = Cell(f"run_dir = {str(run_dir)!r}", (), [])
+    ran = {"cell_type": "code", "execution_count": 1}
+    made = [
+        {**ran, "metadata": {"tags": one.tags}, "source": one.source, "outputs": one.outputs}
+        for cell in cells
+        for one in ([cell, injected] if cell.parameters else [cell])
+    ]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     return {"cells": made, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 4}
 
 
-def _code(source: str, tags: list[str], outputs: Any) -> dict[str, Any]:
-    return {"cell_type": "code", "execution_count": 1, "metadata": {"tags": tags}, "source": source, "outputs": outputs}
-
-
-def _run(empty: Path, state: Path, names: list[str]) -> Replay:
+def _run(empty: Path, state: Path, names: list[str]) -> tuple[str, ET.Element]:
     report = state / "nbval.xml"
     alone = _unshare()
     command = [
@@ -235,14 +209,14 @@ def _run(empty: Path, state: Path, names: list[str]) -> Replay:
         os.killpg(process.pid, signal.SIGKILL)  # its kernels end when they see that it is gone
         process.communicate()
         if isinstance(error, subprocess.TimeoutExpired):
-            return Replay("nothing", trouble=f"the replay took longer than {REPLAY_S} s")
+            raise NotReplayed(f"the replay took longer than {REPLAY_S} s") from None
         raise
     if process.returncode not in (0, 1) or not report.exists():
         told = " ".join(said.split()[-30:])
-        return Replay("nothing", trouble=f"nbval could not replay (status {process.returncode}): {told}")
+        raise NotReplayed(f"nbval could not replay (status {process.returncode}): {told}")
     root = ET.parse(report).getroot()
     network = "no network" if alone is not None else "the network not cut off: `unshare --net` is not permitted here"
-    return Replay(f"{len(list(root.iter('testcase')))} cells, {network}", report=root)
+    return f"{len(list(root.iter('testcase')))} cells, {network}", root
 
 
 def environment(state: Path) -> dict[str, str]:

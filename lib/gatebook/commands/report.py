@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gatebook.commands.verify import evidenced
-from gatebook.opening import OVERALL
-from gatebook.record.executed import unfinished
+from gatebook.commands.verify import cut_short, evidenced
 from gatebook.record.lock import held
 from gatebook.record.run import Run, check_latest
 from gatebook.runner import judged, report
@@ -21,7 +19,7 @@ def report_again(path: Path) -> tuple[Run, Verdict]:
         return run, evidenced(path)
     check_latest(run.path.parent)
     with held(run.path, "gatebook report"):
-        cut = [said for notebook in (*run.notebooks, OVERALL) if (said := unfinished(run.path / f"{notebook}.ipynb"))]
-        verdict = judged(run, [*cut, f"the run did not finish; go on with: gatebook run --resume {run.path}"])
+        go_on = f"the run did not finish; go on with: gatebook run --resume {run.path}"
+        verdict = judged(run, [*cut_short(run), go_on])
         report(run, verdict)
     return run, verdict

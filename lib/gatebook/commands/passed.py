@@ -1,0 +1,180 @@
+"""`gatebook passed`: what a deployment asks of a bundle. Profile, cases, waivers and baseline are the checkout's word, not the bundle's."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gatebook.commands.verify import evidenced
+from gatebook.config import project
+from gatebook.config.cases import Case, load_cases, select
+from gatebook.config.profile import Profile
+from gatebook.config.steps import in_steps
+from gatebook.errors import BadInput, ExitCode, one_line
+from gatebook.opening import accepted, by_notebook
+from gatebook.record.run import Run
+from gatebook.verdict.judging import run_baseline
+from gatebook.verdict.verdict import Verdict
+
+OVERRIDDEN = ("server", "base_url", "model", "revision", "headers")
+"""Keys of `target` that a run may have from its command line or its environment."""
+NAMED = 8
+"""Differences that one message names."""
+VALUE_CHARS = 60
+NOTHING = object()
+
+
+@dataclass(frozen=True)
+class Passed:
+    """What a deployment is told of a bundle, in one line."""
+
+    verdict: Verdict
+    profile: str
+    own: dict[str, str]
+    """What the run was told besides the checkout's profile, where that was given."""
+    not_accepted: str | None = None
+    """Why its baseline is none of the checkout's."""
+
+    @property
+    def exit_code(self) -> int:
+        unsure = self.verdict.partial or self.not_accepted
+        return self.verdict.exit_code or (ExitCode.INCONCLUSIVE if unsure else ExitCode.PASS)
+
+    def __str__(self) -> str:
+        v = self.verdict
+        word, reason = f"{v.verdict}{' PARTIAL' if v.partial else ''}", v.reason
+        if word == "PASS" and self.not_accepted:
+            word, reason = "INCONCLUSIVE", self.not_accepted
+        own = "".join(f"; the run's own {name}: {value}" for name, value in self.own.items())
+        said = f"{v.run}, profile {self.profile}, suite {v.suite}: {reason}{own}"
+        return f"{'passed' if word == 'PASS' else 'NOT PASSED'}, {word}: {one_line(' '.join(said.split()))}"
+
+
+def passed(
+    path: Path,
+    suite: str,
+    profile: Profile | None = None,
+    cases: Path | None = None,
+    *,
+    revision: str | None = None,
+    base_url: str | None = None,
+    model: str | None = None,
+    header: list[str] | None = None,
+) -> Passed:
+    """The verdict of an intact bundle of this suite and of what is wanted; None is not asked for.
+
+    Judged again from the record, so an edited verdict.json says nothing. With `profile`, what the bundle was judged by must
+    be what the checkout says: profile, cases (default: the checkout's), waivers, baseline. `header`: names of the extra
+    headers. Raises BadInput for a bundle of something else, BrokenRecord for one that is not the evidence of its verdict.
+    """
+    from gatebook.collect.client import normal_base_url
+
+    have, run = evidenced(path), Run(path.resolve())
+    asked, target = run.manifest, run.manifest.profile.target
+    if asked.judged_from:
+        raise BadInput(
+            f"{path}: holds the answers of {asked.judged_from}, judged again by other rules; name the run that asked"
+        )
+    if have.suite != suite:
+        raise BadInput(f"{path}: is a run of suite {have.suite!r}, asked for is {suite!r}; run that one")
+    for what, its, want in (
+        ("revision", target.revision, revision),
+        ("model", target.model, model),
+        ("base_url", asked.base_url, base_url and normal_base_url(base_url)),
+        ("header", sorted(target.headers), None if header is None else sorted(header)),
+    ):
+        if want is not None and its != want:
+            raise BadInput(f"{path}: judged {what} {its!r}, asked for is {want!r}; gate that one")
+    if profile is None:
+        return Passed(have, asked.profile.name, {})
+    if found := differences(run, profile, cases or project.cases_dir()):
+        more = f"; and {len(found) - NAMED} more" if len(found) > NAMED else ""
+        said = "; ".join(found[:NAMED]) + more
+        raise BadInput(f"{path}: was not judged by what this checkout says: {said}; run it again from this commit")
+    return Passed(have, asked.profile.name, _own_words(run, profile), _not_accepted(run, profile))
+
+
+def _own_words(run: Run, profile: Profile) -> dict[str, str]:
+    """What the run was told besides its profile: what is deployed, and where."""
+    asked, target, against = run.manifest.profile.target, profile.target, run.manifest.against
+    told = {
+        "base_url": (run.manifest.base_url, target.base_url),
+        "model": (asked.model, target.model),
+        "revision": (asked.revision, target.revision),
+        "second target": (against.name if against else None, None),
+        "headers": (", ".join(sorted(asked.headers)) or None, ", ".join(sorted(target.headers)) or None),
+    }
+    own = ((name, its, ours) for name, (its, ours) in told.items() if its != ours)
+    return {name: f"{its or 'none'} (in the profile: {ours or 'none'})" for name, its, ours in own}
+
+
+def differences(run: Run, profile: Profile, cases: Path) -> list[str]:
+    """What the bundle was judged by and the checkout does not say, by name. Raises BadInput for a bad checkout."""
+    manifest = run.manifest
+    theirs, ours = _flat(_rules(manifest.profile)), _flat(_rules(profile))
+    found = [
+        f"profile {name}: the run has {_short(has)}, the checkout {_short(says)}"
+        for name in sorted(theirs.keys() | ours.keys())
+        if (has := theirs.get(name, NOTHING)) != (says := ours.get(name, NOTHING))
+    ]
+    servers = manifest.profile.target.server, profile.target.server
+    if servers[0] != servers[1] and servers != ("external", "embedded"):
+        found.append(f"profile target.server: the run has {servers[0]}, the checkout {servers[1]}")
+    chosen = select(in_steps(load_cases(cases), profile.load), manifest.suite, manifest.only or None)
+    mine = {case.id: _plain(case) for case in chosen}
+    asked = {i for ids in manifest.expected.values() for i in ids}
+    found += [f"case {i}: is not in the run" for i in mine if i not in asked]
+    more = sorted((asked | run.cases.keys()) - mine.keys())
+    found += [f"case {i}: is not in the checkout's suite {manifest.suite}" for i in more]
+    for name, own in mine.items():
+        its = _plain(run.cases[name]) if name in run.cases else own
+        if keys := [key for key in own if own[key] != its[key]]:
+            found.append(f"case {name}: another {', '.join(keys)}")
+    if not found and list(manifest.expected.items()) != list(by_notebook(chosen).items()):
+        found.append("expected: cases stand under another notebook, twice, or in another order")
+    return found
+
+
+def _not_accepted(run: Run, profile: Profile) -> str | None:
+    """Why the run's baseline is none that this checkout has accepted; None when it is one. Raises BadInput."""
+    file, ours, theirs = project.baseline_file(profile.baseline_name), accepted(profile)[0], run_baseline(run)
+    if ours is None:
+        if theirs is None:
+            return None
+        return f"its baseline is {theirs.run}, and {file} is missing: nothing was accepted here; run `gatebook accept`"
+    if theirs is None:
+        return f"it was compared with no baseline, and {file} is one: run it again, or `gatebook accept` another"
+    if theirs.content in {ours.content, *(entry.content for entry in ours.log)}:
+        return None
+    return f"its baseline ({theirs.run}) is no entry of the log in {file}: run it again by the accepted one, or `gatebook accept` this one"
+
+
+def _plain(case: Case) -> dict[str, Any]:
+    return Case.model_validate(case.model_dump(mode="json")).model_dump(mode="json")
+
+
+def _rules(profile: Profile) -> dict[str, Any]:
+    """The profile without what a run may be told besides; waivers by what they name."""
+    said = profile.model_dump(mode="json")
+    said["target"] = {key: value for key, value in said["target"].items() if key not in OVERRIDDEN}
+    twice = Counter(waiver["case"] for waiver in said["waivers"])
+    said["waivers"] = {
+        w["case"] if twice[w["case"]] == 1 else f"{w['case']} ({n})": w for n, w in enumerate(said["waivers"], 1)
+    }
+    return said
+
+
+def _flat(value: Any, *path: str) -> dict[str, Any]:
+    """`a.b.c` -> value, of nested mappings; an empty one is as good as none."""
+    if not isinstance(value, dict):
+        return {".".join(path): value}
+    return {name: one for key, inner in value.items() for name, one in _flat(inner, *path, str(key)).items()}
+
+
+def _short(value: Any) -> str:
+    if value is NOTHING:
+        return "nothing"
+    text = repr(value)
+    return text if len(text) <= VALUE_CHARS else f"{text[:VALUE_CHARS]}..."
