@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
+from jupyter_client.provisioning.factory import KernelProvisionerFactory
+from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 
 IMPORTED = (
     "ipykernel.ipkernel", "ipykernel.kernelapp", "matplotlib.axes", "matplotlib.backends.backend_agg", "pandas.io.formats.style",
@@ -119,10 +120,10 @@ class _Forking(LocalProvisioner):
         try:
             self.source.stdin.write(json.dumps(wanted) + "\n")
             self.source.stdin.flush()
-            self.process = _Kernel(int(self.source.stdout.readline()))
+            kernel = _Kernel(int(self.source.stdout.readline()))
         except (OSError, ValueError) as error:
             raise RuntimeError("the process that forks kernels is gone") from error
-        self.pid = self.pgid = self.process.pid
+        self.process, self.pid, self.pgid = cast(Any, kernel), kernel.pid, kernel.pid
         return self.connection_info
 
 
