@@ -8,7 +8,8 @@ from gatebook.commands.verify import evidenced
 from gatebook.opening import OVERALL
 from gatebook.record.executed import unfinished
 from gatebook.record.lock import held
-from gatebook.record.run import Run, check_latest
+from gatebook.record.run import Run
+from gatebook.record.shelf import check_latest
 from gatebook.runner import judged, report
 from gatebook.verdict.verdict import Verdict
 
