@@ -51,9 +51,8 @@ def _error(cell: dict[str, Any]) -> str | None:
 def _is_gate(source: str) -> bool:
     """Whether the last statement of a cell is a call of `.gate()`."""
     try:
-        match ast.parse(source).body:
-            case [*_, ast.Expr(value=ast.Call(func=ast.Attribute(attr="gate")))]:
-                return True
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-        pass
-    return False
+        last = ast.parse(source).body[-1]
+    except (SyntaxError, ValueError, MemoryError, RecursionError, IndexError):
+        return False
+    call = last.value if isinstance(last, ast.Expr) else None
+    return isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "gate"

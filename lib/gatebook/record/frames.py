@@ -46,18 +46,17 @@ def replies_frame(run: Run, notebook: str) -> pd.DataFrame:
 
 
 def _row(case: Case, exchange: Exchange, lag_ms: float) -> dict[str, Any]:
+    """Of a reply as a sample and of all else; the frame takes the columns of REPLIES."""
     answer, sample, client = read_answer(exchange), read_sample(case, exchange, lag_ms), exchange.client
     return {
+        **vars(sample), "valid": sample.invalid is None, "why_invalid": sample.invalid,
         "case": case.id, "group": case.group, "ask": exchange.ask or exchange.kind,
         "prompt": str(exchange.messages[-1].get("content")) if exchange.messages else None,
         "text": answer.text or None, "finish_reason": answer.finish_reason,
         "tool_calls": ", ".join(f"{call.name}({call.arguments})" for call in answer.tool_calls) or None,
         "status": exchange.status, "fault": exchange.fault, "detail": exchange.detail or None,
         "streamed": exchange.events is not None, "attempts": len(exchange.attempts),
-        "prompt_tokens": sample.prompt_tokens, "completion_tokens": sample.completion_tokens,
-        "ttft_ms": sample.ttft_ms, "itl_ms": sample.itl_ms, "total_ms": sample.total_ms,
         "in_flight": client and client.in_flight, "client_lag_ms": client and client.loop_lag_ms,
-        "valid": sample.invalid is None, "why_invalid": sample.invalid,
     }  # fmt: skip
 
 

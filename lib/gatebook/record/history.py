@@ -101,8 +101,8 @@ class History:
         """Where it is, for messages: no user, no password, no options."""
         if self._is_file:
             return str(self._url.database)
-        port = f":{self._url.port}" if self._url.port else ""
-        return f"postgresql://{self._url.host or ''}{port}/{self._url.database}"
+        where = {name: getattr(self._url, name) for name in ("host", "port", "database")}
+        return sa.URL.create("postgresql", **where).render_as_string()
 
     def enter(self, rows: Iterable[Measurement]) -> int:
         """Store rows; a run that enters again replaces its own rows. What a person accepted stays accepted.

@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 from gatebook.engines.engine import Json, obj, whole_number
+from gatebook.record.answer import Answer, ToolCall
 from gatebook.record.exchange import Exchange
 
 MESSAGES = ("message", "detail", "msg", "error_msg", "error_message", "errors")
@@ -18,75 +19,6 @@ MESSAGES = ("message", "detail", "msg", "error_msg", "error_message", "errors")
 CODES = ("code", "status", "status_code", "error_code")
 REMEMBERED_CHARS = 65_536
 """A longer text is parsed again rather than remembered: thousands are."""
-
-
-@dataclass(frozen=True)
-class ToolCall:
-    """A function that the model wants to be called. Empty where the server left it out."""
-
-    name: str = ""
-    arguments: str = ""
-    """JSON text, as it was sent."""
-    id: str = ""
-
-
-@dataclass
-class Answer:
-    """One assistant reply. Fields that the server left out are None."""
-
-    content: str | None = None
-    reasoning: str = ""
-    tool_calls: list[ToolCall] = field(default_factory=list)
-    """Streamed pieces are joined by their index."""
-    finish_reasons: list[str] = field(default_factory=list)
-    usage: Json | None = None
-    ids: set[str] = field(default_factory=set)
-    created: int | None = None
-    model: str | None = None
-    choices: int = 0
-    """Chunks (or replies) that carried a choice."""
-    others: dict[int, str] = field(default_factory=dict)
-    """The texts of further choices (`n`) by their index."""
-    choice_indexes: set[int] = field(default_factory=set)
-    """The indexes that were sent."""
-    logprobs: list[Any] = field(default_factory=list)
-    """Entries of `logprobs.content`, as they were sent."""
-    done: bool = False
-    """[DONE] was seen; true for a reply that is not streamed."""
-    error: str | None = None
-    """The server's own error message, in whatever way it stands in a body or in a stream."""
-    error_code: int | None = None
-    """The `code` or `status` that the error names: 400 where vLLM refuses inside a 200 stream."""
-    malformed: str | None = None
-    """What is wrong with the first piece that is no JSON object."""
-    flaws: list[str] = field(default_factory=list)
-    """What the official client cannot read, loses, or reads as something else, in words."""
-
-    @property
-    def text(self) -> str:
-        return self.content or ""
-
-    @property
-    def has_token(self) -> bool:
-        return bool(self.content or self.reasoning or self.tool_calls)
-
-    @property
-    def finish_reason(self) -> str | None:
-        return self.finish_reasons[-1] if self.finish_reasons else None
-
-    def texts(self) -> list[str]:
-        """Everything in it that a server may have said in several pieces."""
-        calls = [text for call in self.tool_calls for text in (call.name, call.arguments, call.id)]
-        entries = [obj(entry) for entry in self.logprobs]
-        tokens = "".join(str(entry.get("token")) for entry in entries)
-        raw = [b for entry in entries if isinstance(some := entry.get("bytes"), list) for b in some]
-        packed = "".join(chr(b) for b in raw if type(b) is int and 0 <= b < 256)
-        said = [self.text, self.reasoning, self.error or "", self.malformed or "", tokens, packed]
-        return [*said, *calls, *self.others.values(), *self.flaws, *self.ids, *self.finish_reasons]
-
-    def tokens(self, name: str) -> int | None:
-        """`prompt_tokens`, `completion_tokens` or `total_tokens` from usage, when it is a whole number."""
-        return whole_number((self.usage or {}).get(name))
 
 
 def read_answer(exchange: Exchange) -> Answer:
@@ -107,7 +39,7 @@ def is_good(exchange: Exchange) -> bool:
 
 
 def is_token(data: str) -> bool:
-    """Whether an event carries generated text: content, reasoning or tool calls. A role alone is not a token."""
+    """Whether an event carries generated text."""
     return _chunk(data).has_token
 
 
@@ -152,9 +84,8 @@ class _Reading(Answer):
 
     wanted: Any = None
     """`n` of the request."""
-    argued: set[int] = field(default_factory=set)
-    """Tool calls that have brought arguments, and below those whose type is told."""
-    typed: set[int] = field(default_factory=set)
+    brought: set[tuple[int, str]] = field(default_factory=set)
+    """(place of a tool call, `arguments` or `type`) where it came in some piece."""
 
     def read_stream(self, events: list[tuple[float, str]], lines: list[tuple[int, str]]) -> None:
         beside: dict[int, list[str]] = defaultdict(list)
@@ -165,7 +96,7 @@ class _Reading(Answer):
                 self._read_line(line)
             if data.startswith("[DONE]"):
                 self.done = number < len(events)
-                if any(_carries(late) for _, late in events[number + 1 :]):
+                if any(_chunk(late).has_anything for _, late in events[number + 1 :]):
                     self._flaw("an answer goes on after [DONE], where clients stop reading")
                 return
             names = [line.partition(":")[2].strip() for line in beside[number] if line.startswith("event:")]
@@ -188,7 +119,11 @@ class _Reading(Answer):
         self.others = {index: whole(text) for index, text in self.others.items()}
         self.tool_calls = [replace(call, arguments=whole(call.arguments)) for call in self.tool_calls]
         for number, call in enumerate(self.tool_calls):
-            for what, there in (("`id`", call.id), ("name", call.name), ("`arguments`", number in self.argued)):
+            for what, there in (
+                ("`id`", call.id),
+                ("name", call.name),
+                ("`arguments`", (number, "arguments") in self.brought),
+            ):
                 if not there:
                     self._flaw(f"a tool call has no {what}")
         ids = sorted(call.id for call in self.tool_calls if call.id)
@@ -212,14 +147,14 @@ class _Reading(Answer):
         if name == "error":
             self._error(error_message(value.strip()) or line, parse(value))
         elif name == "data":
-            if _carries(value):
+            if _chunk(value).has_anything:
                 self._flaw("the last event is not ended by a blank line, so clients lose it")
         elif isinstance(piece := parse(line), dict):
             if said := _said_error(piece, line):
                 self._error(said, piece)
-            elif _carries(line):
+            elif _chunk(line).has_anything:
                 self._flaw(f"a chunk without `data:` before it, which clients do not read: {line[:60]!r}")
-        elif name.strip("\ufeff \t").lower() == "data" and _carries(value):
+        elif name.strip("\ufeff \t").lower() == "data" and _chunk(value).has_anything:
             what = "a byte order mark" if name.startswith("\ufeff") else repr(name)
             self._flaw(f"a chunk that clients do not read, as {what} stands where `data:` should")
 
@@ -232,12 +167,14 @@ class _Reading(Answer):
             if isinstance(piece.get(name), kind):
                 setattr(self, name, piece[name])
         choices = piece.get("choices")
-        if not isinstance(choices, list):
-            if "choices" in piece:
-                self._flaw(f"`choices` is {_kind(choices)}, no list")
-            elif part == "delta" and not said:
-                self._flaw(f"a chunk has no `choices`: {whole(data[:60])!r}")
-            return
+        if isinstance(choices, list):
+            self._read_choices(choices, part)
+        elif "choices" in piece:
+            self._flaw(f"`choices` is {_kind(choices)}, no list")
+        elif part == "delta" and not said:
+            self._flaw(f"a chunk has no `choices`: {whole(data[:60])!r}")
+
+    def _read_choices(self, choices: list[Any], part: str) -> None:
         indexes = [choice.get("index") for choice in choices if isinstance(choice, dict)]
         if part == "delta" and any(indexes.count(index) > 1 for index in indexes if index is not None):
             self._flaw(f"two choices of one chunk have the same index: {indexes}")
@@ -307,20 +244,22 @@ class _Reading(Answer):
         at = self._place(call, own) if streamed else len(self.tool_calls)
         if at == len(self.tool_calls):
             self.tool_calls.append(ToolCall())
-        old, again = self.tool_calls[at], "comes again in its later pieces, and clients join it to"
-        if own and old.id:
-            merged = f"two tool calls have one `index`, and clients merge them: {old.id!r} and {own!r}"
-            self._flaw(f"the id of a tool call {again} {own + own!r}" if own == old.id else merged)
-        if name and name == old.name:
-            self._flaw(f"the name of a tool call {again} {name + name!r}")
-            name = ""
-        if "type" in call and call["type"] is None and at in self.typed:
+        self.tool_calls[at] = self._joined(self.tool_calls[at], ToolCall(name, arguments or "", own))
+        if call.get("type", "") is None and (at, "type") in self.brought:
             self._flaw("`type` is null in a later piece of a tool call")
-        if isinstance(call.get("type"), str):
-            self.typed.add(at)
-        if arguments is not None:
-            self.argued.add(at)
-        self.tool_calls[at] = ToolCall(old.name + name, old.arguments + (arguments or ""), old.id or own)
+        came = {"type": isinstance(call.get("type"), str), "arguments": arguments is not None}
+        self.brought |= {(at, what) for what, there in came.items() if there}
+
+    def _joined(self, old: ToolCall, piece: ToolCall) -> ToolCall:
+        again = "comes again in its later pieces, and clients join it to"
+        if old.id and piece.id:
+            merged = f"two tool calls have one `index`, and clients merge them: {old.id!r} and {piece.id!r}"
+            self._flaw(f"the id of a tool call {again} {2 * old.id!r}" if old.id == piece.id else merged)
+        same = piece.name and piece.name == old.name
+        if same:
+            self._flaw(f"the name of a tool call {again} {2 * old.name!r}")
+        name = old.name if same else old.name + piece.name
+        return ToolCall(name, old.arguments + piece.arguments, old.id or piece.id)
 
     def _place(self, call: Json, own: str) -> int:
         """The place of a streamed piece by its `index`; without a right one, a new id begins a new call."""
@@ -337,12 +276,6 @@ def _chunk(data: str) -> Answer:
     reading = _Reading()
     reading.read_piece(data, "delta")
     return reading
-
-
-def _carries(data: str) -> bool:
-    """Whether a chunk has anything that a client would miss."""
-    chunk = _chunk(data)
-    return bool(chunk.has_token or chunk.finish_reasons or chunk.usage)
 
 
 def _error_code(piece: Json) -> int | None:

@@ -28,7 +28,6 @@ from gatebook.record.measurement import Measurement
 T = TypeVar("T")
 SUMS = "SHA256SUMS"
 LATEST = "latest"
-PLAN = ("manifest.json", "cases.json")
 HISTORY, UNREAD = "history.json", "could_not_be_read"
 TROUBLES = "troubles.json"
 SCRATCH = (".ipynb_checkpoints", "__pycache__", ".pytest_cache")
@@ -36,7 +35,6 @@ MAX_FILES = 20_000
 """Of one run; a full one has some 500."""
 MAX_JSON_MIB = 64
 """Of one file beside the records; all cases of params/cases make 1 MiB."""
-_TEXTS = TypeAdapter(list[str])
 
 
 class Against(Recorded):
@@ -200,7 +198,7 @@ class Run:
         """What went wrong on our side before the last notebook told the verdict. Raises BrokenRecord."""
         path = self.path / TROUBLES
         try:
-            return _TEXTS.validate_json(path.read_bytes()) if path.exists() else []
+            return TypeAdapter(list[str]).validate_json(path.read_bytes()) if path.exists() else []
         except (OSError, ValueError) as error:
             raise BrokenRecord(f"{path}: is no list of texts: {first_line(error)}") from None
 
@@ -309,7 +307,10 @@ def _check_sizes(path: Path) -> None:
 def run_folder_of(path: Path) -> Path | None:
     """The run folder that `path` is or lies in."""
     path = path.resolve()
-    return next((p for p in (path, *path.parents) if all((p / name).is_file() for name in PLAN)), None)
+    return next(
+        (p for p in (path, *path.parents) if all((p / name).is_file() for name in ("manifest.json", "cases.json"))),
+        None,
+    )
 
 
 def now() -> str:
