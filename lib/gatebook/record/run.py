@@ -26,10 +26,8 @@ from gatebook.record.journal import MAX_RECORD_MIB, Journal, Texts, read_journal
 from gatebook.record.measurement import Measurement
 
 T = TypeVar("T")
-SUMS = "SHA256SUMS"
-LATEST = "latest"
+SUMS, TROUBLES, LATEST = "SHA256SUMS", "troubles.json", "latest"
 HISTORY, UNREAD = "history.json", "could_not_be_read"
-TROUBLES = "troubles.json"
 SCRATCH = (".ipynb_checkpoints", "__pycache__", ".pytest_cache")
 MAX_FILES = 20_000
 """Of one run; a full one has some 500."""
@@ -107,10 +105,9 @@ class Run:
             raise BrokenRecord(f"{path}: manifest.json or cases.json cannot be read: {_first_mistake(error)}") from None
         self.cases: dict[str, Case] = {case.id: case for case in cases}
         self.anchor = _sha256(path / "cases.json")
-        missing = [i for ids in self.manifest.expected.values() for i in ids if i not in self.cases]
         if len(self.cases) != len(cases):
             raise BrokenRecord(f"{path}/cases.json: a case is in it twice")
-        if missing:
+        if missing := [i for ids in self.manifest.expected.values() for i in ids if i not in self.cases]:
             raise BrokenRecord(f"{path}/cases.json: expected case {missing[0]!r} is not in it")
 
     @classmethod
@@ -123,12 +120,11 @@ class Run:
             raise BadInput(f"{path}: {where}; choose another --out")
         try:
             path.mkdir(parents=True)
-        except FileExistsError:
-            raise BadInput(
-                f"{path}: exists already; a recorded run is never overwritten, choose another --out"
-            ) from None
         except OSError as error:
-            raise BadInput(f"{path}: cannot be made ({os_reason(error)}); choose another --out") from None
+            why = f"cannot be made ({os_reason(error)});"
+            if isinstance(error, FileExistsError):
+                why = "exists already; a recorded run is never overwritten,"
+            raise BadInput(f"{path}: {why} choose another --out") from None
         try:
             for name, text in _plan(manifest, cases, baseline, history).items():
                 replace_text(path / name, text)
@@ -161,7 +157,6 @@ class Run:
 
     @property
     def texts(self) -> Texts:
-        """The long texts of its requests and answers."""
         return Texts(self.path / "texts")
 
     def journal(self, notebook: str) -> Journal:
@@ -203,10 +198,8 @@ class Run:
             raise BrokenRecord(f"{path}: is no list of texts: {first_line(error)}") from None
 
     def note_troubles(self, troubles: list[str]) -> None:
-        """For the notebook that tells the verdict: no record shows a kernel that died after its last exchange.
-
-        Raises CannotMeasure when the disk does not take it; an older file is gone then.
-        """
+        """For the notebook that tells the verdict: no record shows a kernel that died after its last exchange. Raises
+        CannotMeasure when the disk does not take it; an older file is gone then."""
         path = self.path / TROUBLES
         try:
             path.unlink(missing_ok=True)
@@ -278,20 +271,24 @@ class Run:
 
 
 def plain_files(folder: Path) -> Iterator[Path]:
-    """Every file under a folder. Raises BrokenRecord for a link, a pipe, or what else is neither a file nor a folder."""
-
-    def refuse(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError):
-            raise BrokenRecord(f"{folder}: a folder in it cannot be read ({error.strerror})")
-
-    for where, folders, files in os.walk(folder, onerror=refuse):
-        for path in (Path(where, name) for name in (*folders, *files)):
-            if path.is_symlink() or not (path.is_dir() or path.is_file() or not os.path.lexists(path)):
+    """Every file under a folder, however deep. Raises BrokenRecord for a link, a pipe, or what else is neither a file nor a folder."""
+    folders = [folder]
+    while folders:
+        try:
+            found = list(os.scandir(folders.pop()))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise BrokenRecord(f"{folder}: a folder in it cannot be read ({error.strerror})") from None
+        for entry in found:
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(Path(entry.path))
+            elif entry.is_file(follow_symlinks=False):
+                yield Path(entry.path)
+            elif os.path.lexists(entry.path):  # else it was taken away meanwhile
                 raise BrokenRecord(
-                    f"{folder}: {path.relative_to(folder)} is a link or no file at all; a bundle holds plain files and folders only"
+                    f"{folder}: {Path(entry.path).relative_to(folder)} is a link or no file at all; a bundle holds plain files and folders only"
                 )
-            if path.is_file():  # else it may have been taken away meanwhile
-                yield path
 
 
 def _check_sizes(path: Path) -> None:
