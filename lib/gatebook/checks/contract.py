@@ -11,8 +11,9 @@ from typing import Any
 from gatebook.checks.evidence import Reply
 from gatebook.checks.text import broken_characters, leaked_markup
 from gatebook.engines.engine import same_model
+from gatebook.record.answer import Answer
 from gatebook.record.exchange import Exchange
-from gatebook.record.replies import Answer, read_answer, whole
+from gatebook.record.replies import read_answer, whole
 
 FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter")
 STALE_S = 300

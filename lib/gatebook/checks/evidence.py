@@ -14,9 +14,10 @@ from gatebook.checks.watched import Watched
 from gatebook.config.cases import Ask, Case
 from gatebook.config.profile import Profile
 from gatebook.engines import refused
+from gatebook.record.answer import Answer
 from gatebook.record.exchange import Exchange
 from gatebook.record.identity import Identity
-from gatebook.record.replies import Answer, read_answer
+from gatebook.record.replies import read_answer
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from gatebook.collect.client import Lane
 from gatebook.config.policies import Feature, Offer
 from gatebook.engines import refused
 from gatebook.record.exchange import Exchange
-from gatebook.record.replies import error_message, parse, read_answer, read_logprobs
+from gatebook.record.logprobs import read_logprobs
+from gatebook.record.replies import error_message, parse, read_answer
 
 DEADLINE_S = 60.0
 SHORT = 8

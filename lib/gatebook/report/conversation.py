@@ -11,9 +11,10 @@ from typing import Any
 
 from gatebook.checks.finding import Finding
 from gatebook.config.cases import Case
+from gatebook.record.answer import Answer
 from gatebook.record.exchange import Exchange
 from gatebook.record.journal import long_name
-from gatebook.record.replies import Answer, read_answer
+from gatebook.record.replies import read_answer
 from gatebook.report.standing import CaseStanding
 from gatebook.report.text import both_ends, excerpt, visible
 

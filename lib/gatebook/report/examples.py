@@ -7,8 +7,9 @@ from html import escape
 from typing import Any
 
 from gatebook.checks.finding import Finding
+from gatebook.record.answer import Answer
 from gatebook.record.exchange import Exchange
-from gatebook.record.replies import Answer, read_answer
+from gatebook.record.replies import read_answer
 from gatebook.record.run import Run
 from gatebook.report.text import both_ends, visible
 
