@@ -47,7 +47,7 @@ def forking() -> Iterator[None]:
     # one thread, as a process that forks must have; each kernel has its own environment again
     environment = os.environ | SAFE | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MPLBACKEND": INLINE}
     with subprocess.Popen(
-        [sys.executable, "-m", "gatebook.kernels"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True, start_new_session=True
+        [sys.executable, "-m", "gatebook.kernels"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, encoding="utf-8", start_new_session=True
     ) as process:  # fmt: skip
         _Forking.source = process
         factory = KernelProvisionerFactory.instance()

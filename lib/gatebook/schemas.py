@@ -51,7 +51,6 @@ def case_schema() -> Schema:
 def profile_schema() -> Schema:
     """A profile, with the short form of a group's policy."""
     schema = Profile.model_json_schema()
-    del schema["properties"]["name"]  # the file's name
     policy = schema["$defs"]["Group"]["properties"]["policy"]
     schema["properties"]["groups"]["additionalProperties"] = {"anyOf": [policy, {"$ref": "#/$defs/Group"}]}
     return _published("A profile of Gatebook: a target, its limits and the policy of every group", schema)

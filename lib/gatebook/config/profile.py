@@ -160,6 +160,7 @@ class Profile(Strict):
     waivers: list[Waiver] = Field(default_factory=list)
     """Failing cases that a person answers for until a day."""
     name: str = "unnamed"
+    """What its runs, its baseline and its history are filed under; without it the file's name."""
 
     @field_validator("name")
     @classmethod
