@@ -78,7 +78,7 @@ def rate(group: GroupDifference) -> tuple[str, str]:
     """The change of the pass rate, and its interval, in percentage points."""
     if group.interval is None:
         return "", ""
-    change = (group.passed[1] - group.passed[0]) / group.pairs
+    change = (group.passed[1] - group.passed[0]) / group.comparison.paired
     return f"{change * 100:+.1f}", f"{group.interval[0] * 100:+.1f} to {group.interval[1] * 100:+.1f}"
 
 
@@ -132,9 +132,9 @@ def _groups(difference: Difference) -> Table:
         table.add_column(name, overflow="fold", no_wrap=name != "because")
     for g in difference.groups:
         change, interval = rate(g)
-        of = f"/{g.pairs}"
+        of = f"/{g.comparison.paired}"
         table.add_row(
-            Text(one_line(g.group)), g.policy, f"{g.passed[0]}{of}", f"{g.passed[1]}{of}", change, interval, f"{g.p_worse:.3g}",
+            Text(one_line(g.group)), g.policy, f"{g.passed[0]}{of}", f"{g.passed[1]}{of}", change, interval, f"{g.comparison.p_value:.3g}",
             Text(g.word, TERMINAL[STYLE[g.word]]), Text(one_line(g.reason)),
         )  # fmt: skip
     return table
