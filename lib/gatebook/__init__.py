@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["Explorer", "Workbook", "__version__", "open_run"]
 __version__ = "0.1.0"
 
-# jsonschema (and with it nbformat) would import this and build 38 grammars, 1.2 s a process; checks/iri.py does its work
+# jsonschema (and with it nbformat) would import this and build 38 grammars, 1.2 s a process; checks/structured.py does its work
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 
