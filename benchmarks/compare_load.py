@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from gatebook.checks.steps import Step
+from gatebook.checks.load import Step
 from gatebook.collect.client import Lane, LoopLag
 from gatebook.collect.embedded import MODEL
 from gatebook.collect.load import Prepared, closed_loop
