@@ -191,8 +191,9 @@ def sent(
     )
 
 
-def step(*exchanges: Exchange, restarts: tuple[str, ...] = (), at_once: int = 4) -> Step:
-    return Step(at_once, list(exchanges), restarts, SETTINGS)
+def step(*exchanges: Exchange, restarts: tuple[str, ...] = ()) -> Step:
+    [found] = steps_of(list(exchanges), SETTINGS, restarts)
+    return found
 
 
 def test_rates_are_over_the_time_from_the_first_request_to_the_last_reply() -> None:
@@ -242,7 +243,7 @@ def test_one_late_request_in_twenty_does_not_spoil_a_step() -> None:
 
 def at_rate(level: int, rate: float) -> Step:
     """A level of `rate` tokens a second."""
-    return step(sent(f"s/{level}-a", took=1000, tokens=round(rate), flying=level), at_once=level)
+    return step(sent(f"s/{level}-a", took=1000, tokens=round(rate), flying=level))
 
 
 @pytest.mark.parametrize(

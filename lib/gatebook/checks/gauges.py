@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Literal
 
 from gatebook.checks.evidence import Evidence
 from gatebook.checks.finding import Result, Stage
 from gatebook.checks.registry import check, having
 from gatebook.checks.watched import Points
+from gatebook.engines.sglang import RETRACTED_NOW
+from gatebook.record.gauges import KV_CACHE, PREEMPTED, WAITING, series, sessions
 
 Limit = Literal["limit"]
 OVER_GAUGES = having("over", "the case does not look at gauges; write key 'over' with value gauges", "gauges")
@@ -47,7 +50,7 @@ def gpu_memory(evidence: Evidence, _: Limit) -> Result:
 @check(Stage.SPEED, OVER_GAUGES)
 def kv_cache_usage(evidence: Evidence, _: Limit) -> Result:
     """The KV cache's peak use within production.kv_cache_usage_limit."""
-    points = evidence.watched.kv_cache
+    points = series(evidence.watched.gauges, KV_CACHE, total=False)
     told = "the KV cache was {peak:.0%} full at the peak, limit {limit:.0%}"
     todo = "the next request waits or pushes another one out; lower the concurrency or give the cache more memory"
     return _within(evidence, "KV-cache use", points, round(_peak(points), 4), "kv_cache_usage_limit", told, todo, "")
@@ -56,7 +59,7 @@ def kv_cache_usage(evidence: Evidence, _: Limit) -> Result:
 @check(Stage.SPEED, OVER_GAUGES)
 def queue(evidence: Evidence, _: Limit) -> Result:
     """Requests that waited inside the server at a time, within production.queue_limit."""
-    points = evidence.watched.waiting
+    points = series(evidence.watched.gauges, WAITING, total=True)
     told = "{peak} requests waited in the server at the peak, limit {limit}"
     todo = "it takes fewer at a time than it was sent; compare max_num_seqs with production"
     return _within(evidence, "queue length", points, int(_peak(points)), "queue_limit", told, todo)
@@ -65,11 +68,18 @@ def queue(evidence: Evidence, _: Limit) -> Result:
 @check(Stage.SPEED, OVER_GAUGES)
 def preemptions(evidence: Evidence, _: Limit) -> Result:
     """Requests that the engine preempted or retracted during the load, within production.preemptions_limit."""
-    points, (count, fell) = evidence.watched.preempted, evidence.watched.preemptions()
+    gauges, steps, retracted = evidence.watched.gauges, list[float](), 0.0
+    points = series(gauges, PREEMPTED, total=True) or series(gauges, (RETRACTED_NOW,), total=True)
+    for stretch in sessions(gauges):  # what happened between two stretches of sampling is not the load's
+        if counter := series(stretch, PREEMPTED, total=True):
+            steps += [b - a for (_, a), (_, b) in pairwise(counter)]
+        else:
+            retracted += _peak(series(stretch, (RETRACTED_NOW,), total=True))
+    count = int(sum(step for step in steps if step > 0) + retracted)
     told = "{peak} preemptions during the load, limit {limit}"
     todo = "the KV cache ran out and answers were begun anew; lower max_num_seqs or the context, or give the cache more memory"
     found = _within(evidence, "count of preemptions", points, count, "preemptions_limit", told, todo)
-    if found.outcome == "not_measured" or not fell:
+    if found.outcome == "not_measured" or not any(step < 0 for step in steps):
         return found
     return replace(
         found, outcome="fail", reason="the count of preemptions fell during the load: the server started anew"
@@ -81,22 +91,15 @@ def _peak(points: Points) -> float:
 
 
 def _within(
-    evidence: Evidence,
-    what: str,
-    points: Points,
-    peak: float,
-    setting: str,
-    told: str,
-    todo: str,
-    unit: str = "requests",
+    evidence: Evidence, what: str, read: Points, peak: float, setting: str, told: str, todo: str, unit: str = "requests"
 ) -> Result:
     """A gauge of the engine within a limit of production; `todo` is said past the limit."""
     limit, watched = getattr(evidence.profile.production, setting), evidence.watched
-    if not points:
+    if not read:
         return Result("not_measured", f"the server tells no {what}: {watched.missing('metrics')}", None, limit)
     if limit is None:
-        return Result("not_measured", UNSTATED.format(setting), _peak(points), None)
-    if unseen := watched.unseen(points):
+        return Result("not_measured", UNSTATED.format(setting), _peak(read), None)
+    if unseen := watched.unseen(read):
         return Result("not_measured", unseen, None, limit)
     reason = told.format(peak=peak, limit=limit)
     return Result.of(peak <= limit, reason if peak <= limit else f"{reason}: {todo}", peak, limit, unit)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from statistics import median, quantiles
 from typing import Literal, NamedTuple
 
@@ -16,117 +15,36 @@ from gatebook.checks.intervals import epoch_ms
 from gatebook.checks.registry import CHECKS, OVER_A_GROUP, check, having, parameters
 from gatebook.checks.text import noise
 from gatebook.config.cases import Case
-from gatebook.config.policies import Goodput, LoadSettings, level_of, words_in
+from gatebook.config.policies import LoadSettings, level_of, words_in
 from gatebook.record.exchange import Exchange
 from gatebook.record.replies import read_answer
 
 
-class Sample(NamedTuple):
-    """One request under load; missing is None."""
-
-    start_ms: float
-    """Of the first attempt, since the Unix epoch."""
-    end_ms: float | None = None
-    ttft_ms: float | None = None
-    """From the first attempt on: a request that was sent again kept its user waiting."""
-    itl_ms: float | None = None
-    tokens: int = 0
-    """Completion tokens."""
-
-    def good(self, limits: Goodput) -> bool:
-        """Answered within both limits; an answer of one token has no time between tokens."""
-        return self.ttft_ms is not None and self.ttft_ms <= limits.ttft_ms and (self.itl_ms or 0) <= limits.itl_ms
-
-
-def _sample(exchange: Exchange) -> Sample:
-    times = [epoch_ms(attempt.at) for attempt in exchange.attempts] or [epoch_ms(exchange.at)]
-    timing = exchange.timing
-    if exchange.fault is not None or timing is None or timing.end_ms is None:
-        return Sample(times[0])
-    tokens = read_answer(exchange).tokens("completion_tokens") or 0
-    ttft_ms = None if timing.first_token_ms is None else timing.first_token_ms + times[-1] - times[0]
-    return Sample(times[0], times[-1] + timing.end_ms, ttft_ms, timing.itl_ms(tokens), tokens)
-
-
 @dataclass(frozen=True)
 class Step:
-    """One level of load, from the record of all its requests."""
+    """What one level of load measured, over all its requests; missing is None."""
 
     at_once: int
-    exchanges: list[Exchange]
-    restarts: tuple[str, ...]
-    """When collecting began (UTC, ISO 8601): more than once in a run that was resumed."""
-    settings: LoadSettings
-
-    @cached_property
-    def samples(self) -> list[Sample]:
-        return [_sample(e) for e in self.exchanges]
-
-    @property
-    def asked(self) -> int:
-        return len(self.exchanges)
-
-    @property
-    def unanswered(self) -> list[Exchange]:
-        return [e for e in self.exchanges if e.fault is not None]
+    asked: int
+    unanswered: list[Exchange]
+    good: int
+    """Answered within both limits of load.goodput; an answer of one token has no time between tokens."""
+    wall_s: float
+    """From the first request sent to the end of the last reply."""
+    requests_per_s: float | None
+    tokens_per_s: float | None
+    """Generated tokens a second, all requests together."""
+    ttft_ms: list[float]
+    """From the first attempt on: a request that was sent again kept its user waiting."""
+    itl_ms: list[float]
+    lag_ms: float | None
+    """P90 over the requests of the largest delay of our own event loop; the largest one where that needs more requests."""
+    invalid: str | None
+    """Why it is no measure of this level."""
 
     @property
     def answered(self) -> int:
         return self.asked - len(self.unanswered)
-
-    @property
-    def good(self) -> int:
-        """Answers within the profile's load.goodput."""
-        return sum(s.good(self.settings.goodput) for s in self.samples)
-
-    @cached_property
-    def wall_s(self) -> float:
-        """From the first request sent to the end of the last reply."""
-        ends = [s.end_ms for s in self.samples if s.end_ms is not None]
-        return (max(ends) - min(s.start_ms for s in self.samples)) / 1000 if ends else 0.0
-
-    @property
-    def requests_per_s(self) -> float | None:
-        return self.answered / self.wall_s if self.wall_s > 0 else None
-
-    @property
-    def tokens_per_s(self) -> float | None:
-        """Generated tokens a second, all requests together."""
-        return sum(s.tokens for s in self.samples) / self.wall_s if self.wall_s > 0 else None
-
-    @property
-    def ttft_ms(self) -> list[float]:
-        return [s.ttft_ms for s in self.samples if s.ttft_ms is not None]
-
-    @property
-    def itl_ms(self) -> list[float]:
-        return [s.itl_ms for s in self.samples if s.itl_ms is not None]
-
-    @property
-    def lag_ms(self) -> float | None:
-        """P90 over the requests of the largest delay of our own event loop; the largest one where that needs more requests."""
-        lags = [e.client.loop_lag_ms for e in self.exchanges if e.client and e.client.loop_lag_ms is not None]
-        found = percentile(lags, 90)
-        return max(lags, default=None) if found is None else found
-
-    @cached_property
-    def invalid(self) -> str | None:
-        """Why it is no measure of this level."""
-        if not self.exchanges:
-            return "nothing of it was asked"
-        first, last = min(e.at for e in self.exchanges), max(e.at for e in self.exchanges)
-        if again := next((at for at in self.restarts if first < at < last), None):
-            return f"it was broken off and resumed at {again}, so its requests were not in flight together; measure it in a new run"
-        clients, limits = [e.client for e in self.exchanges if e.client], self.settings
-        most = max((client.in_flight for client in clients), default=0)
-        if most < self.at_once:
-            return f"never more than {most} of its {self.asked} requests were in flight"
-        if (lag_ms := self.lag_ms or 0) > limits.client_lag_ms:
-            return f"our own event loop was {lag_ms:.0f} ms late (load.client_lag_ms {limits.client_lag_ms:g}): the client may be the bottleneck"
-        share = median([client.cpu_share for client in clients if client.cpu_share is not None] or [0.0])
-        if share > limits.client_cpu_share:
-            return f"our own process used {share:.0%} of a core (load.client_cpu_share {limits.client_cpu_share:.0%}): the client may be the bottleneck"
-        return None
 
     def __str__(self) -> str:
         told = f"{self.answered} of {self.asked} answered at {self.at_once} in flight"
@@ -139,12 +57,60 @@ class Step:
 
 
 def steps_of(exchanges: list[Exchange], settings: LoadSettings, restarts: tuple[str, ...]) -> list[Step]:
-    """The exchanges of load cases by level, the lowest first."""
-    levels = [level_of(e.ask) for e in exchanges]
-    return [
-        Step(level, [e for e, own in zip(exchanges, levels, strict=True) if own == level], restarts, settings)
-        for level in sorted({*levels})
-    ]
+    """The exchanges of load cases by level, the lowest first. `restarts`: when collecting began (UTC, ISO 8601), more than
+    once in a run that was resumed."""
+    levels: dict[int, list[Exchange]] = {}
+    for exchange in exchanges:
+        levels.setdefault(level_of(exchange.ask), []).append(exchange)
+    return [_step(level, levels[level], settings, restarts) for level in sorted(levels)]
+
+
+def _step(at_once: int, exchanges: list[Exchange], settings: LoadSettings, restarts: tuple[str, ...]) -> Step:
+    begin_ms = min(epoch_ms(e.attempts[0].at if e.attempts else e.at) for e in exchanges)
+    end_ms, tokens, times = begin_ms, 0, list[tuple[float | None, float | None]]()
+    for exchange in exchanges:
+        timing, sent = exchange.timing, [epoch_ms(a.at) for a in exchange.attempts] or [epoch_ms(exchange.at)]
+        if exchange.fault is None and timing and timing.end_ms is not None:
+            end_ms = max(end_ms, sent[-1] + timing.end_ms)
+            count = read_answer(exchange).tokens("completion_tokens") or 0
+            tokens += count
+            first = timing.first_token_ms
+            times.append((None if first is None else first + sent[-1] - sent[0], timing.itl_ms(count)))
+    limits, wall_s = settings.goodput, (end_ms - begin_ms) / 1000
+    unanswered = [e for e in exchanges if e.fault is not None]
+    lags = [e.client.loop_lag_ms for e in exchanges if e.client and e.client.loop_lag_ms is not None]
+    lag_ms = max(lags, default=None) if (high := percentile(lags, 90)) is None else high
+    return Step(
+        at_once=at_once,
+        asked=len(exchanges),
+        unanswered=unanswered,
+        good=sum(t is not None and t <= limits.ttft_ms and (itl or 0) <= limits.itl_ms for t, itl in times),
+        wall_s=wall_s,
+        requests_per_s=(len(exchanges) - len(unanswered)) / wall_s if wall_s > 0 else None,
+        tokens_per_s=tokens / wall_s if wall_s > 0 else None,
+        ttft_ms=[ms for ms, _ in times if ms is not None],
+        itl_ms=[ms for _, ms in times if ms is not None],
+        lag_ms=lag_ms,
+        invalid=_invalid(at_once, exchanges, settings, restarts, lag_ms or 0),
+    )
+
+
+def _invalid(
+    at_once: int, exchanges: list[Exchange], settings: LoadSettings, restarts: tuple[str, ...], lag_ms: float
+) -> str | None:
+    first, last = min(e.at for e in exchanges), max(e.at for e in exchanges)
+    if again := next((at for at in restarts if first < at < last), None):
+        return f"it was broken off and resumed at {again}, so its requests were not in flight together; measure it in a new run"
+    clients = [e.client for e in exchanges if e.client]
+    most = max((client.in_flight for client in clients), default=0)
+    if most < at_once:
+        return f"never more than {most} of its {len(exchanges)} requests were in flight"
+    if lag_ms > settings.client_lag_ms:
+        return f"our own event loop was {lag_ms:.0f} ms late (load.client_lag_ms {settings.client_lag_ms:g}): the client may be the bottleneck"
+    share = median([client.cpu_share for client in clients if client.cpu_share is not None] or [0.0])
+    if share > settings.client_cpu_share:
+        return f"our own process used {share:.0%} of a core (load.client_cpu_share {settings.client_cpu_share:.0%}): the client may be the bottleneck"
+    return None
 
 
 def restarts_of(exchanges: Iterable[Exchange]) -> tuple[str, ...]:

@@ -7,20 +7,8 @@ from functools import cached_property
 from itertools import pairwise
 
 from gatebook.checks.intervals import Interval, union, worked
-from gatebook.engines.sglang import RETRACTED_NOW
 from gatebook.record.exchange import Exchange
-from gatebook.record.gauges import (
-    KV_CACHE,
-    PREEMPTED,
-    UNAVAILABLE,
-    WAITING,
-    Gauge,
-    Gpu,
-    gpus,
-    series,
-    sessions,
-    unavailable,
-)
+from gatebook.record.gauges import UNAVAILABLE, Gauge, Gpu, gpus, unavailable
 
 HOLE_S = 30.0
 """The longest time with requests in flight and no reading. llama.cpp answers /metrics only between two batches, and a
@@ -41,34 +29,9 @@ class Watched:
         return [gpu for gpu in gpus(self.gauges) if gpu.used]
 
     @cached_property
-    def kv_cache(self) -> Points:
-        """Share in use, 0 to 1."""
-        return series(self.gauges, KV_CACHE, total=False)
-
-    @cached_property
-    def waiting(self) -> Points:
-        """Requests in the server's queue."""
-        return series(self.gauges, WAITING, total=True)
-
-    @cached_property
-    def preempted(self) -> Points:
-        """Counter since the server started, or the number of the moment where the engine has no counter."""
-        return series(self.gauges, PREEMPTED, total=True) or series(self.gauges, (RETRACTED_NOW,), total=True)
-
-    @cached_property
     def busy(self) -> list[Interval]:
         """When requests were in flight."""
         return union(span for e in self.exchanges if e.kind != "probe" for span in worked(e))
-
-    def preemptions(self) -> tuple[int, bool]:
-        """(how many during the load, whether the counter fell, as it does when the server starts anew)."""
-        total, steps = 0.0, list[float]()
-        for stretch in sessions(self.gauges):
-            if points := series(stretch, PREEMPTED, total=True):
-                steps += [b - a for (_, a), (_, b) in pairwise(points)]
-            else:
-                total += max((value for _, value in series(stretch, (RETRACTED_NOW,), total=True)), default=0)
-        return int(total + sum(step for step in steps if step > 0)), any(step < 0 for step in steps)
 
     def hole_s(self, points: Points) -> float:
         """The longest time without a reading while requests were in flight; infinite without any reading."""
