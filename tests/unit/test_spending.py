@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gatebook.checks.intervals import clipped, in_flight, length_s, opened, union, worked
+from gatebook.checks.intervals import clipped, length_s, opened, union, worked
 from gatebook.collect.hanging import Spending
 from gatebook.collect.lengths import Unfit
 from gatebook.record.exchange import Attempt, Exchange
@@ -44,15 +44,6 @@ def test_intervals() -> None:
     assert length_s(opened(waits)) == 5
     assert worked(exchange(attempts=[attempt(0, 9, status=None, fault="connect")])) == []
     assert opened(exchange(attempts=[])) == []
-
-
-def test_requests_in_flight_step_by_step() -> None:
-    steps = in_flight(
-        [answered("a/ask", attempt(0, 2)), answered("b/ask", attempt(1, 2)), answered("c/ask", attempt(3, 1))]
-    )
-    assert [(ms / 1000 - START, count) for ms, count in steps] == [(0, 1), (1, 2), (2, 1), (3, 1), (4, 0)]
-    chained = in_flight([answered("a/ask", attempt(0, 2.0005)), answered("b/ask", attempt(2, 2))])
-    assert [count for _, count in chained] == [1, 1, 0], "rounding makes no second request"
 
 
 def folder(path: Path, *exchanges: Exchange, **limits: Any) -> Run:

@@ -20,8 +20,8 @@ from gatebook.checks.contract import (
 )
 from gatebook.checks.evidence import Evidence, Reply, Seen
 from gatebook.checks.finding import Finding, Result, Stage, worst
+from gatebook.checks.load import restarts_of
 from gatebook.checks.similarity import cosines_of
-from gatebook.checks.steps import restarts_of
 from gatebook.checks.text import noise
 from gatebook.checks.timed import timed_cases
 from gatebook.checks.watched import Watched
