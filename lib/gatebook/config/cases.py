@@ -7,11 +7,10 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr
 
 from gatebook.config import documents, policies, rows
 from gatebook.config.documents import Document
@@ -118,18 +117,16 @@ class Case(Strict):
         """The file that it came from, for messages."""
         return self._source
 
-    @model_validator(mode="after")
-    def _can_be_asked(self) -> Case:
+    def mistakes(self) -> Iterator[str]:
         asks = self.requests()
-        for said in chain(self._misnamed(), self._misused(asks), self._misplaced(asks), self._empty(asks)):
-            raise ValueError(said)
+        yield from self._misnamed()
+        yield from self._misused(asks)
+        yield from self._misplaced(asks)
+        yield from self._empty(asks)
         try:
             json.dumps([ask.model_dump() for ask in asks], ensure_ascii=False, allow_nan=False).encode()
         except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"its messages or options hold what JSON cannot carry ({error}); quote it or correct it"
-            ) from None
-        return self
+            yield f"its messages or options hold what JSON cannot carry ({error}); quote it or correct it"
 
     def _misnamed(self) -> Iterator[str]:
         """What is wrong with the asks' names."""

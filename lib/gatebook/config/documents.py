@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from gatebook.config.files import Strict, material
 
@@ -47,17 +47,15 @@ class Document(Strict):
     family: Family | None = None
     depth: int | None = None
 
-    @model_validator(mode="after")
-    def _whole(self) -> Document:
+    def mistakes(self) -> Iterator[str]:
         if (self.tokens is None) == (self.chars is None):
-            raise ValueError("takes either tokens or chars")
+            yield "takes either tokens or chars"
         if self.kind == "needles" and (self.family is None or self.depth not in DEPTHS):
-            raise ValueError(f"kind needles takes a family ({', '.join(FAMILIES)}) and a depth ({DEPTHS})")
+            yield f"kind needles takes a family ({', '.join(FAMILIES)}) and a depth ({DEPTHS})"
         if self.kind == "specification" and self.tokens and self.tokens < 1500:
-            raise ValueError("kind specification takes at least 1500 tokens, because it has 14 sections")
+            yield "kind specification takes at least 1500 tokens, because it has 14 sections"
         if self.kind == "specification" and (self.family is not None or self.depth is not None):
-            raise ValueError("kind specification takes neither family nor depth")
-        return self
+            yield "kind specification takes neither family nor depth"
 
     @property
     def counted_key(self) -> str:
@@ -95,7 +93,8 @@ class Ruler:
 def question(document: Document) -> Question:
     """The question of a case, from its seed alone."""
     if document.kind == "needles":
-        return _hidden_in(document)[str(document.family), document.depth or 0][0]
+        assert document.family is not None and document.depth is not None
+        return _hidden_in(document)[document.family, document.depth][0]
     found = [(_module(document, i), f"{i}.{_clause(document, i)}") for i in _implementing(document)]
     answers = tuple(word for pair in found for word in pair)
     return Question(_words(document)["ask"], answers, tuple(f"{clause} {module}" for module, clause in found))
@@ -155,37 +154,26 @@ def _endless(words: dict[str, Any], rng: random.Random) -> Iterator[str]:
         yield re.sub(r"\{(\w+)\}", lambda name: str(rng.choice(drawn[name[1]])), entry)
 
 
-def _hidden_in(document: Document) -> dict[tuple[str, int], tuple[Question, list[tuple[float, str]]]]:
-    """Every question of the document, and (depth, sentence) of what answers it; the same for every length."""
-    rng, words = _random(document, "needles"), _words(document)
-    names = rng.sample(words["names"], len(DEPTHS))
-    codes, weights = rng.sample(range(100_000, 1_000_000), len(DEPTHS)), rng.sample(range(1000, 10_000), len(DEPTHS))
-    numbers = rng.sample(range(10_000, 100_000), 2 * len(DEPTHS))
-    labels = rng.sample([f"{letter}{n}" for letter in "BCDFGHJKLMNPQRSTVWXZ" for n in range(10, 100)], 3 * len(DEPTHS))
-    found: dict[tuple[str, int], tuple[Question, list[tuple[float, str]]]] = {}
-    for number, depth in enumerate(DEPTHS):
-        thing, code = words["things"][number], str(codes[number])
-        said = words["single"].format(thing=thing, code=code)
-        found["single", depth] = Question(words["ask_single"].format(thing=thing), (code,), (said,)), [(depth, said)]
-
-        serials = [str(n) for n in numbers[2 * number : 2 * number + 2]]
-        ids = [f"{words['pumps'][number]} {n}" for n in rng.sample(range(2, 10), 2)]
-        said, beside = (words["lookalike"].format(id=i, serial=s) for i, s in zip(ids, serials, strict=True))
-        other = min((depth + 50) % 125, 100) if depth else 62
-        asked = words["ask_lookalike"].format(id=ids[0])
-        found["lookalike", depth] = Question(asked, (serials[0],), (said,)), [(depth, said), (other, beside)]
-
-        grams, parcels = str(weights[number]), labels[3 * number : 3 * number + 3]
-        chain = [words["weighs"].format(a=parcels[0], grams=grams)]
-        chain += [words["same"].format(a=a, b=b) for a, b in zip(parcels[1:], parcels, strict=False)]
-        found["hops", depth] = (
-            Question(words["ask_hops"].format(a=parcels[-1]), (grams,), tuple(chain)),
-            [((depth + shift) % 101, link) for link, shift in zip(chain, (0, 37, 71), strict=True)],
-        )
-
-        sentence, asked = words["hidden"][number]
-        said = sentence.format(name=names[number])
-        found["hidden", depth] = Question(asked, (names[number],), (said,)), [(depth, said)]
+def _hidden_in(document: Document) -> dict[tuple[Family, int], tuple[Question, list[tuple[int, str]]]]:
+    """Every question of the document, and (depth, sentence) of what is hidden for it; the same for every length."""
+    rng, words, few = _random(document, "needles"), _words(document), len(DEPTHS)
+    names = rng.sample(words["names"], few)
+    codes, weights = rng.sample(range(100_000, 1_000_000), few), rng.sample(range(1000, 10_000), few)
+    serials = rng.sample(range(10_000, 100_000), 2 * few)
+    labels = rng.sample([f"{letter}{n}" for letter in "BCDFGHJKLMNPQRSTVWXZ" for n in range(10, 100)], 3 * few)
+    found: dict[tuple[Family, int], tuple[Question, list[tuple[int, str]]]] = {}
+    for i, depth in enumerate(DEPTHS):
+        drawn = {"name": names[i], "thing": words["things"][i], "code": codes[i], "grams": weights[i]}
+        drawn |= {"pump": words["pumps"][i], "model": rng.sample(range(2, 10), 2)}
+        drawn |= {"serial": serials[2 * i : 2 * i + 2], "parcel": labels[3 * i : 3 * i + 3]}
+        apart = min((depth + 50) % 125, 100) if depth else 62
+        for family in FAMILIES:
+            made = words[family][i] if family == "hidden" else words[family]
+            said = tuple(sentence.format(**drawn) for sentence in made["says"])
+            hidden = [((depth + shift) % 101, sentence) for shift, sentence in zip((0, 37, 71), said, strict=False)]
+            hidden += [(apart, sentence.format(**drawn)) for sentence in made.get("beside", ())]
+            answer = made["answer"].format(**drawn)
+            found[family, depth] = Question(made["ask"].format(**drawn), (answer,), said), hidden
     return found
 
 

@@ -7,14 +7,14 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, Self, TypeVar, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
 from gatebook.errors import BadInput, GatebookError
 
@@ -56,6 +56,16 @@ class Strict(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    def mistakes(self) -> Iterable[str]:
+        """What its values cannot mean together, each as a message; the first is raised."""
+        return ()
+
+    @model_validator(mode="after")
+    def _refuse_mistakes(self) -> Self:
+        for said in self.mistakes():
+            raise ValueError(said)
+        return self
 
 
 class _Loader(yaml.SafeLoader):
@@ -161,25 +171,21 @@ def material(name: str) -> Any:
 
 
 def build(model: type[M], data: Any, where: str) -> M:
-    """Validate `data`; `where` names the file (and case) in the message. Raises BadInput."""
+    """Validate `data`; `where` names the file (and case) in the message. Raises BadInput, in one line for the first mistake."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise BadInput(f"{where}: {_first(error, model)}") from None
-
-
-def _first(error: ValidationError, model: type[BaseModel]) -> str:
-    """One line for the first mistake; the others are only counted, so that the line stays readable."""
-    first, more = error.errors()[0], len(error.errors()) - 1
+        first, *others = error.errors()
     parts = [str(part) for part in first["loc"] if not str(part).startswith(("function-", "literal["))]
-    key, value, kind = ".".join(parts), first.get("input"), first["type"]
-    tail = f" (and {more} more)" if more else ""
-    if kind == "extra_forbidden":
-        return f"unknown key {key!r} (value {_short(value)}); {_suggest(parts, model)}{tail}"
-    if kind == "missing":
-        return f"key {key!r} is missing; add it{tail}"
+    key, value = ".".join(parts), _short(first.get("input"))
     said = first["msg"].removeprefix("Value error, ")
-    return f"key {key!r} has value {_short(value)}: {said}{tail}" if key else f"{said}{tail}"
+    if first["type"] == "extra_forbidden":
+        said = f"unknown key {key!r} (value {value}); {_suggest(parts, model)}"
+    elif first["type"] == "missing":
+        said = f"key {key!r} is missing; add it"
+    elif key:
+        said = f"key {key!r} has value {value}: {said}"
+    raise BadInput(f"{where}: {said}{f' (and {len(others)} more)' if others else ''}")
 
 
 def _short(value: Any) -> str:

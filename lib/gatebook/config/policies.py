@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import random
 import re
+from collections.abc import Iterator
 from datetime import date
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from gatebook.config.files import Strict, demand
 
@@ -72,13 +73,9 @@ class Latency(Strict):
     caps: dict[str, Caps] = Field(default_factory=dict)
     """Group -> its limits."""
 
-    @model_validator(mode="after")
-    def _least_below_factor(self) -> Latency:
+    def mistakes(self) -> Iterator[str]:
         if self.least >= self.factor:
-            raise ValueError(
-                "key 'least' must be smaller than 'factor': what never blocks cannot be what must not pass"
-            )
-        return self
+            yield "key 'least' must be smaller than 'factor': what never blocks cannot be what must not pass"
 
     def caps_of(self, group: str) -> Caps:
         return self.caps.get(group, Caps())
@@ -101,11 +98,9 @@ class Load(Strict):
     requests: int | None = Field(default=None, ge=1, le=10_000)
     """At each level, the asks in turn. Without it every ask once; at `step` the profile's load.requests."""
 
-    @model_validator(mode="after")
-    def _alone(self) -> Load:
+    def mistakes(self) -> Iterator[str]:
         if len(self.at_once) > 1 and {"step", "long_prompts"} & {*self.at_once}:
-            raise ValueError("`step` and `long_prompts` make cases of their own and stand alone in at_once")
-        return self
+            yield "`step` and `long_prompts` make cases of their own and stand alone in at_once"
 
 
 class Goodput(Strict):
@@ -150,13 +145,9 @@ class LoadSettings(Strict):
     client_cpu_share: float = Field(default=0.8, gt=0, le=1)
     """Median share of one core that our own process used; past it a step is not measured."""
 
-    @model_validator(mode="after")
-    def _judges_a_step(self) -> LoadSettings:
+    def mistakes(self) -> Iterator[str]:
         if self.goodput.at_once is not None and self.goodput.at_once not in self.steps:
-            raise ValueError(
-                f"key 'goodput.at_once' has value {self.goodput.at_once}, which is none of the steps {self.steps}"
-            )
-        return self
+            yield f"key 'goodput.at_once' has value {self.goodput.at_once}, which is none of the steps {self.steps}"
 
     @property
     def judged_step(self) -> int:

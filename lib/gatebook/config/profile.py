@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from gatebook.config.files import FileName, Strict, build, demand, read_yaml
 from gatebook.config.policies import Feature, Latency, LoadSettings, Offer, Production, Waiver
@@ -111,11 +112,9 @@ class Group(Strict):
     margin: float | None = Field(default=None, gt=0, lt=1)
     """proven_no_worse: the largest drop of the pass rate that may remain possible."""
 
-    @model_validator(mode="after")
-    def _margin_belongs(self) -> Group:
+    def mistakes(self) -> Iterator[str]:
         if (self.policy == "proven_no_worse") != (self.margin is not None):
-            raise ValueError("proven_no_worse needs a margin, such as 0.05, and no other policy takes one")
-        return self
+            yield "proven_no_worse needs a margin, such as 0.05, and no other policy takes one"
 
 
 class Similarity(Strict):
@@ -174,10 +173,9 @@ class Profile(Strict):
 
     def excuse(self, *names: str) -> str | None:
         """The reason with which a case or its group is excused: a name of its own goes before a pattern."""
-        exact = next((self.excused[name] for name in names if name in self.excused), None)
-        return exact or next(
-            (why for key, why in self.excused.items() if any(fnmatchcase(n, key) for n in names)), None
-        )
+        exact = [name for name in names if name in self.excused]
+        patterns = [key for key in self.excused if any(fnmatchcase(name, key) for name in names)]
+        return next((self.excused[key] for key in exact + patterns), None)
 
     def policy(self, group: str) -> Group:
         """The group's policy; a group that the profile does not name is newer than the profile, and is watched."""

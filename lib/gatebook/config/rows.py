@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from gatebook.config.files import Strict
 from gatebook.errors import BadInput
@@ -81,13 +81,11 @@ class Repeat(Strict):
     contexts: float | None = Field(default=None, gt=0)
     """Instead of `times`: its words alone are this many times the served context. A word is one token at least."""
 
-    @model_validator(mode="after")
-    def _whole(self) -> Repeat:
+    def mistakes(self) -> Iterator[str]:
         if (self.times is None) == (self.contexts is None):
-            raise ValueError("takes either times or contexts")
+            yield "takes either times or contexts"
         if self.contexts is not None and not self.text.split():
-            raise ValueError("contexts counts words, and the text has none")
-        return self
+            yield "contexts counts words, and the text has none"
 
     def count(self, context_tokens: int | None) -> int | None:
         """How often the text stands there; None when that depends on a context that nobody tells."""
