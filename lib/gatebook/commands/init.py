@@ -7,6 +7,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 
 import yaml
@@ -15,8 +16,8 @@ from pydantic import BaseModel
 from gatebook.checks import CHECKS, stats
 from gatebook.checks.evidence import Evidence
 from gatebook.collect.client import Lane, LoopLag, normal_base_url
-from gatebook.collect.gauges import glance, now_ms, on_this_machine
-from gatebook.collect.nvml import Nvml
+from gatebook.collect.gauges import glance, on_this_machine
+from gatebook.collect.nvml import readings
 from gatebook.collect.offers import Learned, learn, problem
 from gatebook.collect.scheduler import HELLO, PROBE_DEADLINE_S
 from gatebook.config import project
@@ -298,9 +299,8 @@ def _gpu_unseen(url: str) -> str | None:
         return (
             "the server is on another machine; name a DCGM exporter in production.gpu_metrics_url and delete this line"
         )
-    nvml = Nvml(None, now_ms)
-    seen = any(gauge.name == TOTAL for gauge in nvml.open())
-    nvml.close()
+    with closing(readings(None)) as found:
+        seen = any(gauge.name == TOTAL for gauge in next(found))
     return None if seen else "no GPU is visible on this machine; delete this line where one is"
 
 
