@@ -8,11 +8,11 @@ from gatebook.record.replies import read_answer
 from gatebook.record.run import Run
 from gatebook.report.standing import CaseStanding, standings
 from gatebook.report.text import excerpt, visible
+from gatebook.verdict.policy import COMPARED
 from gatebook.verdict.verdict import GroupVerdict, Verdict
 
 LONGEST_BYTES = 4096
 ANSWER_CHARS = 800
-COMPARED = ("no_worse", "proven_no_worse")
 
 
 def junit(run: Run, verdict: Verdict, attach_prefix: str) -> str:
@@ -28,28 +28,31 @@ def junit(run: Run, verdict: Verdict, attach_prefix: str) -> str:
             _case(suite, case, f"{attach_prefix}/{notebook}.html")
             if case.blocks:
                 blocked |= {f.group for f in case.red} | {case.group}
-    _verdict(ET.SubElement(root, "testsuite", name="verdict"), verdict, blocked, f"{attach_prefix}/index.html")
+    page = f"{attach_prefix}/index.html"
+    suite = ET.SubElement(root, "testsuite", name="verdict")
+    whole = _verdict(suite, verdict, blocked, page)
+    if verdict.verdict != "PASS" and root.find(".//failure") is None and root.find(".//error") is None:
+        _mark(whole, "failure" if verdict.verdict == "FAIL" else "error", verdict.reason, page)
     for suite in root:
         suite.set("tests", str(len(suite)))
         for kind, attribute in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
             suite.set(attribute, str(len(suite.findall(f"testcase/{kind}"))))
-    if verdict.verdict != "PASS" and root.find(".//failure") is None and root.find(".//error") is None:
-        whole = next(case for case in root[-1] if case.get("name") == "run")
-        _red(whole, "failure" if verdict.verdict == "FAIL" else "error", verdict.reason, f"{attach_prefix}/index.html")
     ET.indent(root)
     text: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
     return text.decode() + "\n"
 
 
-def _case(suite: ET.Element, case: CaseStanding, page: str) -> None:
-    seconds = sum(e.timing.end_ms or 0 for e in case.exchanges if e.timing) / 1000
-    element = _testcase(suite, case.id, seconds)
-    if case.blocks:
-        _red(element, "failure" if case.standing == "fails" else "error", _explained(case), page)
-    elif case.standing == "excused":
-        ET.SubElement(element, "skipped").text = _text(f"{case.note}\n{case.reason}")
-    elif case.standing == "tolerated":
-        ET.SubElement(element, "system-out").text = _text(f"{case.outcome}, {case.note}\n{case.reason}")
+def _case(suite: ET.Element, stands: CaseStanding, page: str) -> None:
+    element = _testcase(suite, stands.id, sum(e.timing.end_ms or 0 for e in stands.exchanges if e.timing) / 1000)
+    match stands.standing:
+        case "fails":
+            _mark(element, "failure", _explained(stands), page)
+        case "unmeasured":
+            _mark(element, "error", _explained(stands), page)
+        case "excused":
+            _mark(element, "skipped", f"{stands.note}\n{stands.reason}")
+        case "tolerated":
+            _mark(element, "system-out", f"{stands.outcome}, {stands.note}\n{stands.reason}")
 
 
 def _explained(case: CaseStanding) -> str:
@@ -57,39 +60,35 @@ def _explained(case: CaseStanding) -> str:
     lines.append(case.note)
     if case.case:
         lines.append(f"why this case: {case.case.why}")
-    for exchange in case.exchanges:
-        if exchange.kind in ("ask", "canary", "ready"):
-            messages = exchange.messages or [{}]
-            lines += (
-                [f"prompt: {excerpt(str(messages[-1].get('content', '')), ANSWER_CHARS)[0]}"] if exchange.body else []
-            )
-            said = exchange.detail or read_answer(exchange).text or "(empty)"
-            lines.append(f"answer: {excerpt(said, ANSWER_CHARS)[0]}")
+    for exchange in (e for e in case.exchanges if e.kind in ("ask", "canary", "ready")):
+        if exchange.body:
+            prompt = str((exchange.messages or [{}])[-1].get("content", ""))
+            lines.append(f"prompt: {excerpt(prompt, ANSWER_CHARS)[0]}")
+        said = exchange.detail or read_answer(exchange).text or "(empty)"
+        lines.append(f"answer: {excerpt(said, ANSWER_CHARS)[0]}")
     return "\n".join(lines)
 
 
-def _verdict(suite: ET.Element, verdict: Verdict, blocked: set[str], page: str) -> None:
-    """The run itself, the fingerprint, and the groups whose decision no single case carries."""
-    run = _testcase(suite, "run")
+def _verdict(suite: ET.Element, verdict: Verdict, blocked: set[str], page: str) -> ET.Element:
+    """The run itself (which is returned), the fingerprint, and the groups whose decision no single case carries."""
+    run, fingerprint = _testcase(suite, "run"), _testcase(suite, "fingerprint")
     if verdict.troubles:
-        _red(run, "error", "\n".join(verdict.troubles), page)
-    fingerprint = _testcase(suite, "fingerprint")
-    told = "\n".join(map(str, verdict.changes))
+        _mark(run, "error", "\n".join(verdict.troubles), page)
+    changes = "\n".join(map(str, verdict.changes))
     if any(reason.moved for cause in verdict.causes for reason in (cause, *cause.explains)):
-        _red(fingerprint, "failure", f"under the same revision:\n{told}", page)
-    elif told:
-        ET.SubElement(fingerprint, "system-out").text = _text(f"does not block, the revision is a new one:\n{told}")
+        _mark(fingerprint, "failure", f"under the same revision:\n{changes}", page)
+    elif changes:
+        _mark(fingerprint, "system-out", f"does not block, the revision is a new one:\n{changes}")
     if verdict.waivers:
-        waivers, told = _testcase(suite, "waivers"), "\n".join(f"{w.state}: {w}" for w in verdict.waivers)
-        if any(w.blocks for w in verdict.waivers):
-            _red(waivers, "error", told, page)
-        else:
-            ET.SubElement(waivers, "system-out").text = _text(told)
+        kind = "error" if any(w.blocks for w in verdict.waivers) else "system-out"
+        _mark(_testcase(suite, "waivers"), kind, "\n".join(f"{w.state}: {w}" for w in verdict.waivers), page)
     if verdict.notes:
-        ET.SubElement(_testcase(suite, "notes"), "system-out").text = _text("\n".join(verdict.notes))
+        _mark(_testcase(suite, "notes"), "system-out", "\n".join(verdict.notes))
     for group in verdict.groups:
         if group.word != "PASS" and (group.policy in COMPARED or group.group not in blocked):
-            _red(_testcase(suite, group.group), "failure" if group.word == "FAIL" else "error", _decision(group), page)
+            kind = "failure" if group.word == "FAIL" else "error"
+            _mark(_testcase(suite, group.group), kind, _decision(group), page)
+    return run
 
 
 def _decision(group: GroupVerdict) -> str:
@@ -101,13 +100,10 @@ def _testcase(suite: ET.Element, name: str, seconds: float = 0.0) -> ET.Element:
     return ET.SubElement(suite, "testcase", classname=str(suite.get("name")), name=visible(name), time=f"{seconds:.3f}")
 
 
-def _red(testcase: ET.Element, kind: str, text: str, page: str) -> None:
-    for old in list(testcase):
-        testcase.remove(old)
-    ET.SubElement(testcase, kind).text = _text(text)
-    ET.SubElement(testcase, "system-out").text = f"[[ATTACHMENT|{page}]]"
-
-
-def _text(text: str) -> str:
+def _mark(testcase: ET.Element, kind: str, text: str, page: str = "") -> None:
+    """Put the text, at most LONGEST_BYTES, into an element of this kind; a red one attaches the page."""
     whole = visible(text).encode()
-    return whole.decode() if len(whole) <= LONGEST_BYTES else whole[: LONGEST_BYTES - 3].decode(errors="ignore") + "…"
+    cut = whole.decode() if len(whole) <= LONGEST_BYTES else whole[: LONGEST_BYTES - 3].decode(errors="ignore") + "…"
+    ET.SubElement(testcase, kind).text = cut
+    if kind in ("failure", "error"):
+        ET.SubElement(testcase, "system-out").text = f"[[ATTACHMENT|{page}]]"
