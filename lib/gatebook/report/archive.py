@@ -33,7 +33,6 @@ FORMAT = 2
 """Of the files in data/: another one is made anew."""
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,150}")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.+Z-]{5,30}")
-FILTERS = ("state", "profile", "revision", "suite")
 TEXT_CHARS, REASON_CHARS = 2000, 600
 MEMORY_CHECK = "gpu_memory"
 
@@ -185,15 +184,12 @@ def _judged(run: Run) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     memory = [f.measured for f in verdict.findings if f.check == MEMORY_CHECK and isinstance(f.measured, int | float)]
     cases = [_case(c, c.case) for c in stands if c.case]
     summary = {
-        "run": verdict.run, "created": manifest.created, "reason": shorten(verdict.reason, REASON_CHARS), "partial": verdict.partial,
-        "profile": verdict.profile, "suite": verdict.suite, "model": served.model, "revision": served.revision or "",
-        "base_url": served.base_url, "engine": f"{served.engine} {served.version or ''}".strip(), "commit": manifest.commit or "",
-        "asked_by": manifest.asked_by or "", "judged_from": manifest.judged_from or "",
+        **verdict.model_dump(include={"run", "partial", "profile", "suite"}), **manifest.model_dump(include={"created", "commit", "asked_by", "judged_from"}),
+        **served.model_dump(include={"model", "revision", "base_url"}), "engine": f"{served.engine} {served.version or ''}".strip(),
+        "state": verdict.verdict, "reason": shorten(verdict.reason, REASON_CHARS),
         "passed": sum(c["outcome"] == "pass" for c in cases), "cases": len(cases),
-        "groups": {g.group: [g.passed, g.cases] for g in verdict.groups},
-        "waived": sum(len(w.cases) for w in verdict.waivers),
-        **{name: round(median(values), 2) if values else None for name, values in times.items()},
-        "memory_gb": max(memory, default=None), "state": verdict.verdict,
+        "groups": {g.group: [g.passed, g.cases] for g in verdict.groups}, "waived": sum(len(w.cases) for w in verdict.waivers),
+        **{name: round(median(values), 2) if values else None for name, values in times.items()}, "memory_gb": max(memory, default=None),
     }  # fmt: skip
     return _seen(summary), _seen(cases)
 
@@ -215,14 +211,11 @@ def _case(stands: CaseStanding, case: Case) -> dict[str, Any]:
 
 def _seen(value: Any) -> Any:
     """The value with every text in it made visible."""
-    match value:
-        case str():
-            return visible(value)
-        case list():
-            return [_seen(item) for item in value]
-        case dict():
-            return {key: _seen(item) for key, item in value.items()}
-    return value
+    if isinstance(value, dict):
+        return {key: _seen(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_seen(item) for item in value]
+    return visible(value) if isinstance(value, str) else value
 
 
 def _write_data(file: Path, call: str, value: Any, key: str) -> None:
@@ -239,8 +232,6 @@ def _write_site(to: Path, kept: list[dict[str, Any]]) -> None:
         if file.suffix in (".js", ".json") and file.stem not in whole:
             file.unlink()
     _write_data(to / "runs.js", "runs", kept, "all")
-    css = [file.read_text(encoding="utf-8") for file in (TEMPLATES / "style.css", SITE / "archive.css")]
-    replace_text(to / "archive.css", "".join(css))
-    shutil.copyfile(SITE / "archive.js", to / "archive.js")
-    filters = {name: sorted({str(run[name]) for run in kept if run.get(name)}) for name in FILTERS}
-    replace_text(to / "index.html", render("archive.html.j2", runs=kept, choices=filters))
+    for file in (TEMPLATES / "style.css", SITE / "archive.css", SITE / "archive.js"):
+        shutil.copyfile(file, to / file.name)
+    replace_text(to / "index.html", render("archive.html.j2", runs=kept))

@@ -191,7 +191,9 @@ def failing_cases(run: Run, notebook: str, findings: Iterable[Finding], most: in
     shown: list[Answered] = []
     for case in [run.cases[name] for name in red][:most]:
         body = {"messages": case.messages}
-        lost = Exchange(kind="skip", key=case.id, at=run.manifest.created, body=body, detail="(not recorded)")
+        lost = Exchange(
+            kind="skip", key=case.id, ask="ask", at=run.manifest.created, body=body, detail="(not recorded)"
+        )
         first, *more = [e for e in asked if e.case == case.id] or [lost]
         shown.append(Answered(case.id, case.group, first, red[case.id], case.why, most=LONGEST_OF_MANY))
         shown += [Answered(case.id, case.group, e, most=LONGEST_OF_MANY) for e in more]

@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from gatebook.record.replies import read_answer
 from gatebook.record.run import Run
-from gatebook.report.standing import CaseStanding, standings
+from gatebook.report.standing import CaseStanding, Standing, standings
 from gatebook.report.text import excerpt, visible
 from gatebook.verdict.policy import COMPARED
-from gatebook.verdict.verdict import GroupVerdict, Verdict
+from gatebook.verdict.verdict import Verdict, Word
 
 LONGEST_BYTES = 4096
 ANSWER_CHARS = 800
+KINDS = {"failure": "failures", "error": "errors", "skipped": "skipped"}
+"""Element of a testcase -> attribute of its suite with their number."""
+ELEMENTS: dict[Standing, str] = {"fails": "failure", "unmeasured": "error", "excused": "skipped", "tolerated": "system-out", "passes": ""}  # fmt: skip
+
+
+@dataclass
+class Testcase:
+    name: str
+    kind: str = ""
+    """Its element: failure, error, skipped or system-out; empty where there is nothing to say."""
+    text: str = ""
+    seconds: float = 0.0
+
+    @property
+    def red(self) -> bool:
+        return self.kind in ("failure", "error")
 
 
 def junit(run: Run, verdict: Verdict, attach_prefix: str) -> str:
@@ -20,44 +38,41 @@ def junit(run: Run, verdict: Verdict, attach_prefix: str) -> str:
 
     `attach_prefix` is the run folder relative to the CI project. Something is red unless the verdict is PASS.
     """
+    stands = {notebook: standings(run, verdict, notebook) for notebook in run.notebooks}
+    blocked = {g for found in stands.values() for c in found if c.blocks for g in (c.group, *(f.group for f in c.red))}
+    suites = {notebook: [_case(c) for c in found] for notebook, found in stands.items()}
+    suites["verdict"] = whole = list(_whole(verdict, blocked))
+    if verdict.verdict != "PASS" and not any(case.red for cases in suites.values() for case in cases):
+        whole[0] = Testcase("run", _red(verdict.verdict), verdict.reason)
     root = ET.Element("testsuites")
-    blocked: set[str] = set()
-    for notebook in run.notebooks:
-        suite = ET.SubElement(root, "testsuite", name=notebook)
-        for case in standings(run, verdict, notebook):
-            _case(suite, case, f"{attach_prefix}/{notebook}.html")
-            if case.blocks:
-                blocked |= {f.group for f in case.red} | {case.group}
-    page = f"{attach_prefix}/index.html"
-    suite = ET.SubElement(root, "testsuite", name="verdict")
-    whole = _verdict(suite, verdict, blocked, page)
-    if verdict.verdict != "PASS" and root.find(".//failure") is None and root.find(".//error") is None:
-        _mark(whole, "failure" if verdict.verdict == "FAIL" else "error", verdict.reason, page)
-    for suite in root:
-        suite.set("tests", str(len(suite)))
-        for kind, attribute in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
-            suite.set(attribute, str(len(suite.findall(f"testcase/{kind}"))))
+    for name, cases in suites.items():
+        suite = ET.SubElement(root, "testsuite", name=name, tests=str(len(cases)))
+        for kind, attribute in KINDS.items():
+            suite.set(attribute, str(sum(case.kind == kind for case in cases)))
+        for case in cases:
+            element = ET.SubElement(
+                suite, "testcase", classname=name, name=visible(case.name), time=f"{case.seconds:.3f}"
+            )
+            if case.kind:
+                ET.SubElement(element, case.kind).text = _cut(case.text)
+            if case.red:
+                page = "index" if cases is whole else name
+                ET.SubElement(element, "system-out").text = f"[[ATTACHMENT|{attach_prefix}/{page}.html]]"
     ET.indent(root)
     text: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
     return text.decode() + "\n"
 
 
-def _case(suite: ET.Element, stands: CaseStanding, page: str) -> None:
-    element = _testcase(suite, stands.id, sum(e.timing.end_ms or 0 for e in stands.exchanges if e.timing) / 1000)
-    match stands.standing:
-        case "fails":
-            _mark(element, "failure", _explained(stands), page)
-        case "unmeasured":
-            _mark(element, "error", _explained(stands), page)
-        case "excused":
-            _mark(element, "skipped", f"{stands.note}\n{stands.reason}")
-        case "tolerated":
-            _mark(element, "system-out", f"{stands.outcome}, {stands.note}\n{stands.reason}")
+def _case(case: CaseStanding) -> Testcase:
+    text = _explained(case) if case.blocks else f"{case.note}\n{case.reason}"
+    if case.standing == "tolerated":
+        text = f"{case.outcome}, {text}"
+    seconds = sum(e.timing.end_ms or 0 for e in case.exchanges if e.timing) / 1000
+    return Testcase(case.id, ELEMENTS[case.standing], text, seconds)
 
 
 def _explained(case: CaseStanding) -> str:
-    lines = [f"{f.check}: {f.reason}" for f in case.red] or [case.reason]
-    lines.append(case.note)
+    lines = [*([f"{f.check}: {f.reason}" for f in case.red] or [case.reason]), case.note]
     if case.case:
         lines.append(f"why this case: {case.case.why}")
     for exchange in (e for e in case.exchanges if e.kind in ("ask", "canary", "ready")):
@@ -69,41 +84,32 @@ def _explained(case: CaseStanding) -> str:
     return "\n".join(lines)
 
 
-def _verdict(suite: ET.Element, verdict: Verdict, blocked: set[str], page: str) -> ET.Element:
-    """The run itself (which is returned), the fingerprint, and the groups whose decision no single case carries."""
-    run, fingerprint = _testcase(suite, "run"), _testcase(suite, "fingerprint")
-    if verdict.troubles:
-        _mark(run, "error", "\n".join(verdict.troubles), page)
+def _whole(verdict: Verdict, blocked: set[str]) -> Iterator[Testcase]:
+    """The run itself, the fingerprint, and the groups whose decision no single case carries."""
+    yield Testcase("run", "error" if verdict.troubles else "", "\n".join(verdict.troubles))
     changes = "\n".join(map(str, verdict.changes))
     if any(reason.moved for cause in verdict.causes for reason in (cause, *cause.explains)):
-        _mark(fingerprint, "failure", f"under the same revision:\n{changes}", page)
-    elif changes:
-        _mark(fingerprint, "system-out", f"does not block, the revision is a new one:\n{changes}")
+        yield Testcase("fingerprint", "failure", f"under the same revision:\n{changes}")
+    else:
+        kind = "system-out" if changes else ""
+        yield Testcase("fingerprint", kind, f"does not block, the revision is a new one:\n{changes}")
     if verdict.waivers:
         kind = "error" if any(w.blocks for w in verdict.waivers) else "system-out"
-        _mark(_testcase(suite, "waivers"), kind, "\n".join(f"{w.state}: {w}" for w in verdict.waivers), page)
+        yield Testcase("waivers", kind, "\n".join(f"{w.state}: {w}" for w in verdict.waivers))
     if verdict.notes:
-        _mark(_testcase(suite, "notes"), "system-out", "\n".join(verdict.notes))
+        yield Testcase("notes", "system-out", "\n".join(verdict.notes))
     for group in verdict.groups:
         if group.word != "PASS" and (group.policy in COMPARED or group.group not in blocked):
-            kind = "failure" if group.word == "FAIL" else "error"
-            _mark(_testcase(suite, group.group), kind, _decision(group), page)
-    return run
+            compared = str(group.comparison or "")
+            text = f"{group.word}: {group.reason}" + (f"\n{compared}" if compared not in group.reason else "")
+            yield Testcase(group.group, _red(group.word), text)
 
 
-def _decision(group: GroupVerdict) -> str:
-    compared = f"\n{group.comparison}" if group.comparison and str(group.comparison) not in group.reason else ""
-    return f"{group.word}: {group.reason}{compared}"
+def _red(word: Word) -> str:
+    return "failure" if word == "FAIL" else "error"
 
 
-def _testcase(suite: ET.Element, name: str, seconds: float = 0.0) -> ET.Element:
-    return ET.SubElement(suite, "testcase", classname=str(suite.get("name")), name=visible(name), time=f"{seconds:.3f}")
-
-
-def _mark(testcase: ET.Element, kind: str, text: str, page: str = "") -> None:
-    """Put the text, at most LONGEST_BYTES, into an element of this kind; a red one attaches the page."""
+def _cut(text: str) -> str:
+    """At most LONGEST_BYTES."""
     whole = visible(text).encode()
-    cut = whole.decode() if len(whole) <= LONGEST_BYTES else whole[: LONGEST_BYTES - 3].decode(errors="ignore") + "…"
-    ET.SubElement(testcase, kind).text = cut
-    if kind in ("failure", "error"):
-        ET.SubElement(testcase, "system-out").text = f"[[ATTACHMENT|{page}]]"
+    return whole.decode() if len(whole) <= LONGEST_BYTES else whole[: LONGEST_BYTES - 3].decode(errors="ignore") + "…"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gatebook.record.executed import unfinished
 from gatebook.record.run import Run
@@ -21,20 +20,15 @@ from gatebook.verdict.verdict import Verdict
 LARGEST_BYTES = 500_000
 
 
-@dataclass(frozen=True)
-class Detail:
-    """How much a page shows."""
+class Detail(NamedTuple):
+    """How much a page shows: the longest excerpt of a prompt or an answer; cases in full that block, and as many that do
+    not; passing cases with prompt and answer; lines of a list; and of the notebook, whose largest outputs are left out."""
 
     text_chars: int
-    """The longest excerpt of a prompt or an answer."""
     cases: int
-    """Cases in full that block, and as many that do not."""
     passing: int
-    """Passing cases with prompt and answer."""
     rows: int
-    """Lines of a list."""
     notebook_bytes: int
-    """The executed notebook as it is shown; its largest outputs are left out until it fits."""
 
 
 DETAILS = (
