@@ -91,7 +91,7 @@ def test_a_hostile_answer_is_text_in_tables_too(place: Project) -> None:
 def test_a_case_is_shown_with_all_its_requests(place: Project) -> None:
     made(place, "r-10", "at ten")
     shown = repr(Explorer().show("hours"))
-    assert "[assistant] at ten" in shown and "fail: has none of nine" in shown
+    assert "[answer] at ten" in shown and "fail: has none of nine" in shown
     assert [one.exchange.ask for one in Explorer().show("two")] == ["a", "b"]
     with pytest.raises(BadInput, match="'nothing' is not in r-10"):
         Explorer().show("nothing")

@@ -12,9 +12,10 @@ from gatebook.collect.hanging import Spending
 from gatebook.collect.lengths import Unfit
 from gatebook.record.exchange import Attempt, Exchange
 from gatebook.record.run import Run
-from gatebook.report.spending import altogether, left_out, spending_lines, spending_table
+from gatebook.report.spending import altogether, left_out, spending_lines
 from gatebook.verdict.judging import judge
 from gatebook.verdict.spending import spent, total, unfit
+from gatebook.workbook import Workbook
 
 from tests.unit.replies import ASKED, USAGE, case, chat_body, exchange, plain, profile, ready, record, run_folder
 
@@ -75,7 +76,7 @@ def test_server_waiting_and_harness(tmp_path: Path) -> None:
     assert (part.prompt_tokens, part.completion_tokens, part.cached_tokens, part.uncounted) == (21, 15, 3, 0)
     assert total([part, part]).harness_s == 8
     assert altogether(run).server_s == 4
-    assert list(spending_table(run).index) == ["01_x", "all"]
+    assert [part.notebook for part in Workbook("90_verdict", run).spending()] == ["01_x", "all"]
     assert spending_lines(run)[0] == "time: 4.0 s the server, 2.0 s waiting for it, 4.0 s the harness"
 
 

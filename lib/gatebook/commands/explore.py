@@ -61,9 +61,9 @@ class Explorer:
         """The run's cases in which the words occur: id, group, why, outcome, prompt or answer."""
         rows = []
         for case in self.run.cases.values():
-            said = [one.turns() for one in self._answered(self.run, case)]
-            prompt = " ".join(text for turns in said for role, text in turns[:-1])
-            answer = " ".join(turns[-1][1] for turns in said)
+            said = [replace(one, most=10**9).request.turns for one in self._answered(self.run, case)]
+            prompt = " ".join(turn.text for turns in said for turn in turns if turn.kind == "prompt")
+            answer = " ".join(turn.text for turns in said for turn in turns if turn.kind != "prompt")
             outcome = worst([f.outcome for f in self._findings.get(case.id, [])])
             place = "\n".join((case.id, case.notebook, case.group, case.why, outcome, prompt, answer))
             if search.casefold() in place.casefold():
