@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pandas as pd
 import pytest
 from gatebook.commands.explore import Explorer, _edited
 from gatebook.config.cases import read_case_file
 from gatebook.errors import BadInput
 from gatebook.record.run import Run
+from gatebook.report.conversation import Compared
 
-from tests.conftest import Project
+from tests.conftest import ROOT, Project
+from tests.inprocess import run_cell
 from tests.unit.replies import case, chat_body, plain, profile, ready, record, run_folder
 
 KEEP: dict[str, Any] = {"expect": [{"contains_any": ["nine"]}], "good": ["at nine"], "bad": ["at ten"]}
@@ -47,20 +50,37 @@ def test_without_a_run_it_says_what_to_do(place: Project) -> None:
         Explorer()
 
 
-def test_runs_are_listed_newest_first_and_opened_by_a_part_of_their_name(place: Project, capsys: Any) -> None:
+def test_a_run_is_opened_by_a_part_of_its_name_and_the_newest_without(place: Project, capsys: Any) -> None:
     for name in ("2026-a-09", "2026-b-11", "2026-c-10"):
         made(place, name, "at nine")
-    (place.root / "outputs" / "broken").mkdir()
-    (place.root / "outputs" / "broken" / "manifest.json").write_text("{")
     explore = Explorer()
-    assert list(explore.runs().index) == ["2026-b-11", "2026-c-10", "2026-a-09", "broken"]
-    assert list(explore.runs()["verdict"]) == ["unfinished"] * 3 + ["unreadable"]
     assert explore.run.path.name == "2026-b-11"
     explore.open("-c-")
     assert explore.run.path.name == "2026-c-10" and "opened 2026-c-10" in capsys.readouterr().out
     for wrong, words in (("2026", "3 runs"), ("nothing", "no runs")):
         with pytest.raises(BadInput, match=words):
             explore.open(wrong)
+
+
+def cells(**changed: tuple[str, str]) -> dict[str, Any]:
+    """What the cells of 00_explore that ask nobody show, by their id; `changed`: in this cell, this text by that."""
+    shown, known = {}, {"__name__": "00_explore"}
+    code = {c.id: c.source for c in nbformat.read(ROOT / "notebooks" / "00_explore.ipynb", as_version=4).cells}
+    for number, name in enumerate(("setup", "runs", "cases", "show"), 1):
+        outputs = run_cell(code[name].replace(*changed.get(name, ("", ""))), known, number)
+        assert all(output.output_type != "error" for output in outputs), (name, outputs)
+        shown[name] = outputs[-1].get("data", {}).get("text/html", "")
+    return {**known, "shown": shown}
+
+
+def test_runs_are_listed_newest_first(place: Project) -> None:
+    for name in ("2026-a-09", "2026-b-11", "2026-c-10"):
+        made(place, name, "at nine")
+    (place.root / "outputs" / "broken").mkdir()
+    (place.root / "outputs" / "broken" / "manifest.json").write_text("{")
+    runs = cells(show=("greeting-nihao", "hours"))["runs"]
+    assert list(runs.index) == ["2026-b-11", "2026-c-10", "2026-a-09", "broken"]
+    assert list(runs["verdict"]) == ["unfinished"] * 3 + ["unreadable"]
 
 
 @pytest.mark.parametrize(
@@ -74,27 +94,27 @@ def test_runs_are_listed_newest_first_and_opened_by_a_part_of_their_name(place: 
         ("", ["hours", "two"]),
     ],
 )
-def test_cases_are_found_by_any_word(place: Project, word: str, found: list[str], capsys: Any) -> None:
+def test_cases_are_found_by_any_word(place: Project, word: str, found: list[str]) -> None:
     made(place, "r-10", "at nine")
-    assert list(Explorer().cases(word).index) == found
-    assert ("no case of r-10 matches" in capsys.readouterr().out) is (not found)
+    known = cells(cases=('"greeting"', repr(word)), show=("greeting-nihao", "hours"))
+    assert list(known["cases"][known["holds"]]["case"]) == found
 
 
 def test_a_hostile_answer_is_text_in_tables_too(place: Project) -> None:
     made(place, "r-10", "<script>alert(1)</script>\u202e")
-    table = Explorer().cases("hours")
-    assert "<script" not in table._repr_html_() and "\u202e" not in table._repr_html_()
+    shown = cells(cases=("greeting", "hours"), show=("greeting-nihao", "hours"))["shown"]
+    assert "&lt;script" in shown["cases"] and "&lt;script" in shown["show"]
+    assert all("<script" not in html and "\u202e" not in html for html in shown.values())
     assert pd.get_option("display.html.use_mathjax") is False
-    assert "<script" not in Explorer().show("hours")._repr_html_()
 
 
 def test_a_case_is_shown_with_all_its_requests(place: Project) -> None:
     made(place, "r-10", "at ten")
-    shown = repr(Explorer().show("hours"))
-    assert "[answer] at ten" in shown and "fail: has none of nine" in shown
-    assert [one.exchange.ask for one in Explorer().show("two")] == ["a", "b"]
+    shown = repr(Explorer().answers("hours"))
+    assert "] at ten" in shown and "fail: has none of nine" in shown
+    assert [one.exchange.ask for one in Explorer().answers("two")] == ["a", "b"]
     with pytest.raises(BadInput, match="'nothing' is not in r-10"):
-        Explorer().show("nothing")
+        Explorer().answers("nothing")
     with pytest.raises(BadInput, match="no request 'c'; it has a, b"):
         Explorer().answer("two", request="c")
 
@@ -102,14 +122,14 @@ def test_a_case_is_shown_with_all_its_requests(place: Project) -> None:
 def test_a_case_that_was_never_asked_says_so(place: Project) -> None:
     hours = case("hours", notebook="01_health", group="health.shop")
     run_folder(place.root / "outputs" / "r-10", [hours], profile({"health.contract": "must", "health.shop": "watch"}))
-    assert "(not recorded)" in repr(Explorer().show("hours"))
+    assert "(not recorded)" in repr(Explorer().answers("hours"))
 
 
 def test_two_runs_of_the_same_case_are_compared(place: Project) -> None:
     made(place, "old-10", "at nine")
     made(place, "new-11", "at ten")
     explore = Explorer()
-    page = explore.compare(explore.answer("hours", run="old"), "hours")._repr_html_()
+    page = Compared(explore.answer("hours", run="old"), explore.answer("hours"))._repr_html_()
     assert "old-10" in page and "new-11" in page and ">nine</mark>" in page and ">ten</mark>" in page
 
 
@@ -216,7 +236,7 @@ def test_reading_changes_nothing_in_the_run(place: Project) -> None:
     run = made(place, "r-10", "at nine")
     run.seal()
     explore = Explorer()
-    explore.cases(), explore.show("hours"), explore.compare("hours", "two")
+    explore.answers("hours"), explore.answer("two")
     assert run.damage() == []
     assert not (place.root / "outputs" / "explore").exists()
 

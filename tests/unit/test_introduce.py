@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from gatebook.collect.offers import Learned
-from gatebook.commands.init import _text, _told, _too_long, introduce
+from gatebook.commands.init import Introduction, _summary, introduce, too_long
 from gatebook.config.cases import select
 from gatebook.config.profile import SUITES, Profile, Target, load_profile, profile_from
 from gatebook.engines import Said
@@ -34,20 +34,20 @@ def written(
     identity = Identity(
         models=("m",), engine="vllm", version="0.30.0", context_tokens=context_tokens, settings=tuple(said)
     )
-    text = _text(Target(model="m", base_url=url), identity, url, learned, [])
-    return profile_from(yaml.safe_load(text), "mine.yaml", "mine")
+    text = Introduction(Target(model="m", base_url=url), identity, learned, []).profile("mine")
+    return profile_from(yaml.safe_load(text), "mine.yaml", "other")
 
 
 def test_it_holds_every_section_that_production_has() -> None:
     made, production = written(32768), load_profile(ROOT / "params" / "qwen3-4b.yaml")
-    assert made.latency == production.latency
+    assert made.name == "mine" and made.latency == production.latency
     assert made.load == production.load.model_copy(update={"long_prompts": made.load.long_prompts})
     assert {case.group for case in CASES} <= set(made.groups)
 
 
 @pytest.mark.parametrize("context_tokens", [4096, 8192, 32768, 131072, 262144])
 def test_documents_that_cannot_fit_are_excused_and_no_other_case(context_tokens: int) -> None:
-    patterns = _too_long(CASES, context_tokens)
+    patterns = too_long(CASES, context_tokens)
     named = {c.id for c in CASES if any(fnmatchcase(c.id, pattern) for pattern in patterns)}
     assert named == {
         c.id for c in CASES if c.document and (c.document.tokens or (c.document.chars or 0) // 4) >= context_tokens
@@ -56,7 +56,7 @@ def test_documents_that_cannot_fit_are_excused_and_no_other_case(context_tokens:
 
 
 def test_an_untold_context_excuses_nothing() -> None:
-    assert _too_long(CASES, None) == {}
+    assert too_long(CASES, None) == {}
 
 
 @pytest.mark.parametrize(("context_tokens", "tokens"), [(8192, 6963), (32768, 27852), (131072, 28000), (None, 28000)])
@@ -93,7 +93,7 @@ def test_it_says_which_description_of_itself_a_server_fails_at() -> None:
         ),
         exchange(kind="probe", path="props", status=404, fault="status", detail="HTTP 404: Not Found"),
     ]
-    lines = _told(Path("params/m.yaml"), Identity(models=("m",)), "m", LEARNED, probes)
+    lines = _summary(Path("params/m.yaml"), Identity(models=("m",)), "m", LEARNED, probes)
     assert [line for line in lines if "HTTP 500" in line or "HTTP 404" in line] == [
         "/server_info fails (HTTP 500: Internal Server Error), so what it tells is not compared; mend it and run `gatebook init` again"
     ]

@@ -1,4 +1,4 @@
-"""`gatebook cases check`: read case files as a run would, then try every example answer by its own checks."""
+"""Case files: checked as a run would read them, with every example answer tried; and continued by one new case."""
 
 from __future__ import annotations
 
@@ -50,7 +50,12 @@ def check_files(paths: list[Path], allow_missing: bool = False, every_check: boo
     known: list[Case] = []
     for one in found:
         try:
-            known += _check(one, allow_missing, every_check)
+            cases = read_case_file(one.path)
+            one.cases = len(cases)
+            for case in cases:
+                check_case(case)
+                _try(case, one, allow_missing, every_check)
+            known += cases
             refuse_twins(known)
         except BadInput as error:
             one.refused = str(error)
@@ -63,31 +68,21 @@ def _from_here(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def _check(one: Checked, allow_missing: bool, every_check: bool) -> list[Case]:
-    cases = read_case_file(one.path)
-    one.cases = len(cases)
-    for case in cases:
-        check_case(case)
-        where = f"{one.path}, case {case.id!r}"
-        judged = text_checks(case)
-        missing = " and no ".join(kind for kind in ("good", "bad") if judged and not getattr(case, kind))
-        if missing and not allow_missing:
-            one.problems.append(
-                f"{where}: no {missing} example, though {', '.join(judged)} judges a text; add it (or --allow-missing)"
-            )
-        examples = try_examples(case)
-        idle = [name for name in judged if not any(name in tried.failed for tried in examples)]
-        if every_check and idle and case.bad:
-            one.problems.append(f"{where}: {', '.join(idle)} fails no bad example; add one that only it breaks")
-        for tried in examples:
-            one.good += tried.kind == "good"
-            one.bad += tried.kind == "bad"
-            if not tried.agrees:
-                one.problems.append(f"{where}, {_told(tried)}")
-    return cases
+def _try(case: Case, one: Checked, allow_missing: bool, every_check: bool) -> None:
+    where, judged, examples = f"{one.path}, case {case.id!r}", text_checks(case), try_examples(case)
+    missing = " and no ".join(kind for kind in ("good", "bad") if judged and not getattr(case, kind))
+    if missing and not allow_missing:
+        said = f"no {missing} example, though {', '.join(judged)} judges a text; add it (or --allow-missing)"
+        one.problems.append(f"{where}: {said}")
+    idle = [name for name in judged if not any(name in tried.failed for tried in examples)]
+    if every_check and idle and case.bad:
+        one.problems.append(f"{where}: {', '.join(idle)} fails no bad example; add one that only it breaks")
+    one.problems += [f"{where}, {_problem(tried)}" for tried in examples if not tried.agrees]
+    one.good += len(case.good)
+    one.bad += len(case.bad)
 
 
-def _told(tried: Tried) -> str:
+def _problem(tried: Tried) -> str:
     text, more = excerpt(" ".join(visible(tried.text).split()), SHOWN_CHARS)
     name = f"{tried.kind} answer {tried.number} {text + ('…' if more else '')!r}"
     if tried.kind == "good" or tried.outcome != "pass":
@@ -98,27 +93,25 @@ def _told(tried: Tried) -> str:
 def _refuse_twins_elsewhere(found: list[Checked], known: list[Case]) -> None:
     """A file of params/cases shares its ids with the other files there, also with those that were not named."""
     folder = project.cases_dir().resolve()
-    named = {one.path.resolve() for one in found}
-    inside = [one for one in found if one.path.resolve().parent == folder]
+    named = {one.path.resolve(): one for one in found}
+    inside = {str(one.path): one for path, one in named.items() if path.parent == folder}
     for other in case_files(folder) if inside else ():
         if other.resolve() in named:
             continue
         try:
-            theirs = read_case_file(other)
+            theirs = {case.id for case in read_case_file(other)}
         except BadInput:
             continue  # not asked about; its own check tells
-        ids = {case.id for case in theirs}
-        for one in inside:
-            twins = [case.id for case in known if case.source == str(one.path) and case.id in ids]
-            if twins:
-                one.refused = f"{one.path}: key 'id' has value {twins[0]!r}, which {other} has too; give it another"
+        for case in reversed(known):  # of several, the first is named
+            if case.id in theirs and (one := inside.get(case.source)):
+                one.refused = f"{one.path}: key 'id' has value {case.id!r}, which {other} has too; give it another"
 
 
 def draft_case(entry: dict[str, Any]) -> str:
     """The YAML of one new case. Raises BadInput when a run would refuse it, when an example disagrees or a key stands in it."""
     where = f"new case {entry.get('id')!r}"
     for name, value in entry.items():
-        if any(holds_secret(text) for text in _texts(value)):
+        if any(map(holds_secret, _texts(value))):
             raise BadInput(
                 f"{where}: key {name!r} holds what looks like a secret; take it out, case files are committed"
             )
@@ -128,11 +121,11 @@ def draft_case(entry: dict[str, Any]) -> str:
         raise BadInput(f"{where}: another case has this id; choose a new one")
     for tried in try_examples(case):
         if not tried.agrees:
-            raise BadInput(
-                f"{where}: {tried.kind} answer {tried.number} is {tried.outcome} ({tried.said}); correct it or the checks"
-            )
+            said = f"{tried.kind} answer {tried.number} is {tried.outcome} ({tried.said})"
+            raise BadInput(f"{where}: {said}; correct it or the checks")
     text = to_yaml([entry])
-    _same(case, cases_in(parse_yaml(text, where), where)[0], where)
+    if cases_in(parse_yaml(text, where), where) != [case]:
+        raise BadInput(f"{where}: cannot be written as YAML without loss; take odd characters out of its texts")
     return text
 
 
@@ -153,20 +146,15 @@ def add_case(entry: dict[str, Any], into: Path) -> Path:
         after = cases_in(parse_yaml(new, str(path)), str(path))
     except BadInput:
         after = []
-    if [c.model_dump() for c in after[:-1]] != [c.model_dump() for c in before] or len(after) != len(before) + 1:
+    if after[:-1] != before or len(after) != len(before) + 1:
         raise BadInput(f"{path}: its list of cases cannot be continued at the end of the file; name a new file")
     replace_text(path, new)
     return path
 
 
-def _same(a: Case, b: Case, where: str) -> None:
-    if a.model_dump() != b.model_dump():
-        raise BadInput(f"{where}: cannot be written as YAML without loss; take odd characters out of its texts")
-
-
 def _texts(value: Any) -> list[str]:
     if isinstance(value, dict):
-        return [text for pair in value.items() for part in pair for text in _texts(part)]
+        return _texts([*value, *value.values()])
     if isinstance(value, list | tuple):
         return [text for part in value for text in _texts(part)]
     return [value] if isinstance(value, str) else []

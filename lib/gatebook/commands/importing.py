@@ -26,6 +26,7 @@ TARGETS = ("id", "system", "user", "why", "suites", "good", "bad")
 SAME_AS = {"golden": "good"}
 """A golden answer is an example that must pass."""
 MOST_TOLD = 5
+MAX_TABLE_MIB = 64
 
 
 def import_cases(file: Path, into: Path, columns: str | None, template: Path | None, **fixed: str | None) -> str:
@@ -35,17 +36,23 @@ def import_cases(file: Path, into: Path, columns: str | None, template: Path | N
     if into.exists():
         raise BadInput(f"{into}: exists already; nothing is written over, name a new file")
     names = _mapping(columns)
-    entry = _read_template(template, fixed) if template else _make_template(names, fixed)
-    rows = list(read_table(file))
+    if template:
+        entry = _read_template(template, fixed)
+    else:
+        entry = _make_template(names, fixed)
+        names = {_hole_name(target): column for target, column in names.items()}
+    rows = read_table(file)
     used = {name: names.get(name, name) for name in _names(entry)}
     for name, column in used.items():
         if column not in rows[0].cells:
             raise BadInput(f"{file}: has no column {column!r} (for {name!r}); its columns: {', '.join(rows[0].cells)}")
-    filled, changed = _fill_rows(file, entry, rows, used, _taken(into))
+    folder = project.cases_dir()
+    shipped = into.resolve().parent == folder.resolve()
+    filled, changed = _fill_rows(file, entry, rows, used, {c.id for c in load_cases(folder)} if shipped else set())
     source = f"# Imported from {file.name} by `gatebook cases import`: {len(rows)} cases, one a row of `each`.\n"
-    text = (SCHEMA_LINE if into.resolve().parent == project.cases_dir().resolve() else "") + source + to_yaml([filled])
+    text = (SCHEMA_LINE if shipped else "") + source + to_yaml([filled])
     written = cases_in(parse_yaml(text, str(into)), str(into))
-    assert [c.model_dump() for c in written] == [c.model_dump() for c in cases_in([filled], str(into))]
+    assert written == cases_in([filled], str(into))
     replace_text(into, text)
     return (
         f"wrote {into}: {len(rows)} cases of group {written[0].group}{changed}\n"
@@ -54,11 +61,12 @@ def import_cases(file: Path, into: Path, columns: str | None, template: Path | N
 
 
 def _mapping(columns: str | None) -> dict[str, str]:
+    """`--map` as target -> column."""
     found: dict[str, str] = {}
-    for part in (columns or "").split(",") if columns else ():
-        name, equals, column = (piece.strip() for piece in part.partition("="))
+    for part in columns.split(",") if columns else ():
+        name, _, column = (piece.strip() for piece in part.partition("="))
         name = SAME_AS.get(name, name)
-        if not (name and equals and column) or name in found:
+        if not (name and column) or name in found:
             raise BadInput(f"--map has {part!r}: must be target=column, separated by commas, every target once")
         found[name] = column
     return found
@@ -89,20 +97,26 @@ def _make_template(names: dict[str, str], fixed: dict[str, str | None]) -> dict[
             raise BadInput(f"--{needed} is missing; without a template it must be named")
     if "user" not in names:
         raise BadInput("--map has no user=COLUMN: which column holds what is asked? (or give a --template)")
-    holes = {name: "{{" + name.replace(".", "_") + "}}" for name in names}
-    entry: dict[str, Any] = {"id": holes.get("id", ""), "notebook": fixed["notebook"], "group": fixed["group"]}
-    entry["suites"] = holes.get("suites", ["scenario"])
-    entry["why"] = holes.get("why", fixed.get("why"))
-    entry["messages"] = [{"role": role, "content": holes[role]} for role in ("system", "user") if role in names]
-    entry["options"] = {"temperature": 0, "max_tokens": 512}
+    holes = {name: f"{{{{{_hole_name(name)}}}}}" for name in names}
     expect: dict[str, Any] = {}
     for name in names:
         if name.startswith("expect."):
             _put(expect, name.split(".")[1:], holes[name])
-    if expect:
-        entry["expect"] = [{check: params} for check, params in expect.items()]
-    names.update({name.replace(".", "_"): column for name, column in names.items()})
-    return entry | {kind: holes[kind] for kind in ("good", "bad") if kind in names}
+    return {
+        "id": holes.get("id", ""),
+        "notebook": fixed["notebook"],
+        "group": fixed["group"],
+        "suites": holes.get("suites", ["scenario"]),
+        "why": holes.get("why", fixed.get("why")),
+        "messages": [{"role": role, "content": holes[role]} for role in ("system", "user") if role in names],
+        "options": {"temperature": 0, "max_tokens": 512},
+        **({"expect": [{check: params} for check, params in expect.items()]} if expect else {}),
+        **{kind: holes[kind] for kind in ("good", "bad") if kind in names},
+    }
+
+
+def _hole_name(target: str) -> str:
+    return target.replace(".", "_")
 
 
 def _put(into: dict[str, Any], path: list[str], value: Any) -> None:
@@ -114,28 +128,30 @@ def _put(into: dict[str, Any], path: list[str], value: Any) -> None:
 
 
 def _names(value: Any) -> list[str]:
+    """The placeholders in a template, each once."""
     return list(dict.fromkeys(PLACEHOLDER.findall(json.dumps(value, ensure_ascii=False))))
 
 
 def _holes(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, tuple[str, ...]]]:
     """(name, where) of every value that is one placeholder and nothing else: there a cell keeps its type."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else (("[]", inner) for inner in value):
             yield from _holes(inner, (*path, str(key)))
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _holes(inner, (*path, "[]"))
     elif isinstance(value, str) and (whole := PLACEHOLDER.fullmatch(value)):
         yield whole[1], path
 
 
 def _types(where: tuple[str, ...]) -> set[str]:
-    if where in (("good",), ("bad",), ("suites",)):
-        return {"array"}
-    if where[:1] == ("expect",) and len(where) > 2 and where[2] in CHECKS:
-        schema = CHECKS[where[2]].schema()
-        return types_at(schema, [key for key in where[3:] if key != "[]"], schema.get("$defs", {})) or {"string"}
-    return {"integer", "number"} if where[:1] == ("options",) else {"string"}
+    """The JSON types that a place in a case takes."""
+    match where:
+        case ("good" | "bad" | "suites",):
+            return {"array"}
+        case ("expect", _, check, *path) if check in CHECKS:
+            schema = CHECKS[check].schema()
+            return types_at(schema, [key for key in path if key != "[]"], schema.get("$defs", {})) or {"string"}
+        case ("options", *_):
+            return {"integer", "number"}
+    return {"string"}
 
 
 def types_at(schema: Schema, path: list[str], defs: Schema) -> set[str]:
@@ -156,12 +172,24 @@ def types_at(schema: Schema, path: list[str], defs: Schema) -> set[str]:
     return {{str: "string", bool: "boolean", int: "integer"}.get(type(value), "any")}
 
 
+@dataclass(frozen=True)
+class Row:
+    where: str
+    """`<file>, line <n>`"""
+    line: int
+    cells: dict[str, Any]
+    """Column -> value: texts from CSV, any JSON value from JSONL."""
+
+
 def _fill_rows(
     file: Path, entry: dict[str, Any], rows: list[Row], used: dict[str, str], taken: set[str]
 ) -> tuple[dict[str, Any], str]:
-    """The template with its rows under `each`, and what was done to ids."""
+    """The template with its rows under `each`, and what was done to ids. Raises BadInput with all bad rows."""
     wanted = {name: _types(where) for name, where in _holes(entry)}
     key = next(name for name in ("key", "case_id", "the_case_id") if name not in used)
+    template = {**entry, "id": f"{{{{{key}}}}}"}
+    elsewhere = _names({k: v for k, v in entry.items() if k != "id"})
+    kept = [name for name in used if name in elsewhere or f"{{{{{name}}}}}" != entry["id"]]
     wrong: list[str] = []
     each: list[dict[str, Any]] = []
     made = 0
@@ -171,22 +199,15 @@ def _fill_rows(
             asked = PLACEHOLDER.sub(lambda hole, given=given: str(given[hole[1]]), str(entry["id"]))  # type: ignore[misc]
             name = _unique(_slug(asked) or f"{_slug(file.stem) or 'case'}-{row.line}", taken)
             made += bool(entry["id"]) and name != asked
-            each.append(
-                {key: name, **{n: v for n, v in given.items() if f"{{{{{n}}}}}" != entry["id"] or _twice(entry, n)}}
-            )
-            for case in cases_in([{**entry, "id": f"{{{{{key}}}}}", "each": [each[-1]]}], f"{file}, line {row.line}"):
+            each.append({key: name, **{n: given[n] for n in kept}})
+            for case in cases_in([{**template, "each": [each[-1]]}], row.where):
                 check_case(case)
         except BadInput as error:
-            wrong.append(_located(str(error), f"{file}, line {row.line}", entry, used))
+            wrong.append(_located(str(error), entry, used))
     if wrong:
         more = f" (and {len(wrong) - MOST_TOLD} more bad rows)" if len(wrong) > MOST_TOLD else ""
         raise BadInput("; ".join(wrong[:MOST_TOLD]) + more + "; nothing was written")
-    said = f"; {made} ids were made safe or unique" if made else ""
-    return {**entry, "id": f"{{{{{key}}}}}", "each": each}, said
-
-
-def _twice(entry: dict[str, Any], name: str) -> bool:
-    return name in _names({k: v for k, v in entry.items() if k != "id"})
+    return {**template, "each": each}, f"; {made} ids were made safe or unique" if made else ""
 
 
 def _cell(row: Row, column: str, types: set[str]) -> Any:
@@ -202,7 +223,7 @@ def _cell(row: Row, column: str, types: set[str]) -> Any:
         return [part.strip() for part in value.split("|") if part.strip()]
     if not value.strip():
         raise BadInput(f"{where}: is empty; fill it in or take the row out")
-    if "string" in types or "any" in types:
+    if types & {"string", "any"}:
         return value
     try:
         return json.loads(value.strip().lower() if "boolean" in types else value)
@@ -223,47 +244,28 @@ def _unique(slug: str, taken: set[str]) -> str:
     return name
 
 
-def _taken(into: Path) -> set[str]:
-    """Ids that the other files of the folder have."""
-    folder = project.cases_dir()
-    return {c.id for c in load_cases(folder)} if into.resolve().parent == folder.resolve() else set()
-
-
-def _located(message: str, where: str, entry: dict[str, Any], used: dict[str, str]) -> str:
+def _located(message: str, entry: dict[str, Any], used: dict[str, str]) -> str:
     """Name the columns that stand under the key which the message names."""
     key = re.search(r"key '([\w.]+)'", message)
     if "column" in message or key is None:
         return message
-    top = entry.get(key[1].split(".")[0])
-    names = [used[name] for name in _names(top)]
-    return f"{message} (column {', '.join(map(repr, names))})" if names else message
-
-
-MAX_TABLE_MIB = 64
-
-
-@dataclass(frozen=True)
-class Row:
-    where: str
-    """`<file>, line <n>`"""
-    line: int
-    cells: dict[str, Any]
-    """Column -> value: texts from CSV, any JSON value from JSONL."""
+    columns = ", ".join(repr(used[name]) for name in _names(entry.get(key[1].split(".")[0])))
+    return f"{message} (column {columns})" if columns else message
 
 
 def read_table(path: Path) -> list[Row]:
     """All rows; at least one, all with the same columns. Raises BadInput."""
-    if path.suffix.lower() not in (".csv", ".jsonl"):
+    readers = {".csv": _csv, ".jsonl": _jsonl}
+    if (kind := path.suffix.lower()) not in readers:
         raise BadInput(f"{path}: must be a .csv or a .jsonl file")
     try:
         text = read_file(path, MAX_TABLE_MIB).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise BadInput(
-            f"{path}: is not UTF-8 (byte {error.start}); save it as UTF-8, such as: iconv -f GB18030 -t UTF-8 {path.name}"
-        ) from None
+        todo = f"save it as UTF-8, such as: iconv -f GB18030 -t UTF-8 {path.name}"
+        raise BadInput(f"{path}: is not UTF-8 (byte {error.start}); {todo}") from None
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    rows = list(_csv(path, text) if path.suffix.lower() == ".csv" else _jsonl(path, text))
+    rows = list(readers[kind](path, text))
     if not rows:
         raise BadInput(f"{path}: holds no rows; nothing to import")
     return rows
@@ -271,34 +273,27 @@ def read_table(path: Path) -> list[Row]:
 
 def _csv(path: Path, text: str) -> Iterator[Row]:
     """RFC 4180; the header names the columns. Separated by comma, semicolon or tab, whichever the header has most of."""
-    csv.field_size_limit(
-        max(csv.field_size_limit(), len(text))
-    )  # 131,072 characters by default: a long document is a cell
-    header_line = text.split("\n", 1)[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header_line.count), strict=True)
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # 131,072 by default: a long document is a cell
+    separator = max(",;\t", key=text.split("\n", 1)[0].count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
-        _check_header(path, header)
+        if not any(header):
+            raise BadInput(f"{path}: is empty; the first line names the columns")
+        if twice := [name for name, count in Counter(header).items() if count > 1 or not name]:
+            said = "has no name or stands twice; give every column its own"
+            raise BadInput(f"{path}, line 1: column {twice[0]!r} {said}")
         start = reader.line_num + 1
         for cells in reader:
             where = f"{path}, line {start}"
             if cells and len(cells) != len(header):
-                raise BadInput(
-                    f"{where}: has {len(cells)} cells for {len(header)} columns; quote cells with separators in them"
-                )
+                said = "quote cells with separators in them"
+                raise BadInput(f"{where}: has {len(cells)} cells for {len(header)} columns; {said}")
             if cells:
                 yield Row(where, start, dict(zip(header, cells, strict=True)))
             start = reader.line_num + 1
     except csv.Error as error:
         raise BadInput(f"{path}, line {reader.line_num}: not valid CSV ({error}); check its quotes") from None
-
-
-def _check_header(path: Path, header: list[str]) -> None:
-    if not any(header):
-        raise BadInput(f"{path}: is empty; the first line names the columns")
-    twice = [name for name, count in Counter(header).items() if count > 1 or not name]
-    if twice:
-        raise BadInput(f"{path}, line 1: column {twice[0]!r} has no name or stands twice; give every column its own")
 
 
 def _jsonl(path: Path, text: str) -> Iterator[Row]:
@@ -315,7 +310,6 @@ def _jsonl(path: Path, text: str) -> Iterator[Row]:
             raise BadInput(f"{where}: is {type(value).__name__}; one object a line")
         columns = columns or set(value)
         if missing := sorted(columns ^ set(value)):
-            raise BadInput(
-                f"{where}: column {missing[0]!r} is not in every row; write null or an empty text where it is missing"
-            )
+            todo = "write null or an empty text where it is missing"
+            raise BadInput(f"{where}: column {missing[0]!r} is not in every row; {todo}")
         yield Row(where, number, value)

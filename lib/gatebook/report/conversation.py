@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gatebook.checks.finding import Finding
+from gatebook.record.answer import Answer
 from gatebook.record.exchange import Exchange, Timing
 from gatebook.record.journal import long_name
-from gatebook.record.answer import Answer
 from gatebook.record.replies import read_answer
 from gatebook.record.run import Run
 from gatebook.report.standing import CaseStanding
