@@ -161,7 +161,8 @@ class _Texts:
             for number, inner in enumerate(value):
                 index = inner.get("index") if isinstance(inner, dict) else None
                 position = index if isinstance(index, int) else number
-                self.collect(inner, self._at(place, min(position, FAR)), names)
+                if isinstance(inner, str | dict | list):
+                    self.collect(inner, self._at(place, min(position, FAR)), names)
 
     def read(self, group: Iterable[int]) -> str:
         return "".join(self.found[number] for number in group)
@@ -258,9 +259,10 @@ class Scrubber:
         *escaped, plain = _readings(text)
         found = [m.span() for n in self._needles if n in plain for m in re.finditer(re.escape(n), plain)]
         for before in reversed(escaped if found else []):
-            escapes = [match.span() for match in _ESCAPED.finditer(before)]
-            shifts = [0, *accumulate(end - start - 1 for start, end in escapes)]
-            places = [start - shift for (start, _), shift in zip(escapes, shifts, strict=False)]
+            places, shifts = array("L"), array("L", [0])
+            for escape in _ESCAPED.finditer(before):
+                places.append(escape.start() - shifts[-1])
+                shifts.append(shifts[-1] + escape.end() - escape.start() - 1)
             found = [(a + shifts[bisect_left(places, a)], b + shifts[bisect_left(places, b)]) for a, b in found]
         spans: list[tuple[int, int]] = []
         for start, end in sorted(found):
