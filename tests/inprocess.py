@@ -50,24 +50,36 @@ def run(profile: Path, base_url: str, only: list[str] | None, revision: str | No
 def execute(run: Run, notebook: str) -> str | None:
     """Run the notebook's cells here as papermill does in a kernel, and keep it in the run; why it did not run to its end."""
     book = parameterize_notebook(load_notebook_node(str(project.notebook_file(notebook))), {"run_dir": "."})
-    known: dict[str, Any] = {"__name__": notebook}
     began = datetime.now(UTC)
+    cells = [cell for cell in book.cells if cell.cell_type == "code"]
+    for number, (cell, outputs) in enumerate(
+        zip(cells, run_cells(cells, run, notebook, to_the_end=False), strict=False), 1
+    ):
+        cell.execution_count, cell.outputs = number, outputs
+    seconds = (datetime.now(UTC) - began).total_seconds()
+    book.metadata.papermill = {"start_time": began.isoformat(), "duration": seconds}
+    made = run.path / f"{notebook}.ipynb"
+    nbformat.write(book, made)
+    return unfinished(made)
+
+
+def run_cells(cells: list[NotebookNode], run: Run, notebook: str, to_the_end: bool = True) -> list[list[NotebookNode]]:
+    """The outputs of each cell, run in the folder of the run; unless `to_the_end`, the one that raises is the last."""
+    known: dict[str, Any] = {"__name__": notebook, "run_dir": "."}
+    outputs: list[list[NotebookNode]] = []
     with (
         contextlib.chdir(run.path),
         warnings.catch_warnings(),
         pd.option_context("display.max_columns", 20, "display.html.use_mathjax", True),
     ):  # a kernel's, whatever a test before this one has set
         warnings.simplefilter("ignore")  # as the runner has it
-        for number, cell in enumerate((c for c in book.cells if c.cell_type == "code"), 1):
-            cell.execution_count, cell.outputs = number, run_cell(cell.source, known, number)
-            if any(output.output_type == "error" for output in cell.outputs):
+        for number, cell in enumerate(cells, 1):
+            outputs.append(run_cell(cell.source, known, number))
+            known["run_dir"] = "."  # the cell of parameters is that of the notebook
+            if not to_the_end and any(output.output_type == "error" for output in outputs[-1]):
                 break
     plt.close("all")
-    seconds = (datetime.now(UTC) - began).total_seconds()
-    book.metadata.papermill = {"start_time": began.isoformat(), "duration": seconds}
-    made = run.path / f"{notebook}.ipynb"
-    nbformat.write(book, made)
-    return unfinished(made)
+    return outputs
 
 
 def run_cell(source: str, known: dict[str, Any], number: int) -> list[NotebookNode]:
