@@ -46,7 +46,7 @@ BANNER = "papermill-error-cell-tag"
 def notebook_page(run: Run, notebook: str, verdict: Verdict) -> str:
     """The page of one executed notebook, under 500 KB: excerpts and lists get shorter until it fits."""
     planned = notebook in run.notebooks
-    found = standings(run, verdict, *([notebook] if planned else []))
+    found = standings(run, verdict, notebook)
 
     def page(detail: Detail) -> str:
         cells, trouble = _cells(run.path / f"{notebook}.ipynb", detail.notebook_bytes)

@@ -52,23 +52,24 @@ class CaseStanding:
         return "; ".join(dict.fromkeys(said)) or "expected, but nothing was judged"
 
 
-def standings(run: Run, verdict: Verdict, *notebooks: str) -> list[CaseStanding]:
-    """The opening chat and every expected case of these notebooks (default: all), in the order in which they were asked."""
+def standings(run: Run, verdict: Verdict, notebook: str = "") -> list[CaseStanding]:
+    """The opening chat and every expected case of a notebook, in the order in which they were asked; of all notebooks
+    where it is none that asks, as 90_verdict."""
     findings: dict[tuple[str, str], list[Finding]] = defaultdict(list)
     for finding in verdict.findings:
         findings[finding.notebook, finding.case].append(finding)
     stands = []
-    for notebook in notebooks or run.notebooks:
-        ready = f"{notebook}.ready"
+    for book in [notebook] if notebook in run.notebooks else run.notebooks:
+        ready = f"{book}.ready"
         asked: dict[str | None, list[Exchange]] = defaultdict(list)
-        for exchange in recorded(run, notebook):
+        for exchange in recorded(run, book):
             asked[ready if exchange.kind == "ready" else exchange.case].append(exchange)
-        cases: list[tuple[str, Case | None]] = [(ready, None)] if (notebook, ready) in findings else []
-        for name, case in [*cases, *((case.id, case) for case in run.expected(notebook))]:
-            own = findings[notebook, name]
+        cases: list[tuple[str, Case | None]] = [(ready, None)] if (book, ready) in findings else []
+        for name, case in [*cases, *((case.id, case) for case in run.expected(book))]:
+            own = findings[book, name]
             group, outcome = case.group if case else own[0].group, worst([f.outcome for f in own])
             standing, note = _standing(verdict, name, own)
-            stands.append(CaseStanding(name, notebook, case, group, own, asked[name], outcome, standing, note))
+            stands.append(CaseStanding(name, book, case, group, own, asked[name], outcome, standing, note))
     return stands
 
 
