@@ -183,7 +183,7 @@ class Workbook:
 
     def examples(self) -> Shown:
         """The failing cases as conversations: prompt, answer, reason."""
-        return failing_cases(self.record, self.notebook, self.verdict.findings)
+        return failing_cases(self.record, self.verdict, self.notebook)
 
     def report(self) -> str:
         """Every finding, every group and the verdict, as sorted plain text."""

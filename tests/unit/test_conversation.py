@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
-from gatebook.report.conversation import MOST_PIECES, Answered, Compared, Shown, marked
+from gatebook.report.conversation import MOST_PIECES, Answered, Compared, Shown, failing_cases, marked
+from gatebook.verdict.judging import judge
 
 from tests.unit.replies import chat_body, exchange, finding, good_chunks, plain, streamed, timing
+from tests.unit.runs import answered
 
 HOSTILE = "<script>alert(1)</script>\u202egnp\u0007 $x$ <img src=x onerror=alert(2)>"
 
@@ -64,3 +67,26 @@ def test_long_answers_are_compared_line_by_line() -> None:
 def test_two_answers_as_text() -> None:
     assert "the same 2 characters" in repr(Compared(said("hi"), said("hi")))
     assert "-a" in repr(Compared(said("a"), said("b"))).splitlines()
+
+
+@pytest.mark.parametrize("notebook", ["01_x", "90_verdict"])
+def test_failing_cases_are_shown_in_full_and_the_rest_is_counted(tmp_path: Path, notebook: str) -> None:
+    run = answered(tmp_path / "run", {"c1": HOSTILE, "c2": None, "m": "No."})
+    shown = failing_cases(run, judge(run), notebook, most=2)
+    assert [one.case for one in shown] == ["c1", "c2"]
+    for part in (
+        "greets, number 1",
+        "fail: has none of Hello",
+        "[answer] <script>",
+        "[what went wrong] the connection broke",
+    ):
+        assert part in repr(shown)
+    assert repr(shown).endswith("and 1 more failing cases: see the evidence table")
+    assert "<script" not in shown._repr_html_() and "\u202e" not in shown._repr_html_()
+    run.record_file("01_x").unlink()
+    assert "(not recorded)" in repr(failing_cases(run, judge(run), notebook))
+
+
+def test_no_failing_case_is_said(tmp_path: Path) -> None:
+    run = answered(tmp_path / "run", {})
+    assert repr(failing_cases(run, judge(run), "01_x")) == "no failing case"

@@ -179,10 +179,9 @@ def _judged(run: Run) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     if (verdict.verdict, verdict.partial) != (said.verdict, said.partial):
         raise ValueError(f"verdict.json says {said.verdict}, the record says {verdict.verdict}: {verdict.reason}")
     manifest, served = run.manifest, verdict.served
-    stands = [c for notebook in run.notebooks for c in standings(run, verdict, notebook)]
-    times = streamed_times(e for notebook in run.notebooks for e in recorded(run, notebook))
+    times = streamed_times(recorded(run))
     memory = [f.measured for f in verdict.findings if f.check == MEMORY_CHECK and isinstance(f.measured, int | float)]
-    cases = [_case(c, c.case) for c in stands if c.case]
+    cases = [_case(c, c.case) for c in standings(run, verdict) if c.case]
     summary = {
         **verdict.model_dump(include={"run", "partial", "profile", "suite"}), **manifest.model_dump(include={"created", "commit", "asked_by", "judged_from"}),
         **served.model_dump(include={"model", "revision", "base_url"}), "engine": f"{served.engine} {served.version or ''}".strip(),

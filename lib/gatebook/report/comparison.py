@@ -42,7 +42,7 @@ def comparison_page(difference: Difference, first: Judged, second: Judged) -> st
 
 def changes(difference: Difference, first: Judged, second: Judged, chars: int) -> list[Changed]:
     """Every changed case with both conversations, newly failing ones first."""
-    runs = [{c.id: c for name in j.run.notebooks for c in standings(j.run, j.verdict, name)} for j in (first, second)]
+    runs = [{c.id: c for c in standings(j.run, j.verdict)} for j in (first, second)]
 
     def side(run: int, case: str, group: str) -> tuple[list[Request], str]:
         stands = runs[run][case]

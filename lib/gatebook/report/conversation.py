@@ -14,8 +14,9 @@ from gatebook.record.exchange import Exchange, Timing
 from gatebook.record.journal import long_name
 from gatebook.record.replies import read_answer
 from gatebook.record.run import Run
-from gatebook.report.standing import CaseStanding
+from gatebook.report.standing import CaseStanding, standings
 from gatebook.report.text import both_ends, pretty, render, visible
+from gatebook.verdict.verdict import Verdict
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -182,25 +183,18 @@ class Shown(list[Answered]):
         return render("shown.html.j2", shown=self, note=self.note)
 
 
-def failing_cases(run: Run, notebook: str, findings: Iterable[Finding], most: int = 12) -> Shown:
+def failing_cases(run: Run, verdict: Verdict, notebook: str, most: int = 12) -> Shown:
     """The failing cases of a notebook with what was asked and answered; more than `most` are counted."""
-    red: dict[str, list[Finding]] = {}
-    for finding in findings:
-        if finding.outcome != "pass" and finding.case in run.cases:
-            red.setdefault(finding.case, []).append(finding)
-    asked = [e for e in run.exchanges(notebook) if e.kind == "ask"]
+    red = [c for c in standings(run, verdict, notebook) if c.case and c.red]
     shown: list[Answered] = []
-    for case in [run.cases[name] for name in red][:most]:
-        body = {"messages": case.messages}
-        lost = Exchange(
-            kind="skip", key=case.id, ask="ask", at=run.manifest.created, body=body, detail="(not recorded)"
-        )
-        first, *more = [e for e in asked if e.case == case.id] or [lost]
-        shown.append(Answered(case.id, case.group, first, red[case.id], case.why, most=LONGEST_OF_MANY))
-        shown += [Answered(case.id, case.group, e, most=LONGEST_OF_MANY) for e in more]
-    left = len(red) - most
-    more_of = f"and {left} more failing cases: see the evidence table" if left > 0 else ""
-    return Shown(shown, more_of if shown else "no failing case")
+    for found in red[:most]:
+        body = {"messages": run.cases[found.id].messages}
+        lost = Exchange(kind="skip", key=found.id, at=run.manifest.created, body=body, detail="(not recorded)")
+        first, *more = [e for e in found.exchanges if e.kind == "ask"] or [lost]
+        shown.append(Answered(found.id, found.group, first, found.red, run.cases[found.id].why, most=LONGEST_OF_MANY))
+        shown += [Answered(found.id, found.group, e, most=LONGEST_OF_MANY) for e in more]
+    left = f"and {len(red) - most} more failing cases: see the evidence table" if len(red) > most else ""
+    return Shown(shown, left if red else "no failing case")
 
 
 @dataclass(frozen=True)

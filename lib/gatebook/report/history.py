@@ -26,7 +26,13 @@ COLUMNS = ["run", "group", "n", "ttft", "itl", "total", "tokens/s", "gpu", "revi
 VERDICT_COLOURS = {"PASS": "#2e7d4f", "FAIL": "#b3261e", "INCONCLUSIVE": "#6d28d9", "ERROR": "#8a5a00"}
 BAND, GREY = "#c7d2e0", "#374151"
 FONTS = {"font.size": 8, "axes.titlesize": 9, "axes.labelsize": 7, "xtick.labelsize": 8, "ytick.labelsize": 8}
-FRAMES = {"axes.spines.top": False, "axes.spines.right": False, "axes.titlecolor": GREY, "legend.frameon": False}
+FRAMES = {
+    "date.converter": "concise",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlecolor": GREY,
+    "legend.frameon": False,
+}
 MOST_ROWS = 24
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """Full-width signs are signs too where a spreadsheet speaks Chinese or Japanese."""
@@ -93,14 +99,10 @@ def plot_trend(rows: list[Measurement], file: Path) -> str:
 
 
 def _figure(series: list[list[Measurement]]) -> Any:
-    import matplotlib.dates as dates
     import matplotlib.pyplot as plt
-    from matplotlib.lines import Line2D
 
-    size = (13, 1.9 * len(series) + 0.9)
-    figure, axes = plt.subplots(
-        len(series), len(METRICS), figsize=size, layout="constrained", squeeze=False, sharex=True
-    )
+    shape, size = (len(series), len(METRICS)), (13, 1.9 * len(series) + 0.9)
+    figure, axes = plt.subplots(*shape, figsize=size, layout="constrained", squeeze=False, sharex=True)
     plt.close(figure)
     for row, runs in zip(axes, series, strict=True):
         for drawn, name in zip(row, METRICS, strict=True):
@@ -110,23 +112,12 @@ def _figure(series: list[list[Measurement]]) -> Any:
         row[0].set_ylabel(f"{last.group}\n{' · '.join(where)}\nworkload {last.workload[:8]}")
     for drawn, title in zip(axes[0], METRICS.values(), strict=True):
         drawn.set_title(title)
-    every = [r for runs in series for r in runs]
-    begin, end = min(r.at for r in every), max(r.at for r in every)
-    pad = max((end - begin) / 30, timedelta(hours=6))
-    axes[0][0].set_xlim(begin - pad, end + pad)
-    ticks = dates.AutoDateLocator(minticks=2, maxticks=7, tz="UTC")
-    for drawn in axes[-1]:
-        drawn.xaxis.set_major_locator(ticks)
-        drawn.xaxis.set_major_formatter(dates.ConciseDateFormatter(ticks, tz="UTC"))
+    made = [r.at for runs in series for r in runs]
+    pad = max((max(made) - min(made)) / 30, timedelta(hours=6))
+    axes[0][0].set_xlim(min(made) - pad, max(made) + pad)
     axes[-1][0].set_xlabel("when the run was made, UTC")
-    dots: dict[str, Any] = {
-        f"median, {v}": {"color": c} for v, c in VERDICT_COLOURS.items() if any(r.verdict == v for r in every)
-    }
-    if not all(r.accepted for r in every):
-        dots["not accepted"] = {"color": GREY, "mfc": "white"}
-    marks = [Line2D([], [], marker="o", linestyle="", label=label, **how) for label, how in dots.items()]
-    marks.append(Line2D([], [], linewidth=7, color=BAND, label="P10 to P90"))
-    figure.legend(handles=marks, loc="outside upper center", ncols=len(marks))
+    marks = {label: mark for drawn in axes.flat for mark, label in zip(*drawn.get_legend_handles_labels(), strict=True)}
+    figure.legend(marks.values(), marks, loc="outside upper center", ncols=len(marks))
     return figure
 
 
@@ -135,11 +126,12 @@ def _panel(drawn: Any, runs: list[tuple[Measurement, list[float]]]) -> None:
     shares: Any = np.reshape([np.percentile(values, (10, 50, 90)) for _, values in runs], (-1, 3))
     low, middle, high = shares.T
     drawn.fill_between(at, low, high, color=BAND, alpha=0.7, linewidth=0)
-    drawn.vlines(at, low, high, color=BAND, linewidth=3)  # a single run has no band
+    drawn.vlines(at, low, high, color=BAND, linewidth=3, label="P10 to P90")  # a single run has no band
     drawn.plot(at, middle, color="#9ca3af", linewidth=0.8)
     for (row, _), value in zip(runs, middle, strict=True):
         colour = VERDICT_COLOURS.get(row.verdict, GREY)
-        drawn.plot(row.at, value, "o", color=colour, markersize=5, markerfacecolor=colour if row.accepted else "white")
+        label = f"median, {row.verdict}{'' if row.accepted else ', not accepted'}"
+        drawn.plot(row.at, value, "o", color=colour, mfc=colour if row.accepted else "white", markersize=5, label=label)
     drawn.set_ylim(0, max(high, default=1) * 1.15)
 
 

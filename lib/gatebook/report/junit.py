@@ -4,33 +4,30 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from gatebook.record.replies import read_answer
 from gatebook.record.run import Run
-from gatebook.report.standing import CaseStanding, Standing, standings
+from gatebook.report.standing import CaseStanding, standings
 from gatebook.report.text import excerpt, visible
 from gatebook.verdict.policy import COMPARED
 from gatebook.verdict.verdict import Verdict, Word
 
 LONGEST_BYTES = 4096
 ANSWER_CHARS = 800
+RED = ("failure", "error")
 KINDS = {"failure": "failures", "error": "errors", "skipped": "skipped"}
 """Element of a testcase -> attribute of its suite with their number."""
-ELEMENTS: dict[Standing, str] = {"fails": "failure", "unmeasured": "error", "excused": "skipped", "tolerated": "system-out", "passes": ""}  # fmt: skip
+ELEMENTS = {"fails": "failure", "unmeasured": "error", "excused": "skipped", "tolerated": "system-out", "passes": ""}
 
 
-@dataclass
-class Testcase:
+class Testcase(NamedTuple):
+    """`kind` is its element: failure, error, skipped or system-out; empty where there is nothing to say."""
+
     name: str
     kind: str = ""
-    """Its element: failure, error, skipped or system-out; empty where there is nothing to say."""
     text: str = ""
     seconds: float = 0.0
-
-    @property
-    def red(self) -> bool:
-        return self.kind in ("failure", "error")
 
 
 def junit(run: Run, verdict: Verdict, attach_prefix: str) -> str:
@@ -42,7 +39,7 @@ def junit(run: Run, verdict: Verdict, attach_prefix: str) -> str:
     blocked = {g for found in stands.values() for c in found if c.blocks for g in (c.group, *(f.group for f in c.red))}
     suites = {notebook: [_case(c) for c in found] for notebook, found in stands.items()}
     suites["verdict"] = whole = list(_whole(verdict, blocked))
-    if verdict.verdict != "PASS" and not any(case.red for cases in suites.values() for case in cases):
+    if verdict.verdict != "PASS" and not any(case.kind in RED for cases in suites.values() for case in cases):
         whole[0] = Testcase("run", _red(verdict.verdict), verdict.reason)
     root = ET.Element("testsuites")
     for name, cases in suites.items():
@@ -55,7 +52,7 @@ def junit(run: Run, verdict: Verdict, attach_prefix: str) -> str:
             )
             if case.kind:
                 ET.SubElement(element, case.kind).text = _cut(case.text)
-            if case.red:
+            if case.kind in RED:
                 page = "index" if cases is whole else name
                 ET.SubElement(element, "system-out").text = f"[[ATTACHMENT|{attach_prefix}/{page}.html]]"
     ET.indent(root)

@@ -21,9 +21,9 @@ DIGITS = {"ttft_ms": 0, "total_ms": 0, "tpot_ms": 1}
 
 def metrics(run: Run, verdict: Verdict) -> str:
     """What can be plotted over runs. What was not measured is left out, never 0 or NaN."""
-    exchanges = [e for notebook in run.notebooks for e in recorded(run, notebook)]
+    exchanges = recorded(run)
     asked = [e for e in exchanges if e.attempts]
-    cases = [case.outcome for notebook in run.notebooks for case in standings(run, verdict, notebook) if case.case]
+    cases = [case.outcome for case in standings(run, verdict) if case.case]
     answers = [read_answer(e) for e in asked if e.kind != "probe"]
     waived = {case for waiver in verdict.waivers for case in waiver.cases}
     tokens = {k: [n for a in answers if (n := a.tokens(f"{k}_tokens")) is not None] for k in ("prompt", "completion")}

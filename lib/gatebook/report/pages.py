@@ -46,7 +46,7 @@ BANNER = "papermill-error-cell-tag"
 def notebook_page(run: Run, notebook: str, verdict: Verdict) -> str:
     """The page of one executed notebook, under 500 KB: excerpts and lists get shorter until it fits."""
     planned = notebook in run.notebooks
-    found = [c for name in ([notebook] if planned else run.notebooks) for c in standings(run, verdict, name)]
+    found = standings(run, verdict, notebook)
 
     def page(detail: Detail) -> str:
         cells, trouble = _cells(run.path / f"{notebook}.ipynb", detail.notebook_bytes)
@@ -60,7 +60,7 @@ def notebook_page(run: Run, notebook: str, verdict: Verdict) -> str:
 
 def index_page(run: Run, verdict: Verdict, notebooks: dict[str, Verdict]) -> str:
     """The run at a glance, with links to everything in its folder."""
-    blocking = [c for notebook in run.notebooks for c in standings(run, verdict, notebook) if c.blocks]
+    blocking = [c for c in standings(run, verdict) if c.blocks]
     rows = {name: (_heading(run, name), v) for name, v in notebooks.items()}
     costs, lost = [*parts(run), altogether(run)], left_out(run)
     return fitting(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,71 +52,71 @@ class CaseStanding:
         return "; ".join(dict.fromkeys(said)) or "expected, but nothing was judged"
 
 
-def standings(run: Run, verdict: Verdict, notebook: str) -> list[CaseStanding]:
-    """The opening chat and every expected case of a notebook, in the order in which they were asked."""
-    ready = f"{notebook}.ready"
-    findings: dict[str, list[Finding]] = defaultdict(list)
-    for finding in (f for f in verdict.findings if f.notebook == notebook):
-        findings[finding.case].append(finding)
-    asked: dict[str | None, list[Exchange]] = defaultdict(list)
-    for exchange in recorded(run, notebook):
-        asked[ready if exchange.kind == "ready" else exchange.case].append(exchange)
-    cases: list[tuple[str, Case | None]] = [(ready, None)] if ready in findings else []
-    cases += [(case.id, case) for case in run.expected(notebook)]
-    return [_stands(verdict, notebook, name, case, findings[name], asked[name]) for name, case in cases]
+def standings(run: Run, verdict: Verdict, notebook: str = "") -> list[CaseStanding]:
+    """The opening chat and every expected case of a notebook, in the order in which they were asked; of all notebooks
+    where it is none that asks, as 90_verdict."""
+    findings: dict[tuple[str, str], list[Finding]] = defaultdict(list)
+    for finding in verdict.findings:
+        findings[finding.notebook, finding.case].append(finding)
+    stands = []
+    for book in [notebook] if notebook in run.notebooks else run.notebooks:
+        ready = f"{book}.ready"
+        asked: dict[str | None, list[Exchange]] = defaultdict(list)
+        for exchange in recorded(run, book):
+            asked[ready if exchange.kind == "ready" else exchange.case].append(exchange)
+        cases: list[tuple[str, Case | None]] = [(ready, None)] if (book, ready) in findings else []
+        for name, case in [*cases, *((case.id, case) for case in run.expected(book))]:
+            own = findings[book, name]
+            group, outcome = case.group if case else own[0].group, worst([f.outcome for f in own])
+            standing, note = _standing(verdict, name, own)
+            stands.append(CaseStanding(name, book, case, group, own, asked[name], outcome, standing, note))
+    return stands
 
 
-def recorded(run: Run, notebook: str) -> list[Exchange]:
-    """The exchanges of a notebook; none when its record is broken, which the verdict says already."""
-    try:
-        return run.exchanges(notebook)
-    except BrokenRecord:
-        return []
+def recorded(run: Run, *notebooks: str) -> list[Exchange]:
+    """The exchanges of these notebooks (default: all); none where a record is broken, which the verdict says already."""
+    found = []
+    for notebook in notebooks or run.notebooks:
+        with suppress(BrokenRecord):
+            found += run.exchanges(notebook)
+    return found
 
 
-def _stands(
-    verdict: Verdict, notebook: str, name: str, case: Case | None, findings: list[Finding], exchanges: list[Exchange]
-) -> CaseStanding:
-    by_group: dict[str, list[Outcome]] = defaultdict(list)
-    for finding in findings:
-        by_group[finding.group].append(finding.outcome)
-    said = [_in_group(verdict, g, name, worst(by_group[g.group])) for g in verdict.groups if g.group in by_group]
+def _standing(verdict: Verdict, case: str, findings: list[Finding]) -> tuple[Standing, str]:
+    """The worst over the groups that judge the case, and why."""
+    said: list[tuple[Standing, str]] = []
+    for group in verdict.groups:
+        if outcomes := [f.outcome for f in findings if f.group == group.group]:
+            said.append(_in_group(verdict, group, case, worst(outcomes)))
     unjudged: tuple[Standing, str] = ("unmeasured", "blocks: it was not judged")
-    standing, note = min(said or [unjudged], key=lambda s: WORST_FIRST.index(s[0]))
-    return CaseStanding(
-        id=name, notebook=notebook, case=case, group=case.group if case else findings[0].group, findings=findings,
-        exchanges=exchanges, outcome=worst([f.outcome for f in findings]), standing=standing, note=note,
-    )  # fmt: skip
+    return min(said or [unjudged], key=lambda s: WORST_FIRST.index(s[0]))
 
 
 def _in_group(verdict: Verdict, group: GroupVerdict, case: str, outcome: Outcome) -> tuple[Standing, str]:
-    if outcome == "pass":
-        return "passes", ""
-    if group.policy == "watch":
-        return "tolerated", f"does not block: {group.group} is only watched"
-    if outcome == "not_measured" and (excuse := next((e for e in verdict.excused if e.id == case), None)):
-        return "excused", f"does not block: excused by the profile, {excuse.reason}"
-    if outcome == "fail" and (waiver := verdict.waiver_of(case, group.group)):
-        return "excused", f"does not block: waived until {waiver.expires} by {waiver.owner}, {waiver.reason}"
-    if outcome != "fail":
-        return "unmeasured", f"blocks: {group.group} cannot be judged without it"
-    if group.policy == "must":
-        return "fails", f"blocks: every case of {group.group} must pass"
-    return _compared(verdict, group, case)
-
-
-def _compared(verdict: Verdict, group: GroupVerdict, case: str) -> tuple[Standing, str]:
-    """Of a failing case whose group is compared with a baseline."""
+    """The first rule that holds."""
     name, compared = group.group, group.comparison
+    excuse = next((e for e in verdict.excused if e.id == case), None) if outcome == "not_measured" else None
+    waiver = verdict.waiver_of(case, name) if outcome == "fail" else None
+    waived = waiver and f"waived until {waiver.expires} by {waiver.owner}, {waiver.reason}"
+    rules: list[tuple[object, Standing, str]] = [
+        (outcome == "pass", "passes", ""),
+        (group.policy == "watch", "tolerated", f"does not block: {name} is only watched"),
+        (excuse, "excused", f"does not block: excused by the profile, {excuse and excuse.reason}"),
+        (waiver, "excused", f"does not block: {waived}"),
+        (outcome != "fail", "unmeasured", f"blocks: {name} cannot be judged without it"),
+        (group.policy == "must", "fails", f"blocks: every case of {name} must pass"),
+    ]
+    by_itself = "does not block by itself:"
     if compared is None or verdict.baseline is None:
-        return "tolerated", f"does not block by itself: {name} is compared with a baseline, and there is none yet"
-    if case in compared.changed:
-        return "tolerated", "does not block by itself: the baseline has no result of this prompt"
-    if case not in compared.worse:
-        return "tolerated", "does not block: it failed in the baseline too"
-    if group.word == "FAIL":
-        return "fails", f"blocks: it passed in the baseline, and {name} is shown worse"
-    return "tolerated", f"does not block by itself: it passed in the baseline, but {name} is not shown worse"
+        rules.append((True, "tolerated", f"{by_itself} {name} is compared with a baseline, and there is none yet"))
+    else:
+        rules += [
+            (case in compared.changed, "tolerated", f"{by_itself} the baseline has no result of this prompt"),
+            (case not in compared.worse, "tolerated", "does not block: it failed in the baseline too"),
+            (group.word == "FAIL", "fails", f"blocks: it passed in the baseline, and {name} is shown worse"),
+            (True, "tolerated", f"{by_itself} it passed in the baseline, but {name} is not shown worse"),
+        ]
+    return next((standing, note) for holds, standing, note in rules if holds)
 
 
 def excuses(verdict: Verdict) -> list[str]:
