@@ -206,5 +206,5 @@ def now_ms() -> float:
     return round(time.time() * 1000, 1)
 
 
-def _row(name: str, **labels: str) -> Gauge:
+def _row(name: str, /, **labels: str) -> Gauge:
     return Gauge(ms=now_ms(), source="metrics", name=name, labels=labels)
