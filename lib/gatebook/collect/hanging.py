@@ -1,4 +1,4 @@
-"""Kinds of request that hang: each is tried twice, and what is left of it is not asked."""
+"""What is not asked any more: kinds of request that hang, and what the budget of tokens has no room for."""
 
 from __future__ import annotations
 
@@ -51,21 +51,19 @@ class Hanging:
 
 def kinds_of(body: dict[str, Any]) -> list[str]:
     """What may make a request hang where a plain one does not; the first that holds, and whether it is streamed."""
-    wanted = body.get("response_format")
-    found = []
-    if len(json.dumps(body.get("messages"), ensure_ascii=False, default=str).encode(errors="replace")) >= LONG_BYTES:
-        found = [LONG]
-    elif isinstance(wanted, dict) and wanted.get("type") in ("json_schema", "json_object"):
-        found = ["a schema"]
-    elif body.get("tools"):
-        found = ["tools"]
-    elif body.get("logprobs"):
-        found = ["logprobs"]
+    messages = json.dumps(body.get("messages"), ensure_ascii=False, default=str).encode(errors="replace")
+    match body:
+        case _ if len(messages) >= LONG_BYTES:
+            found = [LONG]
+        case {"response_format": {"type": "json_schema" | "json_object"}}:
+            found = ["a schema"]
+        case _:
+            found = [name for name in ("tools", "logprobs") if body.get(name)][:1]
     return [*found, STREAM] if body.get("stream") else found
 
 
 class Spending:
-    """Counts what usage tells, plus what requests in flight may still cost. One run asks one notebook at a time."""
+    """Counts what usage tells, plus what requests in flight may still cost."""
 
     def __init__(self, limit_tokens: int | None, before: Iterable[Exchange]) -> None:
         self._limit = limit_tokens

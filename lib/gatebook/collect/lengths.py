@@ -7,10 +7,12 @@ elsewhere the ruler alone decides, and its length is met to a few per cent only.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from itertools import accumulate
 from typing import Any
 
 from gatebook.config.cases import Ask, Case
 from gatebook.config.documents import PLACE, QUESTION, Document, question, ruler, text
+from gatebook.config.rows import filled
 
 Count = Callable[[str, str], Awaitable[int | None]]
 """(key, text) -> tokens as the server counts them; None when it does not tell."""
@@ -43,14 +45,12 @@ class Lengths:
         document = case.document
         assert document is not None
         if document.name not in self._texts:
-            self._texts[document.name] = await self._write(case, ask, document)
-        asked = question(document).text
-        return [
-            {**m, "content": m["content"].replace(QUESTION, asked).replace(PLACE, self._texts[document.name])}
-            for m in ask.messages or []
-        ]
+            self._texts[document.name] = await self._write(ask, document)
+        asked: Role = filled(ask.messages or [], question(document).text, QUESTION)
+        whole: Role = filled(asked, self._texts[document.name], PLACE)
+        return whole
 
-    async def _write(self, case: Case, ask: Ask, document: Document) -> str:
+    async def _write(self, ask: Ask, document: Document) -> str:
         cap = ask.options.get("max_tokens", 0)
         if document.name in self._cut:
             raise Unfit(
@@ -58,8 +58,8 @@ class Lengths:
             )
         self._refuse_beyond(document, document.tokens or 0, cap)
         per_char, needles, overhead = await self._rate(document)
-        around = "".join(m["content"] for m in ask.messages or []).replace(PLACE, "")
-        around = around.replace(QUESTION, question(document).text)
+        around = "".join(m["content"] for m in ask.messages or [])
+        around = around.replace(PLACE, "").replace(QUESTION, question(document).text)
         room = (document.tokens or 0) - overhead - len(around) * per_char
         chars = document.chars or round((room - needles) / per_char)
         draft = text(document, chars)
@@ -106,12 +106,9 @@ class Lengths:
 def _beyond(cases: Iterable[Case], budget_tokens: int | None) -> set[str]:
     """Names of the documents that the budget cuts: the longest first, each counted once."""
     sizes = {c.document.name: c.document.tokens or c.document.chars or 0 for c in cases if c.document}
-    cut, spent = set(), 0
-    for name, tokens in sorted(sizes.items(), key=lambda item: (item[1], item[0])):
-        spent += tokens
-        if budget_tokens is not None and spent > budget_tokens:
-            cut.add(name)
-    return cut
+    names = sorted(sizes, key=lambda name: (sizes[name], name))
+    spent = accumulate(sizes[name] for name in names)
+    return {n for n, tokens in zip(names, spent, strict=True) if budget_tokens is not None and tokens > budget_tokens}
 
 
 def shelves(cases: Iterable[Case]) -> list[list[Case]]:

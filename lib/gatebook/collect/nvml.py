@@ -167,6 +167,6 @@ class _Nvml:
             self.miss(gpu, f"{what}: {why(error)}")
             return None
 
-    def _row(self, name: str, value: float | None, **labels: str) -> None:
+    def _row(self, name: str, value: float | None, /, **labels: str) -> None:
         rounded = None if value is None else round(value, 1)
         self._rows.append(Gauge(ms=now_ms(), source="nvml", name=name, labels=labels, value=rounded))

@@ -5,41 +5,33 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from gatebook.collect.client import Lane
 from gatebook.config.policies import Feature, Offer
 from gatebook.engines import refused
-from gatebook.record.exchange import Exchange
+from gatebook.record.exchange import Exchange, Timing
 from gatebook.record.logprobs import read_logprobs
 from gatebook.record.replies import error_message, parse, read_answer
 
 DEADLINE_S = 60.0
 SHORT = 8
 """Tokens of the first answers."""
-TOOL: dict[str, Any] = {
-    "type": "function",
-    "function": {
-        "name": "get_time",
-        "description": "The time in a city.",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-    },
-}
+CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+GET_TIME = {"name": "get_time", "description": "The time in a city.", "parameters": CITY}
+TOOL = {"type": "function", "function": GET_TIME}
 NAMED = {"type": "function", "function": {"name": "get_time"}}
-SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {"colour": {"enum": ["grue", "bleen"]}},
-    "required": ["colour"],
-    "additionalProperties": False,
-}
+COLOUR = {"colour": {"enum": ["grue", "bleen"]}}
+SCHEMA = {"type": "object", "properties": COLOUR, "required": ["colour"], "additionalProperties": False}
 FORMAT = {"type": "json_schema", "json_schema": {"name": "colour", "schema": SCHEMA, "strict": True}}
 PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
 HELLO = "Say hello."
 NOTE = " ".join(f"remark {n} of the caller" for n in range(12))
-CITY = {"name": "get_time", "arguments": json.dumps({"city": "Oslo", "note": NOTE})}
+CALLED = {"name": "get_time", "arguments": json.dumps({"city": "Oslo", "note": NOTE})}
 USER, SYSTEM = {"role": "user", "content": HELLO}, {"role": "system", "content": "Be brief."}
 GREETED = {"role": "assistant", "content": "Hello."}
-CALL = {"role": "assistant", "content": "", "tool_calls": [{"id": "call00001", "type": "function", "function": CITY}]}
+CALL = {"role": "assistant", "content": "", "tool_calls": [{"id": "call00001", "type": "function", "function": CALLED}]}
 CALL_TOKENS = 80
 """A history with the call in it costs more than so many prompt tokens beside the question alone; without it, about 50."""
 RESULT = {"role": "tool", "tool_call_id": "call00001", "content": "It is 09:41 in Oslo, and the sun is up."}
@@ -96,12 +88,14 @@ async def learn(lane: Lane, model: str, models: tuple[str, ...]) -> Learned:
     out = await ask(max_tokens=1, temperature="warm")
 
     def more(done: Exchange, why: str, least: int = 1) -> Offer:
-        return _costs_more(done, plain, least, f"{why} ({{}} prompt tokens, {{}} without)")
+        return _costs_more(plain, least, f"{why} ({{}} prompt tokens, {{}} without)", done)
 
-    tools = _said_no(auto) or more(auto, "its chat template knows no tools")
-    calls, system = "drops tool calls or their results", "drops a second system message"
+    template = "its chat template"
+    tools = _said_no(auto) or more(auto, f"{template} knows no tools")
+    is_object = read_answer(anything).text.lstrip()[:1] in ("{", "")
+    others = f"others: {', '.join(models[:3])}" if models else "no models"
     offers: dict[Feature, Offer] = {
-        "lists_models": _lists(model, models),
+        "lists_models": model in models or f"/v1/models lists {others}",
         **_streams(streamed),
         **extras,
         "tools_accepted": _said_no(auto) or True,
@@ -109,16 +103,18 @@ async def learn(lane: Lane, model: str, models: tuple[str, ...]) -> Learned:
         "tool_choice": _said_no(named) or tools,
         "parallel_tools": tools,
         "json_schema": _said_no(schema) or _follows(schema),
-        "json_object": _said_no(anything) or _begins(anything),
-        "tool_history": _refusal(history) or more(history, f"its chat template {calls}", CALL_TOKENS),
-        "n": _said_no(several) or (True if _choices(several) == 2 else "n is ignored"),
-        "second_system": _refusal(second) or more(second, f"its chat template {system}"),
+        "json_object": _said_no(anything) or is_object or "response_format is ignored",
+        "tool_history": _refusal(history)
+        or more(history, f"{template} drops tool calls or their results", CALL_TOKENS),
+        "n": _said_no(several) or _choices(several) == 2 or "n is ignored",
+        "second_system": _refusal(second) or more(second, f"{template} drops a second system message"),
         **_samples(several, sampled),
         "refuses_media": _refuses(media, "an image"),
         "refuses_malformed": _refuses(malformed, "messages that are a text"),
         "refuses_parameters": _refuses(out, "a temperature that is no number"),
     }
-    return Learned(offers, *_times(streamed), read_answer(plain).model, exchanges)
+    times, tokens = streamed.timing or Timing(queued_ms=0), read_answer(streamed).tokens("completion_tokens") or SHORT
+    return Learned(offers, times.first_token_ms, times.itl_ms(max(tokens, 2)), read_answer(plain).model, exchanges)
 
 
 async def _extras(ask: Ask, plain: Exchange) -> dict[Feature, Offer]:
@@ -126,19 +122,10 @@ async def _extras(ask: Ask, plain: Exchange) -> dict[Feature, Offer]:
     text = read_answer(plain).text
     stop, dropped = text[2:4], "text parts are dropped: {} prompt tokens instead of {}"
     checks: dict[Feature, tuple[dict[str, Any], Callable[[Exchange], Offer]]] = {
-        "logprobs": (
-            {"logprobs": True, "top_logprobs": 2},
-            lambda e: True if read_logprobs(e) else "logprobs are ignored",
-        ),
+        "logprobs": ({"logprobs": True, "top_logprobs": 2}, lambda e: bool(read_logprobs(e)) or "logprobs are ignored"),
         "max_completion_tokens": ({"max_completion_tokens": 3}, _kept_to_three),
-        "stop": (
-            {"stop": [stop]},
-            lambda e: "the stop string stays in the text" if stop in read_answer(e).text else True,
-        ),
-        "text_parts": (
-            {"messages": [{"role": "user", "content": [PART]}]},
-            lambda e: _costs_more(e, plain, 0, dropped),
-        ),
+        "stop": ({"stop": [stop]}, lambda e: stop not in read_answer(e).text or "the stop string stays in the text"),
+        "text_parts": ({"messages": [{"role": "user", "content": [PART]}]}, partial(_costs_more, plain, 0, dropped)),
     }
     if len(text) <= 6:
         del checks["stop"]
@@ -153,27 +140,13 @@ async def _extras(ask: Ask, plain: Exchange) -> dict[Feature, Offer]:
     return offers
 
 
-def _times(streamed: Exchange) -> tuple[float | None, float | None]:
-    """(time to first token, mean time between tokens) in ms."""
-    timing, tokens = streamed.timing, read_answer(streamed).tokens("completion_tokens") or SHORT
-    if timing is None or timing.first_token_ms is None or timing.last_token_ms is None:
-        return None, None
-    return timing.first_token_ms, (timing.last_token_ms - timing.first_token_ms) / max(tokens - 1, 1)
-
-
-def _lists(model: str, models: tuple[str, ...]) -> Offer:
-    if not models:
-        return "/v1/models lists no models"
-    return True if model in models else f"/v1/models lists others: {', '.join(models[:3])}"
-
-
 def _streams(streamed: Exchange) -> dict[Feature, Offer]:
     answer = read_answer(streamed)
     if streamed.fault is not None or streamed.events is None:
         return {}  # a stream that fails is no missing part: the gate says so
     return {
-        "stream_usage": True if answer.usage else "include_usage is ignored",
-        "stream_done": True if answer.done else "streams end without [DONE]",
+        "stream_usage": bool(answer.usage) or "include_usage is ignored",
+        "stream_done": answer.done or "streams end without [DONE]",
     }
 
 
@@ -188,17 +161,12 @@ def _follows(schema: Exchange) -> Offer:
     text = read_answer(schema).text
     begun = "".join(text.split())  # engines allow blanks between the parts, and the answer may be cut
     follows = any(whole.startswith(begun) for whole in ('{"colour":"grue"}', '{"colour":"bleen"}'))
-    return True if follows else f"response_format is ignored: {text[:40]!r}"
-
-
-def _begins(done: Exchange) -> Offer:
-    return True if read_answer(done).text.lstrip()[:1] in ("{", "") else "response_format is ignored"
+    return follows or f"response_format is ignored: {text[:40]!r}"
 
 
 def _refuses(done: Exchange, what: str) -> Offer:
-    if done.status is None or refused(done.status, done.detail):
-        return True
-    return f"{what} is answered with HTTP {done.status}"
+    said = done.status is None or refused(done.status, done.detail)
+    return said or f"{what} is answered with HTTP {done.status}"
 
 
 def _said_no(done: Exchange) -> str | None:
@@ -216,20 +184,18 @@ def _refusal(done: Exchange) -> str | None:
 
 def _kept_to_three(done: Exchange) -> Offer:
     used = read_answer(done).tokens("completion_tokens") or 0
-    at_most = 4 * max(_choices(done), 1)
-    return True if used <= at_most else f"max_completion_tokens is ignored: {used} tokens for 3"
+    return used <= 4 * max(_choices(done), 1) or f"max_completion_tokens is ignored: {used} tokens for 3"
 
 
 def _choices(done: Exchange) -> int:
-    body = parse(done.text or "")
-    found = body.get("choices") if isinstance(body, dict) else None
-    return len(found) if isinstance(found, list) else 0
+    answer = read_answer(done)
+    return answer.choices + len(answer.others)
 
 
-def _costs_more(done: Exchange, plain: Exchange, least: int, told: str) -> Offer:
+def _costs_more(plain: Exchange, least: int, told: str, done: Exchange) -> Offer:
     """Whether a request costs so many more prompt tokens than the plain one; `told` takes both numbers."""
     here, there = (read_answer(e).tokens("prompt_tokens") for e in (done, plain))
-    return told.format(here, there) if here and there and here < there + least else True
+    return not here or not there or here >= there + least or told.format(here, there)
 
 
 def problem(done: Exchange) -> str:

@@ -14,8 +14,8 @@ from gatebook.record.exchange import Packing
 
 MAX_REPLY_BYTES = 32 * 2**20
 """Of a chat, as sent, and unpacked: 20 alternatives for each of 4,096 tokens take 12 MiB."""
-MAX_GET_BYTES = 8 * 2**20
-"""Of everything else: models, settings, metrics, tokens."""
+MAX_OTHER_BYTES = 8 * 2**20
+"""Of models, settings, metrics, tokens."""
 MAX_VALUES = 2_000_000
 """Of JSON in a reply: they take a hundred times the memory of their bytes. Those 12 MiB have 800,000."""
 MAX_EVENTS = 100_000
@@ -32,15 +32,15 @@ STREAMED = re.compile(rb"(\xef\xbb\xbf)?\s*(data:|event:|:)")
 LINE_END = re.compile(rb"\r\n|\r|\n")
 LOOKS_LIKE_TEXT = re.compile(rb"\s*[{\[<:]|data|event|id|retry|error|\xef\xbb\xbf")
 ZLIB_BITS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
-Asked = Literal["stream", "plain", "get"]
+Asked = Literal["stream", "plain", "other"]
+"""A streamed chat, a plain one, or anything else."""
 
 
 @dataclass
 class Incoming:
     """What has arrived so far; kept when the connection breaks or the deadline strikes. Stamps are `perf_counter_ns`."""
 
-    asked: Asked = "get"
-    most_bytes: int = MAX_GET_BYTES
+    asked: Asked
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
     body: bytearray = field(default_factory=bytearray)
@@ -76,12 +76,13 @@ class Incoming:
         that something came is left, and nothing judges it any more."""
         self.first_ns, self.last_ns = self.first_ns or stamp, stamp
         self.size += len(chunk)
-        plain = self.unpacker.feed(chunk, self.most_bytes - len(self.body)) if self.unpacker else chunk
+        most = MAX_OTHER_BYTES if self.asked == "other" else MAX_REPLY_BYTES
+        plain = self.unpacker.feed(chunk, most - len(self.body)) if self.unpacker else chunk
         self.body += plain
         self.values += sum(plain.count(sign) for sign in (b",", b"{", b"["))
         said = None
-        if max(self.size, len(self.body)) > self.most_bytes:
-            said = f"the reply is larger than {self.most_bytes >> 20} MiB"
+        if max(self.size, len(self.body)) > most:
+            said = f"the reply is larger than {most >> 20} MiB"
         elif self.values > MAX_VALUES:
             said = f"the reply has more than {MAX_VALUES:,} values"
         else:

@@ -32,11 +32,11 @@ class Requests:
         self._lengths = Lengths(cases, budget, self._limit, self._count, self._tokenize)
         self._writing = asyncio.Lock()
 
-    async def prepare(self, case: Case, ask: Ask) -> Prepared | None:
+    async def prepare(self, case: Case, ask: Ask, key: str) -> Prepared | None:
         """The request as it is sent; None when it cannot be, and then the record says why."""
-        session, key = self._session, f"{case.id}/{ask.name}"
+        session = self._session
         try:
-            ask = self.written(case, ask, key)
+            ask = self._written(case, ask, key)
             if case.document is not None:
                 session.hanging.refuse(LONG)  # before it is cut to length, which asks too
             messages = await self._messages(case, ask)
@@ -45,7 +45,8 @@ class Requests:
             if session.stopped is None:  # else the stop says why, and a resumed run may ask it
                 await session.skip(key, case, ask, unfit)
             return None
-        body = chat_body(ask, messages)
+        stream = {"stream": True, "stream_options": {"include_usage": True}} if ask.stream else {}
+        body = {"messages": messages, **ask.options, **stream}
         if any(FIRST_TOKENS in item for item in case.expect):
             body |= self._engine.logprob_options
         if session.profile.not_offered("logprobs"):  # the texts alone are compared then
@@ -63,7 +64,7 @@ class Requests:
             return True
         return False
 
-    def written(self, case: Case, ask: Ask, key: str) -> Ask:
+    def _written(self, case: Case, ask: Ask, key: str) -> Ask:
         """The ask with its long text and its nonce written out. Raises Unfit when that depends on a context that nobody tells."""
         if case.samples:  # tokenizers split digits alike, so every prompt is as long
             digits = f"{int(self._session.nonce(key), 16) % 10**8:08d}"
@@ -116,8 +117,3 @@ class Requests:
             )
             done = await session.ask(self._lane, "probe", key, body, path=TOKENIZE, **limits)
         return counted_tokens(done)
-
-
-def chat_body(ask: Ask, messages: list[dict[str, Any]]) -> dict[str, Any]:
-    stream = {"stream": True, "stream_options": {"include_usage": True}} if ask.stream else {}
-    return {"messages": messages, **ask.options, **stream}

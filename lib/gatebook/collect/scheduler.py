@@ -11,9 +11,9 @@ from itertools import chain
 
 from gatebook.collect.client import Lane, LoopLag
 from gatebook.collect.gauges import glanced, sampled
-from gatebook.collect.lengths import Unfit, shelves
+from gatebook.collect.lengths import shelves
 from gatebook.collect.load import Prepared, Stage, closed_loop, stages
-from gatebook.collect.request import Requests, chat_body
+from gatebook.collect.request import Requests
 from gatebook.collect.session import HELLO, PROBE_DEADLINE_S, STARTED, Progress, Session
 from gatebook.config.cases import Ask, Case
 from gatebook.engines import HOST_PATHS, SETTINGS_PATHS
@@ -147,7 +147,7 @@ class _Schedule:
         if ask.path is not None:
             await session.ask(lane, "ask", key, None, path=ask.path, case=case.id, ask=ask.name)
             return
-        request = await self._requests.prepare(case, ask)
+        request = await self._requests.prepare(case, ask, key)
         if request is None or await self._requests.hangs(request) or await session.too_late():
             return
         await session.check(lane, await session.record(await self._send(lane, request)))
@@ -161,8 +161,8 @@ class _Schedule:
         session, hangs = self._session, self._requests.hangs
         todo: list[Prepared] = []
         for case, ask in stage.asks:
-            if f"{case.id}/{ask.name}" not in session.done and session.stopped is None:
-                todo += filter(None, [await self._requests.prepare(case, ask)])
+            if (key := f"{case.id}/{ask.name}") not in session.done and session.stopped is None:
+                todo += filter(None, [await self._requests.prepare(case, ask, key)])
         while todo and not await session.too_late():
             broken = await closed_loop(self._open, stage.at_once, todo, self._send, session.record, session.in_time)
             if broken is not None and session.stopped is None:
@@ -200,13 +200,10 @@ class _Schedule:
             return done.fault is None
         if await session.too_late():
             return False
-        ask = self._requests.written(case, ask, key)
-        try:
-            session.spending.reserve(key, ask.messages or [], ask.options)
-        except Unfit as unfit:
-            await session.skip(key, case, ask, unfit)
+        request = await self._requests.prepare(case, ask, key)
+        if request is None:
             return True
-        body = {**session.body(key, chat_body(ask, ask.messages or [])), "model": against.target.model}
+        body = {**request.body, "model": against.target.model}
         found = await session.send(lane, "against", key, body, case=case.id, ask=ask.name)
         await session.record(found.model_copy(update={"target": against.name}))
         return found.fault is None

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -23,6 +23,7 @@ from gatebook.errors import BadInput, ServerFailed
 READY_S = 60.0
 STOP_S = 5.0
 VARIABLE = "OPENAI_BASE_URL"
+HELLO = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
 
 Start = Callable[[Path], AbstractContextManager[str]]
 
@@ -36,13 +37,12 @@ def endpoint(target: Target, resumed: str | None) -> tuple[str, Start | None]:
     if target.server == "embedded" and target.base_url is None:
         port = urlsplit(resumed).port if resumed else _free_port()
         return f"http://127.0.0.1:{port}/v1", partial(embedded_server, port=port)
-    named = {"manifest.json": resumed, "target.base_url": target.base_url, VARIABLE: os.environ.get(VARIABLE)}
-    source, url = next(((source, url) for source, url in named.items() if url), ("", None))
-    if not url:
-        raise BadInput(
-            "target.base_url is missing: name the server with --base-url, in the profile, or in OPENAI_BASE_URL"
-        )
-    return normal_base_url(url, f"environment variable {source}" if source == VARIABLE else source), None
+    told = os.environ.get(VARIABLE)
+    named = {"manifest.json": resumed, "target.base_url": target.base_url, f"environment variable {VARIABLE}": told}
+    for source, url in named.items():
+        if url:
+            return normal_base_url(url, source), None
+    raise BadInput("target.base_url is missing: name the server with --base-url, in the profile, or in OPENAI_BASE_URL")
 
 
 @contextmanager
@@ -54,48 +54,34 @@ def embedded_server(log: Path, port: int | None = None, threads: int = 1, prompt
     """
     model_file()
     port = _free_port(port or 0)
-    command = [sys.executable, "-m", "gatebook.collect.embedded", "--port", str(port)]
-    command += ["--threads", str(threads), "--prompt-threads", str(prompt_threads)]
+    url, options = f"http://127.0.0.1:{port}/v1", {"port": port, "threads": threads, "prompt-threads": prompt_threads}
+    command = [sys.executable, "-m", "gatebook.collect.embedded", *(f"--{k}={v}" for k, v in options.items())]
+    env = {**os.environ, "PYTHONUTF8": "1"}
     with log.open("ab") as out:
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True,
-            env={**os.environ, "PYTHONUTF8": "1"},
-        )  # fmt: skip
-    try:
-        _wait(process, port, log)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        _stop(process)
+            command, stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True, env=env
+        )
+    with process:
+        try:
+            _wait(process, url, log)
+            yield url
+        finally:
+            try:
+                process.communicate(timeout=STOP_S)  # it ends when its standard input is closed
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
-def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
+def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     deadline = time.monotonic() + READY_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise ServerFailed(f"the embedded server ended with status {process.returncode}: {_tail(log)}")
-        try:
-            if (
-                httpx.post(
-                    f"http://127.0.0.1:{port}/v1/chat/completions", json=body, timeout=10, trust_env=False
-                ).status_code
-                == 200
-            ):
+        with suppress(httpx.TransportError):
+            if httpx.post(f"{url}/chat/completions", json=HELLO, timeout=10, trust_env=False).status_code == 200:
                 return
-        except httpx.TransportError:
-            pass
         time.sleep(0.1)
     raise ServerFailed(f"the embedded server answered nothing within {READY_S:g} s: {_tail(log)}")
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    if process.stdin:
-        process.stdin.close()
-    try:
-        process.wait(STOP_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def _tail(log: Path) -> str:
