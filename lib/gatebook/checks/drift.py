@@ -46,12 +46,8 @@ class ByChance:
     """Values that were compared by chance in one test, by name."""
 
     p_value: float
-    level: float
+    rejected: bool
     moved: dict[str, Moved]
-
-    @property
-    def rejected(self) -> bool:
-        return self.p_value <= self.level
 
 
 def _at(row: Row, token: str) -> float:
@@ -140,7 +136,7 @@ def noisy_logprobs_moved(pairs: dict[str, tuple[list[Row], list[Row]]], toleranc
 
     p_value = _p_value(apart, prompts, seed, PERMUTATIONS)
     moved = {name: found for name, (old, new) in pairs.items() if (found := logprobs_moved(old, new, tolerance))}
-    return ByChance(p_value, ALPHA, moved)
+    return ByChance(p_value, p_value <= ALPHA, moved)
 
 
 def samples_moved(old: dict[str, Samples], new: dict[str, Samples], seed: str) -> ByChance | None:
@@ -174,7 +170,7 @@ def samples_moved(old: dict[str, Samples], new: dict[str, Samples], seed: str) -
         return ((weights @ kernel) * weights).sum(axis=1)
 
     p_value = _p_value(apart, [(old[n], new[n]) for n in prompts], seed, FIRST, SAMPLE_PERMUTATIONS - FIRST)
-    return ByChance(p_value, SAMPLES_ALPHA, {"defaults": told})
+    return ByChance(p_value, p_value <= SAMPLES_ALPHA, {"defaults": told})
 
 
 def _p_value(apart: Callable[[list[Any]], Any], prompts: list[tuple[Any, Any]], seed: str, *stages: int) -> float:

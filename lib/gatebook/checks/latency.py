@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import exp, log
 from statistics import median
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from gatebook.checks.evidence import Evidence, Reply
 from gatebook.checks.finding import Outcome, Result, Stage, worst
@@ -46,28 +46,28 @@ class Ruling:
     """The history does not carry the rule yet, so that the absolute limit stands in."""
 
 
-def quantile_decision(samples: Any, limit: Any, level: float) -> Any:
-    """P90 at most the limit: pass. Its lower bound past the limit too: fail. Between them the samples cannot tell."""
+def _decision(slow: Any, fast: Any) -> Any:
     import numpy as np
 
-    return np.where(p90(samples) <= limit, PASS, np.where(p90_lower(samples, level) > limit, FAIL, OPEN))
+    return np.where(slow, FAIL, np.where(fast, PASS, OPEN))
+
+
+def quantile_decision(samples: Any, limit: Any, level: float) -> Any:
+    """P90 at most the limit: pass. Its lower bound past the limit too: fail. Between them the samples cannot tell."""
+    fast = p90(samples) <= limit
+    return _decision(~fast & (p90_lower(samples, level) > limit), fast)
 
 
 def day_decision(log_median: Any, days: Any, settings: Latency, level: float) -> Any:
     """Past what a healthy new day shows, and past `least`: fail. A slowdown by `factor` excluded: pass. Else open."""
-    import numpy as np
-
     mean, strict, loose = day_bounds(days, level, settings.miss)
     shift = log_median - mean
-    excluded = shift <= log(settings.factor) - loose
-    return np.where(shift > np.maximum(strict, log(settings.least)), FAIL, np.where(excluded, PASS, OPEN))
+    return _decision((shift > strict) & (shift > log(settings.least)), shift <= log(settings.factor) - loose)
 
 
 def against_decision(low: Any, high: Any, settings: Latency) -> Any:
     """The bounds of the log shift: wholly past `least` is fail, wholly below `factor` is pass."""
-    import numpy as np
-
-    return np.where(low > log(settings.least), FAIL, np.where(high < log(settings.factor), PASS, OPEN))
+    return _decision(low > log(settings.least), high < log(settings.factor))
 
 
 def rulings(timed: Timed, metric: Metric) -> list[Ruling]:
@@ -98,10 +98,8 @@ def _unsettled(found: list[float], settings: Latency) -> str | None:
 
 
 def _absolute(timed: Timed, metric: Metric, found: list[float]) -> Ruling:
-    group = timed.case.group
-    cap = timed.settings.caps_of(group).of(metric)
-    if cap is None:
-        why = f"the profile names no latency.caps.{group}.{metric}_ms"
+    if (cap := timed.cap_ms(metric)) is None:
+        why = f"the profile names no latency.caps.{timed.case.group}.{metric}_ms"
         return Ruling("absolute", "not_measured", why, round(float(p90(found)), 3))
     return _quantile("absolute", found, cap, f"limit {_say(cap)}", timed.level)
 
@@ -110,7 +108,7 @@ def _p90(timed: Timed, metric: Metric, found: list[float]) -> Ruling:
     window = [ms for values in timed.days(metric).values() for ms in values]
     if why := timed.history_trouble or _few(len(window), "samples in the window"):
         return Ruling("p90", "not_measured", why, round(float(p90(found)), 3), no_history=not timed.history_trouble)
-    usual, factor, cap = float(p90(window)), timed.settings.factor, timed.settings.caps_of(timed.case.group).of(metric)
+    usual, factor, cap = float(p90(window)), timed.settings.factor, timed.cap_ms(metric)
     limit, said = factor * usual, f"{factor:g} times the window's P90 of {_say(usual)}"
     if cap is not None and cap < limit:
         limit, said = cap, f"the cap {_say(cap)}, since {said} lies past it"
@@ -134,7 +132,7 @@ def _day(timed: Timed, metric: Metric, found: list[float]) -> Ruling:
     if why := timed.history_trouble or _few(len(days), "days of history", settings.min_days):
         return Ruling("day", "not_measured", why, round(middle, 3), no_history=not timed.history_trouble)
     mean, strict, loose = (float(x) for x in day_bounds(days, timed.level, settings.miss))
-    limit, cap = exp(mean + max(strict, log(settings.least))), settings.caps_of(timed.case.group).of(metric)
+    limit, cap = exp(mean + max(strict, log(settings.least))), timed.cap_ms(metric)
     outcome = OUTCOMES[int(day_decision(log(middle), days, settings, timed.level))]
     ratio = middle / exp(mean)
     told = f"median {_say(middle)}, {ratio:.2f} times that of {len(days)} days; a healthy day stays below {_say(limit)}"
@@ -260,15 +258,12 @@ def schema_ms(evidence: Evidence, _: Literal["limit"]) -> Result:
     return Result.of(not slow, said, round(adds, 1), round(allowed, 1), "ms")
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A constrained answer beside the plain one right after it."""
+class Pair(NamedTuple):
+    """A constrained answer, from start to end since the Unix epoch, and what the plain one right after it took."""
 
     start_ms: float
     end_ms: float
-    """Of the constrained one, since the Unix epoch."""
     plain_ms: float
-    """What the plain one took."""
     added_ms: float
     """What the constrained one took beyond it, at the plain one's time per token."""
 

@@ -60,18 +60,14 @@ def mutants(golden: str, own: list[str], other: list[str]) -> dict[str, str]:
     """
     spots = [(m, str(int(m[0]) + 1).zfill(len(m[0]))) for m in NUMBER.finditer(golden)]
     spots += [(m, m[0].translate(NEXT)) for m in CHINESE_NUMBER.finditer(golden)]
-    swaps = [
-        (mine, theirs)
-        for mine, theirs in zip(own, other, strict=False)
-        if mine in golden
-        and theirs.casefold() != mine.casefold()
-        and theirs not in golden
-        and not NUMBER.fullmatch(mine)
+    slots = [
+        (mine, theirs) for mine, theirs in zip(own, other, strict=False) if mine in golden and theirs not in golden
     ]
+    swaps = [(mine, new) for mine, new in slots if new.casefold() != mine.casefold() and not NUMBER.fullmatch(mine)]
     made = [("number", golden[: m.start()] + new + golden[m.end() :]) for m, new in spots[:MOST_NUMBERS]]
     rules = ((re.compile(pattern, re.IGNORECASE), new) for pattern, new in NEGATIONS)
     made += [("negation", next((rule.sub(new, golden, 1) for rule, new in rules if rule.search(golden)), golden))]
-    made += [("entity", golden.replace(mine, theirs)) for mine, theirs in swaps[:MOST_ENTITIES]]
+    made += [("entity", golden.replace(mine, new)) for mine, new in swaps[:MOST_ENTITIES]]
     found: dict[str, str] = {}
     for kind, text in made:
         if text != golden:
@@ -205,15 +201,13 @@ def computed(run: Run, notebook: str) -> Kept:
     """The cosines from the record and from nothing else. Raises ImportError when the packages are not there."""
     pairs, name = _pairs(run, notebook), run.manifest.profile.similarity.model
     if run.path.resolve().parent in _located(name)[0].resolve().parents:
-        raise BrokenRecord(
-            f"{run.path}: similarity.model {name!r} lies beside the record; a bundle brings no model of its own"
-        )
+        beside = f"similarity.model {name!r} lies beside the record; a bundle brings no model of its own"
+        raise BrokenRecord(f"{run.path}: {beside}")
     model, embed = encoder(name)
     texts = tuple(sorted({text for pair in pairs.values() for text in pair}))
     vectors = dict(zip(texts, embed(texts), strict=True)) if texts else {}
-    return Kept(
-        model=model, cosines={k: round(float(vectors[a] @ vectors[b]), 6) for k, (a, b) in sorted(pairs.items())}
-    )
+    cosines = {key: round(float(vectors[a] @ vectors[b]), 6) for key, (a, b) in sorted(pairs.items())}
+    return Kept(model=model, cosines=cosines)
 
 
 def differences(kept: Kept, again: Kept) -> list[str]:
@@ -248,9 +242,9 @@ def _located(name: str) -> tuple[Path, str]:
 
     module = name.replace("-", "_")
     package = find_spec(module) if module.isidentifier() else None
-    return (
-        (Path(package.origin).parent / "model", version(name)) if package and package.origin else (Path(name), "local")
-    )
+    if package and package.origin:
+        return Path(package.origin).parent / "model", version(name)
+    return Path(name), "local"
 
 
 @cache

@@ -37,11 +37,11 @@ def mcnemar_worse(worse: int, better: int) -> float:
     return float(betainc(worse, better + 1, 0.5)) if worse else 1.0
 
 
-def holm(p_values: list[float], family: int, alpha: float = ALPHA) -> list[bool]:
-    """Which hypotheses Holm's step-down rejects at `alpha` in a family of `family` tests; those not given count as p = 1."""
+def holm(p_values: list[float], family: int) -> list[bool]:
+    """Which hypotheses Holm's step-down rejects at ALPHA in a family of `family` tests; those not given count as p = 1."""
     size, rejected = max(family, len(p_values)), [False] * len(p_values)
     for rank, number in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        if p_values[number] > alpha / (size - rank):
+        if p_values[number] > ALPHA / (size - rank):
             break
         rejected[number] = True
     return rejected

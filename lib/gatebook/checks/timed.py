@@ -38,6 +38,9 @@ class Timed:
     def level(self) -> float:
         return self.settings.level / max(self.tests, 1)
 
+    def cap_ms(self, metric: Metric) -> float | None:
+        return self.settings.caps_of(self.case.group).of(metric)
+
     @property
     def judged(self) -> list[Sample]:
         """Without the warm-up."""
