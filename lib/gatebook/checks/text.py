@@ -13,7 +13,6 @@ from pydantic import Field
 
 from gatebook.checks.finding import Result, Stage
 from gatebook.checks.registry import Pattern, Text, Words, check
-from gatebook.config.cases import Case
 
 LEAKS = {
     "special token": re.compile(
