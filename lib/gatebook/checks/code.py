@@ -68,25 +68,19 @@ def comments(code: str) -> list[str]:
     return [comment.lstrip("#").strip() for comment in _tokens(code, tokenize.COMMENT)]
 
 
-def _docstrings(tree: ast.Module) -> dict[int, Documented]:
-    """What has a docstring, by the id of that docstring's node."""
-    holders = (n for n in ast.walk(tree) if isinstance(n, Documented) and ast.get_docstring(n, clean=False) is not None)
-    return {id(first.value): node for node in holders if isinstance(first := node.body[0], ast.Expr)}
-
-
 def string_literals(code: str) -> list[str]:
     """The string literals in order, an f-string by its fixed parts; no docstrings. None where it does not parse."""
-    if isinstance(tree := parse(code), str):
-        return []
-    without = _docstrings(tree)
-    found = (n for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str))
-    return [str(n.value) for n in sorted(found, key=lambda n: (n.lineno, n.col_offset)) if id(n) not in without]
+    tree = parse(code)
+    nodes = [] if isinstance(tree, str) else ast.walk(_bare(tree))
+    found = (n for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str))
+    return [str(n.value) for n in sorted(found, key=lambda n: (n.lineno, n.col_offset))]
 
 
 def _bare(tree: ast.Module) -> ast.Module:
     """The tree without docstrings; the tree itself is changed."""
-    for node in _docstrings(tree).values():
-        node.body = node.body[1:] or [ast.Pass()]
+    for node in ast.walk(tree):
+        if isinstance(node, Documented) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
     return tree
 
 
@@ -133,11 +127,9 @@ def _has_names(case: Case, names: Source | list[str]) -> str | None:
 def identifiers_kept(text: str, names: Source | Words) -> Result:
     """Every identifier stands in the answer as a whole word in the same case (K1 of research/science.md §4)."""
     wanted, written = _wanted(names), {_plain(word): word for word in re.findall(r"[A-Za-z_]\w*", text, re.ASCII)}
-    missing, total = [name for name in wanted if not _whole(name).search(text)], len(wanted)
-    told = ", ".join(f"{m} (written {written[_plain(m)]})" if _plain(m) in written else m for m in missing)
-    lost = f"{len(missing)} of {total} identifiers missing: {told}"
-    reason = lost if missing else f"all {total} identifiers there"
-    return Result.of(not missing, reason, total - len(missing), total, "identifiers")
+    missing = [name for name in wanted if not _whole(name).search(text)]
+    lost = [f"{m} (written {written[_plain(m)]})" if _plain(m) in written else m for m in missing]
+    return Result.of_parts(lost, len(wanted), "identifiers", "identifiers there", "identifiers missing")
 
 
 def _whole(part: str) -> re.Pattern[str]:
@@ -156,13 +148,11 @@ def _has_literals(case: Case, literals: Parsed | list[str]) -> str | None:
 @check(Stage.BEHAVIOUR, _has_literals)
 def literals_kept(text: str, literals: Parsed | Words) -> Result:
     """Every string literal stands in the answer's code, character by character; other quotes around it do no harm (K2)."""
-    wanted = _wanted(literals)
-    found = {literal for block in blocks(text) for literal in string_literals(block)}
+    wanted, found = _wanted(literals), {literal for block in blocks(text) for literal in string_literals(block)}
     found |= {inner for _, inner in re.findall(r"([\"'])((?:(?!\1)[^\\\n])*)\1", text)}
-    missing, total = [repr(literal) for literal in wanted if literal not in found], len(wanted)
-    lost = f"{len(missing)} of {total} string literals missing or changed: {', '.join(missing)}"
-    reason = lost if missing else f"all {total} string literals there"
-    return Result.of(not missing, reason, total - len(missing), total, "literals")
+    lost = [repr(literal) for literal in wanted if literal not in found]
+    there, missing = "string literals there", "string literals missing or changed"
+    return Result.of_parts(lost, len(wanted), "literals", there, missing)
 
 
 Docstrings = Annotated[bool, Field(description="Added, changed or removed docstrings are tolerated.")]
@@ -192,9 +182,8 @@ def _has_parts(case: Case, log: str) -> str | None:
 def lines_kept(text: str, *, log: Annotated[Text, Field(description="The lines as they were given.")]) -> Result:
     """For each log line, one line of the answer has its stamp, level, source and codes, unchanged and in order (K6)."""
     given, answered = [line for line in log.splitlines() if line.strip()], text.splitlines()
-    said = [(number, _lost(fixed(line), answered)) for number, line in enumerate(given, 1)]
-    lost, total = [f"line {number}: {what}" for number, what in said if what], len(given)
-    changed = f"{len(lost)} of {total} log lines changed: {'; '.join(lost[:3])}"
+    lost = [f"line {n}: {said}" for n, line in enumerate(given, 1) if (said := _lost(fixed(line), answered))]
+    total, changed = len(given), f"{len(lost)} of {len(given)} log lines changed: {'; '.join(lost[:3])}"
     reason = changed if lost else f"all {total} log lines keep stamps and codes"
     return Result.of(not lost, reason, total - len(lost), total, "lines")
 
