@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from gatebook.checks.language_detection import LANGUAGES, labelled_lines, prose, share, tell
+from gatebook.checks.language_detection import LANGUAGES, labelled_lines, prose, script_share, tell
 from gatebook.errors import BadInput
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,17 +67,17 @@ def test_code_does_not_change_what_is_told() -> None:
 
 
 def test_the_share_is_that_of_letters_in_the_script() -> None:
-    assert share("中文字符 abcd", "zh") == 0.5
-    assert share("かな漢字 abcd", "ja") == 0.5
-    assert share("かな漢字", "zh") == 0.5
-    assert share("été", "fr") == 1.0
-    assert share("123", "en") == 0.0
-    assert share("分数 score", "zh", ["score"]) == 1.0
+    assert script_share("中文字符 abcd", "zh") == 0.5
+    assert script_share("かな漢字 abcd", "ja") == 0.5
+    assert script_share("かな漢字", "zh") == 0.5
+    assert script_share("été", "fr") == 1.0
+    assert script_share("123", "en") == 0.0
+    assert script_share("分数 score", "zh", ["score"]) == 1.0
 
 
 @given(st.text(max_size=80))
 def test_a_share_is_a_ratio_whatever_the_text(text: str) -> None:
-    assert all(0.0 <= share(text, language) <= 1.0 for language in LANGUAGES)
+    assert all(0.0 <= script_share(text, language) <= 1.0 for language in LANGUAGES)
 
 
 def test_the_detector_is_hardly_ever_wrong_on_labelled_lines() -> None:

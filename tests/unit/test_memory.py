@@ -26,7 +26,7 @@ from tests.unit.replies import evidence, judged
     ],
 )
 def test_cantonese_is_told_from_mandarin(text: str, told: Told) -> None:
-    assert tell(text)[0] == told
+    assert tell(text) == told
 
 
 YUE, ZH = "海水好鹹，係因為有好多鹽嘅。", "海水里有很多盐，所以是咸的。"

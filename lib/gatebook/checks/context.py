@@ -12,10 +12,10 @@ from pydantic import Field
 from gatebook.checks import stats
 from gatebook.checks.evidence import Evidence, Reply
 from gatebook.checks.facts import normal, states
-from gatebook.checks.finding import Result, Stage
+from gatebook.checks.finding import Outcome, Result, Stage
 from gatebook.checks.registry import OVER_A_GROUP, check, each_text
 from gatebook.config.cases import Case
-from gatebook.config.documents import DEPTHS, Document, Question, question
+from gatebook.config.documents import DEPTHS, Document, question
 from gatebook.record.exchange import Exchange
 from gatebook.record.replies import counted_tokens, read_answer
 
@@ -34,7 +34,9 @@ def _has(case: Case, kind: str) -> str | None:
 @check(Stage.BEHAVIOUR, lambda case: _has(case, "needles"))
 def needle_found(evidence: Evidence) -> Result:
     """The answer holds the value that the document hides, and none of the values hidden elsewhere in it."""
-    document, asked = _asked(evidence)
+    document = evidence.case.document
+    assert document is not None  # `_has` has refused it
+    asked = question(document)
     others = [question(document.model_copy(update={"depth": d})).answers for d in DEPTHS if d != document.depth]
     wanted, where = ", ".join(asked.answers), f"at {document.depth} % of {document.name}"
 
@@ -57,7 +59,8 @@ def clauses_found(evidence: Evidence) -> Result:
 
     Clauses of section 12 may be named, since the question is about them.
     """
-    _, asked = _asked(evidence)
+    assert evidence.case.document is not None  # `_has` has refused it
+    asked = question(evidence.case.document)
     pairs = list(zip(asked.answers[::2], asked.answers[1::2], strict=True))
 
     def judge(text: str) -> Result:
@@ -71,12 +74,6 @@ def clauses_found(evidence: Evidence) -> Result:
         return Result.of(not parts, reason, total - len(missing), total, "modules")
 
     return _not_sent(evidence, asked.answers[1]) or each_text(evidence, judge)
-
-
-def _asked(evidence: Evidence) -> tuple[Document, Question]:
-    document = evidence.case.document
-    assert document is not None  # `_has` has refused it
-    return document, question(document)
 
 
 def _not_sent(evidence: Evidence, sentence: str) -> Result | None:
@@ -148,13 +145,15 @@ def effective_length(evidence: Evidence, *, min_tokens: MinTokens, share_of_base
     counts = ", ".join(f"{tokens:,}: {passed}/{n}" for tokens, passed, n in rows)
     told = f"shown up to {shown:,} tokens" if shown else "shown at no length"
     reason = f"{told} (lower bound at least {share_of_base:.0%} of the {base:.0%} at {shortest:,}; {counts})"
+    longest = next((tokens for tokens in sorted(sizes) if tokens >= min_tokens), 0)
+    few = [n for tokens, _, n in rows if tokens <= longest and stats.wilson(n, n)[0] < bound]
+    outcome: Outcome = "not_measured"
     if shown >= min_tokens:
-        return Result("pass", reason, shown, min_tokens, "tokens")
-    longest = next((tokens for tokens in sorted(sizes) if tokens >= min_tokens), None)
-    if longest is None:
-        said = f"no document of {min_tokens:,} tokens was judged; {reason}"
-        return Result("not_measured", said, shown, min_tokens, "tokens")
-    if few := [n for tokens, _, n in rows if tokens <= longest and stats.wilson(n, n)[0] < bound]:
-        said = f"{min(few)} questions a length can never show it; {reason}"
-        return Result("not_measured", said, shown, min_tokens, "tokens")
-    return Result("fail", reason, shown, min_tokens, "tokens")
+        outcome = "pass"
+    elif not longest:
+        reason = f"no document of {min_tokens:,} tokens was judged; {reason}"
+    elif few:
+        reason = f"{min(few)} questions a length can never show it; {reason}"
+    else:
+        outcome = "fail"
+    return Result(outcome, reason, shown, min_tokens, "tokens")

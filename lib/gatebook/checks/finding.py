@@ -65,6 +65,14 @@ class Result:
         """A pass or a fail."""
         return cls("pass" if ok else "fail", reason, measured, limit, unit)
 
+    @classmethod
+    def of_parts(cls, lost: list[str], total: int, unit: str, kept: str, missing: str) -> Result:
+        """A pass when none of the parts is lost: `all 3 <kept>`, else `1 of 3 <missing>: <the lost ones>`."""
+        there = total - len(lost)
+        if not lost:
+            return cls("pass", f"all {total} {kept}", there, total, unit)
+        return cls("fail", f"{len(lost)} of {total} {missing}: {', '.join(lost)}", there, total, unit)
+
 
 class Finding(BaseModel):
     """The result of one check on one case."""

@@ -1,4 +1,4 @@
-"""Which language a prose is in: script rules first, then lingua for Latin letters and py3langid with a lexicon for Han."""
+"""The language of an answer: the scripts of its letters first, then lingua for Latin and py3langid with a lexicon for Han."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import re
 import unicodedata
 import warnings
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
+from pydantic import Field
+
+from gatebook.checks.code import blocks, comments
+from gatebook.checks.finding import Result, Stage
+from gatebook.checks.registry import EMPTY, check
 from gatebook.config.files import read_yaml
 
 Language = Literal["en", "fr", "ja", "zh", "yue"]
-LANGUAGES: tuple[Language, ...] = ("en", "fr", "ja", "zh", "yue")
-Told = Literal["en", "fr", "ja", "zh", "yue", "other", "undetermined"]
+LANGUAGES: tuple[Language, ...] = get_args(Language)
+Told = Language | Literal["other", "undetermined"]
 SHORTEST_CHARS = 8
 """Shorter texts are undetermined (research/science.md §3)."""
 SURE = 0.7
@@ -63,13 +68,12 @@ def tell(text: str) -> Told:
     stand, the side with more units decides, a unit being one CJK character or one Latin word.
     """
     said = prose(text)
-    scripts = [_script(char) for char in said]
-    letters = len(scripts) - scripts.count("")
-    if letters < SHORTEST_CHARS:
+    scripts = _scripts(said)
+    if len(scripts) < SHORTEST_CHARS:
         return "undetermined"
     hiragana, katakana, han = (scripts.count(name) for name in ("hiragana", "katakana", "han"))
     cjk, words = hiragana + katakana + han, len(re.findall(r"[^\W\d_\u3040-\u30ff\u3400-\u9fff]+", said))
-    if scripts.count("other") > letters / 2:
+    if scripts.count("other") > len(scripts) / 2:
         return "other"
     if cjk < words:
         return _latin(said) if 2 * cjk < words else "undetermined"
@@ -78,18 +82,22 @@ def tell(text: str) -> Told:
     return _han(said) if hiragana <= 0.05 * cjk else "undetermined"
 
 
-def share(text: str, language: Language, besides: Iterable[str] = ()) -> float:
+def script_share(text: str, language: Language, besides: Iterable[str] = ()) -> float:
     """Share of the prose's letters in the script of `language`, in [0, 1]; of no letters at all it is 0.
 
     Han for zh and yue, Han and kana for ja, Latin for en and fr: the script, not the language itself.
     """
     wanted = {"ja": ("han", "hiragana", "katakana"), "zh": ("han",), "yue": ("han",)}.get(language, ("latin",))
-    scripts = [script for char in prose(text, besides) if (script := _script(char))]
+    scripts = _scripts(prose(text, besides))
     return sum(script in wanted for script in scripts) / len(scripts) if scripts else 0.0
 
 
+def _scripts(text: str) -> list[str]:
+    """han, hiragana, katakana, latin or other, of each letter."""
+    return [script for char in text if (script := _script(char))]
+
+
 def _script(char: str) -> str:
-    """han, hiragana, katakana, latin or other; empty for what is no letter."""
     if char.isascii():
         return "latin" if char.isalpha() else ""
     if not unicodedata.category(char).startswith("L"):
@@ -101,12 +109,9 @@ def _script(char: str) -> str:
 
 def _latin(said: str) -> Told:
     """By lingua's n-grams among five languages of Latin letters."""
-    values = _lingua().compute_language_confidence_values(said)
-    best = max(values, key=lambda value: value.value)
-    if best.value < SURE:
-        return "undetermined"
+    best = _lingua().compute_language_confidence_values(said)[0]
     told: dict[str, Told] = {"ENGLISH": "en", "FRENCH": "fr"}
-    return told.get(best.language.name, "other")
+    return "undetermined" if best.value < SURE else told.get(best.language.name, "other")
 
 
 def _han(said: str) -> Told:
@@ -115,23 +120,20 @@ def _han(said: str) -> Told:
     guess = _langid().classify("".join(char for char in said if _script(char) == "han"))[0]
     if yue and (guess == "yue" or yue >= 3) and yue >= zh:
         return "yue"
-    if not yue and (guess == "zh" or zh):
-        return "zh"
-    return "undetermined"
+    return "zh" if not yue and (guess == "zh" or zh) else "undetermined"
 
 
-@lru_cache(maxsize=1)
+@cache
 def _lingua() -> Any:
     """Built once a process, with the needed languages only: 1 s and not the 240 ms a text that all 75 cost."""
     from lingua import Language as Known
     from lingua import LanguageDetectorBuilder
 
-    return LanguageDetectorBuilder.from_languages(
-        Known.ENGLISH, Known.FRENCH, Known.GERMAN, Known.SPANISH, Known.ITALIAN
-    ).build()
+    known = Known.ENGLISH, Known.FRENCH, Known.GERMAN, Known.SPANISH, Known.ITALIAN
+    return LanguageDetectorBuilder.from_languages(*known).build()
 
 
-@lru_cache(maxsize=1)
+@cache
 def _langid() -> Any:
     """An identifier of our own, so that nobody else's choice of languages changes it."""
     with warnings.catch_warnings():
@@ -161,12 +163,36 @@ HAN = re.compile(r"[\u3400-\u9fff]")
 Chinese = Literal["cantonese", "mandarin", "neither"]
 
 
-def tell_chinese(text: str) -> tuple[Chinese, int, int]:
-    """(which, Cantonese words, Mandarin words). `neither` is no Chinese, or Chinese that shows nothing of either.
+def tell_chinese(text: str) -> Chinese:
+    """`neither` is no Chinese, or Chinese that shows nothing of either.
 
     Cantonese needs at least one word of its own and as many as Mandarin's: a Mandarin answer that quotes 唔該 is Mandarin.
     """
     ours, theirs = len(CANTONESE.findall(text)), len(MANDARIN.findall(text))
     if len(HAN.findall(text)) < 2 or not ours + theirs:
-        return "neither", ours, theirs
-    return ("cantonese" if ours and ours >= theirs else "mandarin"), ours, theirs
+        return "neither"
+    return "cantonese" if ours and ours >= theirs else "mandarin"
+
+
+Asked = Annotated[Language, Field(alias="is")]
+Share = Annotated[float, Field(gt=0, le=1, description="Least share of its letters in the script of the language.")]
+Where = Annotated[Literal["prose", "comments"], Field(description="The text without its code, or the code's comments.")]
+Besides = Annotated[list[str], Field(description="Words that stay in any language: product names, identifiers.")]
+
+
+@check(Stage.BEHAVIOUR)
+def language(text: str, *, is_: Asked, share: Share = 0.8, where: Where = "prose", besides: Besides = EMPTY) -> Result:
+    """The answer is in the asked language: share of its script first, then the detector; undetermined never fails.
+
+    Source: research/science.md §3 and §4 (K4), FAULTS F40. Chinese answers keep English terms, so `share` is below 1.
+    """
+    said = "\n".join(c for block in blocks(text) for c in comments(block)) if where == "comments" else text
+    measured, told = round(script_share(said, is_, besides), 4), tell(said)
+    if not any(char.isalpha() for char in prose(said, besides)):
+        return Result("fail", f"the answer has no {where} to judge, only code or nothing", 0.0, share, "share")
+    if measured < share:
+        part = f"{measured:.0%} of the letters of the {where} are in the script of {is_}"
+        return Result("fail", f"{part}, {share:.0%} expected; it reads as {told}", measured, share, "share")
+    if told not in (is_, "undetermined"):
+        return Result("fail", f"{is_} was asked, the {where} read as {told}", told, is_)
+    return Result("pass", f"reads as {told}, {measured:.0%} in its script", measured, share, "share")

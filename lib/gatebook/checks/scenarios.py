@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -25,49 +25,52 @@ _TAG = re.compile(
 SHOWN = 5
 
 
-@dataclass
+@dataclass(frozen=True)
 class Listed:
     """A list of to-dos against the truth; every field but `right` holds what is wrong, by name."""
 
-    lost: list[str] = field(default_factory=list)
-    merged: list[str] = field(default_factory=list)
-    twice: list[str] = field(default_factory=list)
-    invented: list[str] = field(default_factory=list)
-    untagged: list[str] = field(default_factory=list)
-    misranked: list[str] = field(default_factory=list)
-    wrong_owner: list[str] = field(default_factory=list)
-    unsorted: bool = False
-    right: int = 0
+    lost: list[str]
+    merged: list[str]
+    twice: list[str]
+    invented: list[str]
+    untagged: list[str]
+    misranked: list[str]
+    wrong_owner: list[str]
+    unsorted: bool
+    right: int
     """To-dos on a line of their own with the right tag and the right owner."""
 
 
-def assess(text: str, truth: Minutes) -> Listed:
+def assess(text: str, minutes: Minutes) -> Listed:
     """Read lines such as `【高】task（owner）` leniently: any bullet, bracket or table row, the owner also on the next line."""
-    found, items = Listed(), _items(text, truth.truth)
-    at: dict[str, list[str]] = {todo.task: [i for i in items if states(i, todo.mark)] for todo in truth.truth}
-    found.lost = [task for task, lines in at.items() if not lines]
-    found.twice = [task for task, lines in at.items() if len(lines) > 1]
-    for item in items:
-        here = [todo for todo in truth.truth if states(item, todo.mark)]
-        if len(here) > 1:
-            found.merged.append(" + ".join(todo.task for todo in here))
-        elif not here:
-            found.invented.append(_TAG.sub("", item).strip(" -*.0123456789"))
-    for todo in truth.truth:
-        if at[todo.task]:
-            _one(todo, at[todo.task][0], truth.truth, found)
-    ranks = [PRIORITIES.index(_WORDS[tag[1].casefold()]) for item in items if (tag := _TAG.search(item))]
-    found.unsorted = ranks != sorted(ranks)
-    wrong = {*found.lost, *found.twice, *found.untagged, *found.misranked, *found.wrong_owner}
-    wrong |= {task for both in found.merged for task in both.split(" + ")}
-    found.right = sum(todo.task not in wrong for todo in truth.truth)
-    return found
+    truth = minutes.truth
+    items = _items(text, truth)
+    tasks = [[todo.task for todo in truth if states(item, todo.mark)] for item in items]
+    lines = {todo.task: [item for item, here in zip(items, tasks, strict=True) if todo.task in here] for todo in truth}
+    first = [(todo, found[0]) for todo in truth if (found := lines[todo.task])]
+    wrong = {
+        "lost": [task for task, found in lines.items() if not found],
+        "twice": [task for task, found in lines.items() if len(found) > 1],
+        "merged": [" + ".join(here) for here in tasks if len(here) > 1],
+        "untagged": [todo.task for todo, item in first if not _rank(item)],
+        "misranked": [todo.task for todo, item in first if _rank(item) not in (None, todo.priority)],
+        "wrong_owner": [todo.task for todo, item in first if not _owned(todo, item, truth)],
+    }
+    tasks_wrong = {task for names in wrong.values() for name in names for task in name.split(" + ")}
+    invented = [item for item, here in zip(items, tasks, strict=True) if not here]
+    ranks = [PRIORITIES.index(rank) for item in items if (rank := _rank(item))]
+    return Listed(
+        **wrong,
+        invented=[_TAG.sub("", item).strip(" -*.0123456789") for item in invented],
+        unsorted=ranks != sorted(ranks),
+        right=sum(todo.task not in tasks_wrong for todo in truth),
+    )
 
 
 def _items(text: str, truth: list[Todo]) -> list[str]:
     """The lines that list something, normalised; a line that only adds an owner belongs to the one before."""
     items: list[str] = []
-    for line in (normal(raw) for raw in text.splitlines()):
+    for line in map(normal, text.splitlines()):
         if _TAG.search(line) or any(states(line, todo.mark) for todo in truth):
             items.append(line)
         elif items and any(states(line, todo.owner) for todo in truth):
@@ -75,48 +78,49 @@ def _items(text: str, truth: list[Todo]) -> list[str]:
     return items
 
 
-def _one(todo: Todo, item: str, truth: list[Todo], found: Listed) -> None:
+def _rank(item: str) -> Priority | None:
     tag = _TAG.search(item)
-    if not tag:
-        found.untagged.append(todo.task)
-    elif _WORDS[tag[1].casefold()] != todo.priority:
-        found.misranked.append(todo.task)
+    return _WORDS[tag[1].casefold()] if tag else None
+
+
+def _owned(todo: Todo, item: str, truth: list[Todo]) -> bool:
+    """Whether a line names the owner of its to-do, and nobody else but owners of to-dos that share the line."""
     named = {other.owner for other in truth if states(item, other.owner)}
     sharing = {other.owner for other in truth if states(item, other.mark)}
-    if todo.owner not in named or named - sharing - {todo.owner}:
-        found.wrong_owner.append(todo.task)
+    return todo.owner in named and not named - sharing - {todo.owner}
 
 
-HAS_MINUTES = having("minutes", "the case has no 'minutes' to compare with; add `minutes: {seed: 1}`")
-HAS_GOLDEN = having("golden", "the case has no 'golden' answer to compare with; add one")
-
-
-@check(Stage.BEHAVIOUR, HAS_MINUTES, judges_text=True)
+@check(
+    Stage.BEHAVIOUR,
+    having("minutes", "the case has no 'minutes' to compare with; add `minutes: {seed: 1}`"),
+    judges_text=True,
+)
 def todos(evidence: Evidence) -> Result:
     """None lost, none merged, none twice or invented, each tagged with its priority and its owner, sorted by priority.
 
     Measured: to-dos that are right, of all in the truth.
     """
-    truth = evidence.case.minutes
-    assert truth is not None  # HAS_MINUTES has refused it
-    return each_text(evidence, lambda text: _listed(text, truth))
+    minutes = evidence.case.minutes
+    assert minutes is not None  # refused already
+    total, tags = len(minutes.truth), "【高/中/低】" if minutes.language == "zh" else "[high/medium/low]"
 
+    def judge(text: str) -> Result:
+        found = assess(text, minutes)
+        wrong = {
+            f"{len(found.lost)} of {total} to-dos missing": found.lost,
+            "merged into one line": found.merged,
+            "listed twice": found.twice,
+            "is no to-do of these minutes": found.invented,
+            f"without {tags}": found.untagged,
+            "wrong priority": found.misranked,
+            "wrong owner": found.wrong_owner,
+        }
+        said = [f"{words}: {_named(names)}" for words, names in wrong.items() if names]
+        said += ["not sorted by priority"] if found.unsorted else []
+        reason = "; ".join(said) or f"all {total} to-dos there, each of its own, tagged, owned, sorted"
+        return Result.of(not said, reason, found.right, total, "to-dos")
 
-def _listed(text: str, truth: Minutes) -> Result:
-    found, total = assess(text, truth), len(truth.truth)
-    said = [f"{len(found.lost)} of {total} to-dos missing: {_named(found.lost)}"] if found.lost else []
-    for words, names in (
-        ("merged into one line", found.merged),
-        ("listed twice", found.twice),
-        ("is no to-do of these minutes", found.invented),
-        ("without 【高/中/低】" if truth.language == "zh" else "without [high/medium/low]", found.untagged),
-        ("wrong priority", found.misranked),
-        ("wrong owner", found.wrong_owner),
-    ):
-        said += [f"{words}: {_named(names)}"] if names else []
-    said += ["not sorted by priority"] if found.unsorted else []
-    reason = "; ".join(said) or f"all {total} to-dos there, each of its own, tagged, owned, sorted"
-    return Result.of(not said, reason, found.right, total, "to-dos")
+    return each_text(evidence, judge)
 
 
 def _named(names: list[str]) -> str:
@@ -128,7 +132,7 @@ class Similar(Strict):
     """Smallest cosine of a good answer; default: the profile's."""
 
 
-@check(Stage.BEHAVIOUR, HAS_GOLDEN)
+@check(Stage.BEHAVIOUR, having("golden", "the case has no 'golden' answer to compare with; add one"))
 def similar(evidence: Evidence, to: Literal[True] | Similar) -> Result:
     """Cosine of the last answer with the nearest golden answer.
 
@@ -153,10 +157,8 @@ def similar(evidence: Evidence, to: Literal[True] | Similar) -> Result:
     return Result.of(cosine >= cut or not decides, reason, round(cosine, 3), cut, "cosine")
 
 
-def _one_rule(
-    case: Case, language: str | None = None, begins: str | None = None, ends: str | None = None, **_: Any
-) -> str | None:
-    one = sum(rule is not None for rule in (language, begins, ends)) == 1
+def _one_rule(case: Case, min_rate: float, **rules: str | None) -> str | None:
+    one = sum(rule is not None for rule in rules.values()) == 1
     return None if one else "takes exactly one of language, begins and ends; correct it"
 
 
@@ -170,8 +172,8 @@ def rule_kept(
     min_rate: Annotated[float, Field(gt=0, le=1)],
 ) -> Result:
     """The share of turns whose answer keeps the rule that the first message set."""
-    turns = [(reply.ask.name, kept(reply.answer.text, language, begins, ends)) for reply in evidence.replies]
-    lost = [name for name, ok in turns if not ok]
+    turns = evidence.replies
+    lost = [reply.ask.name for reply in turns if not kept(reply.answer.text, language, begins, ends)]
     rate = round(1 - len(lost) / len(turns), 4)
     reason = f"kept in {len(turns) - len(lost)} of {len(turns)} turns"
     if lost:
@@ -182,6 +184,6 @@ def rule_kept(
 def kept(text: str, language: str | None = None, begins: str | None = None, ends: str | None = None) -> bool:
     """Whether one answer keeps the rule; letters' case and marks around the word do not matter."""
     if language:
-        return tell_chinese(text)[0] == language
+        return tell_chinese(text) == language
     bare = text.strip(" \n\t.!*_\"'`。！").casefold()
     return bare.startswith(begins.casefold()) if begins else bare.endswith((ends or "").casefold())

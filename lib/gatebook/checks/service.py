@@ -36,14 +36,13 @@ def engine_told(evidence: Evidence) -> Result:
     engine, version = evidence.identity.engine, evidence.identity.version
     if engine == "unknown":
         return Result("not_measured", "no probe answers as a known engine does, so it is gated by what it does")
-    told = f"{engine} {version or ''}".strip()
-    return Result("pass", told if version else f"{told} of an untold version", told)
+    told = f"{engine} {version}" if version else engine
+    return Result("pass", told if version else f"{engine} of an untold version", told)
 
 
 @check(Stage.SETTINGS, OVER_SETTINGS)
 def like_production(evidence: Evidence, item: Item) -> Result:
-    """One item of the profile's `production:` block is what the server says of itself. What is not stated, or not told, is not
-    measured."""
+    """One item of the profile's `production:` block is what the server says of itself; what is untold is not measured."""
     rows = compare(evidence.profile.production, evidence.identity, evidence.watched.gauges)
     found = next(row for row in rows if row.item == item)
     measured = " / ".join(dict.fromkeys(str(s.value) for s in found.said)) or None
@@ -145,10 +144,10 @@ def stream_equals_plain(evidence: Evidence) -> Result:
     plain, streamed, again = (reply.answer.text.rstrip("\ufffd") for reply in replies)
     if streamed in (plain, again):
         return Result("pass", f"the same {len(streamed)} characters")
-    if plain != again:
-        said = f"two plain replies at temperature 0 differ already: {plain[:40]!r} and {again[:40]!r}"
-        return Result("not_measured", said)
-    return Result("fail", f"the stream says {streamed[:60]!r}, the plain reply {plain[:60]!r}")
+    if plain == again:
+        return Result("fail", f"the stream says {streamed[:60]!r}, the plain reply {plain[:60]!r}")
+    said = f"two plain replies at temperature 0 differ already: {plain[:40]!r} and {again[:40]!r}"
+    return Result("not_measured", said)
 
 
 @check(Stage.CONSTRAINT, lambda case, free, stopped, stop: lacks(case, free, stopped))

@@ -43,17 +43,23 @@ def noise(text: str) -> str | None:
     for match in SIGNS_AGAIN.finditer(dense):
         if len(match[0]) > 0.6 * len(dense):
             return f"{match[1]!r} is repeated {len(match[0]) // len(match[1])} times"
-    return _soup(dense)
+    scripts = [script for char in dense if (script := _script(char))]
+    for start in range(0, max(len(scripts) - 31, 0), 16):
+        window = scripts[start : start + 64]
+        switches = sum(a != b for a, b in zip(window, window[1:], strict=False))
+        if len(set(window)) >= 3 and switches > 0.2 * len(window):
+            return f"{len(set(window))} scripts are mixed letter by letter ({', '.join(sorted(set(window)))})"
+    return None
 
 
 def degenerate(text: str) -> str | None:
     """Why a text is no answer, whatever was asked: noise, or a phrase that repeats (vllm#25977). Small models loop on some
     prompts when they are healthy. Short answers, numbers and tables are no reason."""
-    squeezed = re.sub(r"\s+", " ", text).strip()
     if blank := re.search(r"\s{40,}", text):
         return f"{len(blank[0])} characters of white space in a row"
     if said := noise(text):
         return said
+    squeezed = " ".join(text.split())
     for match in LOOP.finditer(squeezed):
         repeated = len(match[0])
         shortest = 48 if any(c.isalnum() for c in match[1]) else 200  # the ruler of a table has no letters
@@ -67,16 +73,6 @@ def degenerate(text: str) -> str | None:
     raw = squeezed.encode()
     if len(raw) >= 400 and len(zlib.compress(raw, 9)) < 0.15 * len(raw):
         return f"{len(raw)} bytes compress to {len(zlib.compress(raw, 9))}: the text repeats itself"
-    return None
-
-
-def _soup(text: str) -> str | None:
-    scripts = [script for char in text if (script := _script(char))]
-    for start in range(0, max(len(scripts) - 31, 0), 16):
-        window = scripts[start : start + 64]
-        switches = sum(a != b for a, b in zip(window, window[1:], strict=False))
-        if len(set(window)) >= 3 and switches > 0.2 * len(window):
-            return f"{len(set(window))} scripts are mixed letter by letter ({', '.join(sorted(set(window)))})"
     return None
 
 
@@ -119,15 +115,13 @@ def length_chars(text: str, *, min: int = 1, max: int = MOST_CHARS) -> Result:
 @check(Stage.BEHAVIOUR, names={f"contains_{which}": {"which": which} for which in ("any", "all", "none")})
 def contains(text: str, words: Words, which: Literal["any", "all", "none"]) -> Result:
     """At least one of the words (`contains_any`), every one (`contains_all`) or none of them (`contains_none`)."""
-    found, total = [word for word in words if word in text], len(words)
+    found = [word for word in words if word in text]
     has = f"has {', '.join(found)}"
     if which == "any":
         return Result.of(bool(found), has if found else f"has none of {', '.join(words)}", len(found), 1, "words")
     if which == "none":
         return Result.of(not found, has if found else "has none of them", len(found), 0, "words")
-    lost = ", ".join(word for word in words if word not in text)
-    reason = f"{total - len(found)} of {total} missing: {lost}" if lost else f"all {total} there"
-    return Result.of(not lost, reason, len(found), total, "words")
+    return Result.of_parts([word for word in words if word not in text], len(words), "words", "there", "missing")
 
 
 @check(Stage.BEHAVIOUR)
@@ -159,30 +153,28 @@ def markdown_table(
     limit = " | ".join(name[0] for name in names)
     lines = [line.strip() for line in text.splitlines()]
     at = next((n for n, line in enumerate(lines) if "|" in line and SEPARATOR.fullmatch(line)), None)
+    header = _cells(lines[at - 1]) if at and "|" in lines[at - 1] else []
+    shown = " | ".join(header)
+    plain = {re.sub(r"[*_`\s]+", " ", cell).strip().casefold() for cell in header}
+    missing = [name[0] for name in names if not plain & {one.casefold() for one in name}]
     if at is None:
         drawn = any(line.count("|") >= 2 for line in lines)
         said = "a table without a separator row under a header" if drawn else "no Markdown table"
-        return Result("fail", said, None, limit)
-    header = _cells(lines[at - 1]) if at and "|" in lines[at - 1] else []
-    if not header:
-        return Result("fail", "the table has no header row", None, limit)
-    shown = " | ".join(header)
-    if len(header) != len(_cells(lines[at])):
-        return Result("fail", f"the separator does not fit the header {shown!r}", shown, limit)
-    if missing := [name[0] for name in names if not any(_same(one, cell) for one in name for cell in header)]:
-        reason = f"{len(missing)} of {len(names)} columns missing in the header: {', '.join(missing)}"
-        return Result("fail", reason, shown, limit)
-    if at + 1 >= len(lines) or "|" not in lines[at + 1]:
-        return Result("fail", f"nothing stands under the header {shown!r}", shown, limit)
-    return Result("pass", f"header row {shown!r}", shown, limit)
+    elif not header:
+        said = "the table has no header row"
+    elif len(header) != len(_cells(lines[at])):
+        said = f"the separator does not fit the header {shown!r}"
+    elif missing:
+        said = f"{len(missing)} of {len(names)} columns missing in the header: {', '.join(missing)}"
+    elif at + 1 >= len(lines) or "|" not in lines[at + 1]:
+        said = f"nothing stands under the header {shown!r}"
+    else:
+        return Result("pass", f"header row {shown!r}", shown, limit)
+    return Result("fail", said, shown if header else None, limit)
 
 
 def _cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip().strip("|").split("|")]
-
-
-def _same(name: str, cell: str) -> bool:
-    return name.casefold() == re.sub(r"[*_`\s]+", " ", cell).strip().casefold()
 
 
 @check(Stage.BEHAVIOUR)

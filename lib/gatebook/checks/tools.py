@@ -18,6 +18,7 @@ from gatebook.record.replies import parse
 
 WITHOUT = "without"
 """The ask with the same messages and no tools: where it costs as many prompt tokens, the model never saw the tools."""
+UNKNOWN = "its chat template does not know them"
 
 
 class Called(Strict):
@@ -28,17 +29,15 @@ class Called(Strict):
 
 def _offers(case: Case) -> str | None:
     asks = {ask.name: ask for ask in case.requests()}
-    offering = [ask for ask in asks.values() if ask.options.get("tools")]
     if WITHOUT not in asks or asks[WITHOUT].options.get("tools"):
         return f"the case has no ask {WITHOUT!r} that offers no tools (`options: {{tools: null, tool_choice: null}}`)"
-    if {bool(ask.stream) for ask in offering} != {True, False}:
+    if {bool(ask.stream) for ask in asks.values() if ask.options.get("tools")} != {True, False}:
         return "the tools are offered in a plain ask and in a streamed one, since servers parse them apart"
     return None
 
 
 def _offers_it(case: Case, call: Called) -> str | None:
-    asks = [ask for ask in case.requests() if ask.name != WITHOUT]
-    return _offers(case) or _unusable(asks, call.name)
+    return _offers(case) or _unusable([ask for ask in case.requests() if ask.name != WITHOUT], call.name)
 
 
 def _offers_all(case: Case, calls: list[Called]) -> str | None:
@@ -81,43 +80,41 @@ def tools_called(evidence: Evidence, calls: list[Called]) -> Result:
     """All these calls are made in one reply and no other, each with an id of its own; arguments are judged as for `tool_called`."""
     wanted = " and ".join(call.name for call in calls)
     for reply in evidence.replies:
-        made = reply.answer.tool_calls
-        if not made and evidence.identity.tools is False:
-            return Result("not_measured", "no tool call; its chat template does not know them", None, wanted)
-        if said := _calls_wrong(reply, made, calls):
+        if not reply.answer.tool_calls and evidence.identity.tools is False:
+            return Result("not_measured", f"no tool call; {UNKNOWN}", None, wanted)
+        if said := _calls_wrong(reply, calls):
             return Result("fail", f"{reply.ask.name}: {said}", said[:60], wanted)
     return Result("pass", f"calls {wanted}", wanted, wanted)
 
 
-def _calls_wrong(reply: Reply, calls: list[ToolCall], asked: list[Called]) -> str:
+def _calls_wrong(reply: Reply, asked: list[Called]) -> str:
     """What is wrong with the calls of a reply, in whatever order they come; empty when nothing is."""
+    calls, reason = list(reply.answer.tool_calls), reply.answer.finish_reason
     if not calls:
         return f"no tool call, but text: {reply.answer.text[:60]!r}"
     if len(calls) != len(asked):
         made = "; ".join(f"{call.name} {call.arguments[:60]}" for call in calls)
         return f"{len(calls)} calls where {len(asked)} are asked for: {made}"
-    if reply.answer.finish_reason != "tool_calls":
-        return f"finish_reason is {reply.answer.finish_reason!r} where tools are called"
-    if not all(call.id for call in calls) or len({call.id for call in calls}) < len(calls):
-        return f"ids of the calls are {[call.id for call in calls]}: results cannot be told apart"
-    open_calls = list(calls)
+    if reason != "tool_calls":
+        return f"finish_reason is {reason!r} where tools are called"
+    ids = [call.id for call in calls]
+    if not all(ids) or len(set(ids)) < len(ids):
+        return f"ids of the calls are {ids}: results cannot be told apart"
     for wanted in asked:
-        said = [_arguments_wrong(call, wanted, reply.ask) for call in open_calls]
+        said = [_arguments_wrong(call, wanted, reply.ask) for call in calls]
         if "" not in said:
             return said[0]
-        open_calls.pop(said.index(""))
+        calls.pop(said.index(""))
     return ""
 
 
 def _each(evidence: Evidence, wrong: Callable[[Reply], str], right: str) -> Result:
-    offered = [reply for reply in evidence.replies if reply.ask.name != WITHOUT]
-    said = [(reply, wrong(reply)) for reply in offered]
-    for reply, text in said:
-        if text:
-            fine = [r.ask.name for r, other in said if not other]
-            tail = f" (though {fine[0]} is right)" if fine else ""
-            return Result("fail", f"{reply.ask.name}: {text}{tail}", text[:60], right)
-    return Result("pass", f"{right}, {' and '.join(reply.ask.name for reply in offered)}", right, right)
+    said = {reply.ask.name: wrong(reply) for reply in evidence.replies if reply.ask.name != WITHOUT}
+    bad, fine = [name for name, text in said.items() if text], [name for name, text in said.items() if not text]
+    if not bad:
+        return Result("pass", f"{right}, {' and '.join(fine)}", right, right)
+    text, tail = said[bad[0]], f" (though {fine[0]} is right)" if fine else ""
+    return Result("fail", f"{bad[0]}: {text}{tail}", text[:60], right)
 
 
 def _unseen(evidence: Evidence) -> Result | None:
@@ -135,17 +132,16 @@ def _unseen(evidence: Evidence) -> Result | None:
         return Result("fail", f"{said}, although its chat template knows tools", *measured)
     if evidence.profile.offers.get("tools") is True:
         return Result("fail", f"{said}, and it offered them when `gatebook init` asked", *measured, Stage.REFUSED)
-    return Result("not_measured", f"{said}; its chat template does not know them", *measured)
+    return Result("not_measured", f"{said}; {UNKNOWN}", *measured)
 
 
 def _call_wrong(reply: Reply, wanted: Called) -> str:
     """What is wrong with a reply; empty when nothing is."""
-    calls = reply.answer.tool_calls
+    calls, reason = reply.answer.tool_calls, reply.answer.finish_reason
     if not calls:
         return f"no tool call, but text: {reply.answer.text[:60]!r}"
     if len(calls) > 1 or calls[0].name != wanted.name:
         return f"calls {', '.join(call.name or 'nameless' for call in calls)}, expected {wanted.name} once"
-    reason = reply.answer.finish_reason
     if reason != "tool_calls" and not (_forced(reply) and reason == "stop"):  # OpenAI ends a forced call with stop
         return f"finish_reason is {reason!r} where a tool is called"
     return _arguments_wrong(calls[0], wanted, reply.ask)
