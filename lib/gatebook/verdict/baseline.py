@@ -6,16 +6,15 @@ import hashlib
 import json
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from gatebook.checks.finding import Outcome
 from gatebook.errors import BadInput
+from gatebook.record.exchange import Recorded
 from gatebook.verdict.fingerprint import case_of
 
 
-class AcceptedCase(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class AcceptedCase(Recorded):
     group: str
     outcome: Outcome
     prompt: str
@@ -24,10 +23,8 @@ class AcceptedCase(BaseModel):
     """Coverage of the required facts, where the case has any."""
 
 
-class Acceptance(BaseModel):
+class Acceptance(Recorded):
     """One entry of the log: who took which run as the measure, why, and what that changed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     at: str
     """UTC, ISO 8601."""
@@ -51,10 +48,8 @@ class Acceptance(BaseModel):
     """`Baseline.content` of what was accepted: a run that was compared with it can still be told from one with a baseline of its own."""
 
 
-class Baseline(BaseModel):
+class Baseline(Recorded):
     """`params/baselines/<profile>.json`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     schema_version: int = 1
     profile: str
@@ -83,14 +78,13 @@ class Baseline(BaseModel):
     def to_json(self) -> str:
         """Stable text: sorted, one line a case and an acceptance."""
         data = self.model_dump(mode="json", exclude={"cases", "keywords", "log"})
-        cases = {i: case.model_dump(mode="json", exclude_none=True) for i, case in self.cases.items()}
         head = json.dumps(data, ensure_ascii=False, indent=1, sort_keys=True)[:-2]
+        cases = _rows({i: case.model_dump(mode="json", exclude_none=True) for i, case in self.cases.items()})
         more = f',\n "keywords": {{\n{_rows(self.keywords)}\n }}' if self.keywords else ""
-        log = ",\n".join(
-            f"  {json.dumps(entry.model_dump(exclude_defaults=True), ensure_ascii=False)}" for entry in self.log
-        )
-        more += f',\n "log": [\n{log}\n ]' if log else ""
-        return f'{head},\n "cases": {{\n{_rows(cases)}\n }}{more}\n}}\n'
+        entries = (json.dumps(entry.model_dump(exclude_defaults=True), ensure_ascii=False) for entry in self.log)
+        log = ",\n  ".join(entries)
+        more += f',\n "log": [\n  {log}\n ]' if log else ""
+        return f'{head},\n "cases": {{\n{cases}\n }}{more}\n}}\n'
 
 
 def values_asked_alike(baseline: Baseline, prompts: dict[str, str]) -> dict[str, Any]:
@@ -104,9 +98,8 @@ def values_asked_alike(baseline: Baseline, prompts: dict[str, str]) -> dict[str,
 
 
 def _rows(items: dict[str, Any]) -> str:
-    return ",\n".join(
-        f"  {json.dumps(k)}: {json.dumps(v, ensure_ascii=False, sort_keys=True)}" for k, v in sorted(items.items())
-    )
+    rows = ((json.dumps(k), json.dumps(v, ensure_ascii=False, sort_keys=True)) for k, v in sorted(items.items()))
+    return ",\n".join(f"  {key}: {value}" for key, value in rows)
 
 
 def read_baseline(raw: bytes | None, where: str) -> Baseline | None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from gatebook.checks.finding import Result, Stage
+from gatebook.checks.intervals import epoch_ms
 from gatebook.config.profile import Profile
 from gatebook.engines import credentials_refused
 from gatebook.record.exchange import GONE, Exchange
 from gatebook.record.identity import Identity
 from gatebook.record.replies import is_good
 
-MOMENT_S = 1.0
+MOMENT_MS = 1_000
 """Requests that break within it broke together: the API server of a vLLM whose engine is dead exits within a second."""
-GONE_S = 10.0
+GONE_MS = 10_000
 """How soon after a break a refused connection tells that the server went with it: past the pauses between the tries."""
 
 
@@ -53,12 +52,12 @@ class Blame:
             return True
         broke = _break(exchange)
         refused = [
-            _seconds(a.at)
+            epoch_ms(a.at)
             for e in self._exchanges
             for a in (e.attempts if e.kind != "against" else [])
             if a.fault == "connect" or (a.fault == "no_byte" and (e.kind == "ready" or e.ask == "still-there"))
         ]
-        return broke is not None and any(-MOMENT_S <= at - broke[1] <= GONE_S for at in refused)
+        return broke is not None and any(-MOMENT_MS <= at - broke[1] <= GONE_MS for at in refused)
 
     def _not_served(self, exchange: Exchange) -> Result | None:
         model, models = self._profile.target.model, self._identity.models
@@ -132,7 +131,7 @@ class Blame:
         if (own := _break(exchange)) is None:
             return []
         asked = [e for e in (*self._earlier, *self._exchanges) if e.kind in ("ask", "canary") and e.case is not None]
-        broken = [(_name(e), span) for e in asked if (span := _break(e)) and abs(span[1] - own[1]) <= MOMENT_S]
+        broken = [(_name(e), span) for e in asked if (span := _break(e)) and abs(span[1] - own[1]) <= MOMENT_MS]
         first = min((broke for _, (_, broke) in broken), default=own[1])
         return list(dict.fromkeys(name for name, (sent, _) in broken if sent <= first))
 
@@ -146,19 +145,15 @@ class Blame:
         asked = [e for e in (*self._earlier, *self._exchanges) if e.kind in ("ask", "canary", "ready")]
         broken = [(e, span[1]) for e in asked if e.case is not None and (span := _break(e))]
         crash, broke = broken[-1] if broken else (None, 0.0)
-        return None if any(_seconds(e.at) > broke and is_good(e) for e in asked) else crash
+        return None if any(epoch_ms(e.at) > broke and is_good(e) for e in asked) else crash
 
 
 def _break(exchange: Exchange) -> tuple[float, float] | None:
-    """When a request that the server broke off, refused to take or answered 5xx was sent and when it broke: seconds of the clock."""
+    """When a request that the server broke off, refused to take or answered 5xx was sent and when it broke: ms of the clock."""
     if exchange.fault not in ("connect", "no_byte", "broken") and (exchange.status or 0) < 500:
         return None
     first = next((a for a in exchange.attempts if a.fault), None)
-    return None if first is None else (_seconds(first.at), _seconds(first.at) + first.elapsed_ms / 1000)
-
-
-def _seconds(at: str) -> float:
-    return datetime.fromisoformat(at).timestamp()
+    return None if first is None else (epoch_ms(first.at), epoch_ms(first.at) + first.elapsed_ms)
 
 
 def _name(exchange: Exchange) -> str:

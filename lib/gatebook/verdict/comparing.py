@@ -16,7 +16,7 @@ from gatebook.checks import stats
 from gatebook.checks.finding import NEVER_EXCUSED, Outcome
 from gatebook.config.cases import Case
 from gatebook.config.profile import Group, PolicyName
-from gatebook.record.exchange import Exchange, Timing
+from gatebook.record.exchange import Timing
 from gatebook.record.replies import read_answer
 from gatebook.record.run import Run
 from gatebook.verdict.policy import COMPARED, Rule, compare, outcomes_of, rule, shown
@@ -209,18 +209,13 @@ def _latencies(first: Run, second: Run, unpaired: set[str]) -> list[LatencyDiffe
 
 def _timed(run: Run, unpaired: set[str]) -> dict[str, tuple[Timing, int | None]]:
     """Times and completion tokens of the streamed answers of the first attempt, by notebook and key."""
+    asked = {f"{name}/{e.key}": e for name in run.notebooks for e in run.exchanges(name) if e.kind == "ask" and e.case}
+    once = {key: e for key, e in asked.items() if e.case not in unpaired and not e.fault and len(e.attempts) == 1}
     return {
-        f"{notebook}/{e.key}": (e.timing, read_answer(e).tokens("completion_tokens"))
-        for notebook in run.notebooks
-        for e in run.exchanges(notebook)
-        if e.case not in unpaired and e.timing and _counts_as_timed(e, e.timing)
+        key: (e.timing, read_answer(e).tokens("completion_tokens"))
+        for key, e in once.items()
+        if e.events is not None and e.timing and None not in (e.timing.first_token_ms, e.timing.last_token_ms)
     }
-
-
-def _counts_as_timed(exchange: Exchange, timing: Timing) -> bool:
-    asked = exchange.kind == "ask" and exchange.case is not None and exchange.events is not None
-    complete = timing.first_token_ms is not None and timing.last_token_ms is not None
-    return asked and complete and not exchange.fault and len(exchange.attempts) == 1
 
 
 def _latency(name: str, values: Iterable[tuple[float | None, float | None]]) -> LatencyDifference:

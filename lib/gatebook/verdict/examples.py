@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from gatebook.checks import CHECKS
 from gatebook.checks.evidence import Evidence, Reply
@@ -40,11 +40,8 @@ class Tried:
 
 def try_examples(case: Case) -> list[Tried]:
     """Every example of the case, judged. Raises BadInput for an unknown check or a wrong parameter."""
-    return [
-        _tried(case, kind, number, text)
-        for kind, texts in (("good", case.good), ("bad", case.bad))
-        for number, text in enumerate(texts, 1)
-    ]  # fmt: skip
+    good, bad = (enumerate(texts, 1) for texts in (case.good, case.bad))
+    return [*(_tried(case, "good", n, text) for n, text in good), *(_tried(case, "bad", n, text) for n, text in bad)]
 
 
 def text_checks(case: Case) -> list[str]:
@@ -57,25 +54,26 @@ def example_evidence(case: Case, text: str) -> Evidence:
     return Evidence(case, [Reply(ask, _reply(case, ask, text)) for ask in case.requests()], Identity(), PROFILE)
 
 
-def _tried(case: Case, kind: Any, number: int, text: str) -> Tried:
-    results = [r for r in expectations(example_evidence(case, text)) if CHECKS[r[0]].judges_text]
-    said = "; ".join(f"{name} {r.outcome}: {r.reason}" for name, _, r in results if r.outcome != "pass")
-    failed = [name for name, _, r in results if r.outcome == "fail"]
-    outcome = worst([r.outcome for _, _, r in results])
+def _tried(case: Case, kind: Literal["good", "bad"], number: int, text: str) -> Tried:
+    found = expectations(example_evidence(case, text))
+    results = [(name, result) for name, _, result in found if CHECKS[name].judges_text]
+    said = "; ".join(f"{name} {r.outcome}: {r.reason}" for name, r in results if r.outcome != "pass")
+    failed = [name for name, r in results if r.outcome == "fail"]
+    outcome = worst([r.outcome for _, r in results])
     return Tried(kind, number, text, outcome, said if results else "no check to try it by", failed)
 
 
 def _reply(case: Case, ask: Ask, text: str) -> Exchange:
     """A plain 200 reply, complete and well-formed."""
-    said = {"role": "assistant", "content": text}
-    usage = {"prompt_tokens": 8, "completion_tokens": len(text) // 4 + 1, "total_tokens": 8 + len(text) // 4 + 1}
+    model, tokens = PROFILE.target.model, len(text) // 4 + 1
+    finish = "length" if ask.finish == "length" else "stop"
     reply = {
-        "id": f"example-{ask.name}", "object": "chat.completion", "created": 1767225600, "model": PROFILE.target.model,
-        "choices": [{"index": 0, "message": said, "finish_reason": "length" if ask.finish == "length" else "stop"}],
-        "usage": usage,
+        "id": f"example-{ask.name}", "object": "chat.completion", "created": 1767225600, "model": model,
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}],
+        "usage": {"prompt_tokens": 8, "completion_tokens": tokens, "total_tokens": 8 + tokens},
     }  # fmt: skip
     return Exchange(
         kind="ask", key=f"{case.id}/{ask.name}", case=case.id, ask=ask.name, at=AT, path="chat/completions",
-        body={"model": PROFILE.target.model, "messages": ask.messages or [], **ask.options}, status=200,
+        body={"model": model, "messages": ask.messages or [], **ask.options}, status=200,
         text=json.dumps(reply), attempts=[Attempt(at=AT, elapsed_ms=1.0, status=200)],
     )  # fmt: skip

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Collection, Iterable
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from gatebook.checks import drift
-from gatebook.checks.drift import Moved
 from gatebook.checks.finding import Finding, Stage, StageName
-from gatebook.record.exchange import Exchange
+from gatebook.record.exchange import Exchange, Recorded
 from gatebook.record.identity import Identity
 from gatebook.record.logprobs import TOKEN_ID, mean_shortfall, read_logprobs
 from gatebook.record.replies import read_answer
@@ -18,37 +17,22 @@ from gatebook.record.run import Run
 Fingerprint = dict[str, Any]
 SHOWN = 60
 """Characters of a value in a table."""
-PART = {
-    "model": "served model",
-    "engine": "engine",
-    "version": "engine version",
-    "context_tokens": "context limit",
-    "metadata": "weights or precision",
-    "system_fingerprint": "server configuration",
-    "options": "server configuration",
-    "sampling": "sampling defaults",
-    "defaults": "sampling defaults",
-    "tokens": "chat template or tokenizer",
-    "keyword": "constraint enforcement",
-    "logprobs": "weights or precision",
-    "greedy": "weights or precision",
+PARTS = {
+    "model": ("served model", Stage.NOT_SERVED),
+    "engine": ("engine", Stage.SETTINGS),
+    "version": ("engine version", Stage.SETTINGS),
+    "context_tokens": ("context limit", Stage.REFUSED),
+    "metadata": ("weights or precision", Stage.WEIGHTS),
+    "sampling": ("sampling defaults", Stage.SAMPLING),
+    "defaults": ("sampling defaults", Stage.SAMPLING),
+    "tokens": ("chat template or tokenizer", Stage.TEMPLATE),
+    "keyword": ("constraint enforcement", Stage.CONSTRAINT),
+    "logprobs": ("weights or precision", Stage.WEIGHTS),
+    "greedy": ("weights or precision", Stage.WEIGHTS),
 }
-STAGES = {
-    "served model": Stage.NOT_SERVED,
-    "engine": Stage.SETTINGS,
-    "engine version": Stage.SETTINGS,
-    "context limit": Stage.REFUSED,
-    "sampling defaults": Stage.SAMPLING,
-    "chat template or tokenizer": Stage.TEMPLATE,
-    "chat template": Stage.TEMPLATE,
-    "tokenizer": Stage.TEMPLATE,
-    "weights or precision": Stage.WEIGHTS,
-    "constraint enforcement": Stage.CONSTRAINT,
-    "refused keyword": Stage.REFUSED,
-}
-"""Part -> what its change explains; whatever else moved is behaviour."""
+"""Kind of value -> what its change points to, and what that explains; causes first: a new template moves every log probability."""
 SYSTEM = "system_fingerprint"
-HARMLESS = ("metadata.root", "metadata.owned_by", SYSTEM)
+HARMLESS = {"metadata.root", "metadata.owned_by", SYSTEM}
 """A path on the server's disk, a name of the house, a hash of the whole configuration: none of them is what is served.
 The last is told when it moved."""
 MEASURED_BY = {
@@ -63,10 +47,8 @@ BY_ID = ".ids"
 """Ends the name of a value whose tokens are named by the engine's ids."""
 
 
-class Change(BaseModel):
+class Change(Recorded):
     """One value that is not what it was when the baseline was accepted."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     part: str
@@ -85,47 +67,39 @@ class Change(BaseModel):
 
 def fingerprint(run: Run, identity: Identity, findings: list[Finding]) -> Fingerprint:
     """Flat name -> value. What the server does not tell is left out, not empty."""
+    answered = (e.status == 200 for notebook in run.notebooks for e in run.exchanges(notebook))
     values: Fingerprint = {
         "model": run.manifest.profile.target.model,
-        "engine": identity.engine if identity.engine != "unknown" or _answered(run) else None,
+        "engine": identity.engine if identity.engine != "unknown" or any(answered) else None,  # a dead one is no other
         "version": identity.version,
         "context_tokens": identity.context_tokens,
+        **{f"metadata.{k}": v for k, v in sorted(identity.metadata.items()) if isinstance(v, str | int | float)},
+        **{f"options.{k}": v for k, v in sorted(identity.options.items())},
+        SYSTEM: identity.system_fingerprint,
+        **{f"sampling.{k}": _rounded(v) for k, v in sorted(identity.sampling.items())},
     }
-    values |= {f"metadata.{k}": v for k, v in sorted(identity.metadata.items()) if isinstance(v, str | int | float)}
-    values |= {f"options.{k}": v for k, v in sorted(identity.options.items())}
-    values["system_fingerprint"] = identity.system_fingerprint
-    values |= {f"sampling.{k}": _rounded(v) for k, v in sorted(identity.sampling.items())}
     for notebook in run.notebooks:
-        wanted = {c.id: kind for c in run.expected(notebook) for kind in _kinds(c.expect)}
-        asked: dict[str, list[Exchange]] = {}
-        for exchange in run.exchanges(notebook) if wanted else []:
-            if exchange.case in wanted and exchange.kind == "ask" and _readable(exchange):
-                asked.setdefault(exchange.case, []).append(exchange)
+        names = [(case.id, name) for case in run.expected(notebook) for item in case.expect for name in item]
+        kinds = {case: MEASURED_BY[name] for case, name in names if name in MEASURED_BY}
+        asked: dict[str, list[Exchange]] = defaultdict(list)
+        for exchange in run.exchanges(notebook) if kinds else ():
+            if exchange.case in kinds and exchange.kind == "ask" and _is_reply(exchange):
+                asked[exchange.case].append(exchange)
         for case, exchanges in asked.items():
-            values |= _values(wanted[case], case, exchanges)
-    values |= {f"keyword.{f.case}": f.measured for f in findings if f.check == "keyword" and f.measured is not None}
+            values |= _values(kinds[case], case, sorted(exchanges, key=lambda e: e.key))
+    values |= {f"keyword.{f.case}": f.measured for f in findings if f.check == "keyword"}
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _answered(run: Run) -> bool:
-    """Whether anything was: a dead server is no other engine."""
-    return any(e.status == 200 for notebook in run.notebooks for e in run.exchanges(notebook))
-
-
-def _readable(exchange: Exchange) -> bool:
-    """Whether it is a reply at all: a body that is no JSON, an error at HTTP 200 or a broken stream measures nothing."""
+def _is_reply(exchange: Exchange) -> bool:
+    """A body that is no JSON, an error at HTTP 200 or a broken stream measures nothing."""
     if exchange.status != 200 or exchange.fault:
         return False
     answer = read_answer(exchange)
     return answer.malformed is None and not answer.error and bool(answer.choices)
 
 
-def _kinds(expect: list[dict[str, Any]]) -> list[str]:
-    return [MEASURED_BY[name] for item in expect for name in item if name in MEASURED_BY]
-
-
 def _values(kind: str, case: str, exchanges: list[Exchange]) -> Fingerprint:
-    exchanges = sorted(exchanges, key=lambda e: e.key)
     if kind == "tokens":
         return {f"tokens.{case}.{e.ask}": read_answer(e).tokens("prompt_tokens") for e in exchanges}
     if kind == "defaults":
@@ -138,7 +112,7 @@ def _values(kind: str, case: str, exchanges: list[Exchange]) -> Fingerprint:
         return {f"greedy.{case}": [[t.token, _rounded(t.logprob), _rounded(min(t.gap, 99.0))] for t in found[0]]}
     rows = [{token: _rounded(value) for token, value in tokens[0].top.items()} for tokens in found]
     by_id = all(TOKEN_ID.fullmatch(token) for row in rows for token in row)
-    name = f"logprobs.{case}{BY_ID}" if by_id else f"logprobs.{case}"  # names by id and by text are not compared
+    name = f"logprobs.{case}{BY_ID if by_id else ''}"  # names by id and by text are not compared
     return {name: {"times": len(rows), "rows": rows if any(r != rows[0] for r in rows) else rows[:1]}}
 
 
@@ -148,65 +122,84 @@ def changes(old: Fingerprint, new: Fingerprint, tolerance_nats: float = 0.0, see
     A keyword that becomes enforced is no loss and no change of what is served; one that was not enforced may look
     enforced by luck, so only the loss counts, and an answer that was cut has lost nothing (`noted` has the rest).
     """
-    moved: dict[str, Moved] = {}
-    noisy: dict[str, tuple[list[dict[str, float]], list[dict[str, float]]]] = {}
-    for name in sorted(n for n in old.keys() & new.keys() if n not in HARMLESS and _kind(n) != "options"):
-        if name.startswith("logprobs.") and drift.noisy(*(pair := (rows_of(old[name]), rows_of(new[name])))):
-            noisy[name] = pair
-        elif found := _compare(name, old[name], new[name], tolerance_nats):
+    moved: dict[str, tuple[Any, Any]] = {}
+    noisy: dict[str, tuple[list[drift.Row], list[drift.Row]]] = {}
+    for name in sorted((old.keys() & new.keys()) - HARMLESS):
+        if name.startswith("logprobs.") and drift.noisy(*(rows := (rows_of(old[name]), rows_of(new[name])))):
+            noisy[name] = rows
+        elif found := _moved(_kind(name), old[name], new[name], tolerance_nats):
             moved[name] = found
     samples = [{n: v for n, v in side.items() if n.startswith("defaults.")} for side in (old, new)]
-    tests = [
-        test for test in (
-            drift.noisy_logprobs_moved(noisy, tolerance_nats, f"{seed}/logprobs"),
-            drift.samples_moved(samples[0], samples[1], f"{seed}/defaults"),
-        ) if test
-    ]  # fmt: skip
-    for test in tests:
-        moved |= test.moved if test.rejected else {}
-    exact = {
-        name: (old[name], new[name]) for name in moved if name.split(".")[0] not in ("logprobs", "greedy", "defaults")
-    }
-    told = {n: exact.get(n, (m.was, m.now)) for n, m in sorted(moved.items(), key=lambda item: _causes_first(item[0]))}
-    parts = {n: _part(n, old, new, moved.keys()) for n in told}
-    return [
-        Change(
-            name=n, part=parts[n], was=was, now=now, stage=STAGES.get(parts[n], Stage.BEHAVIOUR), cases=_cases(n, new)
-        )
-        for n, (was, now) in told.items()
-    ]
+    for test in (
+        drift.noisy_logprobs_moved(noisy, tolerance_nats, f"{seed}/logprobs"),
+        drift.samples_moved(samples[0], samples[1], f"{seed}/defaults"),
+    ):
+        moved |= {name: (m.was, m.now) for name, m in test.moved.items()} if test and test.rejected else {}
+    order, found_changes = list(PARTS), []
+    for name in sorted(moved, key=lambda n: (order.index(_kind(n)), n)):
+        (was, now), (part, stage) = moved[name], _part(name, old, new, moved)
+        # the default samples are compared in one test
+        behind = [n for n in new if n.startswith("defaults.")] if name == "defaults" else [name]
+        cases = [case for n in behind if (case := case_of(n))]
+        found_changes.append(Change(name=name, part=part, was=was, now=now, stage=stage, cases=cases))
+    return found_changes
+
+
+def _moved(kind: str, was: Any, now: Any, tolerance_nats: float) -> tuple[Any, Any] | None:
+    """Both values as they are shown; None where they are the same, or compared elsewhere."""
+    if kind in ("logprobs", "greedy"):
+        if kind == "logprobs":
+            found = drift.logprobs_moved(rows_of(was), rows_of(now), tolerance_nats)
+        else:
+            found = drift.greedy_moved(was, now, tolerance_nats)
+        return (found.was, found.now) if found else None
+    unlost = kind == "keyword" and (was != "enforced" or now == "unfinished")
+    return None if was == now or unlost or kind in ("options", "defaults") else (was, now)
+
+
+def _part(name: str, old: Fingerprint, new: Fingerprint, moved: Collection[str]) -> tuple[str, Stage]:
+    """What a moved value points to, in the light of the others.
+
+    Token counts that all move by the same amount are the template's; the tokens of one text alone (`<case>.long` with an
+    unmoved `<case>.short`) are the tokenizer's. A greedy text that moves while every first token stays is steered by sampling
+    (repetition penalty, forced temperature). When the prompt's tokens moved, other weights are not shown.
+    """
+    kind, known = _kind(name), old.keys() & new.keys()
+    if kind == "keyword" and new[name] == "refused":
+        return "refused keyword", Stage.REFUSED
+    if kind == "tokens":
+        steps = {n: new[n] - old[n] for n in known if n.startswith("tokens.")}
+        lone = [
+            n for n in steps if n.endswith(".long") and steps[n] and steps.get(f"{n.removesuffix('long')}short") == 0
+        ]
+        template = len(steps) > 1 and len({*steps.values()}) == 1
+        return "chat template" if template else "tokenizer" if lone else PARTS[kind][0], Stage.TEMPLATE
+    if kind in ("logprobs", "greedy") and _any("tokens", moved):
+        return "answers, as the prompt's tokens changed,", Stage.BEHAVIOUR
+    steered = kind == "greedy" and _any("logprobs", known) and not _any("logprobs", moved)
+    return PARTS["sampling" if steered else kind]
 
 
 def noted(old: Fingerprint, new: Fingerprint) -> list[str]:
     """What moved and never blocks, a line each."""
+    moved = {
+        name: f"was {old[name]}, is {new[name]}" for name in sorted(old.keys() & new.keys()) if old[name] != new[name]
+    }
     lines = []
-    if (was := old.get(SYSTEM)) and (now := new.get(SYSTEM)) and was != now:
-        lines.append(
-            f"system_fingerprint moved: was {was}, is {now}; it is a hash of the configuration and alone no fault"
-        )
-    for name in sorted(n for n in old.keys() & new.keys() if n.startswith("options.") and old[n] != new[n]):
-        lines.append(
-            f"{name.removeprefix('options.')} was {old[name]}, is {new[name]}: what follows from it is judged by itself"
-        )
-    newly = [
-        n for n, state in old.items() if n.startswith("keyword.") and state == "ignored" and new.get(n) == "refused"
+    if SYSTEM in moved and old[SYSTEM] and new[SYSTEM]:
+        lines.append(f"{SYSTEM} moved: {moved[SYSTEM]}; it is a hash of the configuration and alone no fault")
+    for name, told in moved.items():
+        if name.startswith("options."):
+            lines.append(f"{name.removeprefix('options.')} {told}: what follows from it is judged by itself")
+    refused = [
+        n for n, state in old.items() if n.startswith("keyword.") and (state, new.get(n)) == ("ignored", "refused")
     ]
-    return lines + [f"{n} is refused now, was silently ignored: clients that send it get an error" for n in newly]
+    return lines + [f"{n} is refused now, was silently ignored: clients that send it get an error" for n in refused]
 
 
-def measured(print_of: Fingerprint) -> set[str]:
+def measured(values: Fingerprint) -> set[str]:
     """The kinds of values that cases measured, not the server told."""
-    return {f"{_kind(name)}{BY_ID if name.endswith(BY_ID) else ''}" for name in print_of if _kind(name) in MEASURED}
-
-
-def _kind(name: str) -> str:
-    return name.partition(".")[0]
-
-
-def _cases(name: str, new: Fingerprint) -> list[str]:
-    """The cases behind a value; of the default samples, which are compared in one test, all of them."""
-    names = [n for n in new if n.startswith("defaults.")] if name == "defaults" else [name]
-    return [case for n in names if (case := case_of(n))]
+    return {f"{_kind(name)}{BY_ID if name.endswith(BY_ID) else ''}" for name in values if _kind(name) in MEASURED}
 
 
 def case_of(name: str) -> str | None:
@@ -215,85 +208,38 @@ def case_of(name: str) -> str | None:
     return rest.split(".")[0] if rest and kind in MEASURED else None
 
 
-def _causes_first(name: str) -> tuple[int, str]:
-    """What is served before what follows from it: a new template moves every log probability too."""
-    return list(PART).index(name.split(".")[0]), name
-
-
-def _compare(name: str, old: Any, new: Any, tolerance: float) -> Moved | None:
-    kind = name.split(".")[0]
-    if kind == "logprobs":
-        return drift.logprobs_moved(rows_of(old), rows_of(new), tolerance)
-    if kind == "greedy":
-        return drift.greedy_moved(old, new, tolerance)
-    same = old == new or kind == "defaults" or (kind == "keyword" and (old != "enforced" or new == "unfinished"))
-    return None if same else Moved(str(old), str(new))
-
-
-def rows_of(value: dict[str, Any]) -> list[dict[str, float]]:
+def rows_of(value: dict[str, Any]) -> list[drift.Row]:
     """Every request's first-token logprobs, of a `logprobs.` value, where equal rows are kept once."""
     return list(value["rows"]) if len(value["rows"]) > 1 else list(value["rows"]) * int(value["times"])
-
-
-def _part(name: str, old: Fingerprint, new: Fingerprint, moved: Any) -> str:
-    """What a moved value points to, in the light of the others.
-
-    Token counts that all move by the same amount are the template's; the tokens of one text alone are the tokenizer's. A
-    greedy text that moves while every first token stays is steered by sampling (repetition penalty, forced
-    temperature). When the prompt's tokens moved, other weights are not shown.
-    """
-    kind = name.split(".")[0]
-    if kind == "keyword" and new[name] == "refused":
-        return "refused keyword"
-    if kind == "tokens":
-        steps = [new[n] - old[n] for n in old.keys() & new.keys() if n.startswith("tokens.")]
-        return (
-            "chat template"
-            if len(steps) > 1 and len(set(steps)) == 1
-            else "tokenizer"
-            if _lone_text_moved(old, new)
-            else PART[kind]
-        )
-    if kind in ("logprobs", "greedy"):
-        if any(n.startswith("tokens.") for n in moved):
-            return "answers, as the prompt's tokens changed,"
-        first = [n for n in moved if n.startswith("logprobs.")]
-        told = any(n.startswith("logprobs.") for n in old.keys() & new.keys())
-        return "sampling defaults" if kind == "greedy" and told and not first else PART[kind]
-    return PART[kind]
-
-
-def _lone_text_moved(old: Fingerprint, new: Fingerprint) -> bool:
-    """Whether a text's own tokens moved and its template's did not: `<case>.long` with an unmoved `<case>.short`."""
-    known = old.keys() & new.keys()
-    pairs = [(name, f"{name[:-4]}short") for name in known if name.startswith("tokens.") and name.endswith(".long")]
-    return any(short in known and old[short] == new[short] and old[long] != new[long] for long, short in pairs)
-
-
-def _rounded(value: Any) -> Any:
-    return round(value, 4) if isinstance(value, float) else value
 
 
 def summary(name: str, value: Any) -> str:
     """One value of a fingerprint in a line, for tables."""
     if value is None:
         return "–"
-    kind = name.split(".")[0]
+    kind, told = _kind(name), ""
     if kind == "logprobs":
         rows = rows_of(value)
         best = max(rows[0], key=lambda token: rows[0][token])
         return f"{best!r} {rows[0][best]:.3f}, noise {drift.noise_nats(rows):.4f} over {len(rows)}"
-    if kind == "greedy":
-        return (
-            f"{_excerpt(''.join(str(row[0]) for row in value))}, mean {sum(row[1] for row in value) / len(value):.3f}"
-        )
     if kind == "defaults":
         short = [mean for _, mean in value if mean is not None]
         told = f", {sum(short) / len(short):.2f} nats a token behind the likeliest" if short else ""
         return f"{len({text for text, _ in value})} different of {len(value)}{told}"
-    return _excerpt(str(value))
+    if kind == "greedy":
+        told = f", mean {sum(row[1] for row in value) / len(value):.3f}"
+        value = "".join(str(row[0]) for row in value)
+    text = " ".join(str(value).split())
+    return (text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…") + told
 
 
-def _excerpt(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+def _kind(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _any(kind: str, names: Iterable[str]) -> bool:
+    return any(name.startswith(f"{kind}.") for name in names)
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, 4) if isinstance(value, float) else value

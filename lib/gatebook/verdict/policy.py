@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from operator import attrgetter
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from gatebook.checks import stats
 from gatebook.checks.finding import NEVER_EXCUSED, WORST_FIRST, Finding, Outcome, worst
@@ -26,13 +26,32 @@ COMPARED = ("no_worse", "proven_no_worse")
 WORDS: dict[Outcome, Word] = {"fail": "FAIL", "error": "ERROR", "not_measured": "INCONCLUSIVE", "pass": "PASS"}
 OUTCOMES = {word: outcome for outcome, word in WORDS.items()}
 MEND = "mend the deployment, or waive the cases until a day (`waivers`)"
-MEND_OR_ACCEPT = "mend the deployment, or accept the group by itself, with the reason (--group)"
 AGAIN = "run it again, or go on with `gatebook run --resume`"
 FEW = "add cases, or set the group to no_worse or watch"
 EXCUSE = "raise the limit that cut it, or excuse the cases by name and reason (`excused`)"
 Outcomes = dict[str, dict[str, Outcome]]
 """group -> case -> outcome."""
 Rule = Literal["watched", "broken", "worse", "error", "unmeasured", "unpaired", "kept", "blind", "margin", "not worse"]
+BLIND = "only {than.baseline_passed} of {than.paired} paired cases passed in the baseline: too few to show a drop"
+SAID: dict[str, tuple[Word, str, str]] = {
+    "watched": ("PASS", "{passed} of {total} pass; watched, never blocks", ""),
+    "broken": ("FAIL", "{count} of {total} must-pass cases fail", MEND),
+    "worse": ("FAIL", "shown worse than the baseline: {than}", "mend the deployment, or accept the group by itself, with the reason (--group)"),
+    "error": ("ERROR", "{count} of {total} could not be measured", AGAIN),
+    "unmeasured": ("INCONCLUSIVE", "{count} of {total} not measured", EXCUSE),
+    "unpaired": ("INCONCLUSIVE", "{none} ({passed} of {total} pass); accept this run to take them in{few}", ACCEPT),
+    "unpaired, too few": ("INCONCLUSIVE", "only {passed} of {total} pass: too few ever to exclude a drop", FEW),
+    "kept": ("PASS", "all {total} pass", ""),
+    "blind": ("PASS", f"{BLIND}, so nothing is compared", ""),
+    "blind, to be proven": ("INCONCLUSIVE", BLIND, FEW),
+    "blind, more are new": ("INCONCLUSIVE", f"{BLIND}; accept this run to take in {{new}} more, which are new or asked differently", ACCEPT),
+    "margin": ("INCONCLUSIVE", "a drop of up to {than.possible_drop:.1%} is possible, the margin is {margin:.1%}; more cases are needed", "add cases, or widen the margin"),
+    "not worse": ("PASS", "not shown worse: {than}", ""),
+    "excused": ("PASS", "excused: nothing of it could be measured here", ""),
+    "waived": ("PASS", "nothing else was judged", ""),
+    "unjudged": ("INCONCLUSIVE", "no case of the group could be judged", EXCUSE),
+}  # fmt: skip
+"""What holds of a group -> the verdict, the reason, what to do."""
 
 
 def check_plan(profile: Profile, cases: Iterable[Case], contract_groups: set[str]) -> None:
@@ -160,19 +179,10 @@ class Judged:
 def judge_groups(judged: Judged, used: list[WaiverUse]) -> tuple[list[GroupVerdict], list[Said]]:
     """Every group's verdict, and what is said of those that are not green: in the order of the notebooks that ask them."""
     groups = [_Group(judged, name, used) for name in judged.outcomes]
-    worse = shown({g.name: g.comparison.p_value for g in groups if g.policy.policy in COMPARED}, judged.family)
+    worse = shown({g.name: g.than.p_value for g in groups if g.policy.policy in COMPARED}, judged.family)
     found = [(group.first_notebook, *group.decide(group.name in worse)) for group in groups]
     said = [said for _, _, said in sorted(found, key=lambda one: one[0]) if said.word != "PASS"]
     return [verdict for _, verdict, _ in found], said
-
-
-class _Ruling(NamedTuple):
-    """What the policy says of one group, and the cases that made it say so."""
-
-    word: Word
-    reason: str
-    todo: str = ""
-    cases: Sequence[str] = ()
 
 
 class _Group:
@@ -180,16 +190,14 @@ class _Group:
 
     def __init__(self, judged: Judged, name: str, used: list[WaiverUse]) -> None:
         self.judged, self.name, self.policy = judged, name, judged.profile.policy(name)
-        self.outcomes = judged.outcomes[name]
-        self.excused = judged.excused(name)
-        self.waived = [
-            c for c, had in self.outcomes.items() if had == "fail" and any(c in w.cases and w.names(c, name) for w in used)
-        ]  # fmt: skip
+        self.outcomes, self.excused = judged.outcomes[name], judged.excused(name)
+        failing = [case for case, outcome in self.outcomes.items() if outcome == "fail"]
+        self.waived = [c for c in failing if any(c in w.cases and w.names(c, name) for w in used)]
         left = {c: had for c, had in self.outcomes.items() if c not in {*self.excused, *self.waived}}
         self.cases = {outcome: [c for c, had in left.items() if had == outcome] for outcome in WORST_FIRST}
         old, asked = judged.baseline.cases if judged.baseline else {}, judged.cases
         alike = {c: old[c].outcome for c in left if c in old and c in asked and old[c].prompt == asked[c].prompt_hash}
-        self.comparison = compare(alike, left, self.policy, judged.family, judged.baseline is not None)
+        self.than = compare(alike, left, self.policy, judged.family, judged.baseline is not None)
         self.total, self.passed = len(left), len(self.cases["pass"])
         self.too_few = stats.smallest_visible_drop(self.passed, judged.family) is None
         """Whether a later run could not be shown worse than this one."""
@@ -201,72 +209,42 @@ class _Group:
         return min(known[i].notebook if i in known else i.partition(".")[0] for i in self.outcomes)
 
     def decide(self, shown_worse: bool) -> tuple[GroupVerdict, Said]:
-        comparison = self.comparison if self.policy.policy in COMPARED else None
-        holds = rule(self.policy, self.cases, comparison, shown_worse)
-        ruling = self._ruling(holds)
-        blind = holds == "blind" and ruling.word == "PASS"
-        if not self.total:
-            text = "excused: nothing of it could be measured here" if self.excused else "nothing else was judged"
-            ruling = _Ruling("PASS", text)
-        elif ruling.word == "PASS" and not self.passed and holds != "watched" and not blind:
-            ruling = _Ruling("INCONCLUSIVE", "no case of the group could be judged", EXCUSE)
-        red, counts = self._red(ruling.cases, OUTCOMES[ruling.word]), Counter(self.outcomes.values())
-        reason = ruling.reason + (f": {_named(red)}" if red else "")
+        than = self.than if self.policy.policy in COMPARED else None
+        holds = self._holds(rule(self.policy, self.cases, than, shown_worse))
+        word, text, todo = SAID[holds]
+        own = self.cases[OUTCOMES[word]] if holds in ("broken", "error", "unmeasured") else []
+        cases = self.than.worse if holds == "worse" else own
+        reason = text.format(
+            count=len(cases), passed=self.passed, total=self.total, than=self.than, margin=self.policy.margin, new=len(self.than.changed),
+            none="the baseline has none of its cases as they are asked now" if self.judged.baseline else "no baseline to compare with",
+            few="; too few pass to show a drop, so nothing of it will be compared" if self.too_few else "",
+        )  # fmt: skip
+        red, counts = self._red(cases, OUTCOMES[word]), Counter(self.outcomes.values())
+        reason += f": {_named(red)}" if red else ""
         reason += f"; waived: {_named(self._red(self.waived, 'fail'))}" if self.waived else ""
         verdict = GroupVerdict(
             group=self.name, policy=self.policy.policy, passed=counts["pass"], failed=counts["fail"], error=counts["error"],
-            not_measured=counts["not_measured"], word=ruling.word, reason=reason, comparison=comparison, blind=blind,
+            not_measured=counts["not_measured"], word=word, reason=reason, comparison=than, blind=holds == "blind",
         )  # fmt: skip
-        stage, text = red[0].stage if red else None, f"{self.name}: {reason}"
-        return verdict, Said(ruling.word, stage, self.name, text, ruling.todo, frozenset(ruling.cases))
+        stage = red[0].stage if red else None
+        return verdict, Said(word, stage, self.name, f"{self.name}: {reason}", todo, frozenset(cases))
 
-    def _ruling(self, holds: Rule) -> _Ruling:
-        cases, total, than = self.cases, self.total, self.comparison
-        match holds:
-            case "watched":
-                return _Ruling("PASS", f"{self.passed} of {total} pass; watched, never blocks")
-            case "broken":
-                return _Ruling("FAIL", f"{len(cases['fail'])} of {total} must-pass cases fail", MEND, cases["fail"])
-            case "worse":
-                return _Ruling("FAIL", f"shown worse than the baseline: {than}", MEND_OR_ACCEPT, than.worse)
-            case "error":
-                return _Ruling(
-                    "ERROR", f"{len(cases['error'])} of {total} could not be measured", AGAIN, cases["error"]
-                )
-            case "unmeasured":
-                cut = cases["not_measured"]
-                return _Ruling("INCONCLUSIVE", f"{len(cut)} of {total} not measured", EXCUSE, cut)
-            case "unpaired":
-                return self._unpaired()
-            case "blind":
-                return self._blind()
-            case "margin":
-                said = f"a drop of up to {than.possible_drop:.1%} is possible, the margin is {self.policy.margin:.1%}; more cases are needed"
-                return _Ruling("INCONCLUSIVE", said, "add cases, or widen the margin")
-        return _Ruling("PASS", f"all {total} pass" if holds == "kept" else f"not shown worse: {than}")
+    def _holds(self, by_rule: Rule) -> str:
+        """What holds, a key of SAID: the rule, and what it comes to for a group that may be new or small."""
+        to_be_proven = self.policy.policy == "proven_no_worse"
+        if not self.total:
+            return "excused" if self.excused else "waived"
+        if by_rule == "unpaired" and to_be_proven and self.too_few:
+            return "unpaired, too few"
+        if by_rule == "blind" and self.than.changed and not self.too_few:
+            return "blind, more are new"
+        if by_rule == "blind" and to_be_proven:
+            return "blind, to be proven"
+        if by_rule in ("kept", "not worse") and not self.passed:
+            return "unjudged"
+        return by_rule
 
-    def _unpaired(self) -> _Ruling:
-        passed = f"{self.passed} of {self.total} pass"
-        if self.too_few and self.policy.policy == "proven_no_worse":
-            return _Ruling("INCONCLUSIVE", f"only {passed}: too few ever to exclude a drop", FEW)
-        few = "; too few pass to show a drop, so nothing of it will be compared" if self.too_few else ""
-        none = "the baseline has none of its cases as they are asked now"
-        told = none if self.judged.baseline else "no baseline to compare with"
-        return _Ruling("INCONCLUSIVE", f"{told} ({passed}); accept this run to take them in{few}", ACCEPT)
-
-    def _blind(self) -> _Ruling:
-        than = self.comparison
-        few = (
-            f"only {than.baseline_passed} of {than.paired} paired cases passed in the baseline: too few to show a drop"
-        )
-        if than.changed and not self.too_few:
-            more = f"accept this run to take in {len(than.changed)} more, which are new or asked differently"
-            return _Ruling("INCONCLUSIVE", f"{few}; {more}", ACCEPT)
-        if self.policy.policy == "no_worse":
-            return _Ruling("PASS", f"{few}, so nothing is compared")
-        return _Ruling("INCONCLUSIVE", few, FEW)
-
-    def _red(self, cases: Sequence[str], outcome: Outcome) -> list[Finding]:
+    def _red(self, cases: list[str], outcome: Outcome) -> list[Finding]:
         """Of each case the finding with this outcome that explains its others; causes before what follows from them."""
         by_stage = attrgetter("stage")
         own = [f for f in self.judged.findings if f.group == self.name and f.outcome == outcome]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean
+from typing import TypeVar
 
 from gatebook.checks.intervals import clipped, epoch_ms, length_s, opened, union, worked
 from gatebook.checks.timed import Timed
@@ -12,8 +14,10 @@ from gatebook.config.policies import Metric
 from gatebook.engines import names as metric_names
 from gatebook.record.exchange import Exchange
 from gatebook.record.executed import execution
-from gatebook.record.replies import read_answer
+from gatebook.record.replies import Answer, read_answer
 from gatebook.record.run import Run
+
+N = TypeVar("N", int, float)
 
 
 @dataclass(frozen=True)
@@ -49,68 +53,59 @@ class Unfit:
 def spent(run: Run, notebook: str) -> Spent:
     """Of one notebook. Raises BrokenRecord."""
     exchanges = [e for e in run.exchanges(notebook) if e.attempts]
-    server = union(span for e in exchanges for span in worked(e))
+    server_s = length_s(union(span for e in exchanges for span in worked(e)))
     open_ = union(span for e in exchanges for span in opened(e))
-    ran = execution(run.path / f"{notebook}.ipynb")
-    harness = None
-    if ran is not None:
-        begin = epoch_ms(ran[0])
-        harness = max(ran[1] - length_s(clipped(open_, (begin, begin + ran[1] * 1000))), 0.0)
+    harness_s = None
+    if (ran := execution(run.path / f"{notebook}.ipynb")) is not None:
+        begin_ms, took_s = epoch_ms(ran[0]), ran[1]
+        harness_s = max(took_s - length_s(clipped(open_, (begin_ms, begin_ms + took_s * 1000))), 0.0)
     usages = [read_answer(e) for e in exchanges if e.method == "POST" and e.status == 200]
-    cached = [n for a in usages if (n := _cached(a.usage)) is not None]
     return Spent(
-        notebook=notebook, requests=len(exchanges), server_s=length_s(server),
-        waiting_s=max(length_s(open_) - length_s(server), 0.0), harness_s=harness,
+        notebook=notebook, requests=len(exchanges), server_s=server_s,
+        waiting_s=max(length_s(open_) - server_s, 0.0), harness_s=harness_s,
         prompt_tokens=sum(a.tokens("prompt_tokens") or 0 for a in usages),
         completion_tokens=sum(a.tokens("completion_tokens") or 0 for a in usages),
-        cached_tokens=sum(cached) if cached else None,
+        cached_tokens=_sum(_cached(a) for a in usages),
         uncounted=sum(a.tokens("prompt_tokens") is None for a in usages),
     )  # fmt: skip
 
 
 def total(parts: list[Spent], more_harness_s: float | None = None) -> Spent:
     """All notebooks together; notebooks run one after the other. `more_harness_s`: of a notebook that asks nothing."""
-    harness = [p.harness_s for p in parts if p.harness_s is not None] + ([more_harness_s] if more_harness_s else [])
-    cached = [p.cached_tokens for p in parts if p.cached_tokens is not None]
     return Spent(
         notebook="all", requests=sum(p.requests for p in parts), server_s=sum(p.server_s for p in parts),
-        waiting_s=sum(p.waiting_s for p in parts), harness_s=sum(harness) if harness else None,
+        waiting_s=sum(p.waiting_s for p in parts), harness_s=_sum([*(p.harness_s for p in parts), more_harness_s or None]),
         prompt_tokens=sum(p.prompt_tokens for p in parts), completion_tokens=sum(p.completion_tokens for p in parts),
-        cached_tokens=sum(cached) if cached else None, uncounted=sum(p.uncounted for p in parts),
+        cached_tokens=_sum(p.cached_tokens for p in parts), uncounted=sum(p.uncounted for p in parts),
     )  # fmt: skip
+
+
+def _sum(values: Iterable[N | None]) -> N | None:
+    """Of what is known; None where nothing is."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def _cached(answer: Answer) -> int | None:
+    details = (answer.usage or {}).get("prompt_tokens_details")
+    value = details.get("cached_tokens") if isinstance(details, dict) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def unfit(run: Run) -> list[Unfit]:
     """What was not asked because time, tokens or the documents' budget did not suffice, one entry a reason. Raises BrokenRecord."""
-    found: dict[str, list[str]] = {}
+    found: dict[str, dict[str, None]] = defaultdict(dict)
     for notebook in run.notebooks:
         exchanges = run.exchanges(notebook)
         for exchange in exchanges:
             if exchange.kind == "skip" and exchange.case in run.cases:
-                found.setdefault(_told(exchange.detail), []).append(str(exchange.case))
-        stops = [e.detail for e in exchanges if e.kind == "stop"]
-        if stops and (lost := _unrecorded(run, notebook, exchanges)):
-            found.setdefault(stops[-1], []).extend(lost)
-    return [
-        Unfit(why, dict(Counter(run.cases[i].group for i in dict.fromkeys(ids))), list(dict.fromkeys(ids)))
-        for why, ids in found.items()
-    ]
-
-
-def _unrecorded(run: Run, notebook: str, exchanges: list[Exchange]) -> list[str]:
-    keys = {e.key for e in exchanges}
-    return [c.id for c in run.expected(notebook) if any(f"{c.id}/{a.name}" not in keys for a in c.requests())]
-
-
-def _told(detail: str) -> str:
-    """Without the figures of the one request, so that all requests of a budget stand under one reason."""
-    return detail.partition(" has no room for it")[0]
-
-
-def _cached(usage: dict[str, object] | None) -> int | None:
-    details = (usage or {}).get("prompt_tokens_details")
-    value = details.get("cached_tokens") if isinstance(details, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+                # without the figures of the one request, so that all requests of a budget stand under one reason
+                found[exchange.detail.partition(" has no room for it")[0]][str(exchange.case)] = None
+        keys, stops = {e.key for e in exchanges}, [e.detail for e in exchanges if e.kind == "stop"]
+        for case in run.expected(notebook) if stops else ():
+            if any(f"{case.id}/{ask.name}" not in keys for ask in case.requests()):
+                found[stops[-1]][case.id] = None
+    return [Unfit(why, dict(Counter(run.cases[i].group for i in ids)), list(ids)) for why, ids in found.items()]
 
 
 HISTOGRAMS: dict[Metric, tuple[str, ...]] = {
@@ -145,42 +140,39 @@ class ServerSide:
 
 def server_side(timed: Timed, exchanges: list[Exchange]) -> list[ServerSide]:
     """Means over the samples that count; with histograms, over all requests between the two readings, warm-up too."""
+    group, found = timed.case.group, []
     answers = [s for s in timed.samples[timed.settings.warm_up :] if s.invalid is None]
     pairs: dict[Metric, list[tuple[float | None, float | None]]] = {
         "ttft": [(s.ttft_ms, s.server_ttft_ms) for s in answers],
         "itl": [(s.itl_ms, s.server_itl_ms) for s in answers],
     }
-    found = []
     for metric, both in pairs.items():
-        known = [(a, b) for a, b in both if a is not None and b is not None]
-        if known:
-            ours, theirs = fmean(a for a, _ in known), fmean(b for _, b in known)
-            found.append(ServerSide(timed.case.group, metric, ours, theirs, "timings in each answer"))
+        if known := [(ours, its) for ours, its in both if ours is not None and its is not None]:
+            client_ms, server_ms = (fmean(column) for column in zip(*known, strict=True))
+            found.append(ServerSide(group, metric, client_ms, server_ms, "timings in each answer"))
     if found:
         return found
     before, after = (_sums(exchanges, f"metrics/{timed.case.id}/{when}") for when in ("before", "after"))
     for metric, names in HISTOGRAMS.items():
         client = [ms for s in timed.samples if (ms := s.of(metric)) is not None]
-        for name in names:
-            count = after.get(f"{name}_count", 0) - before.get(f"{name}_count", 0)
-            if client and count > 0:
-                seconds = after.get(f"{name}_sum", 0) - before.get(f"{name}_sum", 0)
-                found.append(ServerSide(timed.case.group, metric, fmean(client), seconds / count * 1000, name))
-                break
+        counts = {name: after[f"{name}_count"] - before[f"{name}_count"] for name in names}
+        name = next((name for name, count in counts.items() if client and count > 0), None)
+        if name is not None:
+            seconds = after[f"{name}_sum"] - before[f"{name}_sum"]
+            found.append(ServerSide(group, metric, fmean(client), seconds / counts[name] * 1000, name))
     return found
 
 
 def _sums(exchanges: list[Exchange], key: str) -> dict[str, float]:
-    """`<histogram>_sum` and `_count` of a reading of /metrics, all labels together."""
+    """`<histogram>_sum` and `_count` of a reading of /metrics, all labels together; none where it is no Prometheus text."""
     from prometheus_client.parser import text_string_to_metric_families
 
     read = next((e.text for e in exchanges if e.key == key and e.status == 200 and e.text), "")
-    sums: dict[str, float] = {}
+    sums: dict[str, float] = defaultdict(float)
     try:
-        for family in text_string_to_metric_families(read):
-            for sample in family.samples:
-                if sample.name.endswith(("_sum", "_count")):
-                    sums[sample.name] = sums.get(sample.name, 0) + sample.value
-    except ValueError:  # no Prometheus text: a gateway's page
-        return {}
+        for sample in (sample for family in text_string_to_metric_families(read) for sample in family.samples):
+            if sample.name.endswith(("_sum", "_count")):
+                sums[sample.name] += sample.value
+    except ValueError:  # a gateway's page
+        return defaultdict(float)
     return sums

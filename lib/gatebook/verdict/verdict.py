@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from gatebook.checks.finding import Finding, StageName
 from gatebook.config.policies import Waiver
 from gatebook.config.profile import PolicyName
+from gatebook.record.exchange import Recorded
 from gatebook.record.run import Manifest
 from gatebook.verdict.fingerprint import Change, Fingerprint
 
@@ -18,11 +19,7 @@ PRECEDENCE: tuple[Word, ...] = ("FAIL", "ERROR", "INCONCLUSIVE", "PASS")
 EXIT_CODES: dict[Word, int] = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3, "ERROR": 75}
 
 
-class Data(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Comparison(Data):
+class Comparison(Recorded):
     """A group against the baseline, case by case."""
 
     paired: int
@@ -50,7 +47,7 @@ class Comparison(Data):
         return f"{len(self.worse)} worse, {len(self.better)} better of {self.paired} paired (p = {self.p_value:.3g}); {seen}"
 
 
-class GroupVerdict(Data):
+class GroupVerdict(Recorded):
     group: str
     policy: PolicyName
     passed: int
@@ -68,7 +65,7 @@ class GroupVerdict(Data):
         return self.passed + self.failed + self.error + self.not_measured
 
 
-class Served(Data):
+class Served(Recorded):
     """What was judged; it stands first in every verdict."""
 
     base_url: str
@@ -79,7 +76,7 @@ class Served(Data):
     context_tokens: int | None
 
 
-class Excuse(Data):
+class Excuse(Recorded):
     id: str
     reason: str
 
@@ -102,7 +99,7 @@ class WaiverUse(Waiver):
         return f"{self.case}: {self.note} (until {self.expires}, {self.owner}: {self.reason})"
 
 
-class Reason(Data):
+class Reason(Recorded):
     """Why a verdict is not green."""
 
     word: Word
@@ -126,7 +123,7 @@ class Cause(Reason):
     """What follows from it."""
 
 
-class Verdict(Data):
+class Verdict(Recorded):
     """The judgement of one run. Schema: docs/schema/verdict.schema.json."""
 
     schema_version: int = 1
