@@ -185,12 +185,11 @@ def accept(
 def archive(
     source: Annotated[Path, Argument(metavar="OUTPUTS", help="A folder of runs, or one run.")],
     to: Annotated[Path, Option(help="The site's folder, such as public/; runs that it has stay.")],
-) -> None:
+) -> str:
     """Write a static site of all kept runs: list, trends, difference of any two. Opens from disk and on GitLab Pages."""
     from gatebook.report.archive import archive as keep
 
-    for line in keep(source, to):
-        print(one_line(line))
+    return "\n".join(map(one_line, keep(source, to)))
 
 
 @app.command()

@@ -268,8 +268,9 @@ class Introduction:
 def _gpu_unseen(url: str) -> str | None:
     """Why the memory of the server's GPU cannot be read from here, if so."""
     if not on_this_machine(url):
-        todo = "name a DCGM exporter in production.gpu_metrics_url and delete this line"
-        return f"the server is on another machine; {todo}"
+        return (
+            "the server is on another machine; name a DCGM exporter in production.gpu_metrics_url and delete this line"
+        )
     nvml = Nvml(None, now_ms)
     seen = any(gauge.name == TOTAL for gauge in nvml.open())
     nvml.close()
