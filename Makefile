@@ -6,7 +6,7 @@ RUN ?= outputs/latest
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check lab verify serve bench faults fuzz chaos engines engines-smoke format schema pins clean image gate stop verdict publish deploy rollback
+.PHONY: help setup setup-dev demo run test check lab verify serve bench faults fuzz chaos engines engines-smoke format schema pins clean image gate stop verdict publish deploy rollback
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,7 +20,13 @@ $(BIN)/.ready: requirements.txt requirements-nodeps.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
+$(BIN)/.ready-dev: $(BIN)/.ready requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
 setup: $(BIN)/.ready  ## the environment in .venv, from the pinned lists (TORCH_INDEX=... for a torch without CUDA)
+
+setup-dev: $(BIN)/.ready-dev  ## the same with what tests, checks and measures it (requirements-dev.txt)
 
 demo: setup  ## set-up, then gate the embedded model: a verdict here and a page in outputs/latest/
 	$(BIN)/gatebook run --profile params/smollm2.yaml
@@ -31,17 +37,18 @@ run: setup  ## gate a server: make run PROFILE=params/qwen3-4b.yaml URL=http://g
 verify: setup  ## check a run without any server: make verify RUN=outputs/...
 	$(BIN)/gatebook verify $(RUN)
 
-test: setup  ## set-up and the whole suite; installs PostgreSQL, Chromium, the pipeline's emulator and vLLM for its tests where it may
+test: setup-dev  ## set-up and the whole suite; installs PostgreSQL, Chromium, the pipeline's emulator and vLLM for its tests where it may
 	.ci/packages
 	.ci/emulator
 	.ci/engines
 	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=25 -m "not vllm"
 	test ! -e tests/integration/test_vllm.py || $(BIN)/python -m pytest --durations=5 tests/integration/test_vllm.py
 
-check: setup  ## lint, format, types, the walls between the rooms
+check: setup-dev  ## lint, format, types (of notebooks too), the walls between the rooms
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/nbqa mypy notebooks
 	$(BIN)/lint-imports
 
 image:  ## in CI (docs/ci.md): build and push the served image once, its digest into image.env
@@ -71,34 +78,37 @@ lab: setup  ## JupyterLab on the notebooks, with the embedded model unless GATEB
 serve: setup  ## the embedded model on loopback until Ctrl-C
 	$(BIN)/gatebook serve
 
-engines: setup  ## a real vLLM on the CPU in .engines/, for tests and the fault lab (docs/engines.md); TORCH_INDEX names a smaller torch
+engines: setup-dev  ## a real vLLM on the CPU in .engines/, for tests and the fault lab (docs/engines.md); TORCH_INDEX names a smaller torch
 	$(BIN)/python -m tests.engines prepare vllm
 
-engines-smoke: setup  ## init, run, accept, run on every other engine and gateway that installs in minutes (docs/engines.md)
+engines-smoke: setup-dev  ## init, run, accept, run on every other engine and gateway that installs in minutes (docs/engines.md)
 	$(BIN)/python -m tests.engines smoke
 
-faults: setup  ## the fault lab: what the gate catches and when it keeps quiet (docs/fault-score.md); goes on where it stopped
+faults: setup-dev  ## the fault lab: what the gate catches and when it keeps quiet (docs/fault-score.md); goes on where it stopped
 	$(BIN)/python -m tests.faults --all
 
-fuzz: setup  ## 10,000 hostile bundles, profiles and case files: no traceback, no hang, no wrong yes (docs/security.md)
+fuzz: setup-dev  ## 10,000 hostile bundles, profiles and case files: no traceback, no hang, no wrong yes (docs/security.md)
 	$(BIN)/python -m tests.fuzz --inputs 10000
 
-chaos: setup  ## signals and kills at 100 random moments of each command (docs/security.md); CHAOS=10 for fewer, CHAOS_SEED for others
+chaos: setup-dev  ## signals and kills at 100 random moments of each command (docs/security.md); CHAOS=10 for fewer, CHAOS_SEED for others
 	CHAOS=$${CHAOS:-100} $(BIN)/python -m pytest -q -s tests/integration/test_interrupts.py
 
-bench: setup  ## the harness against the bare server, as ratios (docs/benchmarks.md)
+bench: setup-dev  ## the harness against the bare server, as ratios (docs/benchmarks.md)
 	$(BIN)/python -m benchmarks accuracy && $(BIN)/python -m benchmarks overhead && $(BIN)/python -m benchmarks demo
 
-format: setup  ## format and fix what can be fixed
+format: setup-dev  ## format and fix what can be fixed
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-schema: setup  ## write docs/schema/*.json and the table of checks in docs/cases.md from the code
+schema: setup-dev  ## write docs/schema/*.json and the table of checks in docs/cases.md from the code
 	$(BIN)/python -m gatebook.schemas
 
-pins: setup  ## write requirements.txt anew from requirements.in, no local version (+cpu) in it: plain PyPI has none
-	$(BIN)/python -m piptools compile --quiet --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --output-file requirements.txt requirements.in
+COMPILE = $(BIN)/python -m piptools compile --quiet --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --output-file
+
+pins: setup-dev  ## write the pinned lists anew from requirements*.in, no local version (+cpu) in them: plain PyPI has none
+	$(COMPILE) requirements.txt requirements.in
 	sed -i 's/^\([^#]*==[^+ ]*\)+[^ ]*/\1/' requirements.txt
+	$(COMPILE) requirements-dev.txt requirements-dev.in
 
 clean:  ## the environment and caches; recorded runs stay
 	rm -rf .venv .engines .pytest_cache .mypy_cache .ruff_cache .hypothesis build lib/*.egg-info

@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from gatebook.checks.steps import Step
+from gatebook.checks.load import steps_of
 from gatebook.collect.client import Lane, LoopLag
 from gatebook.collect.embedded import MODEL
 from gatebook.collect.load import Prepared, closed_loop
@@ -95,7 +95,7 @@ async def _ours(base_url: str, in_flight: int, prompts: list[str], tokens: int) 
     await closed_loop(lambda: Lane(target, base_url, lag), in_flight, todo, send, record, lambda: True)
     ticker.cancel()
     assert len(done) == len(prompts) and not any(e.fault for e in done), "not every request was answered"
-    step = Step(in_flight, done, (), LoadSettings())
+    [step] = steps_of(done, LoadSettings(), ())
     return Found(median(step.ttft_ms), median(step.itl_ms), step.tokens_per_s or 0.0)
 
 

@@ -14,16 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gatebook.checks.rulings import (
-    FAIL,
-    OPEN,
-    PASS,
-    against_decision,
-    day_decision,
-    p90,
-    quantile_decision,
-    shift_bounds,
-)
+from gatebook.checks.latency import FAIL, OPEN, PASS, against_decision, day_decision, quantile_decision
+from gatebook.checks.stats import p90, shift_bounds
 from gatebook.config.policies import LEAST_SAMPLES, METRICS, RULES, Latency, Metric, Rule
 from gatebook.config.profile import load_profile
 

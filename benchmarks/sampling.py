@@ -15,7 +15,7 @@ import httpx
 from gatebook.checks.drift import PREFIX_CHARS, samples_moved
 from gatebook.collect.server import embedded_server
 from gatebook.config.cases import Case, load_cases
-from gatebook.record.replies import TokenLogprobs, mean_shortfall
+from gatebook.record.logprobs import TokenLogprobs, mean_shortfall
 
 from benchmarks.processes import ROOT
 from benchmarks.report import Row

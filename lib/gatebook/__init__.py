@@ -14,7 +14,7 @@ __all__ = ["Explorer", "Workbook", "__version__", "open_run"]
 __version__ = "0.1.0"
 _HOMES = {"Workbook": "workbook", "open_run": "workbook", "Explorer": "commands.explore"}
 
-# jsonschema (and with it nbformat) would import this and build 38 grammars, 1.2 s a process; checks/iri.py does its work
+# jsonschema (and with it nbformat) would import this and build 38 grammars, 1.2 s a process; checks/structured.py does its work
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 

@@ -54,8 +54,12 @@ def main() -> None:
     import pytest
     from nbval import plugin
 
+    from gatebook.kernels import forking
+
     plugin.RunningKernel = watched(plugin.RunningKernel)
-    sys.exit(pytest.main(arguments))
+    with forking():
+        status = pytest.main(arguments)
+    sys.exit(status)
 
 
 def watched(kernel: Any) -> Any:

@@ -1,48 +1,87 @@
-"""Kernels started ahead: while one notebook asks, the next one's kernel is already importing (3 s of each notebook)."""
+"""Kernels for notebooks, forked from one process that has imported everything: 3 s of each notebook are imports.
+
+    python -P -m gatebook.kernels     forks a kernel for each line of its standard input, and ends with it
+
+Each kernel is a process of its own, used once. A notebook that JupyterLab or papermill runs has an ordinary kernel.
+"""
 
 from __future__ import annotations
 
+import gc
+import importlib
+import json
 import os
+import select
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-QUIET = ("08_load", "90_verdict")
-"""Nothing starts beside them: the first measures, the second is the last."""
-READY = "import gatebook.workbook, matplotlib.pyplot"
+from jupyter_client.provisioning.factory import KernelProvisionerFactory
+from jupyter_client.provisioning.local_provisioner import LocalProvisioner
+
+IMPORTED = (
+    "ipykernel.ipkernel", "ipykernel.kernelapp", "matplotlib.axes", "matplotlib.backends.backend_agg", "pandas.io.formats.style",
+    "scipy.stats", "gatebook.workbook", "gatebook.collect.scheduler",
+)  # fmt: skip
+SAFE = {"PYTHONUTF8": "1", "PYTHONSAFEPATH": "1"}
+"""No module out of the run folder."""
+INLINE = "module://matplotlib_inline.backend_inline"
+"""What a kernel of ipykernel draws with; matplotlib reads it when it is imported, and pyplot in the kernel itself."""
+OWN_ARGUMENTS = ["--IPKernelApp.log_level=50", "--HistoryManager.enabled=False"]
+"""No history: two kernels that write one database say so in the output of a cell, which then is not reproduced."""
+
+
 Kernel = Callable[[str], AbstractContextManager[Any]]
 """Notebook -> its kernel's manager; the kernel is stopped at the end. Raises nbclient's DeadKernelError for whatever goes
 wrong when the kernel is gone: that is why."""
 
 
 @contextmanager
+def forking() -> Iterator[None]:
+    """While it stands, every kernel manager of this process has its kernels forked."""
+    # one thread, as a process that forks must have; each kernel has its own environment again
+    environment = os.environ | SAFE | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MPLBACKEND": INLINE}
+    with subprocess.Popen(
+        [sys.executable, "-m", "gatebook.kernels"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, encoding="utf-8", start_new_session=True
+    ) as process:  # fmt: skip
+        _Forking.source = process
+        factory = KernelProvisionerFactory.instance()
+        factory.provisioners["forking"] = EntryPoint("forking", "gatebook.kernels:_Forking", factory.GROUP_NAME)
+        factory.default_provisioner_name = "forking"
+        try:
+            yield
+        finally:
+            factory.default_provisioner_name = "local-provisioner"
+            process.kill()
+
+
+@contextmanager
 def kernels(folder: Path) -> Iterator[Kernel]:
-    """Kernels in one folder, each for one notebook, and the next one's started meanwhile."""
+    """Kernels in one folder, each for one notebook."""
     from jupyter_core.utils import run_sync
     from nbclient.exceptions import DeadKernelError
 
-    waiting: list[Any] = []
-
     @contextmanager
     def kernel(notebook: str) -> Iterator[Any]:
-        manager = waiting.pop() if waiting else _start(folder)
+        manager = _start(folder)
         try:
-            if notebook not in QUIET:
-                waiting.append(_start(folder))
             yield manager
         except Exception as error:
             if run_sync(manager.is_alive)():
                 raise
             raise DeadKernelError(f"{notebook}: the kernel is gone") from error
         finally:
-            _stop(manager)
+            for client in manager.clients:
+                client.stop_channels()
+            run_sync(manager.shutdown_kernel)(now=True)
 
-    try:
+    with forking():
         yield kernel
-    finally:
-        for manager in waiting:
-            _stop(manager)
 
 
 def _start(folder: Path) -> Any:
@@ -62,16 +101,88 @@ def _start(folder: Path) -> Any:
 
     own = KernelSpecManager(kernel_dirs=[])  # python3 is this environment's own, whatever $JUPYTER_PATH holds
     manager = Manager(kernel_name="python3", kernel_spec_manager=own)
-    # no history: two kernels that write one database say so in the output of a cell, which then is not reproduced
-    arguments = ["--IPKernelApp.log_level=50", "--HistoryManager.enabled=False", f"--IPKernelApp.exec_lines={READY}"]
-    environment = {**os.environ, "PYTHONUTF8": "1", "PYTHONSAFEPATH": "1"}  # no module out of the run folder
-    run_sync(manager.start_kernel)(cwd=str(folder), extra_arguments=arguments, env=environment)
+    run_sync(manager.start_kernel)(cwd=str(folder), extra_arguments=OWN_ARGUMENTS, env=os.environ | SAFE)
     return manager
 
 
-def _stop(manager: Any) -> None:
-    from jupyter_core.utils import run_sync
+class _Forking(LocalProvisioner):
+    """Starts a kernel by asking the process that forks them."""
 
-    for client in manager.clients:
-        client.stop_channels()
-    run_sync(manager.shutdown_kernel)(now=True)
+    source: subprocess.Popen[str]
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
+        wanted = {
+            "argv": cmd[3:],
+            "cwd": str(kwargs.get("cwd") or Path.cwd()),
+            "env": dict(kwargs.get("env") or os.environ),
+        }
+        assert self.source.stdin and self.source.stdout
+        try:
+            self.source.stdin.write(json.dumps(wanted) + "\n")
+            self.source.stdin.flush()
+            kernel = _Kernel(int(self.source.stdout.readline()))
+        except (OSError, ValueError) as error:
+            raise RuntimeError("the process that forks kernels is gone") from error
+        self.process, self.pid, self.pgid = cast(Any, kernel), kernel.pid, kernel.pid
+        return self.connection_info
+
+
+class _Kernel:
+    """The part of subprocess.Popen that jupyter_client uses, for a process that is no child of ours."""
+
+    stdin = stdout = stderr = None
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._fd = os.pidfd_open(pid)
+
+    def poll(self) -> int | None:
+        """1 when it has ended, however it did."""
+        return self.wait(0)
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        return 1 if select.select([self._fd], [], [], timeout)[0] else None
+
+    def send_signal(self, number: int) -> None:
+        signal.pidfd_send_signal(self._fd, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def __del__(self) -> None:
+        os.close(self._fd)
+
+
+def serve() -> None:
+    """Fork a kernel for each line: `argv`, `cwd`, `env` as JSON; its pid is the answer."""
+    for name in IMPORTED:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    for line in sys.stdin:
+        if not (pid := os.fork()):
+            _become_kernel(**json.loads(line))
+            return
+        print(pid, flush=True)
+
+
+def _become_kernel(argv: list[str], cwd: str, env: dict[str, str]) -> None:
+    from ipykernel.kernelapp import IPKernelApp
+
+    parent = os.getppid()
+    os.setsid()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
+    IPKernelApp.launch_instance(argv=[*argv, f"--IPKernelApp.parent_handle={parent}"])
+
+
+if __name__ == "__main__":
+    serve()

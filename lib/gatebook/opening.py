@@ -178,7 +178,7 @@ def _commit() -> str | None:
     """The project's git commit, with `+changes` when the working tree differs; None outside git."""
     git = ["git", "-C", str(project.root()), "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty=+changes"]
     try:
-        done = subprocess.run(git, capture_output=True, encoding="utf-8", timeout=10)
+        done = subprocess.run(git, capture_output=True, encoding="utf-8", errors="replace", timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

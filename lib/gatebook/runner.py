@@ -22,7 +22,8 @@ from gatebook.opening import OVERALL, open_run
 from gatebook.record.executed import unfinished
 from gatebook.record.lock import held
 from gatebook.record.replies import read_answer
-from gatebook.record.run import LATEST, Against, Run, check_latest, drop_latest, now
+from gatebook.record.run import LATEST, Against, Run, now
+from gatebook.record.shelf import check_latest, copy_to_latest, drop_latest
 from gatebook.report.terminal import Watcher
 from gatebook.verdict.judging import judge
 from gatebook.verdict.verdict import Verdict
@@ -189,11 +190,11 @@ def report(run: Run, verdict: Verdict) -> None:
     files |= {name: _made(name, make) for name, make in pages.items()}
     try:
         for exchange in (e for notebook in run.notebooks for e in recorded(run, notebook)):
-            run.texts.keep(read_answer(exchange).text)
+            run.texts.put_away(read_answer(exchange).text)
         for name, text in files.items():
             run.write(name, text)
         run.seal()
-        run.copy_to_latest()
+        copy_to_latest(run)
     except OSError as error:
         said = f"cannot write the reports ({os_reason(error)}); free space and resume"
         raise CannotMeasure(f"{run.path}: {said}") from None

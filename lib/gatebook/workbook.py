@@ -13,9 +13,9 @@ from typing import Any
 import pandas as pd
 
 from gatebook.checks.finding import WORST_FIRST, Finding
+from gatebook.checks.load import Step, restarts_of, steps_of
 from gatebook.checks.settings import Compared, compare
 from gatebook.checks.similarity import Cosines, computed, cosines_of, differences, keep, stored
-from gatebook.checks.steps import Step, restarts_of, steps_of
 from gatebook.checks.timed import Timed, timed_cases
 from gatebook.config import project
 from gatebook.config.cases import Case
@@ -29,8 +29,9 @@ from gatebook.record.identity import identify
 from gatebook.record.lock import held
 from gatebook.record.run import Run
 from gatebook.record.shelf import find_run
-from gatebook.report import context, spending, tables
-from gatebook.report.examples import Examples
+from gatebook.report import spending, tables
+from gatebook.report.conversation import Shown, failing_cases
+from gatebook.report.estimate import document_cost
 from gatebook.verdict.baseline import Baseline
 from gatebook.verdict.judging import judge, run_baseline
 from gatebook.verdict.spending import Spent, total
@@ -102,7 +103,7 @@ class Workbook:
                 if exchange.key.startswith("ruler/"):
                     ruled.append(exchange)
                     if len(ruled) == 2:  # the template, then the first sample: now the price is known
-                        print(context.cost(self.record, self.notebook, ruled))
+                        print(document_cost(self.record, self.notebook, ruled))
                 bar.update(int(exchange.kind == "ask" or exchange.key.endswith("/canary")))
 
             # its runner holds the lock of a run; from Lab or papermill alone the notebook asks by itself
@@ -173,9 +174,9 @@ class Workbook:
             return judge(self.record, troubles=self.record.troubles)
         return judge(self.record, self.notebook)
 
-    def examples(self) -> Examples:
+    def examples(self) -> Shown:
         """The failing cases as conversations: prompt, answer, reason."""
-        return Examples(self.record, self.notebook, self.verdict.findings)
+        return failing_cases(self.record, self.notebook, self.verdict.findings)
 
     def report(self) -> str:
         """Every finding, every group and the verdict, as sorted plain text."""

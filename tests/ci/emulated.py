@@ -167,7 +167,7 @@ def _stubs(root: Path) -> None:
     commands = {
         "gatebook": f'exec {sys.executable} -m gatebook.cli "$@"',
         "python": f'exec {sys.executable} "$@"',
-        **dict.fromkeys(("ruff", "mypy", "lint-imports"), "exit 0"),
+        **dict.fromkeys(("ruff", "mypy", "nbqa", "lint-imports"), "exit 0"),
     }
     scripts = {root / ".venv" / "bin" / name: text for name, text in commands.items()}
     scripts |= {root / ".ci" / file.name: "exit 0" for file in (ROOT / ".ci").iterdir()}
@@ -177,10 +177,11 @@ def _stubs(root: Path) -> None:
         path.chmod(0o755)
     (root / "tests").mkdir()
     (root / "tests" / "test_small.py").write_text("def test_small() -> None:\n    pass\n")
-    for name in ("requirements.txt", "requirements-nodeps.txt", "pyproject.toml"):
+    for name in ("requirements.txt", "requirements-dev.txt", "requirements-nodeps.txt", "pyproject.toml"):
         (root / name).touch()
         os.utime(root / name, (1, 1))
-    (root / ".venv" / "bin" / ".ready").touch()
+    for name in (".ready", ".ready-dev"):
+        (root / ".venv" / "bin" / name).touch()
 
 
 def _commit(root: Path) -> None:

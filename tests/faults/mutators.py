@@ -271,10 +271,10 @@ def _without(text: str, fact: Any) -> str:
 def a_word_against_the_facts(case: Case, params: Any, good: str, dice: random.Random) -> Iterator[str]:
     """A number of the required facts changed, or the statement denied (checks/similarity.py)."""
     known = {wording for fact in params.required for wording in ([fact] if isinstance(fact, str) else fact)}
-    for mutant in mutants(good, [], []):
-        lost = [n for n in re.findall(r"\d+", good) if n not in re.findall(r"\d+", mutant.text)]
-        if mutant.kind == "number" and any(n in known for n in lost):
-            yield mutant.text
+    for text, kind in mutants(good, [], []).items():
+        lost = [n for n in re.findall(r"\d+", good) if n not in re.findall(r"\d+", text)]
+        if kind == "number" and any(n in known for n in lost):
+            yield text
 
 
 @wrong("no_live_facts")

@@ -247,10 +247,11 @@ def test_a_kernel_that_is_killed_ends_the_replay(green_checkout: Checkout, wait_
 
 
 def _kernels(parent: int) -> list[psutil.Process]:
+    """The kernels of a command, and the process that forks them."""
     found = []
     for child in psutil.Process(parent).children(recursive=True):
         with suppress(psutil.Error):
-            if "ipykernel_launcher" in child.cmdline():
+            if "gatebook.kernels" in child.cmdline():
                 found.append(child)
     return found
 
@@ -312,7 +313,7 @@ def test_a_kernel_killed_at_any_moment_ends_in_a_verdict_with_pages(project: Pro
         time.sleep(random.Random(f"{SEED}/kernel/{number}").uniform(0, took))
         kernels: list[psutil.Process] = []
         while not kernels and process.poll() is None:
-            kernels = [k for k in psutil.Process(process.pid).children() if _is_kernel(k)]
+            kernels = _kernels(process.pid)
         if kernels:
             random.Random(number).choice(kernels).kill()
         err = process.communicate(timeout=280)[1]
@@ -401,13 +402,6 @@ def _until(project: Project, ready: Any) -> Path:
                 return file.parent
         time.sleep(0.05)
     raise AssertionError("the run does not get there")
-
-
-def _is_kernel(process: psutil.Process) -> bool:
-    try:
-        return "ipykernel_launcher" in process.cmdline()
-    except psutil.Error:
-        return False
 
 
 def _users(records: dict[str, bytes]) -> set[str]:

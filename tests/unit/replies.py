@@ -16,7 +16,8 @@ from gatebook.record.exchange import Attempt, Exchange, Timing
 from gatebook.record.identity import Identity
 from gatebook.record.run import Manifest, Run
 from gatebook.verdict.baseline import Baseline
-from gatebook.verdict.policy import Judged, compared_groups, decide
+from gatebook.verdict.judging import decide
+from gatebook.verdict.policy import Judged, compared_groups
 from gatebook.verdict.verdict import Served, Verdict
 
 MODEL = "m1"

@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 import pytest
-from gatebook.record.replies import Answer, error_message, is_token, read_answer
+from gatebook.record.answer import Answer
+from gatebook.record.replies import error_message, is_token, read_answer
 from hypothesis import example, given
 from hypothesis import strategies as st
 

@@ -72,10 +72,11 @@ def test_a_wrong_case_is_named_in_one_line(tmp_path: Path, text: str, words: lis
     [
         ", options: {temperature: .nan}",
         ", options: {seed: 2026-03-01}",
+        ", asks: [{name: b, messages: [{role: user, content: 2026-03-01}]}]",
         ", options: {stop: !!binary aGk=}",
         ", good: [\"\\ud800\"], options: {stop: \"\\ud800\"}",
     ],
-    ids=["NaN", "date without quotes", "binary", "half a character"],
+    ids=["NaN", "date without quotes", "date as a message", "binary", "half a character"],
 )  # fmt: skip
 def test_what_json_cannot_carry_is_refused_before_it_is_asked(tmp_path: Path, more: str) -> None:
     assert "case 'a'" in refused(write(tmp_path, one("a", more)))

@@ -253,7 +253,7 @@ def test_a_server_that_was_never_up_costs_its_deadline_once(tmp_path: Path) -> N
 def test_a_server_that_hangs_for_good_is_tried_shortly_afterwards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gatebook.collect.scheduler.PATIENCE_S", 0.5)
+    monkeypatch.setattr("gatebook.collect.session.PATIENCE_S", 0.5)
     cases = [*(chat(f"a{n}") for n in range(5)), chat("b", "02_y")]
     with ScriptedServer(MODEL) as healthy, FaultProxy(healthy.url, [Fault("hang", after=3)]) as proxy:
         run = planned(tmp_path / "r", proxy.base_url.removesuffix("/v1"), cases, request_deadline_s=2)

@@ -51,11 +51,12 @@ def test_what_is_said(tmp_path: Path, before: dict[str, Any], after: dict[str, A
 
 def test_the_numbers_of_a_group(tmp_path: Path) -> None:
     group = next(g for g in compare(tmp_path, bad("c7"), bad("c0", "c1")).groups if g.group == "g.h")
-    assert (group.pairs, group.passed, group.worse, group.better) == (8, (7, 6), ["c0", "c1"], ["c7"])
-    assert (group.p_worse, group.p_better) == (0.5, 0.875)
+    found = group.comparison
+    assert (found.paired, group.passed, found.worse, found.better) == (8, (7, 6), ["c0", "c1"], ["c7"])
+    assert found.p_value == 0.5
     assert group.interval and group.interval[0] < -1 / 8 < group.interval[1]
     assert (
-        group.visible_drop == 5
+        found.visible_drop == 5
         and group.reason == "2 newly failing, 1 fixed of 8 pairs; a drop of 5 would have been shown"
     )
 
@@ -101,7 +102,7 @@ def test_another_prompt_and_another_expectation_are_not_paired(tmp_path: Path) -
         ("new", "only in the second run"),
         ("c2", "only in the first run"),
     }
-    assert next(g.pairs for g in found.groups if g.group == "g.h") == 5
+    assert next(g.comparison.paired for g in found.groups if g.group == "g.h") == 5
 
 
 def test_a_group_without_a_pair_cannot_be_told(tmp_path: Path) -> None:

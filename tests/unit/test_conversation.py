@@ -33,19 +33,19 @@ def test_what_a_model_said_is_never_markup(page: str) -> None:
 def test_a_hostile_prompt_and_run_name_are_escaped_too() -> None:
     sent = {"messages": [{"role": "<b>user", "content": [{"type": "text", "text": HOSTILE}]}]}
     page = Answered("<i>", "<u>", plain(chat_body(HOSTILE), sent=sent))._repr_html_()
-    assert re.findall(r"<(?!/?(div|h4|p|ul|li|b|pre|small)\b)", page) == []
+    assert re.findall(r"<(?!/?(div|h4|p|ul|li|b|pre|small|span)\b)", page) == []
     assert "<b>user" not in page and "<i>" not in page and "<u>" not in page
 
 
 def test_a_conversation_has_its_turns_reasons_times_and_tokens() -> None:
     done = streamed(good_chunks("Hello there."), timing=timing(first_token_ms=12.4, end_ms=40.0))
     text = repr(Answered("case", "run", done, [finding(reason="is fine")], why="because"))
-    assert [part for part in ("[user] Say hello.", "[assistant] Hello there.", "pass: is fine", "because", "TTFT ms 12", "whole answer ms 40", "prompt tokens 7", "finish_reason stop") if part not in text] == []  # fmt: skip
+    assert [part for part in ("[user] Say hello.", "[answer] Hello there.", "pass: is fine", "because", "first token 12 ms", "complete 40 ms", "7 prompt tokens", "finish_reason stop") if part not in text] == []  # fmt: skip
 
 
 def test_a_fault_is_told_where_the_answer_would_be() -> None:
     broken = exchange(status=None, fault="deadline", detail="no complete reply within 4 s", body={"messages": []})
-    assert "[assistant] no complete reply within 4 s" in repr(Answered("case", "run", broken))
+    assert "[what went wrong] no complete reply within 4 s" in repr(Answered("case", "run", broken))
 
 
 def test_only_what_differs_is_marked() -> None:

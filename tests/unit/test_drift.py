@@ -18,7 +18,7 @@ from gatebook.checks.drift import (
     noisy_logprobs_moved,
     samples_moved,
 )
-from gatebook.record.replies import TokenLogprobs, mean_shortfall
+from gatebook.record.logprobs import TokenLogprobs, mean_shortfall
 from gatebook.verdict.fingerprint import changes
 from scipy.stats import permutation_test
 

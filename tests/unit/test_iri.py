@@ -6,8 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from gatebook.checks.iri import is_iri
-from gatebook.checks.structured import invalid
+from gatebook.checks.structured import invalid, is_iri
 
 TEXTS = [
     "https://例え.jp/ページ?検索=猫#頁",

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from gatebook.checks.facts import normal, states
 from gatebook.config.cases import read_case_file
-from gatebook.config.minutes import MOST, OWNERS, SETTLED, TASKS, Language, Minutes, answers, minutes
+from gatebook.config.files import material
+from gatebook.config.minutes import MOST, Language, Minutes, answers, minutes
 from gatebook.errors import BadInput
 from hypothesis import given
 from hypothesis import strategies as st
 
+WORDS = material("minutes")
 LANGUAGES: tuple[Language, ...] = ("zh", "en")
 ANY = st.tuples(st.integers(0, 10**6), st.integers(2, MOST), st.sampled_from(LANGUAGES))
 
@@ -30,15 +32,15 @@ def test_the_text_says_the_truth_and_has_distractors(drawn: tuple[int, int, Lang
 @given(ANY)
 def test_near_duplicates_are_in_every_minutes(drawn: tuple[int, int, Language]) -> None:
     tasks = {todo.task for todo in minutes(*drawn)[1].truth}
-    assert any({task for task, _ in row} <= tasks for row in TASKS[drawn[2]] if len(row) == 2)
+    assert any({task for task, _ in row} <= tasks for row in WORDS[drawn[2]]["tasks"] if len(row) == 2)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_mark_finds_its_own_task_and_no_other(language: Language) -> None:
-    entries = [entry for row in TASKS[language] for entry in row] + SETTLED[language]
+    entries = [entry for row in WORDS[language]["tasks"] for entry in row] + WORDS[language]["settled"]
     for task, mark in entries:
         assert [other for other, _ in entries if states(normal(other), mark)] == [task]
-        assert not any(states(normal(task), owner) for owner in OWNERS[language])
+        assert not any(states(normal(task), owner) for owner in WORDS[language]["owners"])
 
 
 def test_five_hundred_minutes_are_five_hundred_texts() -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from gatebook.errors import BadInput, BrokenRecord
-from gatebook.record.run import Run, check_latest, drop_latest, new_name
+from gatebook.record.run import Run, new_name
+from gatebook.record.shelf import check_latest, copy_to_latest, drop_latest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -164,7 +165,7 @@ def test_latest_is_a_copy_of_the_newest_run_and_nothing_else(tmp_path: Path) -> 
     (first.path / "only-in-first.txt").write_text("")
     first.seal()
     for run in (first, second):
-        latest = run.copy_to_latest()
+        latest = copy_to_latest(run)
         assert latest == tmp_path / "latest" and Run(latest).damage() == []
     assert {p.relative_to(tmp_path / "latest") for p in (tmp_path / "latest").rglob("*")} == {
         p.relative_to(second.path) for p in second.path.rglob("*")
@@ -197,7 +198,7 @@ def test_no_run_is_made_in_a_run_or_in_its_copy(tmp_path: Path, where: str) -> N
 def test_the_copy_of_the_last_run_is_replaced(tmp_path: Path) -> None:
     for name in ("r", "s"):
         run = sealed(tmp_path / name)
-        assert run.copy_to_latest() == tmp_path / "latest"
+        assert copy_to_latest(run) == tmp_path / "latest"
         assert Run(tmp_path / "latest").manifest.run == run.manifest.run
     assert sorted(p.name for p in tmp_path.iterdir()) == ["latest", "r", "s"]
 
@@ -207,7 +208,7 @@ def test_a_link_named_latest_is_replaced_and_what_it_points_to_stays(tmp_path: P
     kept.mkdir()
     (kept / "thesis.txt").write_text("years of work")
     (tmp_path / "latest").symlink_to(kept)
-    run.copy_to_latest()
+    copy_to_latest(run)
     assert (kept / "thesis.txt").exists() and not (tmp_path / "latest").is_symlink()
     assert Run(tmp_path / "latest").damage() == []
 
@@ -220,7 +221,7 @@ def test_something_else_named_latest_is_never_deleted(tmp_path: Path, folder: bo
         (other / "manifest.json").write_text("{}")  # of a web page
         other = other / "thesis.txt"
     other.write_text("years of work")
-    for act in (lambda: check_latest(tmp_path), lambda: drop_latest(tmp_path), run.copy_to_latest):
+    for act in (lambda: check_latest(tmp_path), lambda: drop_latest(tmp_path), lambda: copy_to_latest(run)):
         with pytest.raises(BadInput, match="is no copy of a run"):
             act()
     assert other.read_text() == "years of work"
@@ -228,7 +229,7 @@ def test_something_else_named_latest_is_never_deleted(tmp_path: Path, folder: bo
 
 def test_an_empty_folder_named_latest_is_taken(tmp_path: Path) -> None:
     (tmp_path / "latest").mkdir()
-    sealed(tmp_path / "r").copy_to_latest()
+    copy_to_latest(sealed(tmp_path / "r"))
     assert Run(tmp_path / "latest").damage() == []
 
 

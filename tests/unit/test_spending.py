@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gatebook.checks.intervals import clipped, in_flight, length_s, opened, union, worked
+from gatebook.checks.intervals import clipped, length_s, opened, union, worked
 from gatebook.collect.hanging import Spending
 from gatebook.collect.lengths import Unfit
 from gatebook.record.exchange import Attempt, Exchange
 from gatebook.record.run import Run
-from gatebook.report.spending import altogether, left_out, spending_lines, spending_table
+from gatebook.report.spending import altogether, left_out, spending_lines
 from gatebook.verdict.judging import judge
 from gatebook.verdict.spending import spent, total, unfit
+from gatebook.workbook import Workbook
 
 from tests.unit.replies import ASKED, USAGE, case, chat_body, exchange, plain, profile, ready, record, run_folder
 
@@ -46,15 +47,6 @@ def test_intervals() -> None:
     assert opened(exchange(attempts=[])) == []
 
 
-def test_requests_in_flight_step_by_step() -> None:
-    steps = in_flight(
-        [answered("a/ask", attempt(0, 2)), answered("b/ask", attempt(1, 2)), answered("c/ask", attempt(3, 1))]
-    )
-    assert [(ms / 1000 - START, count) for ms, count in steps] == [(0, 1), (1, 2), (2, 1), (3, 1), (4, 0)]
-    chained = in_flight([answered("a/ask", attempt(0, 2.0005)), answered("b/ask", attempt(2, 2))])
-    assert [count for _, count in chained] == [1, 1, 0], "rounding makes no second request"
-
-
 def folder(path: Path, *exchanges: Exchange, **limits: Any) -> Run:
     cases = [case(name, expect=[{"contains_any": ["Hello"]}], group="g.h" if name == "a" else "g.i") for name in "abcd"]
     by = profile({"g.h": "must", "g.i": "watch"})
@@ -84,7 +76,7 @@ def test_server_waiting_and_harness(tmp_path: Path) -> None:
     assert (part.prompt_tokens, part.completion_tokens, part.cached_tokens, part.uncounted) == (21, 15, 3, 0)
     assert total([part, part]).harness_s == 8
     assert altogether(run).server_s == 4
-    assert list(spending_table(run).index) == ["01_x", "all"]
+    assert [part.notebook for part in Workbook("90_verdict", run).spending()] == ["01_x", "all"]
     assert spending_lines(run)[0] == "time: 4.0 s the server, 2.0 s waiting for it, 4.0 s the harness"
 
 

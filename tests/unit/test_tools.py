@@ -11,9 +11,10 @@ from gatebook.checks.evidence import Evidence, Reply
 from gatebook.checks.finding import Result
 from gatebook.config.cases import Case
 from gatebook.errors import BadInput
+from gatebook.record.answer import ToolCall
 from gatebook.record.exchange import Exchange
 from gatebook.record.identity import Identity
-from gatebook.record.replies import ToolCall, read_answer
+from gatebook.record.replies import read_answer
 
 from tests.unit import replies as make
 

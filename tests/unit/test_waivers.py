@@ -168,7 +168,7 @@ def test_papermill_alone_knows_the_waivers_and_the_file_they_are_from(
     (tmp_path / "params").mkdir()
     file = tmp_path / "params" / "ours.yaml"
     file.write_text(
-        f"target: {{model: m}}\ngroups: {{g.h: must}}\nwaivers:\n- {{case: g.h, owner: li, reason: r, expires: {DAY}}}\n"
+        f"name: ours\ntarget: {{model: m}}\ngroups: {{g.h: must}}\nwaivers:\n- {{case: g.h, owner: li, reason: r, expires: {DAY}}}\n"
     )
     monkeypatch.setenv("GATEBOOK_ROOT", str(tmp_path))
     handed = cast("dict[str, Any]", read_yaml_file(str(file)))

@@ -26,7 +26,7 @@ HEAVY = (
     "typer",
     "yaml",
 )
-NETWORK = ("httpx", "requests", "aiohttp", "gatebook.ask")
+NETWORK = ("httpx", "requests", "aiohttp", "gatebook.collect")
 
 
 def imported(statement: str, names: tuple[str, ...]) -> list[str]:

@@ -26,7 +26,8 @@ import pytest
 from gatebook.checks.contract import notes, violations
 from gatebook.checks.evidence import Reply
 from gatebook.collect import client as lanes
-from gatebook.collect.client import MAX_EVENTS, Events, Lane, LoopLag, Unpacker, normal_base_url
+from gatebook.collect.client import Lane, LoopLag, normal_base_url
+from gatebook.collect.reply import MAX_EVENTS, MAX_REPLY_BYTES, Events, Incoming, Unpacker
 from gatebook.config.cases import Ask
 from gatebook.config.profile import Target
 from gatebook.record.exchange import Exchange
@@ -589,7 +590,7 @@ def test_no_damage_that_the_official_client_stumbles_over_is_green(kind: str) ->
 
 def replay(raw: bytes, streamed: bool) -> Exchange:
     """The exchange that the lane would record of these bytes."""
-    taken = lanes._Reply("stream" if streamed else "plain")
+    taken = Incoming("stream" if streamed else "plain")
     taken.begin(0, 200, {"content-type": "text/event-stream" if streamed else "application/json"})
     assert taken.take(0, raw) is None
     taken.end()
@@ -664,7 +665,7 @@ def test_a_header_that_is_no_ascii_is_kept_and_can_be_written(server: RawServer)
 
 
 def test_a_packed_reply_is_unpacked_no_further_than_the_limit(server: RawServer) -> None:
-    bomb = gzip.compress(b"{" + b" " * (lanes.MAX_REPLY_BYTES + 100))
+    bomb = gzip.compress(b"{" + b" " * (MAX_REPLY_BYTES + 100))
     assert len(bomb) < 100_000
     found = ours(server.url(Row(reply(bomb, Content_Encoding="gzip"))), stream=False, deadline_s=60)
     assert (found.fault, found.detail) == ("broken", "the reply is larger than 32 MiB")

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from itertools import takewhile
 from typing import Annotated
 
 from pydantic import Field
 
 from gatebook.checks import stats
-from gatebook.checks.evidence import Evidence, Reply, Seen
+from gatebook.checks.evidence import Evidence, Reply
 from gatebook.checks.facts import normal, states
 from gatebook.checks.finding import Result, Stage
 from gatebook.checks.registry import OVER_A_GROUP, check, each_text
 from gatebook.config.cases import Case
 from gatebook.config.documents import DEPTHS, Document, Question, question
-from gatebook.config.files import Strict
 from gatebook.record.exchange import Exchange
 from gatebook.record.replies import counted_tokens, read_answer
 
@@ -35,22 +35,20 @@ def _has(case: Case, kind: str) -> str | None:
 def needle_found(evidence: Evidence) -> Result:
     """The answer holds the value that the document hides, and none of the values hidden elsewhere in it."""
     document, asked = _asked(evidence)
-    at = [d for d in DEPTHS if d != document.depth]
-    wrong = [a for d in at for a in question(document.model_copy(update={"depth": d})).answers]
-    lost = _not_sent(evidence, asked.sentences[0])
-    return lost or each_text(evidence, lambda text: _needle(text, document, asked.answers, wrong))
+    others = [question(document.model_copy(update={"depth": d})).answers for d in DEPTHS if d != document.depth]
+    wanted, where = ", ".join(asked.answers), f"at {document.depth} % of {document.name}"
 
+    def judge(text: str) -> Result:
+        said = normal(text)
+        wrong = [answer for answers in others for answer in answers if states(said, answer)]
+        if not wrong and all(states(said, answer) for answer in asked.answers):
+            return Result("pass", f"{wanted} found {where}", wanted, wanted)
+        named, told = ", ".join(wrong[:3]), f"says {text[:60]!r}"
+        if wrong:
+            told = f"names {named}, which {'is' if len(wrong) == 1 else 'are'} said of something else"
+        return Result("fail", f"{wanted} {where} not found; it {told}", named or "nothing of it", wanted)
 
-def _needle(text: str, document: Document, answers: Sequence[str], wrong: list[str]) -> Result:
-    said, wanted = normal(text), ", ".join(answers)
-    others = [answer for answer in wrong if states(said, answer)]
-    if all(states(said, answer) for answer in answers) and not others:
-        return Result("pass", f"{wanted} found at {document.depth} % of {document.name}", wanted, wanted)
-    told = f"it names {', '.join(others[:3])}, which {'is' if len(others) == 1 else 'are'} said of something else"
-    reason = (
-        f"{wanted} at {document.depth} % of {document.name} not found; {told if others else f'it says {text[:60]!r}'}"
-    )
-    return Result("fail", reason, ", ".join(others[:3]) or "nothing of it", wanted)
+    return _not_sent(evidence, asked.sentences[0]) or each_text(evidence, judge)
 
 
 @check(Stage.BEHAVIOUR, lambda case: _has(case, "specification"))
@@ -60,19 +58,19 @@ def clauses_found(evidence: Evidence) -> Result:
     Clauses of section 12 may be named, since the question is about them.
     """
     _, asked = _asked(evidence)
-    return _not_sent(evidence, asked.answers[1]) or each_text(evidence, lambda text: _clauses(text, asked))
+    pairs = list(zip(asked.answers[::2], asked.answers[1::2], strict=True))
 
+    def judge(text: str) -> Result:
+        said, total = normal(text), len(pairs)
+        missing = [f"{name} {clause}" for name, clause in pairs if not (states(said, name) and states(said, clause))]
+        clauses = set(re.findall(r"(?<![\d.])\d{1,3}\.\d{1,4}(?![\d.]\d)", said))
+        wrong = sorted(c for c in clauses if not c.startswith("12.") and c not in asked.answers)
+        parts = [f"{len(missing)} of {total} missing: {', '.join(missing)}"] if missing else []
+        parts += [f"cites {', '.join(wrong[:5])}, which implement nothing"] if wrong else []
+        reason = "; ".join(parts) or f"all {total} modules with their clauses: {'; '.join(asked.sentences)}"
+        return Result.of(not parts, reason, total - len(missing), total, "modules")
 
-def _clauses(text: str, asked: Question) -> Result:
-    said, pairs = normal(text), list(zip(asked.answers[::2], asked.answers[1::2], strict=True))
-    missing = [f"{module} {clause}" for module, clause in pairs if not (states(said, module) and states(said, clause))]
-    clauses = set(re.findall(r"(?<![\d.])\d{1,3}\.\d{1,4}(?![\d.]\d)", said))
-    wrong = sorted(c for c in clauses if not c.startswith("12.") and c not in asked.answers)
-    found, total = len(pairs) - len(missing), len(pairs)
-    parts = [f"{len(missing)} of {total} missing: {', '.join(missing)}"] if missing else []
-    parts += [f"cites {', '.join(wrong[:5])}, which implement nothing"] if wrong else []
-    reason = "; ".join(parts) or f"all {total} modules with their clauses: {'; '.join(asked.sentences)}"
-    return Result.of(not parts, reason, found, total, "modules")
+    return _not_sent(evidence, asked.answers[1]) or each_text(evidence, judge)
 
 
 def _asked(evidence: Evidence) -> tuple[Document, Question]:
@@ -83,10 +81,8 @@ def _asked(evidence: Evidence) -> tuple[Document, Question]:
 
 def _not_sent(evidence: Evidence, sentence: str) -> Result | None:
     """Whether the request as recorded really held what it asks for; our own fault if not."""
-    for reply in evidence.replies:
-        if not any(sentence in str(m.get("content")) for m in (reply.exchange.body or {}).get("messages", [])):
-            return Result("error", f"the document as sent does not hold {sentence!r}")
-    return None
+    held = all(any(sentence in str(m.get("content")) for m in reply.exchange.messages) for reply in evidence.replies)
+    return None if held else Result("error", f"the document as sent does not hold {sentence!r}")
 
 
 def length_kept(reply: Reply, document: Document, record: Mapping[str, Exchange]) -> Result:
@@ -96,12 +92,12 @@ def length_kept(reply: Reply, document: Document, record: Mapping[str, Exchange]
     """
     told = reply.answer.tokens("prompt_tokens")
     drafted = record.get(document.counted_key)
-    whole = counted_tokens(drafted) if drafted else None
-    wanted = document.tokens or _expected(reply, document, record, whole)
+    counted = counted_tokens(drafted) if drafted else None
+    wanted = document.tokens or _expected(reply, document, record, counted)
     if told is None or wanted is None:
         said = "no prompt_tokens in the usage, so nothing shows whether the prompt was cut"
         return Result("error", said, None, wanted)
-    off, tolerance = told - wanted, ROUGH_TOLERANCE if whole is None else TOLERANCE
+    off, tolerance = told - wanted, ROUGH_TOLERANCE if counted is None else TOLERANCE
     if abs(off) <= max(tolerance * wanted, LEAST_TOLERANCE_TOKENS):
         return Result("pass", f"{told:,} prompt tokens of {wanted:,} asked for", told, wanted, "tokens")
     how = "was cut silently" if off < 0 else "more than its own count says"
@@ -109,27 +105,24 @@ def length_kept(reply: Reply, document: Document, record: Mapping[str, Exchange]
     return Result("fail", reason, told, wanted, "tokens")
 
 
-def _expected(reply: Reply, document: Document, record: Mapping[str, Exchange], whole: int | None) -> int | None:
+def _expected(reply: Reply, document: Document, record: Mapping[str, Exchange], counted: int | None) -> int | None:
     """Prompt tokens of what was sent: the document as /tokenize counted it, the rest by the rate of a sample."""
-    sent = sum(len(str(m.get("content"))) for m in (reply.exchange.body or {})["messages"])
     template = record.get("ruler/template")
     ends = read_answer(template).tokens("prompt_tokens") if template else None
-    drafted = record.get(document.counted_key)
     if ends is None:
         return None
-    overhead = ends - 1
-    if drafted is not None and whole is not None:
-        drafted_chars = len(str((drafted.body or {})["prompt"]))
-        return round(overhead + whole * sent / drafted_chars)
-    kind = f"{document.kind}-{document.language}"
-    if sample := record.get(f"tokens/{kind}"):
-        tokens, text = counted_tokens(sample), str((sample.body or {})["prompt"])
-    elif sample := record.get(f"ruler/{kind}"):
-        asked = read_answer(sample).tokens("prompt_tokens")
-        tokens, text = None if asked is None else asked - overhead, sample.messages[0]["content"]
-    else:
+    kind, overhead, tokens = f"{document.kind}-{document.language}", ends - 1, counted
+    if counted is not None:
+        sample = str((record[document.counted_key].body or {})["prompt"])
+    elif told := record.get(f"tokens/{kind}"):
+        tokens, sample = counted_tokens(told), str((told.body or {})["prompt"])
+    elif told := record.get(f"ruler/{kind}"):
+        asked = read_answer(told).tokens("prompt_tokens")
+        tokens, sample = None if asked is None else asked - overhead, told.messages[0]["content"]
+    if tokens is None:
         return None
-    return None if tokens is None else round(overhead + tokens * sent / len(text))
+    sent = sum(len(str(m.get("content"))) for m in reply.exchange.messages)
+    return round(overhead + tokens * sent / len(sample))
 
 
 MinTokens = Annotated[int, Field(ge=500, description="The length that must be shown.")]
@@ -140,49 +133,28 @@ ShareOfBase = Annotated[float, Field(gt=0, le=1, description="Of the pass rate a
 def effective_length(evidence: Evidence, *, min_tokens: MinTokens, share_of_base: ShareOfBase = 0.85) -> Result:
     """The longest length whose pass rate is shown (lower Wilson bound, 95 %) to be at least a share of the rate at the
     shortest one, all shorter ones too. After NoLiMa (arXiv 2502.05167), with a bound instead of a point estimate."""
-    rows = by_length(evidence.over)
-    if not rows:
+    sizes: dict[int, list[bool]] = {}
+    for seen in evidence.over:
+        if seen.case.document and seen.case.document.tokens and seen.outcome in ("pass", "fail"):
+            sizes.setdefault(seen.case.document.tokens, []).append(seen.outcome == "pass")
+    if not sizes:
         return Result("not_measured", "no document of the group was judged", None, min_tokens, "tokens")
-    base, shown = rows[0].passed / rows[0].n, 0
-    for row in rows:
-        if base == 0 or row.low < share_of_base * base:
-            break
-        shown = row.tokens
-    counts = ", ".join(f"{row.tokens:,}: {row.passed}/{row.n}" for row in rows)
+    rows = [(tokens, sum(found), len(found)) for tokens, found in sorted(sizes.items())]
+    shortest, passed, n = rows[0]
+    base = passed / n
+    bound = share_of_base * base
+    holding = takewhile(lambda row: base and round(stats.wilson(row[1], row[2])[0], 4) >= bound, rows)
+    shown = max((tokens for tokens, _, _ in holding), default=0)
+    counts = ", ".join(f"{tokens:,}: {passed}/{n}" for tokens, passed, n in rows)
     told = f"shown up to {shown:,} tokens" if shown else "shown at no length"
-    reason = f"{told} (lower bound at least {share_of_base:.0%} of the {base:.0%} at {rows[0].tokens:,}; {counts})"
+    reason = f"{told} (lower bound at least {share_of_base:.0%} of the {base:.0%} at {shortest:,}; {counts})"
     if shown >= min_tokens:
         return Result("pass", reason, shown, min_tokens, "tokens")
-    longest = next((r for r in rows if r.tokens >= min_tokens), None)
+    longest = next((tokens for tokens in sorted(sizes) if tokens >= min_tokens), None)
     if longest is None:
         said = f"no document of {min_tokens:,} tokens was judged; {reason}"
         return Result("not_measured", said, shown, min_tokens, "tokens")
-    few = [r.n for r in rows if r.tokens <= longest.tokens and stats.wilson(r.n, r.n)[0] < share_of_base * base]
-    if few:
+    if few := [n for tokens, _, n in rows if tokens <= longest and stats.wilson(n, n)[0] < bound]:
         said = f"{min(few)} questions a length can never show it; {reason}"
         return Result("not_measured", said, shown, min_tokens, "tokens")
     return Result("fail", reason, shown, min_tokens, "tokens")
-
-
-class ByLength(Strict):
-    """Pooled over families and depths."""
-
-    tokens: int
-    n: int
-    passed: int
-    low: float
-    high: float
-    """Wilson interval, 95 %."""
-
-
-def by_length(seen: list[Seen]) -> list[ByLength]:
-    """Pass rates by length, the shortest first; only what was judged."""
-    sizes: dict[int, list[bool]] = {}
-    for one in seen:
-        if one.case.document and one.case.document.tokens and one.outcome in ("pass", "fail"):
-            sizes.setdefault(one.case.document.tokens, []).append(one.outcome == "pass")
-    rows = []
-    for tokens, found in sorted(sizes.items()):
-        low, high = stats.wilson(sum(found), len(found))
-        rows.append(ByLength(tokens=tokens, n=len(found), passed=sum(found), low=round(low, 4), high=round(high, 4)))
-    return rows

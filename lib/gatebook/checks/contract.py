@@ -11,8 +11,9 @@ from typing import Any
 from gatebook.checks.evidence import Reply
 from gatebook.checks.text import broken_characters, leaked_markup
 from gatebook.engines.engine import same_model
+from gatebook.record.answer import Answer
 from gatebook.record.exchange import Exchange
-from gatebook.record.replies import Answer, read_answer, whole
+from gatebook.record.replies import read_answer, whole
 
 FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter")
 STALE_S = 300
@@ -22,10 +23,16 @@ SAMPLED_ENOUGH = 4
 """Answers of one case from which a single broken character is told from an engine that breaks them."""
 UNTOLD_TOKEN = re.compile(r"token_id:\d+$|bytes:\\x|<0x[0-9A-F]{2}>$")
 """Stand-ins for a token without a text of its own: vLLM's ids, OpenAI's and SentencePiece's bytes."""
-VOCABULARY = "ĠĊ▁"
+VOCABULARY = set("ĠĊ▁")
 """How byte-level BPE writes a blank and a line's end, and SentencePiece a blank, in its vocabulary."""
 LATEST = 2**40
 """Seconds; a creation time beyond it is no time."""
+PACKING_FLAWS = {
+    "not packed": "but the body is not packed",
+    "broken": "but the body cannot be unpacked",
+    "more": "and the body has more bytes after the packed ones, which clients do not read",
+    "unknown": "though identity was asked, and clients need a library more to read it",
+}
 
 
 def violations(
@@ -49,20 +56,17 @@ def violations(
         yield unreadable
         return
     yield from answer.flaws
-    if not answer.choices:
-        if not answer.flaws:
-            yield "the reply has no choices"
-        return
-    if answer.flaws and not (answer.text or answer.tool_calls):
+    if not answer.choices and not answer.flaws:
+        yield "the reply has no choices"
+    if not answer.choices or (answer.flaws and not (answer.text or answer.tool_calls)):
         return
     yield from _envelope(exchange, answer, ends_with_done)
     yield from text_flaws(answer)
     yield from _finish(exchange, answer, context_tokens)
     if answer.usage is not None or exchange.events is None or counts_streams:
         yield from _usage(exchange, answer)
-    if said := _misspelt(exchange, answer):
-        yield said
-    yield from _fresh(exchange, answer, seen_ids, behind_s)
+    yield from _misspelt(exchange, answer)
+    yield from _stale(exchange, answer, seen_ids, behind_s)
     asked = (exchange.body or {}).get("model", model)
     if asked == model and answer.model is not None and not is_alias(model, answer.model):
         yield f"answered by model {answer.model!r}, asked for {model!r}"
@@ -82,10 +86,9 @@ def _unreadable(exchange: Exchange, answer: Answer) -> str | None:
 
 def notes(reply: Reply) -> Iterator[str]:
     """What is unusual on the wire and breaks nothing: every client reads it."""
-    exchange = reply.exchange
-    if exchange.packing == "packed":
-        yield f"packed with {exchange.headers.get('content-encoding')} although identity was asked"
-    if exchange.after_done == "broken":
+    if reply.exchange.packing == "packed":
+        yield f"packed with {reply.exchange.headers.get('content-encoding')} although identity was asked"
+    if reply.exchange.after_done == "broken":
         yield "the answer is complete, the connection broke off after it"
 
 
@@ -106,23 +109,15 @@ def _broken(answer: Answer) -> str | None:
 
 def packing_flaw(exchange: Exchange) -> str | None:
     """Where header and body disagree about the content coding, or no client without a library more can undo it."""
-    told = exchange.headers.get("content-encoding")
-    said = {
-        "not packed": "but the body is not packed",
-        "broken": "but the body cannot be unpacked",
-        "more": "and the body has more bytes after the packed ones, which clients do not read",
-        "unknown": "though identity was asked, and clients need a library more to read it",
-    }
-    if exchange.packing in said:
-        return f"the header says Content-Encoding: {told}, {said[exchange.packing]}"
+    if said := PACKING_FLAWS.get(exchange.packing or ""):
+        return f"the header says Content-Encoding: {exchange.headers.get('content-encoding')}, {said}"
     if exchange.invalid_utf8 and (exchange.text or "").startswith("\x1f\ufffd"):
         return "the body is packed with gzip" + (" once more" if exchange.packing else ", and no header says so")
     return None
 
 
 def _envelope(exchange: Exchange, answer: Answer, ends_with_done: bool) -> Iterator[str]:
-    streamed = bool((exchange.body or {}).get("stream"))
-    if streamed and exchange.events is None:
+    if (exchange.body or {}).get("stream") and exchange.events is None:
         yield f"asked for a stream, got {exchange.headers.get('content-type', 'no content type')!r}"
     if exchange.events is not None and not answer.done and ends_with_done:
         yield "the stream ended without [DONE]"
@@ -140,10 +135,7 @@ def text_flaws(answer: Answer) -> Iterator[str]:
         yield f"content is empty and the answer is in the reasoning field: {answer.reasoning[:60]!r}"
     elif _empty(answer):
         yield f"content is {'null' if answer.content is None else 'blank' if answer.content else 'empty'}"
-    if said := _broken(answer):
-        yield said
-    if said := leaked_markup(answer.text):
-        yield said
+    yield from filter(None, (_broken(answer), leaked_markup(answer.text)))
 
 
 def hides_in_reasoning(answer: Answer) -> bool:
@@ -161,13 +153,14 @@ def _finish(exchange: Exchange, answer: Answer, context_tokens: int | None) -> I
     if len(answer.finish_reasons) != 1:
         yield f"{len(answer.finish_reasons) or 'no'} finish_reason{'s in one reply' if answer.finish_reasons else ''}"
         return
-    reason, limit, used = answer.finish_reason, max_tokens(exchange), answer.tokens("completion_tokens")
-    if reason not in FINISH_REASONS:
-        yield f"finish_reason is {reason!r}, which is none of {', '.join(FINISH_REASONS)}"
-    total = answer.tokens("total_tokens")
-    if reason == "length" and limit is not None and used is not None and used < limit:
+    if answer.finish_reason not in FINISH_REASONS:
+        yield f"finish_reason is {answer.finish_reason!r}, which is none of {', '.join(FINISH_REASONS)}"
+    if answer.finish_reason != "length":
+        return
+    limit, used, total = max_tokens(exchange), answer.tokens("completion_tokens"), answer.tokens("total_tokens")
+    if limit is not None and used is not None and used < limit:
         yield f"cut after {used} tokens although {limit} were allowed (the server has a limit of its own; context used: {total})"
-    if reason == "length" and limit is None and total is not None and context_tokens and total < context_tokens:
+    if limit is None and total is not None and context_tokens and total < context_tokens:
         yield f"cut after {used} tokens though the request sets no limit (a default of the server; {total} of {context_tokens} tokens of context used)"
 
 
@@ -184,8 +177,7 @@ def _usage(exchange: Exchange, answer: Answer) -> Iterator[str]:
     if limit is not None and completion > limit * choices:
         yield f"{completion} completion tokens although max_tokens is {limit}"
     size = len("".join([answer.text, answer.reasoning, *answer.others.values()]).encode())
-    visible = completion - _thoughts(answer)
-    if size and not answer.tool_calls and visible > size + 16 * choices:
+    if size and not answer.tool_calls and completion - _thoughts(answer) > size + 16 * choices:
         yield f"usage says {completion} completion tokens for {size} bytes of text"
 
 
@@ -193,48 +185,42 @@ def _thoughts(answer: Answer) -> int:
     """Tokens that were thought and not said, as usage tells them (`reasoning_tokens`)."""
     usage = answer.usage or {}
     details = usage.get("completion_tokens_details")
-    told = [usage.get("reasoning_tokens"), details.get("reasoning_tokens") if isinstance(details, dict) else None]
+    told = [said.get("reasoning_tokens") for said in (usage, details) if isinstance(said, dict)]
     return max([n for n in told if isinstance(n, int) and n > 0], default=0)
 
 
-def _misspelt(exchange: Exchange, answer: Answer) -> str | None:
+def _misspelt(exchange: Exchange, answer: Answer) -> Iterator[str]:
     """Tokens of logprobs that do not spell the answer: vocabulary spellings such as `Ġthe`, or another text's (vllm#19177).
 
     Judged only where every token has a text or bytes of its own: a part of a character has none on vLLM. What a parser or a
     stop string took off the answer's ends is among its tokens.
     """
     other = answer.reasoning or answer.tool_calls or answer.others or (exchange.body or {}).get("tools")
-    if not answer.logprobs or other:
-        return None
-    spelled = _spelled(answer.logprobs)
+    tokens = [_token_bytes(entry) for entry in answer.logprobs if not other]
+    if not tokens or None in tokens:
+        return
+    spelled = b"".join(filter(None, tokens)).decode("utf-8", "replace")
     text = answer.text.rstrip("\ufffd").strip()
-    if spelled is None or (text in spelled and not (set(VOCABULARY) & set(spelled) - set(text))):
-        return None
-    return f"logprob tokens do not spell the answer: {spelled[:40]!r} for {text[:40]!r}"
+    if text not in spelled or VOCABULARY & set(spelled) - set(text):
+        yield f"logprob tokens do not spell the answer: {spelled[:40]!r} for {text[:40]!r}"
 
 
-def _spelled(entries: list[Any]) -> str | None:
-    """The text that the tokens make together; None where one of them tells neither text nor bytes."""
-    parts: list[bytes] = []
-    for entry in entries:
-        token, raw = (entry.get("token"), entry.get("bytes")) if isinstance(entry, dict) else (None, None)
-        if isinstance(token, str) and token and "\ufffd" not in token and not UNTOLD_TOKEN.match(token):
-            parts.append(whole(token).encode())
-        elif isinstance(raw, list) and raw and all(isinstance(b, int) and 0 <= b < 256 for b in raw):
-            parts.append(bytes(raw))
-        else:
-            return None
-    return b"".join(parts).decode("utf-8", "replace")
+def _token_bytes(entry: Any) -> bytes | None:
+    """None where it tells neither text nor bytes."""
+    token, raw = (entry.get("token"), entry.get("bytes")) if isinstance(entry, dict) else (None, None)
+    if isinstance(token, str) and token and "\ufffd" not in token and not UNTOLD_TOKEN.match(token):
+        return whole(token).encode()
+    if isinstance(raw, list) and raw and all(isinstance(b, int) and 0 <= b < 256 for b in raw):
+        return bytes(raw)
+    return None
 
 
-def _fresh(exchange: Exchange, answer: Answer, seen_ids: dict[str, str], behind_s: float) -> Iterator[str]:
+def _stale(exchange: Exchange, answer: Answer, seen_ids: dict[str, str], behind_s: float) -> Iterator[str]:
     for name in sorted(answer.ids):
         if seen_ids.setdefault(name, exchange.key) != exchange.key:
             yield f"answered from a cache: response id {name!r} was already given to {seen_ids[name]}"
     age_s = _age_s(exchange, answer)
-    if age_s is None or answer.created is None:
-        return
-    if age_s - behind_s > STALE_S and not _clock_agrees(exchange, answer.created):
+    if age_s is not None and age_s - behind_s > STALE_S and not _clock_agrees(exchange, answer.created or 0):
         yield f"answered from a cache: created {age_s - behind_s:,.0f} s before it was asked"
 
 
@@ -251,14 +237,10 @@ def clock_behind_s(exchanges: Iterable[Exchange]) -> float:
     No reply is older than it says, so the freshest one bounds it from above: a clock that is behind makes all replies old
     alike, and a cache makes some older than others. One time in replies that were asked STANDING_S apart is no clock at all.
     """
-    told: list[tuple[float, int]] = []
-    for exchange in exchanges:
-        if exchange.method == "POST" and exchange.kind not in ("probe", "against") and exchange.status == 200:
-            answer = read_answer(exchange)
-            if (age_s := _age_s(exchange, answer)) is not None and answer.created is not None:
-                told.append((age_s, answer.created))
-    ages = [age_s for age_s, _ in told]
-    if not told or (len({created for _, created in told}) == 1 and max(ages) - min(ages) > STANDING_S):
+    chats = (e for e in exchanges if e.method == "POST" and e.kind not in ("probe", "against") and e.status == 200)
+    told = [(_age_s(e, answer), answer.created) for e in chats for answer in [read_answer(e)]]
+    ages, times = [age_s for age_s, _ in told if age_s is not None], {at for age_s, at in told if age_s is not None}
+    if not ages or (len(times) == 1 and max(ages) - min(ages) > STANDING_S):
         return 0.0
     behind_s, ahead_s = min(ages), max(ages)
     return behind_s if behind_s > STALE_S else ahead_s if ahead_s < -STALE_S else 0.0

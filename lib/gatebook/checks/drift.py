@@ -8,10 +8,12 @@ of all samples, each with a level of its own.
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
+
+from gatebook.checks.stats import seed_of
 
 PERMUTATIONS, FIRST, ENOUGH = 19_999, 1_999, 40
 SAMPLE_PERMUTATIONS = 99_999
@@ -26,6 +28,9 @@ PREFIX_CHARS = 40
 """Of a default sample; later characters follow from the earlier ones."""
 
 Row = dict[str, float]
+"""Token -> logprob, of one request's first token."""
+Samples = list[list[Any]]
+"""[text, mean shortfall in nats or None] of each request."""
 
 
 @dataclass(frozen=True)
@@ -49,23 +54,33 @@ class ByChance:
         return self.p_value <= self.level
 
 
-def noise_nats(rows: list[Row]) -> float:
-    """The largest difference between any two rows of equal requests."""
-    return max((_distance(a, b) for a, b in combinations(rows, 2)), default=0.0)
+def _at(row: Row, token: str) -> float:
+    """An absent token counts as the smallest of its row."""
+    return row.get(token, min(row.values()))
+
+
+def _apart(token: str, a: Row, b: Row) -> float:
+    return abs(_at(a, token) - _at(b, token))
+
+
+def _mean(rows: list[Row]) -> Row:
+    return {t: sum(_at(row, t) for row in rows) / len(rows) for t in sorted({t for row in rows for t in row})}
 
 
 def distance_nats(old: list[Row], new: list[Row]) -> float:
     """The largest difference of a token's mean logprob."""
-    return _distance(_mean(old), _mean(new))
-
-
-def _distance(a: Row, b: Row) -> float:
-    """Largest |difference| of a token's logprob; an absent one counts as the smallest of its row."""
+    a, b = _mean(old), _mean(new)
     return max((_apart(t, a, b) for t in a.keys() | b.keys()), default=0.0)
 
 
-def _apart(token: str, a: Row, b: Row) -> float:
-    return abs(a.get(token, min(a.values())) - b.get(token, min(b.values())))
+def noise_nats(rows: list[Row]) -> float:
+    """The largest difference between any two rows of equal requests."""
+    return max((distance_nats([a], [b]) for a, b in combinations(rows, 2)), default=0.0)
+
+
+def noisy(old: list[Row], new: list[Row]) -> bool:
+    """Whether equal requests did not get equal rows, on one side at least: then chance is to be asked."""
+    return noise_nats(old) > 0 or noise_nats(new) > 0
 
 
 def logprobs_moved(old: list[Row], new: list[Row], tolerance: float) -> Moved | None:
@@ -78,12 +93,23 @@ def logprobs_moved(old: list[Row], new: list[Row], tolerance: float) -> Moved | 
         return None
     was, now = _mean(old), _mean(new)
     token = max(was.keys() | now.keys(), key=lambda t: (_apart(t, was, now), t))
-    return Moved(_told(token, was), f"{_told(token, now)} ({effect:.2f} nats apart, tolerance {tolerance:g})")
+    said = [f"{token!r} {'' if token in row else 'below '}{_at(row, token):.2f}" for row in (was, now)]
+    return Moved(said[0], f"{said[1]} ({effect:.2f} nats apart, tolerance {tolerance:g})")
 
 
-def noisy(old: list[Row], new: list[Row]) -> bool:
-    """Whether equal requests did not get equal rows, on one side at least: then chance is to be asked."""
-    return noise_nats(old) > 0 or noise_nats(new) > 0
+def greedy_moved(old: list[list[Any]], new: list[list[Any]], tolerance: float) -> Moved | None:
+    """A greedy answer as [token, logprob, gap to the second-best token] rows, then and now.
+
+    Where tokens part at a near tie (gap within twice the tolerance), rounding may have flipped it, and only what
+    stands before is compared.
+    """
+    before, after = (repr("".join(str(row[0]) for row in rows)[:60]) for rows in (old, new))
+    for place, (was, now) in enumerate(zip(old, new, strict=False), 1):
+        if was[0] != now[0]:
+            return None if was[2] <= 2 * tolerance else Moved(before, f"{after} (parts at token {place})")
+        if abs(was[1] - now[1]) > max(tolerance, tolerance * abs(was[1])):
+            return Moved(f"{was[0]!r} {was[1]:.2f}", f"{now[0]!r} {now[1]:.2f} (token {place})")
+    return None if len(old) == len(new) else Moved(before, f"{after} (ends elsewhere)")
 
 
 def noisy_logprobs_moved(pairs: dict[str, tuple[list[Row], list[Row]]], tolerance: float, seed: str) -> ByChance | None:
@@ -97,61 +123,24 @@ def noisy_logprobs_moved(pairs: dict[str, tuple[list[Row], list[Row]]], toleranc
 
     if not pairs:
         return None
-    rng = np.random.default_rng(_seeded(seed))
-    total = np.zeros(PERMUTATIONS + 1)
-    for _, (old, new) in sorted(pairs.items()):
-        tokens = sorted({t for row in (*old, *new) for t in row})
-        values = np.array([[row.get(t, min(row.values())) for t in tokens] for row in (*old, *new)])
-        drawn = np.tile(np.arange(len(values)) < len(old), (PERMUTATIONS + 1, 1))
-        drawn[1:] = rng.permuted(drawn[1:], axis=1)
-        means, spreads = zip(
-            *(_side(values, side / side.sum(axis=1, keepdims=True)) for side in (drawn, ~drawn)), strict=True
-        )
-        total += (np.abs(means[0] - means[1]).mean(axis=1) / (sum(spreads) / 2 + NOISE_FLOOR_NATS)) ** 2
-    p_value = float((1 + (total[1:] >= total[0] * (1 - 1e-9)).sum()) / (PERMUTATIONS + 1))
+    prompts, tables = [pairs[name] for name in sorted(pairs)], []
+    for rows in ((*old, *new) for old, new in prompts):
+        tokens = sorted({token for row in rows for token in row})
+        tables.append(np.array([[_at(row, token) for token in tokens] for row in rows]))
+
+    def apart(drawn: list[Any]) -> Any:
+        total = 0
+        for values, then in zip(tables, drawn, strict=True):
+            weights = [side / side.sum(axis=1, keepdims=True) for side in (then, ~then)]
+            means = [weight @ values for weight in weights]
+            squares = [weight @ values**2 - mean**2 for weight, mean in zip(weights, means, strict=True)]
+            spread = sum(np.sqrt(np.clip(square, 0, None).mean(axis=1)) for square in squares) / 2
+            total += (np.abs(means[0] - means[1]).mean(axis=1) / (spread + NOISE_FLOOR_NATS)) ** 2
+        return total
+
+    p_value = _p_value(apart, prompts, seed, PERMUTATIONS)
     moved = {name: found for name, (old, new) in pairs.items() if (found := logprobs_moved(old, new, tolerance))}
     return ByChance(p_value, ALPHA, moved)
-
-
-def _side(values: Any, weights: Any) -> tuple[Any, Any]:
-    """(mean of each token, root mean square deviation over all tokens) of the rows with these weights, a line a draw."""
-    import numpy as np
-
-    mean = weights @ values
-    variance = weights @ values**2 - mean**2
-    return mean, np.sqrt(np.clip(variance, 0, None).mean(axis=1))
-
-
-def _mean(rows: list[Row]) -> Row:
-    tokens = {t for row in rows for t in row}
-    return {t: sum(row.get(t, min(row.values())) for row in rows) / len(rows) for t in sorted(tokens)}
-
-
-def _told(token: str, row: Row) -> str:
-    """A token's log probability; of one that is not among the row's, what it is below."""
-    return f"{token!r} {row[token]:.2f}" if token in row else f"{token!r} below {min(row.values()):.2f}"
-
-
-def greedy_moved(old: list[list[Any]], new: list[list[Any]], tolerance: float) -> Moved | None:
-    """A greedy answer as [token, logprob, gap to the second-best token] rows, then and now.
-
-    Where tokens part at a near tie (gap within twice the tolerance), rounding may have flipped it, and only what
-    stands before is compared.
-    """
-    for place, (was, now) in enumerate(zip(old, new, strict=False)):
-        if was[0] != now[0]:
-            return None if was[2] <= 2 * tolerance else Moved(_text(old), f"{_text(new)} (parts at token {place + 1})")
-        if abs(was[1] - now[1]) > max(tolerance, tolerance * abs(was[1])):
-            return Moved(f"{was[0]!r} {was[1]:.2f}", f"{now[0]!r} {now[1]:.2f} (token {place + 1})")
-    return None if len(old) == len(new) else Moved(_text(old), f"{_text(new)} (ends elsewhere)")
-
-
-def _text(rows: list[list[Any]]) -> str:
-    return repr("".join(str(row[0]) for row in rows)[:60])
-
-
-Samples = list[list[Any]]
-"""[text, mean shortfall in nats or None] of each request."""
 
 
 def samples_moved(old: dict[str, Samples], new: dict[str, Samples], seed: str) -> ByChance | None:
@@ -160,64 +149,49 @@ def samples_moved(old: dict[str, Samples], new: dict[str, Samples], seed: str) -
     How far the sampled tokens are behind the likeliest is the sharpest sign of another temperature; where the server
     tells no logprobs, the texts are compared.
     """
+    import numpy as np
+
     prompts = sorted(name for name in old.keys() & new.keys() if old[name] and new[name])
-    rows = [(row, name, which) for name in prompts for which, s in ((0, old[name]), (1, new[name])) for row in s]
-    if not rows:
+    if not prompts:
         return None
-    table, squared = _means(rows), False
-    if table is None:
-        table, squared = _letters(rows), True
-        counts = [len({str(row[0]) for row, _, w in rows if w == which}) for which in (0, 1)]
-        told = Moved(f"{counts[0]} different texts", f"{counts[1]} different texts, other words")
-    else:
-        average = [_average([row[1] for row, _, w in rows if w == which]) for which in (0, 1)]
+    sides = [[row for name in prompts for row in side[name]] for side in (old, new)]
+    rows = [row for name in prompts for row in (*old[name], *new[name])]
+    if all(row[1] is not None for row in rows):
+        mean = [sum(row[1] for row in side) / len(side) for side in sides]
         told = Moved(
-            f"{average[0]:.2f} nats a token behind the likeliest", f"{average[1]:.2f} over {len(rows)} samples of both"
+            f"{mean[0]:.2f} nats a token behind the likeliest", f"{mean[1]:.2f} over {len(rows)} samples of both"
         )
-    blocks = [[n for n, (_, prompt, _) in enumerate(rows) if prompt == name] for name in prompts]
-    p_value = _permuted(table, blocks, [which == 0 for _, _, which in rows], seed, squared)
+        behind = np.array([float(row[1]) for row in rows])
+        kernel = np.outer(behind, behind)
+    else:
+        count = [len({str(row[0]) for row in side}) for side in sides]
+        told = Moved(f"{count[0]} different texts", f"{count[1]} different texts, other words")
+        texts = np.array([list(str(row[0])[:PREFIX_CHARS].ljust(PREFIX_CHARS, "\0")) for row in rows])
+        kernel = (texts[:, None] == texts).sum(axis=2, dtype=float)  # Hamming: letters that stand in the same place
+
+    def apart(drawn: list[Any]) -> Any:
+        weights = np.where(np.hstack(drawn), 1 / len(sides[0]), -1 / len(sides[1]))
+        return ((weights @ kernel) * weights).sum(axis=1)
+
+    p_value = _p_value(apart, [(old[n], new[n]) for n in prompts], seed, FIRST, SAMPLE_PERMUTATIONS - FIRST)
     return ByChance(p_value, SAMPLES_ALPHA, {"defaults": told})
 
 
-def _means(rows: list[tuple[list[Any], str, int]]) -> list[list[float]] | None:
-    return None if any(row[1] is None for row, _, _ in rows) else [[float(row[1])] for row, _, _ in rows]
+def _p_value(apart: Callable[[list[Any]], Any], prompts: list[tuple[Any, Any]], seed: str, *stages: int) -> float:
+    """P(the rows then and now are as far apart | the rows of a prompt are exchangeable), Monte Carlo, never 0.
 
-
-def _letters(rows: list[tuple[list[Any], str, int]]) -> list[list[float]]:
-    """One-hot letters by place: the Hamming kernel is their dot product, so the discrepancy is a squared distance of means."""
-    texts = [str(row[0])[:PREFIX_CHARS].ljust(PREFIX_CHARS, "\0") for row, _, _ in rows]
-    letters = sorted(set("".join(texts)))
-    return [[float(c == letter) for c in text for letter in letters] for text in texts]
-
-
-def _average(values: list[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _permuted(
-    table: list[list[float]], blocks: list[list[int]], first: list[bool], seed: str, squared: bool = False
-) -> float:
-    """P(the means of the two kinds of rows are as far apart | rows of a block are exchangeable), Monte Carlo, never 0.
-
-    The distance is the sum of absolute differences by column, or of their squares.
+    `apart` of a table a prompt: a line a draw, the first as it was, of which rows count as those of then. `prompts`: rows
+    then and now. A further stage of draws is made when few of the former were as far apart.
     """
     import numpy as np
 
-    values = np.asarray(table)
-    gram = values @ values.T if squared else None
-    rng = np.random.default_rng(_seeded(seed))
-    weights = np.where(first, 1 / sum(first), -1 / (len(first) - sum(first)))
-    found, done = 0, 0
-    for number in (FIRST, SAMPLE_PERMUTATIONS - FIRST):
-        drawn = np.tile(weights, (number + 1, 1))
-        for block in blocks:
-            drawn[1:, block] = rng.permuted(drawn[1:, block], axis=1)
-        stats = ((drawn @ gram) * drawn).sum(axis=1) if gram is not None else np.abs(drawn @ values).sum(axis=1)
-        found, done = found + int((stats[1:] >= stats[0] - 1e-12).sum()), done + number
+    rng, found, done = np.random.default_rng(seed_of(seed)), 0, 0
+    for number in stages:
+        drawn = [np.tile(np.arange(len(then) + len(now)) < len(then), (number + 1, 1)) for then, now in prompts]
+        for table in drawn:
+            table[1:] = rng.permuted(table[1:], axis=1)
+        far = apart(drawn)
+        found, done = found + int((far[1:] >= far[0] * (1 - 1e-9) - 1e-12).sum()), done + number
         if found >= ENOUGH:
             break
     return (1 + found) / (done + 1)
-
-
-def _seeded(seed: str) -> int:
-    return int(hashlib.sha256(seed.encode()).hexdigest()[:16], 16)

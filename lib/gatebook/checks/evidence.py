@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 from gatebook.checks.finding import Outcome, Result, Stage
 from gatebook.checks.similarity import Cosines
@@ -14,9 +13,10 @@ from gatebook.checks.watched import Watched
 from gatebook.config.cases import Ask, Case
 from gatebook.config.profile import Profile
 from gatebook.engines import refused
+from gatebook.record.answer import Answer
 from gatebook.record.exchange import Exchange
 from gatebook.record.identity import Identity
-from gatebook.record.replies import Answer, read_answer
+from gatebook.record.replies import read_answer
 
 
 @dataclass(frozen=True)
@@ -32,18 +32,11 @@ class Reply:
 
     @property
     def refused(self) -> bool:
-        """Whether the server said "cannot": a clean 4xx, an engine's own words, or an error alone in a 200 stream."""
-        said = self.refusal
-        return said is not None and refused(said[0], said[1])
-
-    @property
-    def refusal(self) -> tuple[int | None, str] | None:
-        """(status, message) of a reply that is an error and nothing else, inside a 200 too; None for any other."""
-        if self.exchange.status != 200:
-            return self.exchange.status, self.exchange.detail
-        if self.answer.error and not self.answer.choices:
-            return self.answer.error_code, self.answer.error
-        return None
+        """Whether the server said "cannot": a clean 4xx, an engine's own words, or an error alone in a 200 reply."""
+        exchange, answer = self.exchange, self.answer
+        if exchange.status != 200:
+            return refused(exchange.status, exchange.detail)
+        return bool(answer.error) and not answer.choices and refused(answer.error_code, answer.error or "")
 
     @property
     def said(self) -> str:
@@ -91,7 +84,7 @@ class Evidence:
 
     def reply(self, name: str) -> Reply:
         """The reply of the ask with this name. Raises KeyError."""
-        return next(r for r in self.replies if r.ask.name == name) if name in self.names else self._no_such(name)
+        return {reply.ask.name: reply for reply in self.replies}[name]
 
     def ignored(self, reason: str, measured: str | float | None = None, limit: str | float | None = None) -> Result:
         """A part of the API that was asked for and is not there: a fail, except where the profile excuses the case.
@@ -104,6 +97,3 @@ class Evidence:
     @property
     def names(self) -> list[str]:
         return [r.ask.name for r in self.replies]
-
-    def _no_such(self, name: str) -> Any:
-        raise KeyError(f"case {self.case.id!r} has no ask {name!r}; it has {', '.join(self.names)}")

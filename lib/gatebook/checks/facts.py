@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -62,11 +63,11 @@ def covered(
     text: str, required: list[Fact] = EMPTY, forbidden: list[Fact] = EMPTY, min_coverage: float = 1.0
 ) -> Result:
     """One text against the facts."""
-    said = normal(text)
+    said, total = normal(text), len(required)
     missing = [fact for fact in required if not states(said, fact)]
     words = [w for fact in forbidden for w in wordings(fact) if not w.startswith("re:")]
     wrong = [fact for fact in forbidden if any(_asserted(said, w, words) for w in wordings(fact))]
-    found, total = len(required) - len(missing), len(required)
+    found = total - len(missing)
     coverage = round(found / total, 4) if total else None
     if wrong:
         return Result("fail", f"states what is wrong: {named(wrong)}", coverage, min_coverage, COVERAGE)
@@ -126,28 +127,28 @@ def states(said: str, fact: Fact) -> bool:
     A number is not found inside a longer one (12 is not in 128, 1.12 or 12,000), nor a Latin word inside another; a plural
     is no other word. Chinese is compared with and without blanks and with numbers in digits: 十二天 is 12 天.
     """
-    return any(_found(said, wording) for wording in wordings(fact))
+    return any(any(_places(said, wording)) for wording in wordings(fact))
 
 
-def _found(said: str, wording: str) -> bool:
+def _places(said: str, wording: str) -> Iterator[re.Match[str]]:
+    """Where a wording stands in a text, in either normal form."""
     if wording.startswith("re:"):
-        return any(re.search(wording[3:], form, re.IGNORECASE) for form in (said, _tight(said)))
-    return any(_matches(form, wanted) for form, wanted in _forms(said, wording))
-
-
-def _forms(said: str, wording: str) -> list[tuple[str, str]]:
+        for form in (said, _tight(said)):
+            yield from re.finditer(wording[3:], form, re.IGNORECASE)
+        return
     wanted = normal(wording)
-    return [(said, wanted), (_tight(said), _tight(wanted))]
+    for form, words in ((said, wanted), (_tight(said), _tight(wanted))):
+        yield from re.finditer(_whole(words), form)
 
 
-def _matches(said: str, wanted: str) -> list[re.Match[str]]:
+def _whole(wanted: str) -> str:
     first, last = wanted[0], wanted[-1]
     before = r"(?<![0-9a-z_])" if first.isascii() and first.isalnum() else ""
     before += r"(?<![0-9][.,])" if first.isdigit() else ""
     after = r"s?" if last.isascii() and last.isalpha() and len(wanted) > 2 else ""
     after += r"(?![0-9a-z_])" if last.isascii() and last.isalnum() else ""
     after += r"(?![.,][0-9])" if last.isdigit() else ""
-    return list(re.finditer(before + re.escape(wanted) + after, said))
+    return before + re.escape(wanted) + after
 
 
 _NOT_ZH = r"(?:(?<!有)没有?|(?!(?<=是)不是|(?<=能)不能|(?<=会)不会|(?<=可)不可|(?<=想)不想|(?<=用)不用)(?<!要)不(?!仅|但|光|只|止|过|管|论)|未|无法?|(?<!除)非(?!要(?!求)|得)|勿|(?<![分特区级类个])别|拒绝|放弃|排除)"
@@ -171,28 +172,21 @@ _DENIED_AFTER = re.compile(
 
 def _asserted(said: str, wording: str, words: list[str]) -> bool:
     """Whether a forbidden wording stands in the text without being denied there. `words`: the others that it may be denied with."""
-    if wording.startswith("re:"):
-        return _found(said, wording)
-    return any(
-        not _denied(form, match, words) for form, wanted in _forms(said, wording) for match in _matches(form, wanted)
-    )
+    return any(wording.startswith("re:") or not _denied(place, words) for place in _places(said, wording))
 
 
-def _denied(said: str, match: re.Match[str], words: list[str]) -> bool:
+def _denied(place: re.Match[str], words: list[str]) -> bool:
     """不想维修, 不要求换货或维修, no refund, does not want a repair or a refund. Two denials are none: 不得不退款."""
-    if _DENIED_AFTER.match(said, match.end()):
+    before, after = place.string[: place.start()], place.string[place.end() :]
+    if _DENIED_AFTER.match(after):
         return True
-    if re.match("不可|不行|不成", said[match.end() :]):  # 非退款不可
+    if re.match("不可|不行|不成", after):  # 非退款不可
         return False
     also = "|".join(re.escape(form) for word in words for form in {normal(word), _tight(normal(word))})
-    chinese = re.search(
-        rf"((?:{_NOT_ZH} ?(?:{_ABOUT_ZH} ?)*)+)(?:(?:{also})(?:、|, ?|或者?|和|与|及|以及|还是|也不|并)+)*$",
-        said[: match.start()],
-    )
-    if chinese:
-        return len(re.findall(_NOT_ZH, chinese[1])) % 2 == 1
-    english = re.search(
-        rf"((?:{_NOT_EN} (?:{_ABOUT_EN} )*)+)(?:(?:{also})s?,?(?: (?:or|nor|and|an?|any|the))* )*$",
-        said[: match.start()],
-    )
-    return english is not None and len(re.findall(_NOT_EN, english[1])) % 2 == 1
+    for denial, about, beside in (
+        (_NOT_ZH, f" ?(?:{_ABOUT_ZH} ?)*", rf"(?:{also})(?:、|, ?|或者?|和|与|及|以及|还是|也不|并)+"),
+        (_NOT_EN, f" (?:{_ABOUT_EN} )*", rf"(?:{also})s?,?(?: (?:or|nor|and|an?|any|the))* "),
+    ):
+        if found := re.search(rf"((?:{denial}{about})+)(?:{beside})*$", before):
+            return len(re.findall(denial, found[1])) % 2 == 1
+    return False

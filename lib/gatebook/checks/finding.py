@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, Wi
 from gatebook.record.replies import whole
 
 Outcome = Literal["pass", "fail", "error", "not_measured"]
+Measure = str | float | int | None
 NEVER_EXCUSED = frozenset({"ready", "recorded", "answered", "contract"})
 """Checks that are not_measured only where something was not asked, or was cut short: for want of time or tokens, or because of
 the server. No excuse and no policy looks away from that."""
@@ -38,13 +39,9 @@ class Stage(IntEnum):
     SPEED = 12
 
 
-def _stage(value: Any) -> Any:
-    return Stage[value.upper()] if isinstance(value, str) and value.upper() in Stage.__members__ else value
-
-
 StageName = Annotated[
     Stage,
-    BeforeValidator(_stage),
+    BeforeValidator(lambda value: Stage.__members__.get(value.upper(), value) if isinstance(value, str) else value),
     PlainSerializer(lambda stage: stage.name.lower(), return_type=str),
     WithJsonSchema({"type": "string", "enum": [stage.name.lower() for stage in Stage]}),
 ]
@@ -57,21 +54,14 @@ class Result:
 
     outcome: Outcome
     reason: str
-    measured: str | float | int | None = None
-    limit: str | float | int | None = None
+    measured: Measure = None
+    limit: Measure = None
     unit: str = ""
     stage: Stage | None = None
     """Where it is not the check's own."""
 
     @classmethod
-    def of(
-        cls,
-        ok: bool,
-        reason: str,
-        measured: str | float | int | None = None,
-        limit: str | float | int | None = None,
-        unit: str = "",
-    ) -> Result:
+    def of(cls, ok: bool, reason: str, measured: Measure = None, limit: Measure = None, unit: str = "") -> Result:
         """A pass or a fail."""
         return cls("pass" if ok else "fail", reason, measured, limit, unit)
 
@@ -88,8 +78,8 @@ class Finding(BaseModel):
     group: str
     check: str
     outcome: Outcome
-    measured: str | float | int | None = None
-    limit: str | float | int | None = None
+    measured: Measure = None
+    limit: Measure = None
     unit: str = ""
     reason: str
     stage: StageName = Stage.BEHAVIOUR
@@ -104,12 +94,7 @@ class Finding(BaseModel):
         data = {k: whole(v) if isinstance(v, str) else v for k, v in data.items()}
         measured = data.get("measured")
         if isinstance(measured, float) and not math.isfinite(measured):
-            return {
-                **data,
-                "outcome": "error",
-                "measured": None,
-                "reason": f"measured {measured}: {data.get('reason')}",
-            }
+            data |= {"outcome": "error", "measured": None, "reason": f"measured {measured}: {data.get('reason')}"}
         return data
 
 

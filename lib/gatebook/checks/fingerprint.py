@@ -10,7 +10,7 @@ from gatebook.checks.drift import noise_nats
 from gatebook.checks.evidence import Evidence
 from gatebook.checks.finding import Result, Stage
 from gatebook.checks.registry import check
-from gatebook.record.replies import mean_logprob, mean_shortfall, read_logprobs
+from gatebook.record.logprobs import mean_logprob, mean_shortfall, read_logprobs
 
 NO_LOGPROBS = "the server tells no logprobs, so a change of weights or precision would not be seen; offers.logprobs in the profile says so where it has none"
 

@@ -8,12 +8,16 @@ from datetime import datetime
 from gatebook.record.exchange import BUSY, Attempt, Exchange
 
 Interval = tuple[float, float]
-CLOCK_MS = 2.0
 
 
 def epoch_ms(at: str) -> float:
     """Of an ISO 8601 time."""
     return datetime.fromisoformat(at).timestamp() * 1000
+
+
+def _span(attempt: Attempt) -> Interval:
+    start = epoch_ms(attempt.at)
+    return start, start + attempt.elapsed_ms
 
 
 def worked(exchange: Exchange) -> list[Interval]:
@@ -47,23 +51,3 @@ def clipped(intervals: Iterable[Interval], window: Interval) -> list[Interval]:
     """What lies inside a window."""
     low, high = window
     return [(max(start, low), min(end, high)) for start, end in intervals if start < high and end > low]
-
-
-def in_flight(exchanges: Iterable[Exchange]) -> list[tuple[float, int]]:
-    """(ms, requests at the server from then on), a step for every change. Times are recorded in whole ms, so changes closer
-    than two are one: else the next request would seem to begin before the last one ended."""
-    changes = sorted((ms, step) for e in exchanges for a, b in worked(e) for ms, step in ((a, 1), (b, -1)))
-    steps: list[tuple[float, int]] = []
-    count = 0
-    for ms, step in changes:
-        count += step
-        if steps and ms - steps[-1][0] < CLOCK_MS:
-            steps[-1] = (steps[-1][0], count)
-        else:
-            steps.append((ms, count))
-    return steps
-
-
-def _span(attempt: Attempt) -> Interval:
-    start = epoch_ms(attempt.at)
-    return start, start + attempt.elapsed_ms

@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, create_model
@@ -20,7 +21,7 @@ Schema = dict[str, Any]
 Needs = Callable[..., str | None]
 """What a check needs of its case, called as `needs(case, **parameters)`; says what is wrong."""
 Function = TypeVar("Function", bound=Callable[..., Result])
-ABSENT: Any = object()
+ABSENT: Any = Field(default_factory=object)  # JSON Schema can publish no default
 """Default of a parameter where null is a value of its own."""
 EMPTY: list[Any] = []
 """Default of a list; nothing changes it."""
@@ -30,7 +31,9 @@ EMPTY: list[Any] = []
 class Check:
     """A function of one `text`, which is applied to each reply, or of the `evidence` of the whole case."""
 
-    function: Callable[..., Result]
+    name: str
+    function: partial[Result]
+    """With the parameters that its name fixes."""
     of_text: bool
     yaml: TypeAdapter[dict[str, Any]]
     """Reads what a case file says behind the name, as keyword arguments of the function."""
@@ -43,19 +46,18 @@ class Check:
     @property
     def says(self) -> str:
         """What it demands, in its own words."""
-        return inspect.getdoc(self.function) or ""
+        return inspect.getdoc(self.function.func) or ""
 
     def schema(self) -> Schema:
         """The JSON Schema of its YAML; definitions are named `<check>.<model>`."""
-        name = self.function.__name__
-        schema = self.yaml.json_schema(ref_template=f"#/$defs/{name}.{{model}}")
-        defs = {f"{name}.{model}": found for model, found in schema.pop("$defs", {}).items()}
+        schema = self.yaml.json_schema(ref_template=f"#/$defs/{self.name}.{{model}}")
+        defs = {f"{self.name}.{model}": found for model, found in schema.pop("$defs", {}).items()}
         return {**schema, "description": self.says, **({"$defs": defs} if defs else {})}
 
     def run(self, evidence: Evidence, given: dict[str, Any]) -> Result:
         """Judge the evidence by parameters that `parameters` returned."""
         if self.of_text:
-            return each_text(evidence, lambda text: self.function(text, **given))
+            return each_text(evidence, partial(self.function, **given))
         return self.function(evidence, **given)
 
 
@@ -63,42 +65,39 @@ CHECKS: dict[str, Check] = {}
 
 
 def check(
-    stage: Stage, needs: Needs | None = None, *, judges_text: bool | None = None
+    stage: Stage, needs: Needs | None = None, *, judges_text: bool = False, names: dict[str, Schema] | None = None
 ) -> Callable[[Function], Function]:
-    """Register a pure function under its own name, which case files use.
+    """Register a pure function under its own name, which case files use, or under `names`, each with what it fixes.
 
     `stage` says what a bad result explains: the verdict names causes before what follows from them.
-    `judges_text` where it is not what the first parameter says: a check of the evidence that an example answer can show.
+    `judges_text`: a check of the evidence that an example answer can show; one of a text always can.
     """
 
     def register(function: Function) -> Function:
-        first = next(iter(inspect.signature(function).parameters))
-        of_text = get_type_hints(function)[first] is str
-        shows = of_text if judges_text is None else judges_text
-        CHECKS[function.__name__] = Check(function, of_text, TypeAdapter(_yaml(function)), needs, stage, shows)
+        types = get_type_hints(function, include_extras=True)
+        first, *others = inspect.signature(function).parameters.values()
+        of_text = types[first.name] is str
+        for name, fixed in (names or {function.__name__: {}}).items():
+            yaml = TypeAdapter(_yaml(name, [one for one in others if one.name not in fixed], types))
+            made = partial(function, **fixed)
+            CHECKS[name] = Check(name, made, of_text, yaml, needs, stage, of_text or judges_text)
         return function
 
     return register
 
 
-def _yaml(function: Callable[..., Result]) -> Any:
+def _yaml(name: str, wanted: list[inspect.Parameter], types: dict[str, Any]) -> Any:
     """The type of a check's YAML: `true` without parameters, the value of a positional one, a mapping of keyword-only ones."""
-    _, *wanted = inspect.signature(function).parameters.values()
-    types = get_type_hints(function, include_extras=True)
     if not wanted:
         return Annotated[Literal[True], AfterValidator(lambda _: {})]
-    name = wanted[0].name
-    if wanted[0].kind is not inspect.Parameter.KEYWORD_ONLY:
-        return Annotated[types[name], AfterValidator(lambda value: {name: value})]
-    fields: dict[str, Any] = {one.name: (types[one.name], _default(one.default)) for one in wanted}
-    model = create_model(function.__name__, __base__=Strict, **fields)
+    only = wanted[0]
+    if only.kind is not inspect.Parameter.KEYWORD_ONLY:
+        return Annotated[types[only.name], AfterValidator(lambda value: {only.name: value})]
+    fields: dict[str, Any] = {
+        one.name: (types[one.name], ... if one.default is inspect.Parameter.empty else one.default) for one in wanted
+    }
+    model = create_model(name, __base__=Strict, **fields)
     return Annotated[model, AfterValidator(lambda read: {key: getattr(read, key) for key in read.model_fields_set})]
-
-
-def _default(value: Any) -> Any:
-    if value is ABSENT:
-        return Field(default_factory=object)  # JSON Schema can publish no default
-    return ... if value is inspect.Parameter.empty else value
 
 
 def parameters(case: Case, name: str, raw: Any) -> dict[str, Any]:
@@ -115,17 +114,15 @@ def parameters(case: Case, name: str, raw: Any) -> dict[str, Any]:
         said = first["msg"].removeprefix("Value error, ")
         raise BadInput(f"{where}{key!r} has value {first.get('input')!r}: {said}; correct it") from None
     needs = CHECKS[name].needs
-    missing = needs(case, **given) if needs else None
-    if missing:
+    if needs and (missing := needs(case, **given)):
         raise BadInput(f"{where}'expect.{name}' has value {raw!r}: {missing}")
     return given
 
 
 def validate(case: Case) -> None:
     """Refuse a case whose expectations no check understands, before anything is asked."""
-    for expectation in case.expect:
-        for name, raw in expectation.items():
-            parameters(case, name, raw)
+    for name, raw in (item for expectation in case.expect for item in expectation.items()):
+        parameters(case, name, raw)
 
 
 def each_text(evidence: Evidence, judge: Callable[[str], Result]) -> Result:
@@ -136,16 +133,21 @@ def each_text(evidence: Evidence, judge: Callable[[str], Result]) -> Result:
     return result if len(results) == 1 else replace(result, reason=f"{name}: {result.reason}")
 
 
-def _pattern(text: str) -> str:
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise ValueError(f"is no regular expression ({error})") from None
-    return text
+def readable(read: Callable[[str], object], what: str) -> AfterValidator:
+    """Takes a text that `read` can read, and says of another why it is no such thing."""
+
+    def known(text: str) -> str:
+        try:
+            read(text)
+        except Exception as error:  # the parser of JSONPath raises plain Exceptions
+            raise ValueError(f"is no {what} ({error})") from None
+        return text
+
+    return AfterValidator(known)
 
 
 Text = Annotated[str, Field(min_length=1)]
-Pattern = Annotated[str, AfterValidator(_pattern)]
+Pattern = Annotated[str, readable(re.compile, "regular expression")]
 Words = Annotated[list[Text], Field(min_length=1)]
 
 

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from gatebook.checks import language_detection as cantonese
 from gatebook.checks.evidence import Evidence
 from gatebook.checks.facts import normal, states
 from gatebook.checks.finding import Result, Stage
+from gatebook.checks.language_detection import tell_chinese
 from gatebook.checks.registry import Text, check, each_text, having
 from gatebook.checks.similarity import answer_of
 from gatebook.config.cases import Case
@@ -182,6 +182,6 @@ def rule_kept(
 def kept(text: str, language: str | None = None, begins: str | None = None, ends: str | None = None) -> bool:
     """Whether one answer keeps the rule; letters' case and marks around the word do not matter."""
     if language:
-        return cantonese.tell(text)[0] == language
+        return tell_chinese(text)[0] == language
     bare = text.strip(" \n\t.!*_\"'`。！").casefold()
     return bare.startswith(begins.casefold()) if begins else bare.endswith((ends or "").casefold())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from gatebook.checks.evidence import Evidence, Reply
+from gatebook.checks.evidence import Evidence
 from gatebook.checks.finding import Result, Stage
 from gatebook.checks.registry import Words, check, having, lacks
 from gatebook.checks.settings import compare
@@ -21,22 +21,23 @@ SAME_TOKENS = 4
 @check(Stage.NOT_SERVED)
 def model_listed(evidence: Evidence) -> Result:
     """/v1/models lists the profile's model name."""
-    wanted, served = evidence.profile.target.model, evidence.identity.models
-    if not served:
+    wanted, models = evidence.profile.target.model, evidence.identity.models
+    if not models:
         return Result("not_measured", "the server lists no models at /v1/models", None, wanted)
-    if wanted in served:
+    if wanted in models:
         return Result("pass", f"serves {wanted}", wanted, wanted)
-    return Result("fail", f"model {wanted!r} is not served; served: {', '.join(served)}", ", ".join(served), wanted)
+    served = ", ".join(models)
+    return Result("fail", f"model {wanted!r} is not served; served: {served}", served, wanted)
 
 
 @check(Stage.SETTINGS)
 def engine_told(evidence: Evidence) -> Result:
     """The engine is one we know, with its version."""
-    identity = evidence.identity
-    if identity.engine == "unknown":
+    engine, version = evidence.identity.engine, evidence.identity.version
+    if engine == "unknown":
         return Result("not_measured", "no probe answers as a known engine does, so it is gated by what it does")
-    told = f"{identity.engine} {identity.version or ''}".strip()
-    return Result("pass", told if identity.version else f"{told} of an untold version", told)
+    told = f"{engine} {version or ''}".strip()
+    return Result("pass", told if version else f"{told} of an untold version", told)
 
 
 @check(Stage.SETTINGS, OVER_SETTINGS)
@@ -46,8 +47,7 @@ def like_production(evidence: Evidence, item: Item) -> Result:
     rows = compare(evidence.profile.production, evidence.identity, evidence.watched.gauges)
     found = next(row for row in rows if row.item == item)
     measured = " / ".join(dict.fromkeys(str(s.value) for s in found.said)) or None
-    limit = None if found.production is None else str(found.production)
-    return Result(found.outcome, found.reason, measured, limit)
+    return Result(found.outcome, found.reason, measured, None if found.production is None else str(found.production))
 
 
 @check(Stage.REFUSED)
@@ -65,8 +65,8 @@ def context_limit(evidence: Evidence) -> Result:
 @check(Stage.BEHAVIOUR)
 def wrong_model(evidence: Evidence) -> Result:
     """A model name that nobody serves: vLLM refuses it; llama.cpp and SGLang are known to answer all the same."""
-    reply = evidence.replies[0]
-    status, engine = reply.exchange.status, evidence.identity.dialect
+    reply, engine = evidence.replies[0], evidence.identity.dialect
+    status = reply.exchange.status
     if reply.refused:
         return Result("pass", f"refused: {reply.said}", status, "4xx")
     if engine.answers_any_name is False:
@@ -83,21 +83,23 @@ def prompt_tokens(evidence: Evidence, about: Literal[True, "of_tools"]) -> Resul
     An ask `with-<x>` must cost more tokens than the ask `<x>`, else part of its messages is dropped; `like-<x>` says the same
     in another form and must cost as many. `of_tools`: where the engine says that its template knows no tools, nothing is shown.
     """
-    counts = {reply.ask.name: reply.answer.tokens("prompt_tokens") for reply in evidence.replies}
-    shown = ", ".join(f"{name} {count}" for name, count in counts.items())
-    for name, count in counts.items():
-        more, alike = (counts.get(name.removeprefix(head)) for head in ("with-", "like-"))
-        if name.startswith("with-") and count is not None and more is not None and count <= more:
-            said = f"{name!r} costs {count} tokens, no more than the {more} without: a message is dropped"
+    told = {reply.ask.name: reply.answer.tokens("prompt_tokens") for reply in evidence.replies}
+    shown = ", ".join(f"{name} {count}" for name, count in told.items())
+    for name, count in told.items():
+        head, _, other = name.partition("-")
+        beside = told.get(other)
+        if count is None or beside is None:
+            continue
+        if head == "with" and count <= beside:
+            said = f"{name!r} costs {count} tokens, no more than the {beside} without: a message is dropped"
             if about == "of_tools" and evidence.identity.tools is False:
                 return Result("not_measured", f"{said}; its chat template knows no tools", shown)
             return Result("fail", said, shown)
-        if name.startswith("like-") and count is not None and alike is not None and abs(count - alike) > SAME_TOKENS:
-            what = "a part of it is dropped" if count < alike else "something else reaches the model"
-            return Result("fail", f"{name!r} costs {count} tokens where {alike} say the same: {what}", shown)
-    if None in counts.values():
-        return Result("fail", f"usage.prompt_tokens is missing: {shown}", shown)
-    return Result("pass", f"prompt tokens: {shown}", shown)
+        if head == "like" and abs(count - beside) > SAME_TOKENS:
+            what = "a part of it is dropped" if count < beside else "something else reaches the model"
+            return Result("fail", f"{name!r} costs {count} tokens where {beside} say the same: {what}", shown)
+    missing = None in told.values()
+    return Result.of(not missing, f"{'usage.prompt_tokens is missing' if missing else 'prompt tokens'}: {shown}", shown)
 
 
 def _asks_for_several(case: Case) -> str | None:
@@ -109,37 +111,26 @@ def _asks_for_several(case: Case) -> str | None:
 def every_choice(evidence: Evidence) -> Result:
     """As many answers as `n` asks for, with the indexes 0 to n - 1; llama.cpp counts the tokens of one of them only."""
     for reply in evidence.replies:
-        wanted, found = set(range(reply.ask.options["n"])), reply.answer.choice_indexes
+        wanted, found = [*range(reply.ask.options["n"])], sorted(reply.answer.choice_indexes)
         if found != wanted:
-            said = f"{reply.ask.name}: {len(wanted)} choices asked, the reply has the indexes {sorted(found)}"
-            return Result("fail", said, str(sorted(found)), str(sorted(wanted)))
+            said = f"{reply.ask.name}: {len(wanted)} choices asked, the reply has the indexes {found}"
+            return Result("fail", said, str(found), str(wanted))
     return Result("pass", f"every choice is there: {', '.join(evidence.names)}")
 
 
-@check(Stage.SPEED)
-def ttft_ms(evidence: Evidence, _: Literal["limit"]) -> Result:
-    """Time to first token within limits.ttft_ms."""
-    timing = evidence.replies[0].exchange.timing
-    measured = timing.first_token_ms if timing else None
-    return _timed(evidence.replies[0], measured, evidence.profile.limits.ttft_ms, "first token")
-
-
-@check(Stage.SPEED)
-def total_ms(evidence: Evidence, _: Literal["limit"]) -> Result:
-    """Last token within limits.total_ms."""
-    timing = evidence.replies[0].exchange.timing
-    measured = timing.last_token_ms if timing else None
-    return _timed(evidence.replies[0], measured, evidence.profile.limits.total_ms, "last token")
-
-
-def _timed(reply: Reply, measured: float | None, limit: float, what: str) -> Result:
+@check(Stage.SPEED, names={"ttft_ms": {"token": "first"}, "total_ms": {"token": "last"}})
+def token_in_time(evidence: Evidence, _: Literal["limit"], token: Literal["first", "last"]) -> Result:
+    """The first token (`ttft_ms`) or the last one (`total_ms`) within the profile's limit of that name."""
+    exchange, limits = evidence.replies[0].exchange, evidence.profile.limits
+    limit = limits.ttft_ms if token == "first" else limits.total_ms
+    measured: float | None = getattr(exchange.timing, f"{token}_token_ms", None)
     if measured is None:
-        return Result("fail", f"there was no {what}", None, limit, "ms")
-    said, client = f"{what} after {measured:.0f} ms", reply.exchange.client
+        return Result("fail", f"there was no {token} token", None, limit, "ms")
+    said, client = f"{token} token after {measured:.0f} ms", exchange.client
     lag_ms, cpu_share = (client.loop_lag_ms, client.cpu_share) if client else (None, None)
     if measured > limit and ((lag_ms or 0) > LAG_LIMIT_MS or (cpu_share or 0) > CPU_LIMIT_SHARE):
-        why = f"our own client was late (loop lag {lag_ms} ms, CPU share {cpu_share})"
-        return Result("not_measured", f"{said}, but {why}", round(measured, 1), limit, "ms")
+        said += f", but our own client was late (loop lag {lag_ms} ms, CPU share {cpu_share})"
+        return Result("not_measured", said, round(measured, 1), limit, "ms")
     return Result.of(measured <= limit, f"{said}, limit {limit:g} ms", round(measured, 1), limit, "ms")
 
 
@@ -163,15 +154,14 @@ def stream_equals_plain(evidence: Evidence) -> Result:
 @check(Stage.CONSTRAINT, lambda case, free, stopped, stop: lacks(case, free, stopped))
 def stop_honoured(evidence: Evidence, *, free: str, stopped: str, stop: str) -> Result:
     """With a stop string the answer ends before it; shown on an answer that contains the string without it."""
-    whole, ended = evidence.reply(free).answer, evidence.reply(stopped).answer
+    whole, ended = evidence.reply(free).answer.text, evidence.reply(stopped).answer
     if stop in ended.text:
         return Result("fail", f"the answer contains the stop string {stop!r}: {ended.text[:60]!r}")
     if ended.finish_reason != "stop":
-        return Result(
-            "fail", f"finish_reason is {ended.finish_reason!r} where the stop string {stop!r} ends the answer"
-        )
-    if stop not in whole.text:
-        return Result("not_measured", f"the free answer has no {stop!r}, so nothing is shown: {whole.text[:60]!r}")
+        said = f"finish_reason is {ended.finish_reason!r} where the stop string {stop!r} ends the answer"
+        return Result("fail", said)
+    if stop not in whole:
+        return Result("not_measured", f"the free answer has no {stop!r}, so nothing is shown: {whole[:60]!r}")
     return Result("pass", f"ends before {stop!r}: {ended.text[:60]!r}")
 
 
@@ -189,11 +179,10 @@ def seed_honoured(evidence: Evidence, *, same: Words, other: str) -> Result:
 
     Engines that batch are not bound to it bit by bit; there the group is for the profile to watch.
     """
-    first, *more = [evidence.reply(name).answer.text for name in same]
-    differs, different = next((text for text in more if text != first), None), len({first, *more})
-    if differs is not None:
-        said = f"{different} different answers to {len(same)} requests with the same seed: {first[:40]!r} and {differs[:40]!r}"
-        return Result("fail", f"the seed is not honoured: {said}", different, 1, "answers")
+    first, *more = dict.fromkeys(evidence.reply(name).answer.text for name in same)
+    if more:
+        said = f"{1 + len(more)} different answers to {len(same)} requests with the same seed: {first[:40]!r} and {more[0][:40]!r}"
+        return Result("fail", f"the seed is not honoured: {said}", 1 + len(more), 1, "answers")
     if evidence.reply(other).answer.text == first:
         return Result("not_measured", f"another seed gives the same answer, so nothing is shown: {first[:40]!r}")
     said = f"{len(same)} requests with one seed say the same, another seed another thing"
@@ -206,5 +195,5 @@ def distinct_ids(evidence: Evidence) -> Result:
     ids = [reply.answer.ids for reply in evidence.replies]
     if not all(ids):
         return Result("fail", "a reply has no id, so nothing shows that it is fresh", len(ids))
-    found, asked = len({name for told in ids for name in told}), len(ids)
+    found, asked = len(set().union(*ids)), len(ids)
     return Result.of(found >= asked, f"{found} response ids for {asked} requests", found, asked, "ids")

@@ -6,11 +6,11 @@ import hashlib
 import re
 import warnings
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -21,79 +21,92 @@ from gatebook.errors import BrokenRecord, CannotMeasure, first_line
 from gatebook.record.replies import read_answer
 from gatebook.record.run import Run
 
-Kind = Literal["number", "negation", "entity"]
-MOST_NUMBERS = 2
-MOST_ENTITIES = 2
-
-_NUMBER = re.compile(r"\d+")
-_CHINESE_NUMBER = re.compile(r"[一二两三四五六七八九十](?=[个天次件台条份周月年元人点小分项把张套])")
-_CHINESE_DIGITS = "一二三四五六七八九十"
-_WITHOUT = [  # taken out first: a text with a negation loses it
-    (r"没有", "有"), (r"无法|不能", "可以"), (r"尚未|还没|未", "已"), (r"不再|并不|不(?!同|过|仅|但)", ""),
-    (r"\bcannot\b|\bcan't\b", "can"), (r"\b(is|are|was|were|does|do|did|has|have|can|will|must|should) not\b", r"\1"),
-    (r"\bno longer\b", "still"), (r"\bnot\b ?", ""),
-]  # fmt: skip
-_WITH = [
-    (r"(?=希望|需要|要求|可以|支持|能够|必须|应该|属于|会|能)", "不"), (r"已经|已", "未"), (r"(?=是|在|要|请|用|为)", "不"), (r"有", "没有"),
-    (r"\b(is|are|was|were|can|will|must|should|may)\b", r"\1 not"), (r"\bhas\b", "has not"), (r"\bhave\b", "do not have"),
-    (r"\bwants\b", "does not want"), (r"(\b(?!this\b)[a-z]{3,}(?<!s)s)(?= (?:the|a|an|to|on|after|every|at|in|for|from)\b)", r"never \1"),
-]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Mutant:
-    kind: Kind
-    text: str
-
-
-def mutants(golden: str, own: list[str], other: list[str]) -> list[Mutant]:
-    """Wrong answers, each one edit away from a golden one.
-
-    `own` and `other` are the entities of this case and of another one, slot by slot (order number, product, ...): an
-    entity goes where the answer names the case's own. At most 2 numbers, 1 negation and 2 entities.
-    """
-    found = [Mutant("number", text) for text in _numbers(golden)]
-    found += [Mutant("negation", text) for text in [_negated(golden)] if text]
-    found += [Mutant("entity", text) for text in _entities(golden, own, other)]
-    return [m for n, m in enumerate(found) if m.text != golden and m.text not in [e.text for e in found[:n]]]
-
-
-def _numbers(text: str) -> list[str]:
-    spots = [(m, str(int(m[0]) + 1).zfill(len(m[0]))) for m in _NUMBER.finditer(text)]
-    spots += [(m, _next_digit(m[0])) for m in _CHINESE_NUMBER.finditer(text)]
-    return [text[: m.start()] + new + text[m.end() :] for m, new in spots[:MOST_NUMBERS]]
-
-
-def _next_digit(digit: str) -> str:
-    where = _CHINESE_DIGITS.index("二" if digit == "两" else digit)
-    return _CHINESE_DIGITS[(where + 1) % len(_CHINESE_DIGITS)]
-
-
-def _negated(text: str) -> str | None:
-    """The text with its first negation taken out, or with one put in; None where neither can be done by rule."""
-    for pattern, new in (*_WITHOUT, *_WITH):
-        if re.search(pattern, text, re.IGNORECASE):
-            return re.sub(pattern, new, text, count=1, flags=re.IGNORECASE)
-    return None
-
-
-def _entities(text: str, own: list[str], other: list[str]) -> list[str]:
-    swaps = [
-        (mine, theirs)
-        for mine, theirs in zip(own, other, strict=False)
-        if mine in text and theirs.casefold() != mine.casefold() and theirs not in text and not _NUMBER.fullmatch(mine)
-    ]
-    return [text.replace(mine, theirs) for mine, theirs in swaps[:MOST_ENTITIES]]
-
-
+MOST_NUMBERS, MOST_ENTITIES = 2, 2
 TOLERANCE = 1e-3
 """Largest difference between two computations of a cosine: processors add up in another order."""
 ENOUGH = 20
 """Mutants and paraphrases that it takes to speak of a rate."""
-
-MUTATIONS: tuple[str, ...] = get_args(Kind)
-Embed = Callable[[list[str]], Any]
+NUMBER = re.compile(r"\d+")
+CHINESE_NUMBER = re.compile(r"[一二两三四五六七八九十](?=[个天次件台条份周月年元人点小分项把张套])")
+NEXT = str.maketrans("一二两三四五六七八九十", "二三三四五六七八九十一")
+NEGATIONS = [
+    (r"没有", "有"), (r"无法|不能", "可以"), (r"尚未|还没|未", "已"), (r"不再|并不|不(?!同|过|仅|但)", ""),
+    (r"\bcannot\b|\bcan't\b", "can"), (r"\b(is|are|was|were|does|do|did|has|have|can|will|must|should) not\b", r"\1"),
+    (r"\bno longer\b", "still"), (r"\bnot\b ?", ""),
+    (r"(?=希望|需要|要求|可以|支持|能够|必须|应该|属于|会|能)", "不"), (r"已经|已", "未"), (r"(?=是|在|要|请|用|为)", "不"), (r"有", "没有"),
+    (r"\b(is|are|was|were|can|will|must|should|may)\b", r"\1 not"), (r"\bhas\b", "has not"), (r"\bhave\b", "do not have"),
+    (r"\bwants\b", "does not want"), (r"(\b(?!this\b)[a-z]{3,}(?<!s)s)(?= (?:the|a|an|to|on|after|every|at|in|for|from)\b)", r"never \1"),
+]  # fmt: skip
+"""Pattern and replacement; the first that is found makes a text another. A text with a negation loses it, one without gets one."""
+Embed = Callable[[tuple[str, ...]], Any]
 """Texts -> unit vectors, a row each."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A text whose cosine with the golden answers of a case says something of the guard."""
+
+    case: str
+    kind: str
+    """`number`, `negation`, `entity` (mutants), `paraphrase`, `off_topic` (golden answer of another case)."""
+    text: str
+
+
+def mutants(golden: str, own: list[str], other: list[str]) -> dict[str, str]:
+    """Wrong answers, each one edit away from a golden one -> what was changed (`number`, `negation`, `entity`).
+
+    `own` and `other` are the entities of this case and of another one, slot by slot (order number, product, ...): an
+    entity goes where the answer names the case's own. At most 2 numbers, 1 negation and 2 entities.
+    """
+    spots = [(m, str(int(m[0]) + 1).zfill(len(m[0]))) for m in NUMBER.finditer(golden)]
+    spots += [(m, m[0].translate(NEXT)) for m in CHINESE_NUMBER.finditer(golden)]
+    swaps = [
+        (mine, theirs)
+        for mine, theirs in zip(own, other, strict=False)
+        if mine in golden
+        and theirs.casefold() != mine.casefold()
+        and theirs not in golden
+        and not NUMBER.fullmatch(mine)
+    ]
+    made = [("number", golden[: m.start()] + new + golden[m.end() :]) for m, new in spots[:MOST_NUMBERS]]
+    rules = ((re.compile(pattern, re.IGNORECASE), new) for pattern, new in NEGATIONS)
+    made += [("negation", next((rule.sub(new, golden, 1) for rule, new in rules if rule.search(golden)), golden))]
+    made += [("entity", golden.replace(mine, theirs)) for mine, theirs in swaps[:MOST_ENTITIES]]
+    found: dict[str, str] = {}
+    for kind, text in made:
+        if text != golden:
+            found.setdefault(text, kind)
+    return found
+
+
+def samples(cases: list[Case]) -> list[Sample]:
+    """Mutants of every golden answer, the paraphrases, and each other case's first golden answer as off-topic text.
+
+    The entities of a mutant are those of the next case of the same group whose facts stand in as many slots.
+    """
+    found = []
+    for number, case in enumerate(cases):
+        own = entities(case)
+        near = [entities(c) for c in (*cases[number + 1 :], *cases[:number]) if c.group == case.group]
+        other = next((theirs for theirs in near if len(theirs) == len(own)), [])
+        made = [(kind, text) for golden in case.golden for text, kind in mutants(golden, own, other).items()]
+        made += [("paraphrase", text) for text in case.paraphrases]
+        made += [("off_topic", c.golden[0]) for c in cases if c.id != case.id and c.golden[0] not in case.golden]
+        found += [Sample(case.id, kind, text) for kind, text in made]
+    return found
+
+
+def entities(case: Case) -> list[str]:
+    """What the case's `facts` require of the last answer, slot by slot, each by its first wording."""
+    last = case.requests()[-1].name
+    listed = [item["facts"] for item in case.expect if "facts" in item]
+    facts = [fact for given in listed if given.get("ask") in (None, last) for fact in given.get("required", [])]
+    return [fact if isinstance(fact, str) else fact[0] for fact in facts]
+
+
+def answer_of(case: Case, evidence: Any) -> str:
+    """The last chat answer of a case: the one that golden answers are for."""
+    return str(evidence.reply(case.requests()[-1].name).answer.text)
 
 
 class Model(BaseModel):
@@ -118,16 +131,6 @@ class Kept(BaseModel):
 
 
 @dataclass(frozen=True)
-class Sample:
-    """A text whose cosine with the golden answers of a case says something of the guard."""
-
-    case: str
-    kind: str
-    """`number`, `negation`, `entity` (mutants), `paraphrase`, `off_topic` (golden answer of another case)."""
-    text: str
-
-
-@dataclass(frozen=True)
 class Power:
     """How the guard does at one cut; counts, so that intervals can be told."""
 
@@ -149,12 +152,7 @@ class Cosines:
     """The cosines of one notebook of a run."""
 
     def __init__(self, cases: list[Case], kept: Kept) -> None:
-        self.cases = [case for case in cases if case.golden]
-        self.kept = kept
-
-    @property
-    def model(self) -> str:
-        return self.kept.model.name
+        self.cases, self.kept, self.model = [case for case in cases if case.golden], kept, kept.model.name
 
     def nearest(self, case: Case, text: str) -> float:
         """Cosine with the nearest golden answer of the case. Raises KeyError for a text that was not computed."""
@@ -166,13 +164,11 @@ class Cosines:
         by_id = {case.id: case for case in self.cases}
         return [(sample, self.nearest(by_id[sample.case], sample.text)) for sample in samples(self.cases)]
 
-    def of(self, *kinds: str) -> list[float]:
-        return [cosine for sample, cosine in self.samples if sample.kind in kinds]
-
     def power(self, cut: float) -> Power:
         """Over all cases with golden answers: mutants, and correct paraphrases, that fall below `cut`."""
-        wrong, good = self.of(*MUTATIONS), self.of("paraphrase")
-        return Power(sum(c < cut for c in wrong), len(wrong), sum(c < cut for c in good), len(good))
+        wrong = [cosine < cut for sample, cosine in self.samples if sample.kind not in ("paraphrase", "off_topic")]
+        good = [cosine < cut for sample, cosine in self.samples if sample.kind == "paraphrase"]
+        return Power(sum(wrong), len(wrong), sum(good), len(good))
 
 
 def auc(higher: list[float], lower: list[float]) -> float | None:
@@ -181,51 +177,12 @@ def auc(higher: list[float], lower: list[float]) -> float | None:
     return sum(bisect_left(ranked, x) + bisect_right(ranked, x) for x in higher) / (2 * pairs) if pairs else None
 
 
-def samples(cases: list[Case]) -> list[Sample]:
-    """Mutants of every golden answer, the paraphrases, and each other case's first golden answer as off-topic text."""
-    found = []
-    for number, case in enumerate(cases):
-        alike = [other for other in (*cases[number + 1 :], *cases[:number]) if _alike(case, other)]
-        other = entities(alike[0]) if alike else []
-        found += [Sample(case.id, m.kind, m.text) for g in case.golden for m in mutants(g, entities(case), other)]
-        found += [Sample(case.id, "paraphrase", text) for text in case.paraphrases]
-        found += [
-            Sample(case.id, "off_topic", c.golden[0])
-            for c in cases
-            if c.id != case.id and c.golden[0] not in case.golden
-        ]
-    return found
-
-
-def _alike(case: Case, other: Case) -> bool:
-    """Cases whose facts stand in the same slots."""
-    return (case.group, len(entities(case))) == (other.group, len(entities(other)))
-
-
-def entities(case: Case) -> list[str]:
-    """What the case's `facts` require of the last answer, slot by slot, each by its first wording."""
-    last = case.requests()[-1].name
-    listed = [item["facts"] for item in case.expect if "facts" in item]
-    facts = [fact for given in listed if given.get("ask") in (None, last) for fact in given.get("required", [])]
-    return [fact if isinstance(fact, str) else fact[0] for fact in facts]
-
-
-def answer_of(case: Case, evidence: Any) -> str:
-    """The last chat answer of a case: the one that golden answers are for."""
-    return str(evidence.reply(case.requests()[-1].name).answer.text)
-
-
-def guarded(case: Case) -> bool:
-    return bool(case.golden) and any("similar" in item for item in case.expect)
-
-
 def cosines_of(run: Run, notebook: str) -> Cosines:
     """From the run folder when it is complete for the answers and the profile's model, else computed. Raises ImportError."""
-    cases, kept = run.expected(notebook), stored(run, notebook)
-    wanted = _pairs(run, notebook)
+    kept, wanted = stored(run, notebook), _pairs(run, notebook)
     if kept and kept.model.name == run.manifest.profile.similarity.model and wanted.keys() <= kept.cosines.keys():
-        return Cosines(cases, kept)
-    return Cosines(cases, computed(run, notebook))
+        return Cosines(run.expected(notebook), kept)
+    return Cosines(run.expected(notebook), computed(run, notebook))
 
 
 def stored(run: Run, notebook: str) -> Kept | None:
@@ -238,10 +195,9 @@ def stored(run: Run, notebook: str) -> Kept | None:
 
 def keep(run: Run, notebook: str) -> bool:
     """Compute the cosines from the record and write them into the run folder; False when no case asks for them."""
-    if not any(guarded(case) for case in run.expected(notebook)):
+    if not any(case.golden and any("similar" in item for item in case.expect) for case in run.expected(notebook)):
         return False
-    text = computed(run, notebook).model_dump_json(indent=1)
-    replace_text(run.similarity_file(notebook), text)
+    replace_text(run.similarity_file(notebook), computed(run, notebook).model_dump_json(indent=1))
     return True
 
 
@@ -253,43 +209,36 @@ def computed(run: Run, notebook: str) -> Kept:
             f"{run.path}: similarity.model {name!r} lies beside the record; a bundle brings no model of its own"
         )
     model, embed = encoder(name)
-    return Kept(model=model, cosines=cosine_map(pairs, embed))
-
-
-def cosine_map(pairs: dict[str, tuple[str, str]], embed: Embed) -> dict[str, float]:
-    texts = sorted({text for pair in pairs.values() for text in pair})
+    texts = tuple(sorted({text for pair in pairs.values() for text in pair}))
     vectors = dict(zip(texts, embed(texts), strict=True)) if texts else {}
-    return {key: round(float(vectors[a] @ vectors[b]), 6) for key, (a, b) in sorted(pairs.items())}
+    return Kept(
+        model=model, cosines={k: round(float(vectors[a] @ vectors[b]), 6) for k, (a, b) in sorted(pairs.items())}
+    )
 
 
 def differences(kept: Kept, again: Kept) -> list[str]:
     """What is not the same in two computations; cosines may differ by TOLERANCE."""
     found = [f"the model is {again.model}, the file says {kept.model}"] if kept.model != again.model else []
-    missing = again.cosines.keys() - kept.cosines.keys()
-    found += [f"{len(missing)} cosines are missing"] if missing else []
-    off = [k for k, v in again.cosines.items() if k in kept.cosines and not abs(kept.cosines[k] - v) <= TOLERANCE]
-    found += (
-        [f"{len(off)} cosines differ, {off[0]}: {again.cosines[off[0]]} and not {kept.cosines[off[0]]}"] if off else []
-    )
+    if missing := again.cosines.keys() - kept.cosines.keys():
+        found.append(f"{len(missing)} cosines are missing")
+    both = [(kept.cosines[key], value, key) for key, value in again.cosines.items() if key in kept.cosines]
+    if off := [(old, new, key) for old, new, key in both if not abs(old - new) <= TOLERANCE]:
+        old, new, key = off[0]
+        found.append(f"{len(off)} cosines differ, {key}: {new} and not {old}")
     return found
 
 
 def _pairs(run: Run, notebook: str) -> dict[str, tuple[str, str]]:
     """Everything whose cosine is needed: key -> (golden answer, text)."""
-    cases = [case for case in run.expected(notebook) if case.golden]
-    by_id = {case.id: case for case in cases}
-    last = {f"{case.id}/{case.requests()[-1].name}": case for case in cases}
+    by_id = {case.id: case for case in run.expected(notebook) if case.golden}
+    last = {f"{case.id}/{case.requests()[-1].name}": case for case in by_id.values()}
     said = [(last[e.key], read_answer(e).text) for e in run.exchanges(notebook) if e.kind == "ask" and e.key in last]
-    said += [(by_id[sample.case], sample.text) for sample in samples(cases)]
+    said += [(by_id[sample.case], sample.text) for sample in samples(list(by_id.values()))]
     return {_key(golden, text): (golden, text) for case, text in said for golden in case.golden}
 
 
 def _key(golden: str, text: str) -> str:
-    return f"{_digest(golden)} {_digest(text)}"
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return " ".join(hashlib.sha256(one.encode()).hexdigest()[:16] for one in (golden, text))
 
 
 def _located(name: str) -> tuple[Path, str]:
@@ -297,7 +246,8 @@ def _located(name: str) -> tuple[Path, str]:
     from importlib.metadata import version
     from importlib.util import find_spec
 
-    package = find_spec(name.replace("-", "_")) if name.replace("-", "_").isidentifier() else None
+    module = name.replace("-", "_")
+    package = find_spec(module) if module.isidentifier() else None
     return (
         (Path(package.origin).parent / "model", version(name)) if package and package.origin else (Path(name), "local")
     )
@@ -324,29 +274,12 @@ def encoder(name: str) -> tuple[Model, Embed]:
         loaded = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
     except Exception as error:  # each of the libraries below raises its own
         raise CannotMeasure(f"similarity.model {name!r}: cannot be loaded: {first_line(error)}") from None
-    return Model(
-        name=name,
-        version=number,
-        weights_sha256=_weights(sorted({*folder.rglob("*.safetensors"), *folder.rglob("*.bin")})),
-    ), _remembering(
-        lambda texts: loaded.encode(texts, normalize_embeddings=True, show_progress_bar=False, batch_size=32)
-    )
+    weights = hashlib.sha256()
+    for file in sorted({*folder.rglob("*.safetensors"), *folder.rglob("*.bin")}):
+        weights.update(file.read_bytes())
 
+    @cache  # a notebook computes once to keep and once to compare
+    def embed(texts: tuple[str, ...]) -> Any:
+        return loaded.encode(list(texts), normalize_embeddings=True, show_progress_bar=False, batch_size=32)
 
-def _weights(files: Iterable[Any]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
-def _remembering(embed: Embed) -> Embed:
-    """The same, each text embedded once in a process."""
-    known: dict[str, Any] = {}
-
-    def look_up(texts: list[str]) -> list[Any]:
-        new = [text for text in texts if text not in known]
-        known.update(zip(new, embed(new), strict=True) if new else ())
-        return [known[text] for text in texts]
-
-    return look_up
+    return Model(name=name, version=number, weights_sha256=weights.hexdigest()), embed

@@ -5,35 +5,33 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator
 
 from gatebook.checks.evidence import Evidence, Reply
 from gatebook.checks.finding import Result, Stage
-from gatebook.checks.iri import formats
-from gatebook.checks.registry import ABSENT, Pattern, check, each_text
+from gatebook.checks.registry import ABSENT, Pattern, check, each_text, readable
 from gatebook.config.cases import Ask, Case
 
-RUNGS = ("accepted", "finished", "parses", "valid", "means")
-KeywordState = Literal["enforced", "refused", "ignored", "unfinished"]
-BAD_STATES: dict[KeywordState, tuple[str, Stage]] = {
+BAD_STATES = {
     "ignored": ("silently ignored", Stage.CONSTRAINT),
     "refused": ("refused", Stage.REFUSED),
     "unfinished": ("the answer was cut, so nothing is shown", Stage.BEHAVIOUR),
 }
 """The worst first, each in words and with what it explains."""
+UCSCHAR = re.compile(
+    r"[\u00a0-\ud7ff\uf900-\ufdcf\ufdf0-\uffef"
+    + "".join(f"\\U{plane:04x}0000-\\U{plane:04x}fffd" for plane in range(1, 14))
+    + r"\U000e1000-\U000efffd]"
+)
 
 
-def _path(text: str) -> str:
+def _read_path(text: str) -> None:
     from jsonpath_ng import parse as jsonpath
 
-    try:
-        jsonpath(text)
-    except Exception as error:  # the parser raises plain Exceptions
-        raise ValueError(f"is no JSONPath ({error})") from None
-    return text
+    jsonpath(text)
 
 
 def _schema(schema: Any) -> Any:
@@ -58,7 +56,7 @@ def _no_schema(text: str) -> str:
     return ""
 
 
-Path = Annotated[str, AfterValidator(_path)]
+Path = Annotated[str, readable(_read_path, "JSONPath")]
 Schema = Annotated[dict[str, Any], AfterValidator(_schema)]
 
 
@@ -84,10 +82,9 @@ def json_schema(evidence: Evidence, schema: Literal["same"] | Schema) -> Result:
     """Valid by JSON Schema draft 2020-12 with formats; `same` takes the schema that the request sent."""
     replies = [r for r in evidence.replies if r.ask.path is None]
     for reply in replies:
-        said = invalid(reply.answer.text, request_schema(reply.ask) if schema == "same" else schema)
-        if said:
-            said = f"{reply.ask.name}: {said}" if len(replies) > 1 else said
-            return Result("fail", said, "invalid", "valid", stage=_stage([reply]))
+        if said := invalid(reply.answer.text, request_schema(reply.ask) if schema == "same" else schema):
+            label = f"{reply.ask.name}: " if len(replies) > 1 else ""
+            return Result("fail", label + said, "invalid", "valid", stage=_stage([reply]))
     return Result("pass", "valid against the schema", "valid", "valid")
 
 
@@ -120,22 +117,23 @@ def json_value(
         return Result("fail", f"nothing at {path}", None, path)
     found, shown = there[0], _short(there[0])
     said = found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
+    size = len(said.strip())
     tests: list[tuple[bool, str, str]] = []
     if equals is not ABSENT:
         tests.append((_is(found, equals), _short(equals), "expected"))
     if one_of is not None:
         tests.append((any(_is(found, v) for v in one_of), " | ".join(map(str, one_of)), "expected one of"))
     if min_chars is not None:
-        tests.append((len(said.strip()) >= min_chars, f">= {min_chars} chars", "too short,"))
+        tests.append((size >= min_chars, f">= {min_chars} chars", "too short,"))
     if max_chars is not None:
-        tests.append((len(said.strip()) <= max_chars, f"<= {max_chars} chars", "too long,"))
+        tests.append((size <= max_chars, f"<= {max_chars} chars", "too long,"))
     if contains is not None:
         tests.append((contains in said, contains, "does not contain"))
     if matches is not None:
         tests.append((re.search(matches, said) is not None, f"/{matches}/", "does not match"))
-    if broken := [(limit, word) for ok, limit, word in tests if not ok]:
-        limit, word = broken[0]
-        return Result("fail", f"{path} is {shown}, {word} {limit}", shown, limit)
+    for holds, limit, word in tests:
+        if not holds:
+            return Result("fail", f"{path} is {shown}, {word} {limit}", shown, limit)
     return Result("pass", f"{path} is {shown}", shown, tests[0][1] if tests else None)
 
 
@@ -149,28 +147,27 @@ def keyword(evidence: Evidence, name: str) -> Result:
 
     enforced: every answer is valid all the same · refused: a clean 4xx · ignored: HTTP 200 and a violation.
     """
-    states = [(reply, *_keyword_state(reply)) for reply in evidence.replies]
-    for wanted, (words, stage) in BAD_STATES.items():
-        for reply, state, said in states:
-            if state == wanted:
+    found = [(reply, *_keyword_state(reply)) for reply in evidence.replies]
+    for bad, (words, stage) in BAD_STATES.items():
+        for reply, state, said in found:
+            if state == bad:
                 return Result("fail", f"{name} {words} ({reply.ask.name}): {said}", state, "enforced", stage=stage)
-    said = f"{name} enforced against {len(states)} prompts that ask for its violation"
+    said = f"{name} enforced against {len(found)} prompts that ask for its violation"
     return Result("pass", said, "enforced", "enforced")
 
 
-def _keyword_state(reply: Reply) -> tuple[KeywordState, str]:
+def _keyword_state(reply: Reply) -> tuple[str, str]:
     if reply.refused:
         return "refused", reply.said
     if reply.answer.finish_reason == "length":
         return "unfinished", _short(reply.answer.text)
     said = invalid(reply.answer.text, request_schema(reply.ask))
-    return ("ignored", said) if said else ("enforced", "")
+    return "ignored" if said else "enforced", said
 
 
 def request_schema(ask: Ask) -> Any:
     """The schema that a request sent, nested as OpenAI has it; {} when it sent none."""
-    sent = ask.options.get("response_format", {}).get("json_schema", {})
-    return sent.get("schema", {})
+    return ask.options.get("response_format", {}).get("json_schema", {}).get("schema", {})
 
 
 def _parsed(text: str) -> tuple[Any, Result | None]:
@@ -189,17 +186,34 @@ def invalid(text: str, schema: Any) -> str:
     parsed, unusable = _parsed(text)
     if unusable:
         return unusable.reason
-    from jsonschema import Draft202012Validator
+    from jsonschema import Draft202012Validator, FormatChecker
     from jsonschema.exceptions import best_match
     from referencing import Registry
     from referencing.exceptions import Unresolvable
 
+    formats = FormatChecker(())
+    iris: dict[str, Any] = {"iri": (is_iri, ()), "iri-reference": (partial(is_iri, rule="URI_reference"), ())}
+    formats.checkers = {**Draft202012Validator.FORMAT_CHECKER.checkers, **iris}
     try:  # an empty registry: judging never fetches a schema from elsewhere
-        validator = Draft202012Validator(schema, format_checker=formats(), registry=Registry())
+        validator = Draft202012Validator(schema, format_checker=formats, registry=Registry())
         error = best_match(validator.iter_errors(parsed))
     except Unresolvable as unresolvable:
         return f"the schema cannot be resolved: {unresolvable}"
     return f"{error.json_path}: {error.message[:160]}" if error else ""
+
+
+def is_iri(instance: object, rule: str = "URI") -> bool:
+    """Whether a text is an IRI (rule `URI`) or a reference (`URI_reference`); what is no text has no format.
+
+    RFC 3987, 3.1: an IRI becomes a URI when its characters beyond ASCII are percent-encoded. Private-use characters, which it
+    allows in a query, are not taken. jsonschema's own checkers would build their grammars at each start (1.2 s).
+    """
+    if not isinstance(instance, str):
+        return True
+    from rfc3986_validator import validate_rfc3986
+
+    uri = UCSCHAR.sub("%20", instance)
+    return uri.isascii() and bool(validate_rfc3986(uri, rule=rule))
 
 
 def _short(value: Any) -> str:

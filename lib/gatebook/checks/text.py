@@ -6,27 +6,28 @@ import re
 import unicodedata
 import zlib
 from collections import Counter
-from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 from ftfy.badness import is_bad
 from pydantic import Field
 
 from gatebook.checks.finding import Result, Stage
 from gatebook.checks.registry import Pattern, Text, Words, check
-from gatebook.config.cases import Case
 
-SPECIAL = re.compile(
-    r"<\|[\w ]{2,30}\|>|<｜[^｜]{2,30}｜>|\[/?INST\]|<</?SYS>>|^\s*<s>|</s>\s*$|<(?:start|end)_of_turn>|<(?:unk|eos|bos|pad)>|</?tool_call>"
-)
-ROLE_LEAK = re.compile(r"^\s*(?:assistant|user|system)\s*\n", re.IGNORECASE)
-THINK = re.compile(r"</?think(?:ing)?>", re.IGNORECASE)
+LEAKS = {
+    "special token": re.compile(
+        r"<\|[\w ]{2,30}\|>|<｜[^｜]{2,30}｜>|\[/?INST\]|<</?SYS>>|^\s*<s>|</s>\s*$|<(?:start|end)_of_turn>|<(?:unk|eos|bos|pad)>|</?tool_call>"
+    ),
+    "thinking block": re.compile(r"</?think(?:ing)?>", re.IGNORECASE),
+    "role header of the chat template": re.compile(r"^\s*(?:assistant|user|system)\s*\n", re.IGNORECASE),
+}
 CJK = ("CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "IDEOGRAPHIC", "BOPOMOFO")
 SIGNS_AGAIN = re.compile(r"([^\w]{2,8}?)\1{5,}")
 """Signs without a letter or a digit, over and over."""
 LOOP = re.compile(r"(.{1,80}?)\1{3,}", re.DOTALL)
 SEPARATOR = re.compile(r"\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?")
 ITEM = re.compile(r"\s*(?:[-*+•]\s+|\d{1,3}[.)](?!\d)\s*|\d{1,3}、\s*|[（(]\d{1,3}[)）]\s*)(?=\S)")
+MOST_CHARS = 10**9
 
 
 def noise(text: str) -> str | None:
@@ -70,7 +71,7 @@ def degenerate(text: str) -> str | None:
 
 
 def _soup(text: str) -> str | None:
-    scripts = list(_scripts(text))
+    scripts = [script for char in text if (script := _script(char))]
     for start in range(0, max(len(scripts) - 31, 0), 16):
         window = scripts[start : start + 64]
         switches = sum(a != b for a, b in zip(window, window[1:], strict=False))
@@ -79,13 +80,13 @@ def _soup(text: str) -> str | None:
     return None
 
 
-def _scripts(text: str) -> Iterator[str]:
-    """Script of every letter, from its Unicode name. Chinese, kana and bopomofo count as one, since they are mixed; Greek
-    letters and the micro sign are symbols in any language; modifier letters belong to the letter before."""
-    for char in text:
-        if unicodedata.category(char) in ("Lu", "Ll", "Lt", "Lo") and not ("α" <= char.lower() <= "ω" or char == "µ"):
-            script = "LATIN" if char.isascii() else unicodedata.name(char, "?").split(" ")[0]
-            yield "CJK" if script in CJK else script
+def _script(char: str) -> str:
+    """Script of a letter, from its Unicode name; empty for all else. Chinese, kana and bopomofo count as one, since they are
+    mixed; Greek letters and the micro sign are symbols in any language; modifier letters belong to the letter before."""
+    if unicodedata.category(char) not in ("Lu", "Ll", "Lt", "Lo") or "α" <= char.lower() <= "ω" or char == "µ":
+        return ""
+    script = "LATIN" if char.isascii() else unicodedata.name(char, "?").split(" ")[0]
+    return "CJK" if script in CJK else script
 
 
 def broken_characters(text: str, cut: bool) -> str | None:
@@ -101,49 +102,32 @@ def broken_characters(text: str, cut: bool) -> str | None:
 
 def leaked_markup(text: str) -> str | None:
     """Special tokens, a role header or a thinking block in what the user sees."""
-    for pattern, what in (
-        (SPECIAL, "special token"),
-        (THINK, "thinking block"),
-        (ROLE_LEAK, "role header of the chat template"),
-    ):
-        if found := pattern.search(text):
-            return f"{what} in the answer: {found[0].strip()!r}"
-    return None
+    found = ((what, leak) for what, pattern in LEAKS.items() if (leak := pattern.search(text)))
+    return next((f"{what} in the answer: {leak[0].strip()!r}" for what, leak in found), None)
 
 
-def _in_order(case: Case, min: int = 1, max: int = 10**9) -> str | None:
-    return f"min {min} is above max {max}; correct it" if min > max else None
-
-
-@check(Stage.BEHAVIOUR, _in_order)
-def length_chars(text: str, *, min: int = 1, max: int = 10**9) -> Result:
+@check(
+    Stage.BEHAVIOUR,
+    lambda case, min=1, max=MOST_CHARS: f"min {min} is above max {max}; correct it" if min > max else None,
+)
+def length_chars(text: str, *, min: int = 1, max: int = MOST_CHARS) -> Result:
     """Characters of the trimmed answer, between `min` and `max`."""
     size = len(text.strip())
     return Result.of(min <= size <= max, f"{size} characters, {min} to {max} expected", size, f"{min}..{max}", "chars")
 
 
-@check(Stage.BEHAVIOUR)
-def contains_any(text: str, words: Words) -> Result:
-    """At least one of the words."""
-    found = [word for word in words if word in text]
-    reason = f"has {', '.join(found)}" if found else f"has none of {', '.join(words)}"
-    return Result.of(bool(found), reason, len(found), 1, "words")
-
-
-@check(Stage.BEHAVIOUR)
-def contains_all(text: str, words: Words) -> Result:
-    """Every one of the words."""
-    missing, total = [word for word in words if word not in text], len(words)
-    reason = f"{len(missing)} of {total} missing: {', '.join(missing)}" if missing else f"all {total} there"
-    return Result.of(not missing, reason, total - len(missing), total, "words")
-
-
-@check(Stage.BEHAVIOUR)
-def contains_none(text: str, words: Words) -> Result:
-    """None of the words."""
-    found = [word for word in words if word in text]
-    reason = f"has {', '.join(found)}" if found else "has none of them"
-    return Result.of(not found, reason, len(found), 0, "words")
+@check(Stage.BEHAVIOUR, names={f"contains_{which}": {"which": which} for which in ("any", "all", "none")})
+def contains(text: str, words: Words, which: Literal["any", "all", "none"]) -> Result:
+    """At least one of the words (`contains_any`), every one (`contains_all`) or none of them (`contains_none`)."""
+    found, total = [word for word in words if word in text], len(words)
+    has = f"has {', '.join(found)}"
+    if which == "any":
+        return Result.of(bool(found), has if found else f"has none of {', '.join(words)}", len(found), 1, "words")
+    if which == "none":
+        return Result.of(not found, has if found else "has none of them", len(found), 0, "words")
+    lost = ", ".join(word for word in words if word not in text)
+    reason = f"{total - len(found)} of {total} missing: {lost}" if lost else f"all {total} there"
+    return Result.of(not lost, reason, len(found), total, "words")
 
 
 @check(Stage.BEHAVIOUR)

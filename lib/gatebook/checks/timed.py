@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC
+from itertools import groupby
 
 from gatebook.config.cases import Case
 from gatebook.config.policies import METRICS, RULES, Latency, Metric, Rule
@@ -39,9 +39,9 @@ class Timed:
         return self.settings.level / max(self.tests, 1)
 
     @property
-    def cap_ms(self) -> dict[Metric, float | None]:
-        caps = self.settings.caps_of(self.case.group)
-        return {metric: caps.of(metric) for metric in METRICS}
+    def judged(self) -> list[Sample]:
+        """Without the warm-up."""
+        return self.samples[self.settings.warm_up :]
 
     @property
     def metrics(self) -> list[Metric]:
@@ -53,10 +53,8 @@ class Timed:
 
     def days(self, metric: Metric) -> dict[str, list[float]]:
         """UTC date -> the samples of that day, the oldest first."""
-        found: dict[str, list[float]] = defaultdict(list)
-        for row in sorted(self.history, key=lambda row: row.at):
-            column = {"ttft": row.ttft_ms, "itl": row.itl_ms, "total": row.total_ms}[metric]
-            found[f"{row.at.astimezone(UTC):%Y-%m-%d}"] += [ms for ms in column if ms > 0]
+        rows = groupby(sorted(self.history, key=lambda row: row.at), lambda row: f"{row.at.astimezone(UTC):%Y-%m-%d}")
+        found = {day: [ms for row in own for ms in getattr(row, f"{metric}_ms") if ms > 0] for day, own in rows}
         return {day: values for day, values in found.items() if values}
 
     def blocking(self, metric: Metric) -> list[Rule]:
@@ -83,22 +81,16 @@ def timed_cases(run: Run, notebook: str, exchanges: list[Exchange]) -> dict[str,
     cases = [case for case in run.expected(notebook) if case.samples]
     if not cases:
         return {}
-    manifest, settings, against = run.manifest, run.manifest.profile.latency, run.manifest.against
-    planned = (run.cases[i] for ids in manifest.expected.values() for i in ids)
-    tests = blocking_tests(planned, settings, against is not None)
-    rows = comparable(run, notebook)
+    settings, against = run.manifest.profile.latency, run.manifest.against
+    planned = (run.cases[i] for ids in run.manifest.expected.values() for i in ids)
+    tests, rows = blocking_tests(planned, settings, against is not None), comparable(run, notebook)
     found = {}
     for case in cases:
-        timed = Timed(
-            case, samples_of(case, exchanges, settings.lag_ms), settings, [r for r in rows if r.group == case.group],
-            run.history_trouble, tests=tests,
+        second = samples_of(case, exchanges, settings.lag_ms, against=True) if against else None
+        faults = [e.detail for e in exchanges if e.kind == "against" and e.case == case.id and e.fault]
+        found[case.id] = Timed(
+            case, samples_of(case, exchanges, settings.lag_ms), settings, [row for row in rows if row.group == case.group],
+            run.history_trouble, second, against.name if against else "",
+            faults[0] if faults else None if second else "was never asked", tests,
         )  # fmt: skip
-        if against is not None:
-            broken = [e.detail for e in exchanges if e.kind == "against" and e.case == case.id and e.fault]
-            second = samples_of(case, exchanges, settings.lag_ms, against=True)
-            why = broken[0] if broken else None if second else "was never asked"
-            timed = Timed(
-                case, timed.samples, settings, timed.history, timed.history_trouble, second, against.name, why, tests
-            )
-        found[case.id] = timed
     return found

@@ -13,7 +13,8 @@ from gatebook.checks.registry import check
 from gatebook.checks.structured import invalid, no_schema
 from gatebook.config.cases import Ask, Case
 from gatebook.config.files import Strict
-from gatebook.record.replies import ToolCall, parse
+from gatebook.record.answer import ToolCall
+from gatebook.record.replies import parse
 
 WITHOUT = "without"
 """The ask with the same messages and no tools: where it costs as many prompt tokens, the model never saw the tools."""

@@ -12,20 +12,19 @@ import os
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import ExitStack, asynccontextmanager, closing, suppress
+from functools import partial
 from urllib.parse import urlsplit
 
 from gatebook.collect.client import Lane, LoopLag
-from gatebook.collect.nvml import Nvml
 from gatebook.config.profile import Profile, Target
 from gatebook.engines.vllm import CACHE_CONFIG
+from gatebook.record.exchange import Exchange
 from gatebook.record.gauges import DCGM_FREE, DCGM_USED, KNOWN, SESSION, UNAVAILABLE, Gauge, GaugeFile
 from gatebook.record.run import Run
 
 NVML_S = 0.1
-PROCESSES_EVERY = 10
-"""Memory by process, once in so many readings."""
 METRICS_S = 0.5
 SCRAPE_S = 5.0
 """llama.cpp answers /metrics between two batches only."""
@@ -33,7 +32,6 @@ MAX_ROWS, MAX_LINE_CHARS = 2_000, 16_384
 """Of one reading: 64 engines have 500."""
 DCGM_LABELS = ("gpu", "UUID", "modelName", "Hostname", "hostname", "GPU_I_ID", "GPU_I_PROFILE")
 ENGINE_LABELS = ("engine", "dp_rank", "tp_rank", "pid")
-Read = Callable[[], list[Gauge]]
 
 
 @asynccontextmanager
@@ -43,7 +41,7 @@ async def sampled(run: Run, notebook: str, profile: Profile, base_url: str) -> A
         samplers: list[_Sampler] = []
         with suppress(OSError):  # an unwritable file shows: no reading, so nothing is judged
             file = stack.enter_context(GaugeFile(run.gauges_file(notebook)))
-            file.append([_session("begins")])
+            file.append([_row(SESSION, state="begins")])
             samplers = _samplers(profile, base_url, file)
         for sampler in samplers:
             sampler.start()
@@ -51,133 +49,115 @@ async def sampled(run: Run, notebook: str, profile: Profile, base_url: str) -> A
             yield
         finally:
             for sampler in samplers:
-                sampler.stop()
+                sampler.ended.set()
             for sampler in samplers:
                 await asyncio.to_thread(sampler.join, SCRAPE_S + 1)
             if samplers:
                 with suppress(OSError):
-                    file.append([_session("ends")])
+                    file.append([_row(SESSION, state="ends")])
 
 
 async def glanced(run: Run, notebook: str, profile: Profile, base_url: str) -> None:
     """One reading of everything: which GPU it is, and what the engine says of its cache."""
     with suppress(OSError), GaugeFile(run.gauges_file(notebook)) as file:
         for sampler in _samplers(profile, base_url, file):
-            await asyncio.to_thread(sampler.once)
+            sampler.ended.set()
+            await asyncio.to_thread(sampler.run)
 
 
 def glance(target: Target, base_url: str) -> list[Gauge]:
     """One reading of the server's own /metrics; empty where it has none."""
-    exporter = _Exporter(target, target.metrics_url or base_url.removesuffix("/v1") + "/metrics", base_url, "metrics")
-    try:
-        return exporter.read()
-    finally:
-        exporter.close()
+    with closing(_scrapes(target, _metrics_url(target, base_url), base_url, "metrics")) as source:
+        return next(source)
 
 
 class _Sampler(threading.Thread):
-    """Reads again and again until it is stopped; never lets an error out."""
+    """Reads once, and again and again until it is ended; never lets an error out."""
 
     def __init__(
-        self, file: GaugeFile, of: str, every_s: float, first: Read, then: Read, close: Callable[[], None]
+        self, file: GaugeFile, of: str, every_s: float, source: Callable[[], Generator[list[Gauge], None, None]]
     ) -> None:
         super().__init__(daemon=True)
-        self._file, self._of, self._every_s = file, of, every_s
-        self._first, self._then, self._close = first, then, close
-        self._ended = threading.Event()
-        self._failed: str | None = None
+        self._file, self._of, self._every_s, self._source = file, of, every_s, source
+        self.ended = threading.Event()
 
     def run(self) -> None:
-        due = time.monotonic()
-        self._read(self._first)
-        while not self._ended.wait(max(due - time.monotonic(), 0)):
-            self._read(self._then)
+        due, failed, source = time.monotonic(), "", self._source()
+        while True:
+            try:
+                rows = next(source, [])
+            except Exception as error:  # sampling must not cost a load that a server took minutes to answer
+                said = f"our own reader failed: {type(error).__name__}: {error}"
+                rows = [_row(UNAVAILABLE, of=self._of, why=said)] if said != failed else []
+                failed, source = said, self._source()
+            try:
+                self._file.append(rows)
+            except OSError:
+                break
             due = max(due + self._every_s, time.monotonic())
-        self._close()
-
-    def once(self) -> None:
-        self._read(self._first)
-        self._read(self._then)
-        self._close()
-
-    def stop(self) -> None:
-        self._ended.set()
-
-    def _read(self, read: Read) -> None:
-        try:
-            rows = read()
-        except Exception as error:  # sampling must not cost a load that a server took minutes to answer
-            said = f"{type(error).__name__}: {error}"
-            rows = [_unavailable(self._of, f"our own reader failed: {said}")] if said != self._failed else []
-            self._failed = said
-        try:
-            self._file.append(rows)
-        except OSError:
-            self._ended.set()
+            if self.ended.wait(max(due - time.monotonic(), 0)):
+                break
+        source.close()
 
 
 def _samplers(profile: Profile, base_url: str, file: GaugeFile) -> list[_Sampler]:
     production, target = profile.production, profile.target
-    exporters = [
-        _Exporter(target, target.metrics_url or base_url.removesuffix("/v1") + "/metrics", base_url, "metrics")
+    urls = {"metrics": _metrics_url(target, base_url), "gpu": production.gpu_metrics_url}
+    found = [
+        _Sampler(file, of, METRICS_S, partial(_scrapes, target, url, base_url, of)) for of, url in urls.items() if url
     ]
-    if production.gpu_metrics_url:
-        exporters.append(_Exporter(target, production.gpu_metrics_url, base_url, "gpu"))
-    found = [_Sampler(file, e.of, METRICS_S, lambda: [], e.read, e.close) for e in exporters]
     if production.nvml == "always" or (production.nvml == "auto" and on_this_machine(base_url)):
+        from gatebook.collect.nvml import readings  # costs 60 ms
+
         chosen = production.cuda_visible_devices or os.environ.get("CUDA_VISIBLE_DEVICES")
-        found.append(_nvml(file, Nvml(chosen, now_ms)))
+        found.append(_Sampler(file, "gpu", NVML_S, partial(readings, chosen)))
     elif not production.gpu_metrics_url:
         text = "the server is on another machine, so this one's GPUs are not its own; name production.gpu_metrics_url"
-        file.append([_unavailable("gpu", text if production.nvml == "auto" else "production.nvml is `never`")])
+        text = text if production.nvml == "auto" else "production.nvml is `never`"
+        file.append([_row(UNAVAILABLE, of="gpu", why=text)])
     return found
 
 
-def _nvml(file: GaugeFile, nvml: Nvml) -> _Sampler:
-    readings = iter(range(10**12))
-    return _Sampler(
-        file, "gpu", NVML_S, nvml.open, lambda: nvml.read(next(readings) % PROCESSES_EVERY == 0), nvml.close
-    )
+def _metrics_url(target: Target, base_url: str) -> str:
+    return target.metrics_url or base_url.removesuffix("/v1") + "/metrics"
 
 
-class _Exporter:
-    """One Prometheus endpoint, read on a lane and an event loop of its own, in whatever thread reads it."""
+def _scrapes(target: Target, url: str, base_url: str, of: str) -> Generator[list[Gauge], None, None]:
+    """One Prometheus endpoint, again and again, on a lane and an event loop of its own in whatever thread reads it.
 
-    def __init__(self, target: Target, url: str, base_url: str, of: str) -> None:
-        self._url, self.of = url, of
-        self._told: set[str] = set()
-        self._loop = asyncio.Runner()
-        self._lane = Lane(target, base_url, LoopLag(), close=False)
-
-    def read(self) -> list[Gauge]:
-        """Bounded as every reply is: in bytes, and in time from the first byte sent to the last one read."""
-        reply = self._loop.run(
-            self._lane.ask(kind="probe", key="metrics", body=None, path=self._url, deadline_s=SCRAPE_S, retries=0)
-        )
-        at = now_ms()
-        if reply.fault is not None:
-            return self._miss(f"HTTP {reply.status}" if reply.fault == "status" else reply.detail)
+    Bounded as every reply is: in bytes, and in time from the first byte sent to the last one read. What does not change is
+    told once.
+    """
+    told: set[str] = set()
+    with asyncio.Runner() as loop:
+        lane = Lane(target, base_url, LoopLag(), close=False)
         try:
-            rows = parsed(reply.text or "", at)
-        except ValueError as error:
-            return self._miss(f"is no Prometheus text: {str(error)[:100]}")
-        wanted = (DCGM_USED, DCGM_FREE) if self.of == "gpu" else KNOWN
-        if not any(row.name in wanted for row in rows):
-            return self._miss("answers and has none of the metrics that are read (docs/memory.md)")
-        if CACHE_CONFIG in self._told:  # what does not change is kept once
-            rows = [row for row in rows if row.name != CACHE_CONFIG]
-        self._told |= {CACHE_CONFIG} & {row.name for row in rows}
-        return rows
+            while True:
+                asked = lane.ask(kind="probe", key="metrics", body=None, path=url, deadline_s=SCRAPE_S, retries=0)
+                found = _scraped(loop.run(asked), of)
+                if isinstance(found, str):
+                    rows = [] if found in told else [_row(UNAVAILABLE, of=of, why=f"{url}: {found}")]
+                    told.add(found)
+                else:
+                    rows = [row for row in found if row.name != CACHE_CONFIG or CACHE_CONFIG not in told]
+                    told |= {CACHE_CONFIG} & {row.name for row in rows}
+                yield rows
+        finally:
+            loop.run(lane.__aexit__())
 
-    def close(self) -> None:
-        self._loop.run(self._lane.__aexit__(None, None, None))
-        self._loop.close()
 
-    def _miss(self, why: str) -> list[Gauge]:
-        if why in self._told:
-            return []
-        self._told.add(why)
-        return [_unavailable(self.of, f"{self._url}: {why}")]
+def _scraped(reply: Exchange, of: str) -> list[Gauge] | str:
+    """The rows that are read, or why there are none."""
+    if reply.fault is not None:
+        return f"HTTP {reply.status}" if reply.fault == "status" else reply.detail
+    try:
+        rows = parsed(reply.text or "", now_ms())
+    except ValueError as error:
+        return f"is no Prometheus text: {str(error)[:100]}"
+    wanted = (DCGM_USED, DCGM_FREE) if of == "gpu" else KNOWN
+    if not any(row.name in wanted for row in rows):
+        return "answers and has none of the metrics that are read (docs/memory.md)"
+    return rows
 
 
 def parsed(text: str, ms: float) -> list[Gauge]:
@@ -205,7 +185,7 @@ def parsed(text: str, ms: float) -> list[Gauge]:
 
 def _kept(name: str, labels: dict[str, str]) -> dict[str, str]:
     kept = DCGM_LABELS if name in (DCGM_USED, DCGM_FREE) else ENGINE_LABELS
-    return dict(labels) if name == CACHE_CONFIG else {k: v for k, v in labels.items() if k in kept}
+    return {k: v for k, v in labels.items() if k in kept or name == CACHE_CONFIG}
 
 
 def on_this_machine(base_url: str) -> bool:
@@ -226,9 +206,5 @@ def now_ms() -> float:
     return round(time.time() * 1000, 1)
 
 
-def _session(state: str) -> Gauge:
-    return Gauge(ms=now_ms(), source="metrics", name=SESSION, labels={"state": state})
-
-
-def _unavailable(of: str, why: str) -> Gauge:
-    return Gauge(ms=now_ms(), source="metrics", name=UNAVAILABLE, labels={"of": of, "why": why})
+def _row(name: str, **labels: str) -> Gauge:
+    return Gauge(ms=now_ms(), source="metrics", name=name, labels=labels)

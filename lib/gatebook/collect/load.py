@@ -44,7 +44,7 @@ def stages(cases: Iterable[Case]) -> list[Stage]:
 
 Open = Callable[[], Lane]
 Send = Callable[[Lane, Prepared], Coroutine[Any, Any, Exchange]]
-Record = Callable[[Exchange], Coroutine[Any, Any, None]]
+Record = Callable[[Exchange], Coroutine[Any, Any, object]]
 
 
 async def closed_loop(

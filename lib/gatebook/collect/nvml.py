@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
+import pynvml
+
+from gatebook.collect.gauges import now_ms
 from gatebook.record.gauges import PROCESS, TOTAL, UNAVAILABLE, USED, Gauge
 
-T = TypeVar("T")
 MIB = 2**20
+PROCESSES_EVERY = 10
+"""Memory by process, once in so many readings."""
 HINTS = {
     "NVMLError_LibraryNotFound": "no NVIDIA driver is visible on this machine",
     "NVMLError_DriverNotLoaded": "the NVIDIA driver is installed and not loaded",
@@ -57,139 +63,110 @@ def why(error: Exception) -> str:
     return f"{name}: {error}{f' ({HINTS[name]})' if name in HINTS else ''}"
 
 
-class Nvml:
-    """Reads the chosen devices. `read` is cheap (one driver call a device) and is meant for a thread of its own."""
+def readings(chosen: str | None) -> Generator[list[Gauge], None, None]:
+    """Memory in use on the devices that `chosen` (a CUDA_VISIBLE_DEVICES) names, again and again; before the first one their
+    names and sizes, or why there is none. One driver call a device. NVML is shut down when this is closed."""
+    nvml = _Nvml()
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        nvml.miss("all", why(error))
+        yield nvml.rows()
+        return
+    try:
+        nvml.describe(chosen)
+        for number in itertools.count():
+            nvml.measure(processes=number % PROCESSES_EVERY == 0)
+            yield nvml.rows()
+    finally:
+        with suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
 
-    def __init__(self, chosen: str | None, clock: Callable[[], float]) -> None:
-        """`chosen` is a CUDA_VISIBLE_DEVICES, `clock` gives ms since the epoch."""
-        self._chosen, self._clock = chosen, clock
+
+class _Nvml:
+    def __init__(self) -> None:
         self._devices: list[Device] = []
         self._told: set[tuple[str, str]] = set()
-        self._missing: list[Gauge] = []
-        self._ready = False
+        self._rows: list[Gauge] = []
 
-    def open(self) -> list[Gauge]:
+    def rows(self) -> list[Gauge]:
+        """What was read since the last time."""
+        rows, self._rows = self._rows, []
+        return rows
+
+    def miss(self, gpu: str, text: str) -> None:
+        """Each reason of each device is told once."""
+        if (gpu, text) not in self._told:
+            self._told.add((gpu, text))
+            self._row(UNAVAILABLE, None, of="gpu", gpu=gpu, why=text)
+
+    def describe(self, chosen: str | None) -> None:
         """Name and size of every chosen device, and why there is none."""
-        import pynvml
-
-        try:
-            pynvml.nvmlInit()
-        except pynvml.NVMLError as error:
-            return [self._unavailable("all", why(error))]
-        self._ready = True
-        driver = self._try("all", "driver version", pynvml.nvmlSystemGetDriverVersion) or ""
+        driver = self._ask("all", "driver version", pynvml.nvmlSystemGetDriverVersion) or ""
         everything = self._enumerate()
-        self._devices = visible(everything, self._chosen)
-        if not self._devices and not self._missing:
-            self._missing.append(self._unavailable(
-                "all", f"none of the {len(everything)} GPUs is named by CUDA_VISIBLE_DEVICES={self._chosen}"
-                if everything else "NVML knows no GPU",
-            ))  # fmt: skip
-        rows = []
+        self._devices = visible(everything, chosen)
+        if not self._devices and not self._rows:
+            hidden = f"none of the {len(everything)} GPUs is named by CUDA_VISIBLE_DEVICES={chosen}"
+            self.miss("all", hidden if everything else "NVML knows no GPU")
         for device in self._devices:
-            name = self._try(device.id, "name", lambda d=device: pynvml.nvmlDeviceGetName(d.handle))  # type: ignore[misc]
-            memory = self._memory(device)
-            if memory is not None:
-                labels = {"gpu": device.id, "uuid": device.uuid, "name": str(name or ""), "driver": str(driver)}
-                rows.append(self._row(TOTAL, memory.total / MIB, labels))
-        return rows + self._drain()
+            name = self._ask(device.id, "name", pynvml.nvmlDeviceGetName, device.handle) or ""
+            if memory := self._memory(device):
+                labels = {"gpu": device.id, "uuid": device.uuid, "name": str(name), "driver": str(driver)}
+                self._row(TOTAL, memory.total / MIB, **labels)
 
-    def read(self, processes: bool) -> list[Gauge]:
-        """Memory in use on every device, of the processes too when asked for."""
-        rows = []
+    def measure(self, processes: bool) -> None:
+        """Memory in use on every device, of the processes too when asked for. Containers often hide the processes of others,
+        or their memory; the device's own figure still holds."""
         for device in self._devices:
-            memory = self._memory(device)
-            if memory is not None:
-                rows.append(self._row(USED, memory.used / MIB, {"gpu": device.id}))
-            if processes:
-                rows += self._processes(device)
-        return rows + self._drain()
-
-    def close(self) -> None:
-        if self._ready:
-            import pynvml
-
-            self._ready = False
-            self._try("all", "shutdown", pynvml.nvmlShutdown)
+            if memory := self._memory(device):
+                self._row(USED, memory.used / MIB, gpu=device.id)
+            get = pynvml.nvmlDeviceGetComputeRunningProcesses
+            found = self._ask(device.id, "processes", get, device.handle) if processes else None
+            for process in found or []:
+                if process.usedGpuMemory is None:
+                    self.miss(device.id, "memory by process: not available here; the device's own memory is read")
+                else:
+                    self._row(PROCESS, process.usedGpuMemory / MIB, gpu=device.id, pid=str(process.pid))
 
     def _enumerate(self) -> list[Device]:
-        import pynvml
-
         found: list[Device] = []
-        for index in range(self._try("all", "device count", pynvml.nvmlDeviceGetCount) or 0):
-            handle = self._try(str(index), "handle", lambda i=index: pynvml.nvmlDeviceGetHandleByIndex(i))  # type: ignore[misc]
+        for index in map(str, range(self._ask("all", "device count", pynvml.nvmlDeviceGetCount) or 0)):
+            handle = self._ask(index, "handle", pynvml.nvmlDeviceGetHandleByIndex, int(index))
             if handle is not None:
-                found += self._instances(str(index), handle) or [
-                    Device(str(index), self._uuid(str(index), handle), handle)
-                ]
+                found += self._instances(index, handle) or [self._device(index, handle)]
         return found
 
     def _instances(self, gpu: str, parent: Any) -> list[Device]:
         """MIG instances; of a GPU that is split, the whole may not be told, and no process runs on it."""
-        import pynvml
-
         try:
             if pynvml.nvmlDeviceGetMigMode(parent)[0] != pynvml.NVML_DEVICE_MIG_ENABLE:
                 return []
         except pynvml.NVMLError:  # a card that knows no MIG
             return []
         found = []
-        for number in range(self._try(gpu, "MIG count", lambda: pynvml.nvmlDeviceGetMaxMigDeviceCount(parent)) or 0):
+        for number in range(self._ask(gpu, "MIG count", pynvml.nvmlDeviceGetMaxMigDeviceCount, parent) or 0):
             try:
                 handle = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(parent, number)
-            except pynvml.NVMLError_NotFound:  # a place that is not in use
-                continue
+                found.append(self._device(f"{gpu}:{number}", handle))
             except pynvml.NVMLError as error:
-                self._miss(gpu, f"MIG instance {number}: {why(error)}")
-                continue
-            found.append(Device(f"{gpu}:{number}", self._uuid(f"{gpu}:{number}", handle), handle))
+                if not isinstance(error, pynvml.NVMLError_NotFound):  # a place that is not in use
+                    self.miss(gpu, f"MIG instance {number}: {why(error)}")
         return found
 
-    def _uuid(self, gpu: str, handle: Any) -> str:
-        import pynvml
-
-        return str(self._try(gpu, "UUID", lambda: pynvml.nvmlDeviceGetUUID(handle)) or "")
+    def _device(self, gpu: str, handle: Any) -> Device:
+        return Device(gpu, str(self._ask(gpu, "UUID", pynvml.nvmlDeviceGetUUID, handle) or ""), handle)
 
     def _memory(self, device: Device) -> Any:
-        import pynvml
+        return self._ask(device.id, "memory", pynvml.nvmlDeviceGetMemoryInfo, device.handle)
 
-        return self._try(device.id, "memory", lambda: pynvml.nvmlDeviceGetMemoryInfo(device.handle))
-
-    def _processes(self, device: Device) -> list[Gauge]:
-        """Containers often hide the processes of others, or their memory; the device's own figure still holds."""
-        import pynvml
-
-        found = self._try(device.id, "processes", lambda: pynvml.nvmlDeviceGetComputeRunningProcesses(device.handle))
-        for process in found or []:
-            if process.usedGpuMemory is None:
-                self._miss(device.id, "memory by process: not available here; the device's own memory is read")
-        return [
-            self._row(PROCESS, p.usedGpuMemory / MIB, {"gpu": device.id, "pid": str(p.pid)})
-            for p in found or [] if p.usedGpuMemory is not None
-        ]  # fmt: skip
-
-    def _try(self, gpu: str, what: str, call: Callable[[], T]) -> T | None:
-        import pynvml
-
+    def _ask(self, gpu: str, what: str, call: Callable[..., Any], *arguments: Any) -> Any:
+        """What NVML says; None where it refuses."""
         try:
-            return call()
+            return call(*arguments)
         except pynvml.NVMLError as error:
-            self._miss(gpu, f"{what}: {why(error)}")
+            self.miss(gpu, f"{what}: {why(error)}")
             return None
 
-    def _miss(self, gpu: str, text: str) -> None:
-        """Each reason of each device is told once."""
-        if (gpu, text) not in self._told:
-            self._told.add((gpu, text))
-            self._missing.append(self._unavailable(gpu, text))
-
-    def _drain(self) -> list[Gauge]:
-        rows, self._missing = self._missing, []
-        return rows
-
-    def _unavailable(self, gpu: str, text: str) -> Gauge:
-        return self._row(UNAVAILABLE, None, {"of": "gpu", "gpu": gpu, "why": text})
-
-    def _row(self, name: str, value: float | None, labels: dict[str, str]) -> Gauge:
+    def _row(self, name: str, value: float | None, **labels: str) -> None:
         rounded = None if value is None else round(value, 1)
-        return Gauge(ms=self._clock(), source="nvml", name=name, labels=labels, value=rounded)
+        self._rows.append(Gauge(ms=now_ms(), source="nvml", name=name, labels=labels, value=rounded))

@@ -77,7 +77,7 @@ class Explorer:
         An option of None is taken out. The exchange is recorded in outputs/explore/, never in the run.
         """
         before = self.answer(case, request) if case else None
-        body: dict[str, Any] = (before.exchange.body or {}) if before else {"temperature": 0, "max_tokens": 256}
+        body: dict[str, Any] = dict(before.exchange.body or {}) if before else {"temperature": 0, "max_tokens": 256}
         if before and not body.get("messages"):
             raise BadInput(f"case {case!r}: {before.exchange.ask!r} is no recorded chat; name another with request=")
         said = messages if messages is not None else _edited(body.get("messages") or [], user, system)

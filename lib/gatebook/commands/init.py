@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +15,8 @@ from typing import Any
 from gatebook.checks import CHECKS, stats
 from gatebook.checks.evidence import Evidence
 from gatebook.collect.client import Lane, LoopLag, normal_base_url
-from gatebook.collect.gauges import glance, now_ms, on_this_machine
-from gatebook.collect.nvml import Nvml
+from gatebook.collect.gauges import glance, on_this_machine
+from gatebook.collect.nvml import readings
 from gatebook.collect.offers import Learned, learn, problem
 from gatebook.collect.scheduler import HELLO, PROBE_DEADLINE_S
 from gatebook.config import project
@@ -268,12 +269,10 @@ class Introduction:
 def _gpu_unseen(url: str) -> str | None:
     """Why the memory of the server's GPU cannot be read from here, if so."""
     if not on_this_machine(url):
-        return (
-            "the server is on another machine; name a DCGM exporter in production.gpu_metrics_url and delete this line"
-        )
-    nvml = Nvml(None, now_ms)
-    seen = any(gauge.name == TOTAL for gauge in nvml.open())
-    nvml.close()
+        todo = "name a DCGM exporter in production.gpu_metrics_url and delete this line"
+        return f"the server is on another machine; {todo}"
+    with closing(readings(None)) as found:
+        seen = any(gauge.name == TOTAL for gauge in next(found))
     return None if seen else "no GPU is visible on this machine; delete this line where one is"
 
 

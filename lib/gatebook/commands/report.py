@@ -6,7 +6,8 @@ from pathlib import Path
 
 from gatebook.commands.verify import cut_short, evidenced
 from gatebook.record.lock import held
-from gatebook.record.run import Run, check_latest
+from gatebook.record.run import Run
+from gatebook.record.shelf import check_latest
 from gatebook.runner import judged, report
 from gatebook.verdict.verdict import Verdict
 

@@ -6,19 +6,19 @@ import hashlib
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr, field_validator, model_validator
+from pydantic import Field, PrivateAttr
 
-from gatebook.config import policies as loads
-from gatebook.config import rows as repeats
-from gatebook.config.documents import PLACE, Document
-from gatebook.config.files import Strict, build, file_name, read_yaml
-from gatebook.config.minutes import Minutes
+from gatebook.config import documents, policies, rows
+from gatebook.config.documents import Document
+from gatebook.config.files import FileName, Strict, build, demand, read_yaml
+from gatebook.config.minutes import Minutes, with_minutes
 from gatebook.config.policies import Feature, Load
 from gatebook.config.profile import Suite
-from gatebook.config.rows import Repeat, rows_of, with_minutes
+from gatebook.config.rows import Repeat, rows_of
 from gatebook.errors import BadInput
 
 Finish = Literal["stop", "length", "tool_calls", "any"]
@@ -27,7 +27,14 @@ INCLUDES: dict[Suite, tuple[Suite, ...]] = {"integration": ("smoke",), "scenario
 NONCE = "{nonce}"
 """Where the messages of a timed case take digits of their own."""
 ROLES = ("system", "developer", "user", "assistant", "tool")
-Name = re.compile(r"[a-z0-9][a-z0-9.\-]*")
+_IS_KEBAB = demand(
+    re.compile(r"[a-z0-9][a-z0-9.\-]*").fullmatch,
+    "an id is lower-case letters, digits, '-' and '.', because it names files and JUnit cases",
+)
+_SAYS_WHY = demand(str.strip, "say in one sentence why this case exists")
+_ONE_CHECK_EACH = demand(
+    lambda expect: all(len(item) == 1 for item in expect), "every item of expect is one check: `- name: parameters`"
+)
 
 
 class Ask(Strict):
@@ -52,9 +59,9 @@ class Ask(Strict):
 class Case(Strict):
     """One prompt or conversation with request options and expectations."""
 
-    id: str
+    id: Annotated[str, _IS_KEBAB]
     """Its name for good: results are compared by it. Lower-case letters, digits, '-' and '.'."""
-    notebook: str
+    notebook: FileName
     """The notebook that asks it, such as 02_structured_output."""
     group: str
     """`<prefix>.<name>`: the cases that one policy of the profile judges together."""
@@ -62,7 +69,7 @@ class Case(Strict):
     """Where it runs; every case runs in `full`."""
     tags: dict[str, str | int] = Field(default_factory=dict)
     """What it is about, as data: `{task: table, phrasing: 3, language: zh}`. Tables are made by tags; nothing is read out of an id."""
-    why: str
+    why: Annotated[str, _SAYS_WHY]
     """One sentence for whoever reads the red line."""
     messages: list[dict[str, Any]] = Field(default_factory=list)
     """The conversation, as the API takes it."""
@@ -90,7 +97,7 @@ class Case(Strict):
     over: str | None = None
     """Asks nothing: judged from the outcomes of all cases of this group; `gauges`: from what GPU and engine showed while
     the notebook asked; `settings`: from what the server says of how it was started."""
-    expect: list[dict[str, Any]] = Field(default_factory=list)
+    expect: Annotated[list[dict[str, Any]], _ONE_CHECK_EACH] = Field(default_factory=list)
     """One check an item: `- name: parameters`."""
     good: list[str] = Field(default_factory=list)
     """Answers that every check must pass: tried by `gatebook cases check`, never sent."""
@@ -110,93 +117,73 @@ class Case(Strict):
         """The file that it came from, for messages."""
         return self._source
 
-    @field_validator("id")
-    @classmethod
-    def _kebab(cls, value: str) -> str:
-        if not Name.fullmatch(value):
-            raise ValueError("an id is lower-case letters, digits, '-' and '.', because it names files and JUnit cases")
-        return value
+    def mistakes(self) -> Iterator[str]:
+        asks = self.requests()
+        yield from self._misnamed()
+        yield from self._misused(asks)
+        yield from self._misplaced(asks)
+        yield from self._empty(asks)
+        try:
+            json.dumps([ask.model_dump() for ask in asks], ensure_ascii=False, allow_nan=False).encode()
+        except (TypeError, ValueError) as error:
+            yield f"its messages or options hold what JSON cannot carry ({error}); quote it or correct it"
 
-    @field_validator("notebook")
-    @classmethod
-    def _no_path(cls, value: str) -> str:
-        return file_name(value)
-
-    @field_validator("why")
-    @classmethod
-    def _says_why(cls, value: str) -> str:
-        if not value.strip():
-            raise ValueError("say in one sentence why this case exists")
-        return value
-
-    @field_validator("expect")
-    @classmethod
-    def _one_check_each(cls, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        if any(len(item) != 1 for item in value):
-            raise ValueError("every item of expect is one check: `- name: parameters`")
-        return value
-
-    @model_validator(mode="after")
-    def _can_be_asked(self) -> Case:
+    def _misnamed(self) -> Iterator[str]:
+        """What is wrong with the asks' names."""
         names = [ask.name for ask in self.asks]
-        twice = [name for name in names if names.count(name) > 1] + [name for name in names if name == "canary"]
-        if twice:
-            raise ValueError(f"key 'asks' has the name {twice[0]!r} twice or reserved; give every ask its own name")
+        for name in (*(name for name in names if names.count(name) > 1), *(name for name in names if name == "canary")):
+            yield f"key 'asks' has the name {name!r} twice or reserved; give every ask its own name"
         for number, ask in enumerate(self.asks):
             if ask.follows is not None and ask.follows not in names[:number]:
-                raise ValueError(f"key 'asks.{ask.name}.follows' names {ask.follows!r}, which is no earlier ask")
-        if self.samples and (len(self.asks) > 1 or self.over or self.document or self.canary or self.negative):
-            raise ValueError(
-                "key 'samples' repeats one plain request: no second ask, document, over, canary or negative"
-            )
-        if self.samples and any(ask.path or ask.follows or not ask.stream for ask in self.requests()):
-            raise ValueError("key 'samples' times a streamed chat: no path, no follows, no stream: false")
-        if self.load and (self.over or self.canary or self.negative or any(a.path or a.follows for a in self.asks)):
-            raise ValueError(
-                "key 'load' asks plain chats beside each other: no over, canary, negative, path or follows"
-            )
-        if not self.load and loads.PLACE in json.dumps(
-            [[ask.messages, ask.options] for ask in self.requests()], default=str
-        ):
-            raise ValueError(f"{loads.PLACE} in a message or option belongs to a case with key 'load'")
-        if (self.document is None) == (PLACE in json.dumps([ask.messages for ask in self.requests()])):
-            raise ValueError(f"key 'document' and {PLACE} in a message belong together")
-        for ask in self.requests():
-            if (ask.repeat is None) == (repeats.PLACE in json.dumps([ask.messages, ask.options], default=str)):
-                raise ValueError(f"key 'asks.{ask.name}.repeat' and {repeats.PLACE} in its request belong together")
+                yield f"key 'asks.{ask.name}.follows' names {ask.follows!r}, which is no earlier ask"
+
+    def _misused(self, asks: list[Ask]) -> Iterator[str]:
+        """What `samples` and `load` cannot be combined with."""
+        special = self.over or self.canary or self.negative
+        pathed = any(ask.path or ask.follows for ask in self.asks)
+        if self.samples and (len(self.asks) > 1 or self.document or special):
+            yield "key 'samples' repeats one plain request: no second ask, document, over, canary or negative"
+        if self.samples and (pathed or not all(ask.stream for ask in asks)):
+            yield "key 'samples' times a streamed chat: no path, no follows, no stream: false"
+        if self.load and (special or pathed):
+            yield "key 'load' asks plain chats beside each other: no over, canary, negative, path or follows"
+
+    def _misplaced(self, asks: list[Ask]) -> Iterator[str]:
+        """Which `{place}` of a request has nothing to take its place, and the other way round."""
+        if not self.load and policies.PLACE in str([[ask.messages, ask.options] for ask in asks]):
+            yield f"{policies.PLACE} in a message or option belongs to a case with key 'load'"
+        if (self.document is None) == (documents.PLACE in str([ask.messages for ask in asks])):
+            yield f"key 'document' and {documents.PLACE} in a message belong together"
+        for ask in asks:
+            if (ask.repeat is None) == (rows.PLACE in str([ask.messages, ask.options])):
+                yield f"key 'asks.{ask.name}.repeat' and {rows.PLACE} in its request belong together"
+
+    def _empty(self, asks: list[Ask]) -> Iterator[str]:
+        """What asks or expects nothing, and roles that the API does not have."""
         if self.over is not None and (self.messages or self.asks or self.over == self.group):
-            raise ValueError("key 'over' names another group, and a case with it asks nothing: no messages, no asks")
-        for ask in () if self.negative else self.requests():
+            yield "key 'over' names another group, and a case with it asks nothing: no messages, no asks"
+        for ask in () if self.negative else asks:
             if ask.path is None and not ask.messages:
-                raise ValueError(f"key 'messages' is empty, so {ask.name!r} would ask nothing; say what it asks")
-            if unknown := [m.get("role") for m in ask.messages or () if m.get("role") not in ROLES]:
-                raise ValueError(f"key 'messages' has the role {unknown[0]!r}; roles are {', '.join(ROLES)}")
-        if not self.expect and all(ask.finish == "any" for ask in self.requests()):
-            raise ValueError(
-                "key 'expect' is empty and any finish will do, so nothing of it would be judged; expect something"
-            )
-        try:
-            json.dumps([ask.model_dump() for ask in self.requests()], ensure_ascii=False, allow_nan=False).encode()
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"its messages or options hold what JSON cannot carry ({error}); quote it or correct it"
-            ) from None
-        return self
+                yield f"key 'messages' is empty, so {ask.name!r} would ask nothing; say what it asks"
+            for role in [message.get("role") for message in ask.messages or ()]:
+                if role not in ROLES:
+                    yield f"key 'messages' has the role {role!r}; roles are {', '.join(ROLES)}"
+        if not self.expect and all(ask.finish == "any" for ask in asks):
+            yield "key 'expect' is empty and any finish will do, so nothing of it would be judged; expect something"
 
     def requests(self) -> list[Ask]:
         """The case's requests with everything filled in, in the order in which they are asked."""
         if self.over is not None:
             return []
         return [
-            Ask(
-                name=name,
-                path=ask.path,
-                messages=ask.messages if ask.messages is not None else self.messages,
-                options={k: v for k, v in {**self.options, **ask.options}.items() if v is not None},
-                follows=ask.follows,
-                repeat=ask.repeat,
-                stream=self.stream if ask.stream is None else ask.stream,
-                finish=ask.finish or self.finish,
+            ask.model_copy(
+                update={
+                    "name": name,
+                    "messages": ask.messages if ask.messages is not None else self.messages,
+                    "options": {k: v for k, v in {**self.options, **ask.options}.items() if v is not None},
+                    "stream": self.stream if ask.stream is None else ask.stream,
+                    "finish": ask.finish or self.finish,
+                }
             )
             for name, ask in self._turns(self.asks or [Ask(name="ask")])
         ]

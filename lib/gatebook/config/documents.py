@@ -1,29 +1,37 @@
-"""Long documents from a seed: a handbook with needles in it, and the question for each. Same seed, same document, for ever.
+"""Long documents from a seed, and what is asked of them. Same seed, same document, for ever.
 
-All needles of a length share one document and the question stands last, so that a server with a prefix cache reads each
-document once. Families after RULER (arXiv 2404.06654) and, for `hidden`, the idea of NoLiMa (arXiv 2502.05167): the
-question has no word in common with its needle. Names, places and numbers are drawn anew for every seed.
+`needles`: a handbook with sentences hidden in it. All needles of a length share one document and the question stands last,
+so that a server with a prefix cache reads each document once. Families after RULER (arXiv 2404.06654) and, for `hidden`,
+the idea of NoLiMa (arXiv 2502.05167): the question has no word in common with its needle. Names, places and numbers are
+drawn anew for every seed.
+
+`specification`: numbered sections, in which some modules implement the limits of section 12. Clauses of other modules
+mention section 12 without implementing it, so that a search for the number is not enough.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from itertools import count
+from typing import Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from gatebook.config.files import Strict
+from gatebook.config.files import Strict, material
 
 Family = Literal["single", "lookalike", "hops", "hidden"]
-FAMILIES: tuple[Family, ...] = ("single", "lookalike", "hops", "hidden")
+FAMILIES: tuple[Family, ...] = get_args(Family)
 DEPTHS = (0, 25, 50, 75, 100)
 """Per cent of the document before the needle."""
 RULER_CHARS = {"en": 1500, "zh": 600}
 PLACE, QUESTION = "{document}", "{question}"
 """Where a message takes the text and the question."""
+LIMITS_SECTION, LEAST_SECTIONS = 12, 14
+"""Of a specification."""
 
 
 class Document(Strict):
@@ -39,17 +47,15 @@ class Document(Strict):
     family: Family | None = None
     depth: int | None = None
 
-    @model_validator(mode="after")
-    def _whole(self) -> Document:
+    def mistakes(self) -> Iterator[str]:
         if (self.tokens is None) == (self.chars is None):
-            raise ValueError("takes either tokens or chars")
+            yield "takes either tokens or chars"
         if self.kind == "needles" and (self.family is None or self.depth not in DEPTHS):
-            raise ValueError(f"kind needles takes a family ({', '.join(FAMILIES)}) and a depth ({DEPTHS})")
+            yield f"kind needles takes a family ({', '.join(FAMILIES)}) and a depth ({DEPTHS})"
         if self.kind == "specification" and self.tokens and self.tokens < 1500:
-            raise ValueError("kind specification takes at least 1500 tokens, because it has 14 sections")
+            yield "kind specification takes at least 1500 tokens, because it has 14 sections"
         if self.kind == "specification" and (self.family is not None or self.depth is not None):
-            raise ValueError("kind specification takes neither family nor depth")
-        return self
+            yield "kind specification takes neither family nor depth"
 
     @property
     def counted_key(self) -> str:
@@ -75,39 +81,6 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Needle:
-    depth: float
-    sentence: str
-
-
-def question(document: Document) -> Question:
-    """The question of a case, from its seed alone."""
-    from gatebook.config import specification
-
-    if document.kind == "specification":
-        return specification.question(document.language, document.seed)
-    assert document.family is not None and document.depth is not None
-    return _hidden_in(document)[document.family, document.depth][0]
-
-
-def text(document: Document, chars: int) -> str:
-    """The document: its needles among entries of about `chars` characters (a specification of `chars` in all).
-
-    A longer one of the same seed holds the same needles at the same depths.
-    """
-    from gatebook.config import specification
-
-    if document.kind == "specification":
-        return specification.text(document.language, document.seed, chars)
-    entries = _first(_entries(document.language, _random(document, "entries")), chars)
-    places: dict[int, list[str]] = {}
-    for needle in (n for _, hidden in _hidden_in(document).values() for n in hidden):
-        places.setdefault(round(needle.depth / 100 * len(entries)), []).append(needle.sentence)
-    lines = [line for i in range(len(entries) + 1) for line in [*places.get(i, []), *entries[i : i + 1]]]
-    return "\n".join([_TITLE[document.language], *lines])
-
-
-@dataclass(frozen=True)
 class Ruler:
     """Two short texts that tell, once a server has counted their tokens, how long to make the document."""
 
@@ -117,22 +90,56 @@ class Ruler:
     times: int
 
 
+def question(document: Document) -> Question:
+    """The question of a case, from its seed alone."""
+    if document.kind == "needles":
+        assert document.family is not None and document.depth is not None
+        return _hidden_in(document)[document.family, document.depth][0]
+    found = [(_module(document, i), f"{i}.{_clause(document, i)}") for i in _implementing(document)]
+    answers = tuple(word for pair in found for word in pair)
+    return Question(_words(document)["ask"], answers, tuple(f"{clause} {module}" for module, clause in found))
+
+
+def text(document: Document, chars: int) -> str:
+    """The document: its needles among entries of about `chars` characters (a specification of `chars` in all).
+
+    A longer one of the same seed holds the same needles at the same depths.
+    """
+    if document.kind == "specification":
+        return _specification(document, chars)
+    entries = _entries(document, "entries", chars)
+    places: dict[int, list[str]] = {}
+    for _, needles in _hidden_in(document).values():
+        for depth, needle in needles:
+            places.setdefault(round(depth / 100 * len(entries)), []).append(needle)
+    lines = [line for i in range(len(entries) + 1) for line in [*places.get(i, []), *entries[i : i + 1]]]
+    return "\n".join([_words(document)["title"], *lines])
+
+
 def ruler(document: Document) -> Ruler:
     """Made of the same stuff as the document, so that a character costs the same."""
-    from gatebook.config import specification
-
+    chars = RULER_CHARS[document.language]
     if document.kind == "specification":
-        whole = specification.text(document.language, document.seed, 0)
-        return Ruler(whole[: RULER_CHARS[document.language]], "", 0)
-    lines = _first(_entries(document.language, _random(document, "ruler")), RULER_CHARS[document.language])
-    needles = [n.sentence for (_, depth), (_, hidden) in _hidden_in(document).items() for n in hidden if depth == 50]
-    return Ruler("\n".join(lines), "\n".join(needles), len(DEPTHS))
+        return Ruler(_specification(document, 0)[:chars], "", 0)
+    needles = [n for (_, depth), (_, hidden) in _hidden_in(document).items() for _, n in hidden if depth == 50]
+    return Ruler("\n".join(_entries(document, "ruler", chars)), "\n".join(needles), len(DEPTHS))
 
 
-def _first(entries: Iterator[str], chars: int) -> list[str]:
-    """As many entries as fit, at least one."""
-    found, size = [next(entries)], 0
-    for entry in entries:
+def _words(document: Document) -> Any:
+    return material(document.kind)[document.language]
+
+
+def _random(document: Document, purpose: str) -> random.Random:
+    """The dice for one purpose; those of a specification fall alike in both languages."""
+    kind = f"needles/{document.language}" if document.kind == "needles" else document.kind
+    return random.Random(int(hashlib.sha256(f"{kind}/{document.seed}/{purpose}".encode()).hexdigest()[:16], 16))
+
+
+def _entries(document: Document, purpose: str, chars: int) -> list[str]:
+    """As many entries as fit, at least one, that say nothing of what is asked."""
+    endless = _endless(_words(document), _random(document, purpose))
+    found, size = [next(endless)], 0
+    for entry in endless:
         size += len(found[-1]) + 1
         if size + len(entry) > chars:
             break
@@ -140,159 +147,83 @@ def _first(entries: Iterator[str], chars: int) -> list[str]:
     return found
 
 
-def _random(document: Document, purpose: str) -> random.Random:
-    digest = hashlib.sha256(f"{document.kind}/{document.language}/{document.seed}/{purpose}".encode()).hexdigest()
-    return random.Random(int(digest[:16], 16))
+def _endless(words: dict[str, Any], rng: random.Random) -> Iterator[str]:
+    drawn = {**words, "crates": range(11, 99)}
+    for number in count(1):
+        entry = words["entry"].replace("{number}", str(number))
+        yield re.sub(r"\{(\w+)\}", lambda name: str(rng.choice(drawn[name[1]])), entry)
 
 
-def _hidden_in(document: Document) -> dict[tuple[Family, int], tuple[Question, list[Needle]]]:
-    """Every question of the document with the sentences that answer it; the same for every length."""
-    rng, words = _random(document, "needles"), _WORDS[document.language]
-    names = rng.sample(words.names, len(DEPTHS))
-    codes, weights = rng.sample(range(100_000, 1_000_000), len(DEPTHS)), rng.sample(range(1000, 10_000), len(DEPTHS))
-    numbers = rng.sample(range(10_000, 100_000), 2 * len(DEPTHS))
-    labels = rng.sample([f"{letter}{n}" for letter in "BCDFGHJKLMNPQRSTVWXZ" for n in range(10, 100)], 3 * len(DEPTHS))
-    found: dict[tuple[Family, int], tuple[Question, list[Needle]]] = {}
-    for number, depth in enumerate(DEPTHS):
-        code = str(codes[number])
-        said = words.single.format(thing=words.things[number], code=code)
-        asked = words.ask_single.format(thing=words.things[number])
-        found["single", depth] = Question(asked, (code,), (said,)), [Needle(depth, said)]
-
-        serials = [str(n) for n in numbers[2 * number : 2 * number + 2]]
-        ids = [f"{words.pumps[number]} {n}" for n in rng.sample(range(2, 10), 2)]
-        sentences = [words.lookalike.format(id=i, serial=s) for i, s in zip(ids, serials, strict=True)]
-        other = (depth + 50) % 125 if depth else 62
-        found["lookalike", depth] = (
-            Question(words.ask_lookalike.format(id=ids[0]), (serials[0],), (sentences[0],)),
-            [Needle(depth, sentences[0]), Needle(min(other, 100), sentences[1])],
-        )
-
-        grams = str(weights[number])
-        parcels = labels[3 * number : 3 * number + 3]
-        chain = [words.weighs.format(a=parcels[0], grams=grams)]
-        chain += [words.same.format(a=a, b=b) for a, b in zip(parcels[1:], parcels, strict=False)]
-        found["hops", depth] = (
-            Question(words.ask_hops.format(a=parcels[-1]), (grams,), tuple(chain)),
-            [Needle((depth + shift) % 101, link) for link, shift in zip(chain, (0, 37, 71), strict=True)],
-        )
-
-        sentence, asked = words.hidden[number]
-        said = sentence.format(name=names[number])
-        found["hidden", depth] = Question(asked, (names[number],), (said,)), [Needle(depth, said)]
+def _hidden_in(document: Document) -> dict[tuple[Family, int], tuple[Question, list[tuple[int, str]]]]:
+    """Every question of the document, and (depth, sentence) of what is hidden for it; the same for every length."""
+    rng, words, few = _random(document, "needles"), _words(document), len(DEPTHS)
+    names = rng.sample(words["names"], few)
+    codes, weights = rng.sample(range(100_000, 1_000_000), few), rng.sample(range(1000, 10_000), few)
+    serials = rng.sample(range(10_000, 100_000), 2 * few)
+    labels = rng.sample([f"{letter}{n}" for letter in "BCDFGHJKLMNPQRSTVWXZ" for n in range(10, 100)], 3 * few)
+    found: dict[tuple[Family, int], tuple[Question, list[tuple[int, str]]]] = {}
+    for i, depth in enumerate(DEPTHS):
+        drawn = {"name": names[i], "thing": words["things"][i], "code": codes[i], "grams": weights[i]}
+        drawn |= {"pump": words["pumps"][i], "model": rng.sample(range(2, 10), 2)}
+        drawn |= {"serial": serials[2 * i : 2 * i + 2], "parcel": labels[3 * i : 3 * i + 3]}
+        apart = min((depth + 50) % 125, 100) if depth else 62
+        for family in FAMILIES:
+            made = words[family][i] if family == "hidden" else words[family]
+            said = tuple(sentence.format(**drawn) for sentence in made["says"])
+            hidden = [((depth + shift) % 101, sentence) for shift, sentence in zip((0, 37, 71), said, strict=False)]
+            hidden += [(apart, sentence.format(**drawn)) for sentence in made.get("beside", ())]
+            answer = made["answer"].format(**drawn)
+            found[family, depth] = Question(made["ask"].format(**drawn), (answer,), said), hidden
     return found
 
 
-@dataclass(frozen=True)
-class _Words:
-    names: list[str]
-    things: list[str]
-    pumps: list[str]
-    single: str
-    ask_single: str
-    lookalike: str
-    ask_lookalike: str
-    weighs: str
-    same: str
-    ask_hops: str
-    hidden: list[tuple[str, str]]
+def _specification(document: Document, chars: int) -> str:
+    """About `chars` characters, never fewer sections than the question needs."""
+    sections, words = LEAST_SECTIONS + document.seed % 3, _words(document)
+    limits = [words["limits_section"].format(i=LIMITS_SECTION)]
+    limits += [words["limit"].format(c=f"{LIMITS_SECTION}.{k}", x=x) for k, x in enumerate(words["limits"], 1)]
+    each = (chars - len("\n".join(limits)) - len(words["title"])) // (sections - 1)
+    made, used = [words["title"]], 0
+    for i in range(1, sections + 1):
+        if i == LIMITS_SECTION:
+            made += limits
+            continue
+        room = each * (i if i < LIMITS_SECTION else i - 1) - used  # what one section lacks, the next one has
+        made.append(_section(document, i, room))
+        used += len(made[-1]) + 1
+    return "\n".join(made)
 
 
-_TITLE = {"en": "Handbook of the harbour office", "zh": "港务办公室手册"}
-_WORDS = {
-    "en": _Words(
-        names=["Odile", "Bertram", "Ysolde", "Casimir", "Philippa", "Anselm", "Marguerite", "Tobias", "Henrike", "Ruben"],
-        things=["harbour crane", "north greenhouse", "clock tower", "ferry office", "bakery vault"],
-        pumps=["Heron", "Otter", "Badger", "Falcon", "Marten"],
-        single="The access code of the {thing} is {code}.",
-        ask_single="What is the access code of the {thing}? Answer with the number only.",
-        lookalike="The serial number of pump {id} is {serial}.",
-        ask_lookalike="What is the serial number of pump {id}? Answer with the serial number only.",
-        weighs="Parcel {a} weighs {grams} grams.",
-        same="Parcel {a} weighs exactly as much as parcel {b}.",
-        ask_hops="How many grams does parcel {a} weigh? Answer with the number only.",
-        hidden=[
-            ("{name} once slipped on the marble stairs of the Hermitage.", "Who has been to Saint Petersburg? Answer with the name only."),
-            ("{name} photographed wild kangaroos all summer long.", "Who has travelled to Australia? Answer with the name only."),
-            ("{name} cannot touch anything that contains peanuts.", "Who has an allergy? Answer with the name only."),
-            ("{name} played the cello for two hours last night.", "Who is a musician? Answer with the name only."),
-            ("{name} buys a bone for Rex every Saturday.", "Who owns a dog? Answer with the name only."),
-        ],
-    ),
-    "zh": _Words(
-        names=["程远舟", "陆青禾", "沈若溪", "韩牧野", "顾南乔", "叶知秋", "苏砚", "白栀", "宋屿", "何望舒"],
-        things=["港口吊机", "北侧温室", "钟楼", "渡轮办公室", "面包房保险柜"],
-        pumps=["苍鹭", "水獭", "獾", "游隼", "紫貂"],
-        single="{thing}的门禁码是{code}。",
-        ask_single="{thing}的门禁码是多少？只回答数字。",
-        lookalike="水泵“{id}”的序列号是{serial}。",
-        ask_lookalike="水泵“{id}”的序列号是多少？只回答序列号。",
-        weighs="包裹{a}重{grams}克。",
-        same="包裹{a}和包裹{b}一样重。",
-        ask_hops="包裹{a}重多少克？只回答数字。",
-        hidden=[
-            ("{name}有一回在冬宫的大理石台阶上滑倒了。", "谁去过圣彼得堡？只回答姓名。"),
-            ("{name}整个夏天都在拍野生袋鼠。", "谁到过澳大利亚？只回答姓名。"),
-            ("{name}一点花生都不能碰。", "谁对食物过敏？只回答姓名。"),
-            ("{name}昨晚拉了两个小时大提琴。", "谁会乐器？只回答姓名。"),
-            ("{name}每到周六都给旺财买骨头。", "谁养狗？只回答姓名。"),
-        ],
-    ),
-}  # fmt: skip
+def _section(document: Document, i: int, size: int) -> str:
+    words, rng, module = _words(document), _random(document, f"section {i}"), _module(document, i)
+    implements = i in _implementing(document)
+    telling = (_clause(document, i), "enforces") if implements else (2 if i % 4 == 0 else 0, "unaffected")
+    lines = [words["section"].format(i=i, m=module)]
+    used = len(lines[0]) + 1
+    for k in count(1):
+        limit = rng.randrange(len(words["limits"]))
+        line = f"{i}.{k} " + rng.choice(words["fillers"]).format(m=module, n=rng.randrange(3, 60))
+        if k == telling[0]:
+            clauses = {"c": f"{i}.{k}", "l": f"{LIMITS_SECTION}.{limit + 1}"}
+            line = words[telling[1]].format(**clauses, m=module, x=words["limits"][limit])
+        if k > 3 and used + len(line) > size:
+            break
+        lines.append(line)
+        used += len(line) + 1
+    return "\n".join(lines)
 
 
-def _entries(language: str, rng: random.Random) -> Iterator[str]:
-    """Entries that say nothing of what is asked; they never end."""
-    make: Callable[[int, random.Random], str] = _english if language == "en" else _chinese
-    number = 0
-    while True:
-        number += 1
-        yield make(number, rng)
+def _implementing(document: Document) -> list[int]:
+    """Section numbers: one before, one around and one after the middle, never section 12 itself."""
+    rng = _random(document, "implementing")
+    return [rng.randrange(1, 5), rng.randrange(6, 11), rng.randrange(13, LEAST_SECTIONS + 1)]
 
 
-_PLACES = (
-    "east quay",
-    "old mill",
-    "customs shed",
-    "fish market",
-    "rope yard",
-    "lower dock",
-    "tram depot",
-    "salt store",
-)
-_GOODS = (
-    "lamp oil",
-    "oak planks",
-    "tinned pears",
-    "wool blankets",
-    "roof tiles",
-    "garden seeds",
-    "paper rolls",
-    "glass jars",
-)
-_STATES = ("was repainted", "stayed closed", "was swept twice", "had a new roof", "was let for a fair", "was inspected")
-_REASONS = (
-    "because of the tide",
-    "after the holidays",
-    "as in other years",
-    "on the advice of the council",
-    "before the frost",
-)
-_PLACES_ZH = ("东码头", "旧磨坊", "海关棚", "鱼市", "绳索场", "下船坞", "电车库", "盐仓")
-_GOODS_ZH = ("灯油", "橡木板", "梨罐头", "羊毛毯", "瓦片", "菜籽", "纸卷", "玻璃罐")
-_STATES_ZH = ("重新刷了漆", "一直没有开门", "打扫了两遍", "换了新屋顶", "租给了集市", "接受了检查")
-_REASONS_ZH = ("因为潮水", "在节日之后", "和往年一样", "按照议会的建议", "赶在霜冻之前")
+def _clause(document: Document, i: int) -> int:
+    return _random(document, f"clause {i}").randrange(1, 4)
 
 
-def _english(number: int, rng: random.Random) -> str:
-    return (
-        f"Entry {number}: the {rng.choice(_PLACES)} {rng.choice(_STATES)} {rng.choice(_REASONS)}; {rng.randrange(11, 99)} crates of "
-        f"{rng.choice(_GOODS)} went to the {rng.choice(_PLACES)}."
-    )
-
-
-def _chinese(number: int, rng: random.Random) -> str:
-    return (
-        f"第{number}条：{rng.choice(_PLACES_ZH)}{rng.choice(_REASONS_ZH)}{rng.choice(_STATES_ZH)}，{rng.randrange(11, 99)}箱"
-        f"{rng.choice(_GOODS_ZH)}运到了{rng.choice(_PLACES_ZH)}。"
-    )
+def _module(document: Document, i: int) -> str:
+    modules: list[str] = _words(document)["modules"]
+    order = _random(document, "modules").sample(range(len(modules)), len(modules))
+    return modules[order[(i - 1) % len(order)]] + ("" if i <= len(order) else f" {i}")

@@ -7,11 +7,14 @@ import os
 import re
 import stat
 import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
 from gatebook.errors import BadInput, GatebookError
 
@@ -22,16 +25,29 @@ NUMBER_CHARS = 100
 """A longer number is none: in base 60 it takes minutes to read."""
 
 M = TypeVar("M", bound=BaseModel)
-_FILE_NAME = re.compile(r"\w[\w .+\-]{0,119}")
+
+
+def demand(right: Callable[[Any], object], said: str) -> AfterValidator:
+    """For `Annotated`: a value that is not `right` is refused with these words."""
+
+    def checked(value: Any) -> Any:
+        if not right(value):
+            raise ValueError(said)
+        return value
+
+    return AfterValidator(checked)
 
 
 def file_name(value: str) -> str:
     """The value, when a file can safely be named after it: one name of letters, digits, blanks and `.+-_`. Raises ValueError."""
-    if not _FILE_NAME.fullmatch(value):
+    if not re.fullmatch(r"\w[\w .+\-]{0,119}", value):
         raise ValueError(
             "names a file, so it is letters, digits, '-', '_', '+' and '.', begins with a letter or digit, and is no path"
         )
     return value
+
+
+FileName = Annotated[str, AfterValidator(file_name)]
 
 
 class Strict(BaseModel):
@@ -41,39 +57,45 @@ class Strict(BaseModel):
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
 
+    def mistakes(self) -> Iterable[str]:
+        """What its values cannot mean together, each as a message; the first is raised."""
+        return ()
 
-class _UniqueKeys(yaml.SafeLoader):
+    @model_validator(mode="after")
+    def _refuse_mistakes(self) -> Self:
+        for said in self.mistakes():
+            raise ValueError(said)
+        return self
+
+
+class _Loader(yaml.SafeLoader):
     """YAML 1.1 as PyYAML reads it, but a key written twice is an error and not a silent overwrite."""
 
 
-def _mapping(loader: _UniqueKeys, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[str] = set()
-    for key_node, _ in node.value:
-        if not isinstance(key_node, yaml.ScalarNode):
-            raise yaml.constructor.ConstructorError(
-                None, None, "a list or mapping is used as a key (quote a {{placeholder}})", key_node.start_mark
-            )
-        if key_node.value in seen and key_node.tag != "tag:yaml.org,2002:merge":
-            raise yaml.constructor.ConstructorError(
-                None, None, f"key {key_node.value!r} is written twice", key_node.start_mark
-            )
-        seen.add(key_node.value)
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise _error("a list or mapping is used as a key (quote a {{placeholder}})", key)
+        if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+            raise _error(f"key {key.value!r} is written twice", key)
+        seen.add(key.value)
     loader.flatten_mapping(node)
     return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
 
 
-def _number(loader: _UniqueKeys, node: yaml.ScalarNode) -> Any:
+def _number(loader: _Loader, node: yaml.ScalarNode) -> Any:
     if len(node.value) > NUMBER_CHARS:
-        raise yaml.constructor.ConstructorError(
-            None, None, f"a number of {len(node.value):,} characters", node.start_mark
-        )
-    made = {"int": yaml.SafeLoader.construct_yaml_int, "float": yaml.SafeLoader.construct_yaml_float}
-    return made[node.tag.rpartition(":")[2]](loader, node)
+        raise _error(f"a number of {len(node.value):,} characters", node)
+    return yaml.SafeLoader.yaml_constructors[node.tag](loader, node)
 
 
-for _kind in ("int", "float"):
-    _UniqueKeys.add_constructor(f"tag:yaml.org,2002:{_kind}", _number)
-_UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+def _error(said: str, node: yaml.Node) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, said, node.start_mark)
+
+
+for _tag, _construct in (("int", _number), ("float", _number), ("map", _mapping)):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _construct)
 
 
 def read_file(path: Path, most_mib: int, error: type[GatebookError] = BadInput) -> bytes:
@@ -110,12 +132,12 @@ def read_yaml(path: Path) -> Any:
 def parse_yaml(text: str, where: str) -> Any:
     """Parse YAML; `where` names the file in the message. Raises BadInput."""
     try:
-        loader = _UniqueKeys(text)
+        loader = _Loader(text)
         try:
             node = loader.get_single_node()
             if node is None:
                 return None
-            _check_size(node, where)
+            _count(node, where, {})
             return loader.construct_document(node)
         finally:
             loader.dispose()
@@ -128,52 +150,42 @@ def parse_yaml(text: str, where: str) -> Any:
         raise BadInput(f"{where}: is nested deeper than can be read; make it flatter") from None
 
 
-def _check_size(top: yaml.Node, where: str) -> None:
-    """Raises BadInput where aliases make more of a file than MAX_NODES, or stand in what they stand for."""
-    sizes: dict[int, int | None] = {}
-
-    def size(node: yaml.Node) -> int:
-        known = sizes.setdefault(id(node), 0)
-        if known is None:
-            raise BadInput(
-                f"{where}, line {node.start_mark.line + 1}: an alias stands in what it stands for; write it out"
-            )
-        if known:
-            return known
-        sizes[id(node)] = None
+def _count(node: yaml.Node, where: str, counts: dict[int, int]) -> int:
+    """The values that a node stands for, aliases written out. Raises BadInput past MAX_NODES, and for an alias of itself."""
+    if id(node) not in counts:
+        counts[id(node)] = 0  # until it is counted
         inner = node.value if isinstance(node, yaml.CollectionNode) else []
-        count = 1 + sum(size(part) for item in inner for part in (item if isinstance(item, tuple) else (item,)))
-        if count > MAX_NODES:
-            raise BadInput(
-                f"{where}, line {node.start_mark.line + 1}: holds more than {MAX_NODES:,} values once its aliases are "
-                "written out; write less"
-            )
-        sizes[id(node)] = count
-        return count
+        parts = chain.from_iterable(inner) if isinstance(node, yaml.MappingNode) else inner
+        counts[id(node)] = 1 + sum(_count(part, where, counts) for part in parts)
+    if not 0 < counts[id(node)] <= MAX_NODES:
+        said = f"holds more than {MAX_NODES:,} values once its aliases are written out; write less"
+        said = said if counts[id(node)] else "an alias stands in what it stands for; write it out"
+        raise BadInput(f"{where}, line {node.start_mark.line + 1}: {said}")
+    return counts[id(node)]
 
-    size(top)
+
+@cache
+def material(name: str) -> Any:
+    """The words of a generator, by language. They are no setting but part of the code: a seed means one text for ever."""
+    return read_yaml(Path(__file__).parent / "material" / f"{name}.yaml")
 
 
 def build(model: type[M], data: Any, where: str) -> M:
-    """Validate `data`; `where` names the file (and case) in the message. Raises BadInput."""
+    """Validate `data`; `where` names the file (and case) in the message. Raises BadInput, in one line for the first mistake."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise BadInput(f"{where}: {_first(error, model)}") from None
-
-
-def _first(error: ValidationError, model: type[BaseModel]) -> str:
-    """One line for the first mistake; the others are only counted, so that the line stays readable."""
-    first, more = error.errors()[0], len(error.errors()) - 1
+        first, *others = error.errors()
     parts = [str(part) for part in first["loc"] if not str(part).startswith(("function-", "literal["))]
-    key, value, kind = ".".join(parts), first.get("input"), first["type"]
-    tail = f" (and {more} more)" if more else ""
-    if kind == "extra_forbidden":
-        return f"unknown key {key!r} (value {_short(value)}); {_suggest(parts, model)}{tail}"
-    if kind == "missing":
-        return f"key {key!r} is missing; add it{tail}"
+    key, value = ".".join(parts), _short(first.get("input"))
     said = first["msg"].removeprefix("Value error, ")
-    return f"key {key!r} has value {_short(value)}: {said}{tail}" if key else f"{said}{tail}"
+    if first["type"] == "extra_forbidden":
+        said = f"unknown key {key!r} (value {value}); {_suggest(parts, model)}"
+    elif first["type"] == "missing":
+        said = f"key {key!r} is missing; add it"
+    elif key:
+        said = f"key {key!r} has value {value}: {said}"
+    raise BadInput(f"{where}: {said}{f' (and {len(others)} more)' if others else ''}")
 
 
 def _short(value: Any) -> str:
@@ -181,25 +193,22 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _suggest(parts: list[str], model: type[BaseModel]) -> str:
-    known = _known_keys(parts[:-1], model)
-    near = difflib.get_close_matches(parts[-1], known, 1)
+def _suggest(path: list[str], model: type[BaseModel]) -> str:
+    """The key that was meant, or those that stand beside it."""
+    for name in path[:-1]:
+        field = model.model_fields.get(name)
+        model = next(_models_in(field.annotation), model) if field else model
+    known = sorted(model.model_fields)
+    near = difflib.get_close_matches(path[-1], known, 1)
     return f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
 
 
-def _known_keys(path: list[str], model: type[BaseModel]) -> list[str]:
-    for name in path:
-        field = model.model_fields.get(name)
-        inner = _models_in(field.annotation) if field else []
-        model = inner[0] if inner else model
-    return sorted(model.model_fields)
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
     """The models that a field's type names, also inside list[...] and dict[...]."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in get_args(annotation) for model in _models_in(part)]
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models_in(part)
 
 
 SCHEMA_LINE = "# yaml-language-server: $schema=../../docs/schema/case.schema.json\n"
@@ -215,17 +224,17 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
     """Many lines as they are; what YAML takes for the end of a line and people do not see, escaped in quotes."""
     odd = any(sign in text for sign in "\x85\u2028\u2029")
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if odd else "|" if "\n" in text else None)
 
 
-def _list(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.SequenceNode:
+def _list(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.Node:
     return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=_is_short(items))
 
 
-def _write_mapping(dumper: yaml.SafeDumper, items: dict[Any, Any]) -> yaml.MappingNode:
+def _dict(dumper: yaml.SafeDumper, items: dict[Any, Any]) -> yaml.Node:
     return dumper.represent_mapping("tag:yaml.org,2002:map", items, flow_style=_is_short([*items, *items.values()]))
 
 
@@ -237,7 +246,7 @@ def _is_short(items: list[Any]) -> bool:
 
 _Dumper.add_representer(str, _text)
 _Dumper.add_representer(list, _list)
-_Dumper.add_representer(dict, _write_mapping)
+_Dumper.add_representer(dict, _dict)
 
 
 def to_yaml(data: Any) -> str:

@@ -1,23 +1,24 @@
-"""How latency is judged: which rule blocks for which metric, and the limits that no history can raise."""
+"""The blocks of a profile: how latency is judged, what load must be borne, how production is started, waivers, what is offered."""
 
 from __future__ import annotations
 
 import hashlib
 import random
 import re
+from collections.abc import Iterator
 from datetime import date
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from gatebook.config.files import Strict
+from gatebook.config.files import Strict, demand
 
 Metric = Literal["ttft", "itl", "total"]
-METRICS: tuple[Metric, ...] = ("ttft", "itl", "total")
+METRICS: tuple[Metric, ...] = get_args(Metric)
 """Time to first token, mean time between tokens of an answer, time to last token."""
 Rule = Literal["absolute", "p90", "day", "against"]
-RULES: tuple[Rule, ...] = ("absolute", "p90", "day", "against")
+RULES: tuple[Rule, ...] = get_args(Rule)
 LEAST_SAMPLES = 29
 """The fewest of which the largest is an upper 95 % bound of the P90: 0.9^29 < 0.05 <= 0.9^28."""
 
@@ -35,17 +36,17 @@ class Caps(Strict):
         return {"ttft": self.ttft_ms, "itl": self.itl_ms, "total": self.total_ms}[metric]
 
 
+_Rules = Annotated[
+    list[Rule], Field(min_length=1), BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
+]
+
+
 class Blocks(Strict):
     """The rules that block, for each metric; the others are shown."""
 
-    ttft: list[Rule] = Field(default=["p90", "day"], min_length=1)
-    itl: list[Rule] = Field(default=["p90", "day"], min_length=1)
-    total: list[Rule] = Field(default=["p90", "day"], min_length=1)
-
-    @field_validator("ttft", "itl", "total", mode="before")
-    @classmethod
-    def _one_or_several(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
+    ttft: _Rules = ["p90", "day"]
+    itl: _Rules = ["p90", "day"]
+    total: _Rules = ["p90", "day"]
 
     def of(self, metric: Metric) -> list[Rule]:
         return {"ttft": self.ttft, "itl": self.itl, "total": self.total}[metric]
@@ -72,13 +73,9 @@ class Latency(Strict):
     caps: dict[str, Caps] = Field(default_factory=dict)
     """Group -> its limits."""
 
-    @model_validator(mode="after")
-    def _least_below_factor(self) -> Latency:
+    def mistakes(self) -> Iterator[str]:
         if self.least >= self.factor:
-            raise ValueError(
-                "key 'least' must be smaller than 'factor': what never blocks cannot be what must not pass"
-            )
-        return self
+            yield "key 'least' must be smaller than 'factor': what never blocks cannot be what must not pass"
 
     def caps_of(self, group: str) -> Caps:
         return self.caps.get(group, Caps())
@@ -88,7 +85,8 @@ PLACE = "{word}"
 """Where messages and options of a load case take the request's own word."""
 _LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
 _WORD = re.compile(rf"(?<![A-Z])[{_LETTERS}]{{8}}(?![A-Z])")
-Level = Annotated[int, Field(ge=1, le=256)] | Literal["step", "peak", "long_prompts"]
+_AtOnce = Annotated[int, Field(ge=1, le=256)]
+Level = _AtOnce | Literal["step", "peak", "long_prompts"]
 """Requests in flight, or what the profile's `load` says: every step, the largest one, long_prompts.at_once."""
 
 
@@ -100,11 +98,9 @@ class Load(Strict):
     requests: int | None = Field(default=None, ge=1, le=10_000)
     """At each level, the asks in turn. Without it every ask once; at `step` the profile's load.requests."""
 
-    @model_validator(mode="after")
-    def _alone(self) -> Load:
+    def mistakes(self) -> Iterator[str]:
         if len(self.at_once) > 1 and {"step", "long_prompts"} & {*self.at_once}:
-            raise ValueError("`step` and `long_prompts` make cases of their own and stand alone in at_once")
-        return self
+            yield "`step` and `long_prompts` make cases of their own and stand alone in at_once"
 
 
 class Goodput(Strict):
@@ -128,10 +124,13 @@ class LongPrompts(Strict):
     """Prompt length of each, in the server's own tokens, in place of the case's; the needles alone take 600."""
 
 
+_ASCENDING = demand(lambda steps: steps == sorted(set(steps)), "must ascend, each step once, such as [1, 2, 4, 8]")
+
+
 class LoadSettings(Strict):
     """What the server must bear, and when its numbers are not to be believed."""
 
-    steps: list[Annotated[int, Field(ge=1, le=256)]] = Field(default=[1, 2, 4, 8], min_length=1)
+    steps: Annotated[list[_AtOnce], Field(min_length=1), _ASCENDING] = [1, 2, 4, 8]
     """Requests in flight, ascending: a closed loop at each."""
     requests: int = Field(default=10, ge=2, le=10_000)
     """At each step; at least twice the step are asked, so that every lane asks twice. A P90 needs 10."""
@@ -146,20 +145,9 @@ class LoadSettings(Strict):
     client_cpu_share: float = Field(default=0.8, gt=0, le=1)
     """Median share of one core that our own process used; past it a step is not measured."""
 
-    @field_validator("steps")
-    @classmethod
-    def _ascend(cls, value: list[int]) -> list[int]:
-        if value != sorted(set(value)):
-            raise ValueError("must ascend, each step once, such as [1, 2, 4, 8]")
-        return value
-
-    @model_validator(mode="after")
-    def _judges_a_step(self) -> LoadSettings:
+    def mistakes(self) -> Iterator[str]:
         if self.goodput.at_once is not None and self.goodput.at_once not in self.steps:
-            raise ValueError(
-                f"key 'goodput.at_once' has value {self.goodput.at_once}, which is none of the steps {self.steps}"
-            )
-        return self
+            yield f"key 'goodput.at_once' has value {self.goodput.at_once}, which is none of the steps {self.steps}"
 
     @property
     def judged_step(self) -> int:
@@ -201,6 +189,9 @@ ITEMS: tuple[Item, ...] = get_args(Item)
 """What is compared with what the server says of itself, named as vLLM names its settings."""
 
 
+_IS_URL = demand(re.compile("https?://").match, "must be a URL such as http://gpu-box:9400/metrics")
+
+
 class Production(Strict):
     """How production is started. What is not stated here is not compared, and its case says so."""
 
@@ -210,7 +201,7 @@ class Production(Strict):
     """Of one card, in GiB, as vendors count it; 8 % less is the same card (error correction takes 6 %)."""
     gpu_memory_limit_gb: float | None = Field(default=None, gt=0)
     """The most that a card may hold at the peak, in GiB."""
-    gpu_metrics_url: str | None = None
+    gpu_metrics_url: Annotated[str, _IS_URL] | None = None
     """Prometheus endpoint of a DCGM exporter on the server's machine, for a runner that does not see the GPU."""
     nvml: Literal["auto", "always", "never"] = "auto"
     """Whether this machine's GPUs are the server's. `auto`: when the base URL names this machine; a tunnel needs `never`, a container `always`."""
@@ -233,48 +224,32 @@ class Production(Strict):
     preemptions_limit: int | None = Field(default=None, ge=0)
     """Requests that may be preempted (vLLM) or retracted (SGLang) in one load."""
 
-    @field_validator("gpu_metrics_url")
-    @classmethod
-    def _url(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("http://", "https://")):
-            raise ValueError("must be a URL such as http://gpu-box:9400/metrics")
-        return value
+
+def _day(value: Any) -> Any:
+    try:
+        return date.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError("must be a day such as 2027-01-31") from None
+
+
+_IS_TOLD = demand(str.strip, "is blank; a waiver says who answers for it and why")
+_Told = Annotated[str, Field(min_length=1), _IS_TOLD, AfterValidator(str.strip)]
+_NAMES_SOMETHING = demand(
+    lambda name: any(map(str.isalnum, name)),
+    "a waiver names a case or a group; one that excuses everything would leave no gate",
+)
 
 
 class Waiver(Strict):
     """One entry of a profile's `waivers`."""
 
-    case: str
+    case: Annotated[str, _NAMES_SOMETHING]
     """Case id or group; `*` stands for anything in it."""
-    owner: str = Field(min_length=1)
+    owner: _Told
     """Who answers for it."""
-    reason: str = Field(min_length=1)
-    expires: date
+    reason: _Told
+    expires: Annotated[date, BeforeValidator(_day)]
     """The last day (UTC) on which a run may be excused by it."""
-
-    @field_validator("case")
-    @classmethod
-    def _names_something(cls, value: str) -> str:
-        if not any(letter.isalnum() for letter in value):
-            raise ValueError("a waiver names a case or a group; one that excuses everything would leave no gate")
-        return value
-
-    @field_validator("owner", "reason")
-    @classmethod
-    def _not_blank(cls, value: str) -> str:
-        if not value.strip():
-            raise ValueError("is blank; a waiver says who answers for it and why")
-        return value.strip()
-
-    @field_validator("expires", mode="before")
-    @classmethod
-    def _day(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        try:
-            return date.fromisoformat(value)
-        except ValueError:
-            raise ValueError("must be a day such as 2027-01-31") from None
 
     def names(self, *names: str) -> bool:
         """Whether it names one of these: a case's id, its group."""

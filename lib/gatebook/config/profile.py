@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from gatebook.config.files import Strict, build, file_name, read_yaml
+from gatebook.config.files import FileName, Strict, build, demand, read_yaml
 from gatebook.config.policies import Feature, Latency, LoadSettings, Offer, Production, Waiver
 from gatebook.config.secrets import Scrubber, is_sendable, refuse_secrets, searched, sendable
 from gatebook.errors import BadInput
 
 PolicyName = Literal["must", "no_worse", "proven_no_worse", "watch"]
 Suite = Literal["demo", "smoke", "integration", "scenario", "full"]
-SUITES: tuple[Suite, ...] = ("demo", "smoke", "integration", "scenario", "full")
+SUITES: tuple[Suite, ...] = get_args(Suite)
 
 
 def is_url(text: str) -> bool:
@@ -30,59 +31,47 @@ def is_url(text: str) -> bool:
         return False
 
 
+def _sent(headers: dict[str, str]) -> dict[str, str]:
+    for name, value in headers.items():
+        if not re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII) or not is_sendable(value, blanks=True):
+            raise ValueError(f"header {name!r} cannot be sent: printable ASCII only, in one line")
+    return headers
+
+
+_IS_URL = demand(is_url, "must be a URL such as http://gpu-box:8000/v1")
+_Url = Annotated[str, _IS_URL, AfterValidator(lambda url: url.rstrip("/"))]
+_IS_BARE = demand(
+    lambda name: name and name == name.strip(), "is empty or has blanks around it; write the bare name, or leave it out"
+)
+_Bare = Annotated[str, _IS_BARE]
+
+
 class Target(Strict):
     """The deployment under test."""
 
     server: Literal["embedded", "external"] = "external"
-    base_url: str | None = None
+    base_url: _Url | None = None
     """Up to and with /v1. `--base-url` wins, then this, then OPENAI_BASE_URL."""
-    model: str
+    model: _Bare
     """The served model name, as /v1/models lists it."""
     aliases: list[str] = Field(default_factory=list)
     """Other names under which its replies may come: a gateway's, a router's."""
-    revision: str | None = None
+    revision: _Bare | None = None
     """What is deployed there: an image digest, a commit of the weights."""
     api_key_env: str | None = None
     """Name of the environment variable with the key, never the key."""
-    headers: dict[str, str] = Field(default_factory=dict)
+    headers: Annotated[dict[str, str], AfterValidator(_sent)] = Field(default_factory=dict)
     """Extra request headers (gateways). A value `env:NAME` is read from the environment."""
     ca_bundle: str | None = None
     """PEM file of a private certificate authority."""
-    metrics_url: str | None = None
+    metrics_url: _Url | None = None
     """Prometheus endpoint, when a gateway hides the server's own /metrics."""
     context_tokens: int | None = Field(default=None, ge=1)
     """The context that clients rely on; a server that says less fails."""
-    baseline: str | None = None
+    baseline: FileName | None = None
     """Name of the accepted baseline in params/baselines/; default: the profile's file name."""
     default_suite: Suite = "full"
     """The suite of `gatebook run` without --suite."""
-
-    @field_validator("base_url", "metrics_url")
-    @classmethod
-    def _url(cls, value: str | None) -> str | None:
-        if value is not None and not is_url(value):
-            raise ValueError("must be a URL such as http://gpu-box:8000/v1")
-        return value.rstrip("/") if value else value
-
-    @field_validator("baseline")
-    @classmethod
-    def _no_path(cls, value: str | None) -> str | None:
-        return value if value is None else file_name(value)
-
-    @field_validator("model", "revision")
-    @classmethod
-    def _named(cls, value: str | None) -> str | None:
-        if value is not None and (not value or value != value.strip()):
-            raise ValueError("is empty or has blanks around it; write the bare name, or leave it out")
-        return value
-
-    @field_validator("headers")
-    @classmethod
-    def _headers(cls, value: dict[str, str]) -> dict[str, str]:
-        for name, text in value.items():
-            if not re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII) or not is_sendable(text, blanks=True):
-                raise ValueError(f"header {name!r} cannot be sent: printable ASCII only, in one line")
-        return value
 
 
 class Limits(Strict):
@@ -123,11 +112,9 @@ class Group(Strict):
     margin: float | None = Field(default=None, gt=0, lt=1)
     """proven_no_worse: the largest drop of the pass rate that may remain possible."""
 
-    @model_validator(mode="after")
-    def _margin_belongs(self) -> Group:
+    def mistakes(self) -> Iterator[str]:
         if (self.policy == "proven_no_worse") != (self.margin is not None):
-            raise ValueError("proven_no_worse needs a margin, such as 0.05, and no other policy takes one")
-        return self
+            yield "proven_no_worse needs a margin, such as 0.05, and no other policy takes one"
 
 
 class Similarity(Strict):
@@ -143,47 +130,39 @@ class Similarity(Strict):
     """Share of the correct paraphrases that may."""
 
 
+def _short_form(groups: Any) -> Any:
+    if not isinstance(groups, dict):
+        return groups
+    return {name: {"policy": how} if isinstance(how, str) else how for name, how in groups.items()}
+
+
+def _with_reasons(excused: dict[str, str]) -> dict[str, str]:
+    for name, reason in excused.items():
+        if not any(map(str.isalnum, name)):
+            raise ValueError(f"{name!r} would excuse everything and leave no gate; name a case or a group")
+        if not reason.strip():
+            raise ValueError(f"{name!r} is excused without a reason; say why it cannot be measured")
+    return excused
+
+
 class Profile(Strict):
     """One YAML in params/."""
 
     target: Target
     limits: Limits = Field(default_factory=Limits)
-    groups: dict[str, Group]
+    groups: Annotated[dict[str, Group], BeforeValidator(_short_form)]
     similarity: Similarity = Field(default_factory=Similarity)
     latency: Latency = Field(default_factory=Latency)
     load: LoadSettings = Field(default_factory=LoadSettings)
     production: Production = Field(default_factory=Production)
     offers: dict[Feature, Offer] = Field(default_factory=dict)
     """Part of the API -> true, or why it is not offered (`gatebook init` writes it). What is left out counts as offered."""
-    excused: dict[str, str] = Field(default_factory=dict)
+    excused: Annotated[dict[str, str], AfterValidator(_with_reasons)] = Field(default_factory=dict)
     """Group or case id (`*` stands for anything) -> why it may be not_measured here."""
     waivers: list[Waiver] = Field(default_factory=list)
     """Failing cases that a person answers for until a day."""
-    name: str = "unnamed"
-
-    @field_validator("name")
-    @classmethod
-    def _no_path(cls, value: str) -> str:
-        return file_name(value)
-
-    @field_validator("groups", mode="before")
-    @classmethod
-    def _short_form(cls, value: Any) -> Any:
-        return (
-            {k: {"policy": v} if isinstance(v, str) else v for k, v in value.items()}
-            if isinstance(value, dict)
-            else value
-        )
-
-    @field_validator("excused")
-    @classmethod
-    def _reasons(cls, value: dict[str, str]) -> dict[str, str]:
-        for key, reason in value.items():
-            if not any(letter.isalnum() for letter in key):
-                raise ValueError(f"{key!r} would excuse everything and leave no gate; name a case or a group")
-            if not reason.strip():
-                raise ValueError(f"{key!r} is excused without a reason; say why it cannot be measured")
-        return value
+    name: FileName = "unnamed"
+    """What its runs, its baseline and its history are filed under; without it the file's name."""
 
     @property
     def baseline_name(self) -> str:
@@ -195,10 +174,9 @@ class Profile(Strict):
 
     def excuse(self, *names: str) -> str | None:
         """The reason with which a case or its group is excused: a name of its own goes before a pattern."""
-        exact = next((self.excused[name] for name in names if name in self.excused), None)
-        return exact or next(
-            (why for key, why in self.excused.items() if any(fnmatchcase(n, key) for n in names)), None
-        )
+        exact = [name for name in names if name in self.excused]
+        patterns = [key for key in self.excused if any(fnmatchcase(name, key) for name in names)]
+        return next((self.excused[key] for key in exact + patterns), None)
 
     def policy(self, group: str) -> Group:
         """The group's policy; a group that the profile does not name is newer than the profile, and is watched."""
@@ -232,32 +210,33 @@ def with_target(profile: Profile, **changes: str | None) -> Profile:
 
 def api_key(target: Target) -> str | None:
     """The key from the variable that the profile names, else OPENAI_API_KEY. Raises BadInput when it is not set or no key."""
-    if target.api_key_env:
-        if not (key := os.environ.get(target.api_key_env)):
-            raise BadInput(
-                f"environment variable {target.api_key_env} (target.api_key_env) is not set; export the key in it"
-            )
-        return sendable(key, target.api_key_env)
-    common = os.environ.get("OPENAI_API_KEY") if target.server == "external" else None
-    return sendable(common, "OPENAI_API_KEY") if common else None
+    name = target.api_key_env or "OPENAI_API_KEY"
+    key = os.environ.get(name) if target.api_key_env or target.server == "external" else None
+    if target.api_key_env and not key:
+        raise BadInput(f"environment variable {name} (target.api_key_env) is not set; export the key in it")
+    return sendable(key, name) if key else None
 
 
 def extra_headers(target: Target) -> dict[str, str]:
     """The profile's headers with `env:NAME` values filled in. Raises BadInput when one is not set or cannot be sent."""
-    found = {}
-    for name, value in target.headers.items():
-        variable = value.removeprefix("env:")
-        if variable != value and variable not in os.environ:
-            raise BadInput(f"environment variable {variable} (target.headers.{name}) is not set; export it")
-        found[name] = sendable(os.environ[variable], variable, blanks=True) if variable != value else value
+    found = dict(target.headers)
+    for header, variable in _variables(target).items():
+        if variable not in os.environ:
+            raise BadInput(f"environment variable {variable} (target.headers.{header}) is not set; export it")
+        found[header] = sendable(os.environ[variable], variable, blanks=True)
     return found
+
+
+def _variables(target: Target) -> dict[str, str]:
+    """Header -> the variable that holds it."""
+    return {name: value.removeprefix("env:") for name, value in target.headers.items() if value.startswith("env:")}
 
 
 def secrets(target: Target) -> dict[str, str]:
     """Variable -> what it holds, of every secret that requests carry. Raises BadInput as `api_key` and `extra_headers` do."""
     key, headers = api_key(target), extra_headers(target)
     found = {target.api_key_env or "OPENAI_API_KEY": key} if key else {}
-    return found | {v.removeprefix("env:"): headers[k] for k, v in target.headers.items() if v.startswith("env:")}
+    return found | {variable: headers[name] for name, variable in _variables(target).items()}
 
 
 def scrubber(*targets: Target) -> Scrubber:

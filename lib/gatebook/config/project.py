@@ -55,14 +55,11 @@ def person() -> str | None:
 
 def _git_user() -> str | None:
     """`Name <address>` as a commit would have it."""
-    name, address = _git("user.name"), _git("user.email")
-    return f"{name} <{address}>" if name and address else name or address
-
-
-def _git(key: str) -> str | None:
-    command = ["git", "-C", str(root()), "config", key]
+    command = ["git", "-C", str(root()), "config", "--get-regexp", r"^user\.(name|email)$"]
     try:
         done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() or None
+    found = dict(line.partition(" ")[::2] for line in done.stdout.split("\n"))
+    name, address = found.get("user.name", "").strip(), found.get("user.email", "").strip()
+    return f"{name} <{address}>" if name and address else name or address

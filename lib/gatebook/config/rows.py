@@ -1,71 +1,48 @@
-"""From one entry of a case file to the cases that it stands for: `each`, `{{placeholders}}`, seeds, minutes."""
+"""From one entry of a case file to the cases that it stands for: `each`, `{{placeholders}}`, seeds; and a text that is repeated."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field
 
 from gatebook.config.files import Strict
-from gatebook.config.minutes import fill_in
 from gatebook.errors import BadInput
 
 
-def rows_of(entry: dict[str, Any], where: str) -> Iterable[dict[str, Any]]:
+def rows_of(entry: dict[str, Any], where: str) -> Iterator[dict[str, Any]]:
     """One mapping a case: `each` as a list of rows, as lists by name (all combinations), or as seeds. Raises BadInput."""
     template = {key: value for key, value in entry.items() if key != "each"}
     if "each" not in entry:
         yield template
         return
-    rows = entry["each"]
-    if isinstance(rows, dict) and "seeds" in rows:
-        rows = _seeds(rows, where)
-    elif isinstance(rows, dict) and rows and all(isinstance(column, list) and column for column in rows.values()):
-        rows = [dict(zip(rows, values, strict=True)) for values in product(*rows.values())]
-    if not isinstance(rows, list) or not rows:
-        raise BadInput(
-            f"{where}: key 'each' is empty; it is a list of rows, one case a row, or lists by name for all their combinations"
-        )
-    for row in rows:
+    for row in _rows(entry["each"], where):
         if not isinstance(row, dict):
             raise BadInput(f"{where}: key 'each' has row {row!r}; a row is a mapping of names to values")
-        filled = _fill(template, row, where)
-        yield {**filled, **({"suites": row["suites"]} if "suites" in row else {})}
+        yield {**_filled_in(template, row, where), **({"suites": row["suites"]} if "suites" in row else {})}
 
 
-def _seeds(each: dict[str, Any], where: str) -> list[dict[str, Any]]:
-    """`each: {seeds: [1, 500]}` is 500 rows with a column `seed`."""
-    given = each.get("seeds")
-    if set(each) != {"seeds"} or not (
-        isinstance(given, list) and len(given) == 2 and all(type(n) is int for n in given) and given[0] <= given[1]
-    ):
-        raise BadInput(f"{where}: key 'each' has value {each!r}; a list of rows, or {{seeds: [first, last]}}")
-    return [{"seed": seed} for seed in range(given[0], given[1] + 1)]
+def _rows(each: Any, where: str) -> list[Any]:
+    match each:
+        case {"seeds": [first, last]} if len(each) == 1 and type(first) is type(last) is int and first <= last:
+            return [{"seed": seed} for seed in range(first, last + 1)]
+        case {"seeds": _}:
+            raise BadInput(f"{where}: key 'each' has value {each!r}; a list of rows, or {{seeds: [first, last]}}")
+        case dict() if each and all(isinstance(column, list) and column for column in each.values()):
+            return [dict(zip(each, values, strict=True)) for values in product(*each.values())]
+        case [_, *_]:
+            return list(each)
+    raise BadInput(
+        f"{where}: key 'each' is empty; it is a list of rows, one case a row, or lists by name for all their combinations"
+    )
 
 
-def with_minutes(row: dict[str, Any], where: str) -> dict[str, Any]:
-    """The case with its minutes written, where it has a seed for some. Raises BadInput."""
-    if "minutes" not in row:
-        return row
-    try:
-        return fill_in(row)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(["minutes", *map(str, first["loc"])])
-        raise BadInput(f"{where}: key {key!r} has value {first['input']!r}: {first['msg']}; correct it") from None
-
-
-def _fill(value: Any, row: dict[str, Any], where: str) -> Any:
-    if isinstance(value, dict):
-        return {_fill(k, row, where): _fill(v, row, where) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_fill(v, row, where) for v in value]
-    if not isinstance(value, str):
-        return value
+def _filled_in(template: dict[str, Any], row: dict[str, Any], where: str) -> dict[str, Any]:
+    """The template with the row's values; a text that is one placeholder takes the value's own type."""
 
     def look_up(match: re.Match[str]) -> Any:
         if match[1] not in row:
@@ -74,9 +51,22 @@ def _fill(value: Any, row: dict[str, Any], where: str) -> Any:
             )
         return row[match[1]]
 
-    if whole := re.fullmatch(r"\{\{(\w+)\}\}", value):
-        return look_up(whole)
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: str(look_up(match)), value)
+    def change(text: str) -> Any:
+        if whole := re.fullmatch(r"\{\{(\w+)\}\}", text):
+            return look_up(whole)
+        return re.sub(r"\{\{(\w+)\}\}", lambda match: str(look_up(match)), text)
+
+    made: dict[str, Any] = changed(template, change)
+    return made
+
+
+def changed(value: Any, change: Callable[[str], Any]) -> Any:
+    """The value with every text in it changed, keys too."""
+    if isinstance(value, dict):
+        return {changed(key, change): changed(inner, change) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [changed(inner, change) for inner in value]
+    return change(value) if isinstance(value, str) else value
 
 
 PLACE = "{repeat}"
@@ -91,27 +81,19 @@ class Repeat(Strict):
     contexts: float | None = Field(default=None, gt=0)
     """Instead of `times`: its words alone are this many times the served context. A word is one token at least."""
 
-    @model_validator(mode="after")
-    def _whole(self) -> Repeat:
+    def mistakes(self) -> Iterator[str]:
         if (self.times is None) == (self.contexts is None):
-            raise ValueError("takes either times or contexts")
+            yield "takes either times or contexts"
         if self.contexts is not None and not self.text.split():
-            raise ValueError("contexts counts words, and the text has none")
-        return self
+            yield "contexts counts words, and the text has none"
 
     def count(self, context_tokens: int | None) -> int | None:
         """How often the text stands there; None when that depends on a context that nobody tells."""
-        if self.contexts is None:
+        if self.contexts is None or context_tokens is None:
             return self.times
-        return (
-            None if context_tokens is None else math.ceil(self.contexts * context_tokens / len(self.text.split())) + 1
-        )
+        return math.ceil(self.contexts * context_tokens / len(self.text.split())) + 1
 
 
 def filled(value: Any, text: str, place: str = PLACE) -> Any:
     """The messages or options with the text in its place."""
-    if isinstance(value, dict):
-        return {key: filled(inner, text, place) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [filled(inner, text, place) for inner in value]
-    return value.replace(place, text) if isinstance(value, str) else value
+    return changed(value, lambda said: said.replace(place, text))

@@ -8,10 +8,12 @@ import json
 import os
 import re
 import sys
+from array import array
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 from gatebook.errors import BadInput
@@ -27,9 +29,8 @@ _SECRET_URL = re.compile(
     re.IGNORECASE,
 )
 """A URL with a user in it, or a parameter that carries a credential."""
-SECRET_NAME = re.compile(r"key|token|secret|passw|credential", re.IGNORECASE)
-"""Of an environment variable."""
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SECRET_KEY = re.compile(r"(^|[_-])(api[_-]?key|apikey|token|secret|password|passwd|authorization)$", re.IGNORECASE)
+_SECRET_VARIABLE = re.compile(r"key|token|secret|passw|credential", re.IGNORECASE)
 SHORT = 8
 """A key of fewer characters is found in texts by chance."""
 _COMMON = frozenset(
@@ -42,7 +43,6 @@ _COMMON = frozenset(
     )
 )
 """Words that placeholders in public code and manuals are made of."""
-_SECRET_KEY = re.compile(r"(^|[_-])(api[_-]?key|apikey|token|secret|password|passwd|authorization)$", re.IGNORECASE)
 
 
 def refuse_secrets(data: Any, where: str, path: str = "") -> None:
@@ -50,7 +50,7 @@ def refuse_secrets(data: Any, where: str, path: str = "") -> None:
     items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
     for key, value in items:
         here = f"{path}.{key}" if path else str(key)
-        if here.endswith("api_key_env") and value is not None and not _VARIABLE.fullmatch(str(value)):
+        if here.endswith("api_key_env") and value is not None and not re.fullmatch(r"[A-Za-z_]\w*", str(value), re.A):
             raise BadInput(f"{where}: key {here!r} must be the NAME of an environment variable, not the key itself")
         user_in_url = str(key).endswith("url") and "@" in str(value)
         if user_in_url or _is_secret(str(key) if here.startswith("target") or not path else "", value):
@@ -64,7 +64,7 @@ def refuse_secrets(data: Any, where: str, path: str = "") -> None:
 def _is_secret(key: str, value: Any) -> bool:
     if value in (None, "") or isinstance(value, dict | list) or str(value).startswith("env:"):
         return False
-    return bool(_SECRET_KEY.search(key) or any(p.search(str(value)) for p in (_SECRET_VALUE, _SECRET_URL)))
+    return bool(_SECRET_KEY.search(key) or _SECRET_VALUE.search(str(value)) or _SECRET_URL.search(str(value)))
 
 
 def is_secret_url(url: str) -> bool:
@@ -75,7 +75,7 @@ def is_secret_url(url: str) -> bool:
 def holds_secret(text: str) -> bool:
     """Whether any word of a text looks like a key: for prompts and tables, where it may stand inside a sentence."""
     words = re.split(r"[\s\"'`,;()<>\[\]{}=：，。；]+", text)
-    return bool(re.search(r"\b(Bearer|Basic)\s+[\w.+/\-]{16,}", text)) or any(_SECRET_VALUE.search(w) for w in words)
+    return bool(re.search(r"\b(Bearer|Basic)\s+[\w.+/\-]{16,}", text)) or any(map(_SECRET_VALUE.search, words))
 
 
 def is_sendable(value: str, blanks: bool) -> bool:
@@ -97,7 +97,7 @@ def is_telling(secret: str) -> bool:
     """Whether a text that holds it must have leaked it: not `1`, `vllm` or `sk-no-key-required`, which stand in replies by chance."""
     parts = [part for part in re.split(r"[\W_]+", secret.casefold()) if part]
     common = all(part in _COMMON or len(set(part)) == 1 or part in "1234567890" for part in parts)
-    return min(len(secret), len(_Unescaped(secret).text)) >= SHORT and not common
+    return min(len(secret), len(_readings(secret)[-1])) >= SHORT and not common
 
 
 MASK = "[redacted]"
@@ -105,13 +105,13 @@ _ESCAPED = re.compile(
     r"\\+u(?:00([0-9a-fA-F]{2})|\{0*([0-9a-fA-F]{1,2})\})|\\+x([0-9a-fA-F]{2})|%(?:25)*([0-9a-fA-F]{2})"
     r"|&(?:amp;)*#[xX]0*([0-9a-fA-F]{1,2});|&(?:amp;)*#0*([0-9]{1,3});|&(?:amp;)*(quot|apos|amp|lt|gt);|(\\+)([\"'/]?)"
 )
-"""Escapes of JSON, Python, URLs and HTML, however often they were applied."""
+"""Escapes of JSON, Python, URLs and HTML, however often they were applied. Each stands for one character."""
 DEEPEST = 6
 """Escapes in escapes that are undone."""
 _ENTITIES = {"quot": '"', "apos": "'", "amp": "&", "lt": "<", "gt": ">"}
 
 
-def _unescaped(found: re.Match[str]) -> str:
+def _unescape(found: re.Match[str]) -> str:
     *digits, decimal, entity, slashes, quoted = found.groups()
     for number in digits:
         if number is not None:
@@ -119,36 +119,74 @@ def _unescaped(found: re.Match[str]) -> str:
     return chr(int(decimal)) if decimal is not None else _ENTITIES[entity] if entity else quoted or slashes[:1]
 
 
-class _Unescaped:
-    """A text with every escape undone, those that come out of others too, and where its characters stood before."""
+def _readings(text: str) -> list[str]:
+    """The text, and what it reads as each time that its escapes are undone, those too that come out of others."""
+    found = [text]
+    while len(found) <= DEEPEST and any(sign in found[-1] for sign in "\\%&"):
+        if (plain := _ESCAPED.sub(_unescape, found[-1])) == found[-1]:
+            break
+        found.append(plain)
+    return found
 
-    def __init__(self, text: str) -> None:
-        self._before: list[str] = []
-        self.text = text
-        while len(self._before) < DEEPEST and any(sign in self.text for sign in "\\%&"):
-            plain = _ESCAPED.sub(_unescaped, self.text)
-            if plain == self.text:
-                break
-            self._before.append(self.text)
-            self.text = plain
 
-    def spans(self, needles: Iterable[str]) -> list[tuple[int, int]]:
-        """Where any of them stands in the text as it was; those that meet are one."""
-        found = [m.span() for n in needles if n in self.text for m in re.finditer(re.escape(n), self.text)]
-        for before in reversed(self._before if found else []):
-            places, shifts, shift = [], [0], 0
-            for match in _ESCAPED.finditer(before):
-                places.append(match.start() - shift)
-                shift += match.end() - match.start() - 1
-                shifts.append(shift)
-            found = [(a + shifts[bisect_left(places, a)], b + shifts[bisect_left(places, b)]) for a, b in found]
-        spans: list[tuple[int, int]] = []
-        for start, end in sorted(found):
-            if spans and start <= spans[-1][1]:
-                spans[-1] = spans[-1][0], max(end, spans[-1][1])
-            else:
-                spans.append((start, end))
-        return spans
+_ALIKE = {"reasoning": "reasoning_content", "max_completion_tokens": "max_tokens"}
+"""Names under which a reader joins one text."""
+FAR = 1000
+"""Positions of a list that are told apart."""
+
+
+class _Texts:
+    """Texts and lists of bytes in JSON documents, and which of them a reader may join. Numbers are none: nobody joins them."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+        self.by_place: dict[int, array[int]] = defaultdict(lambda: array("L"))
+        self.by_names: dict[int, array[int]] = defaultdict(lambda: array("L"))
+        """A place, positions told apart or not -> which of the texts found stand there."""
+        self._places: dict[tuple[int, str | int], int] = {}
+
+    def collect(self, value: Any, place: int = 0, names: int = -1) -> None:
+        if isinstance(value, str):
+            self.by_place[place].append(len(self.found))
+            self.by_names[names].append(len(self.found))
+            self.found.append(value)
+        elif isinstance(value, dict):
+            for name, inner in value.items():
+                if isinstance(inner, str | dict | list):
+                    name = str(_ALIKE.get(name, name))
+                    self.collect(inner, self._at(place, name), self._at(names, name))
+        elif _is_bytes(value):
+            self.collect(bytes(value).decode("latin-1"), self._at(place, "bytes"), self._at(names, "bytes"))
+        elif isinstance(value, list):
+            for number, inner in enumerate(value):
+                index = inner.get("index") if isinstance(inner, dict) else None
+                position = index if isinstance(index, int) else number
+                if isinstance(inner, str | dict | list):
+                    self.collect(inner, self._at(place, min(position, FAR)), names)
+
+    def read(self, group: Iterable[int]) -> str:
+        return "".join(self.found[number] for number in group)
+
+    def _at(self, place: int, name: str | int) -> int:
+        return self._places.setdefault((place, name), len(self._places) + 1)
+
+
+def _is_bytes(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(item) is int and 0 <= item < 256 for item in value)
+
+
+def _told(value: Any, texts: Iterator[str], scrub: Callable[[str], str]) -> Any:
+    """The value with other texts in the order in which they were collected, and without a secret in a number."""
+    if isinstance(value, str):
+        return next(texts)
+    if isinstance(value, dict):
+        return {name: _told(inner, texts, scrub) for name, inner in value.items()}
+    if _is_bytes(value):
+        return list(next(texts).encode("latin-1", "replace"))
+    if isinstance(value, list):
+        return [_told(inner, texts, scrub) for inner in value]
+    said = scrub(str(value))
+    return value if said == str(value) else said
 
 
 class Scrubber:
@@ -162,12 +200,11 @@ class Scrubber:
         return bool(self._needles)
 
     def holds(self, text: str) -> bool:
-        return bool(self._needles) and bool(_Unescaped(text).spans(self._needles))
+        return bool(self._spans(text))
 
     def text(self, text: str) -> str:
         """One text, whatever it is."""
-        spans = _Unescaped(text).spans(self._needles) if self._needles else []
-        for start, end in reversed(spans):
+        for start, end in reversed(self._spans(text)):
             text = f"{text[:start]}{MASK}{text[end:]}"
         return text
 
@@ -179,184 +216,67 @@ class Scrubber:
         """
         if not self._needles:
             return texts
-        values = [_read(text, read) for text in texts]
-        if not self.holds("\n".join(texts)) and not self._joins(values):
+        joined, values, ends = _Texts(), list[Any](), [0]
+        for text in texts:
+            values.append(None)
+            with suppress(ValueError, RecursionError):
+                if isinstance(value := read(text), dict | list):
+                    joined.collect(value)
+                    values[-1] = value
+            ends.append(len(joined.found))
+        groups = [*joined.by_place.values(), *joined.by_names.values()]
+        if not self.holds("\n".join(texts)) and not any(self.holds(joined.read(group)) for group in groups):
             return texts
-        leaves: list[_Leaf] = []
-        for number, value in enumerate(values):
-            try:
-                leaves += list(_leaves(value, number))
-            except RecursionError:
-                values[number] = None
-        changed: dict[int, str] = {}
-        for by_position in (True, False):
-            groups: dict[tuple[str | int, ...], list[int]] = {}
-            for index, leaf in enumerate(leaves):
-                path = leaf.path if by_position else tuple(p for p in leaf.path if isinstance(p, str))
-                groups.setdefault(path, []).append(index)
-            for group in groups.values():
-                self._joined(leaves, group, changed)
-        touched = {leaves[index].document for index in changed}
-        told = [
-            _written(
-                value, iter([changed.get(i, leaf.text) for i, leaf in enumerate(leaves) if leaf.document == number])
-            )
-            if number in touched
-            else text
-            for number, (text, value) in enumerate(zip(texts, values, strict=True))
-        ]
-        return [self.text(text) for text in told]
+        for group in groups:
+            self._mask(joined.found, group)
+        parts = [joined.found[begin:end] for begin, end in pairwise(ends)]
+        return [self._written(*document) for document in zip(texts, values, parts, strict=True)]
 
-    def _joins(self, values: list[Any]) -> bool:
-        """Whether any of the values that a reader may join holds one: the quick look, which nearly always ends it."""
-        exact, by_name = _Place(), _Place()
-        for value in values:
-            with suppress(RecursionError):
-                _placed(value, exact, by_name)
-        return any(self.holds("".join(place.parts)) for top in (exact, by_name) for place in top.all() if place.parts)
+    def _written(self, text: str, value: Any, parts: list[str]) -> str:
+        """A text that is the JSON of a value, with these parts in the place of its own."""
+        with suppress(RecursionError):
+            told = _told(value, iter(parts), self.text)
+            if told != value:
+                text = json.dumps(told, ensure_ascii=False)
+                text = json.dumps(told) if re.search("[\ud800-\udfff]", text) else text
+        return self.text(text)
 
-    def _joined(self, leaves: list[_Leaf], group: list[int], changed: dict[int, str]) -> None:
-        """Mask what the values of a group hold when they are read one after the other."""
-        group = [index for index in group if changed.get(index, leaves[index].text)]
-        parts = [changed.get(index, leaves[index].text) for index in group]
-        spans = _Unescaped("".join(parts)).spans(self._needles)
-        if not spans:
-            return
-        ends = list(accumulate(map(len, parts)))
+    def _mask(self, texts: list[str], group: Iterable[int]) -> None:
+        """Mask what these texts hold when they are read one after the other."""
+        group = [number for number in group if texts[number]]
+        ends = list(accumulate(len(texts[number]) for number in group))
         begins = [0, *ends]
-        for start, end in reversed(spans):
+        for start, end in reversed(self._spans("".join(texts[number] for number in group))):
             first, last = bisect_left(ends, start + 1), bisect_left(ends, end)
-            pieces = _shared(last - first + 1)
-            for number in range(first, last + 1):
-                before = parts[number][: start - begins[number]] if number == first else ""
-                after = parts[number][end - begins[number] :] if number == last else ""
-                parts[number] = before + pieces[number - first] + after
-                changed[group[number]] = parts[number]
+            for i, piece in enumerate(_shared(last - first + 1), first):
+                text, begin = texts[group[i]], begins[i]
+                texts[group[i]] = text[: max(start - begin, 0)] + piece + text[end - begin :]
 
-
-FAR = 1000
-"""Positions of a list that are told apart."""
-
-
-class _Place:
-    """A place in the values of a stream, and the texts that stood there."""
-
-    __slots__ = ("inner", "parts")
-
-    def __init__(self) -> None:
-        self.parts: list[str] = []
-        self.inner: dict[Any, _Place] = {}
-
-    def at(self, name: Any) -> _Place:
-        name = min(name, FAR) if isinstance(name, int) else name
-        if (place := self.inner.get(name)) is None:
-            place = self.inner[name] = _Place()
-        return place
-
-    def all(self) -> Iterator[_Place]:
-        waiting = [self]
-        while waiting:
-            place = waiting.pop()
-            yield place
-            waiting += place.inner.values()
-
-
-def _placed(value: Any, exact: _Place, by_name: _Place) -> None:
-    if isinstance(value, str):
-        exact.parts.append(value)
-        by_name.parts.append(value)
-    elif isinstance(value, dict):
-        for name, inner in value.items():
-            if isinstance(inner, str | dict | list):
-                name = ALIKE.get(name, name)
-                _placed(inner, exact.at(name), by_name.at(name))
-    elif isinstance(value, list) and _is_bytes(value):
-        _placed(_said(value), exact.at(0), by_name.at(0))
-    elif isinstance(value, list):
-        for number, inner in enumerate(value):
-            told = inner.get("index") if isinstance(inner, dict) else None
-            _placed(inner, exact.at(told if isinstance(told, int) else number), by_name)
-
-
-class _Leaf:
-    """A value of a JSON text: its place, its document, and what it says."""
-
-    __slots__ = ("document", "path", "text")
-
-    def __init__(self, path: tuple[str | int, ...], document: int, text: str) -> None:
-        self.path, self.document, self.text = path, document, text
-
-
-ALIKE = {"reasoning": "reasoning_content", "max_completion_tokens": "max_tokens"}
-"""Names under which a reader joins one text."""
-
-
-def _read(text: str, read: Callable[[str], Any]) -> Any:
-    try:
-        value = read(text)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict | list) else None
-
-
-def _is_bytes(value: Any) -> bool:
-    return bool(value) and all(type(item) is int and 0 <= item < 256 for item in value)
-
-
-def _leaves(value: Any, document: int, path: tuple[str | int, ...] = ()) -> Iterator[_Leaf]:
-    """The texts, numbers, and lists of bytes in the order in which `_written` puts them back. Numbers are not joined."""
-    if isinstance(value, str):
-        yield _Leaf(path, document, value)
-    elif isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _leaves(inner, document, (*path, str(ALIKE.get(name, name))))
-    elif isinstance(value, list) and not _is_bytes(value):
-        for number, inner in enumerate(value):
-            told = inner.get("index") if isinstance(inner, dict) else None
-            yield from _leaves(inner, document, (*path, told if isinstance(told, int) else number))
-    elif isinstance(value, list):
-        yield _Leaf((*path, "bytes"), document, _said(value))
-    elif value is not None:
-        yield _Leaf((*path, f"number {document}"), document, str(value))
-
-
-def _said(value: Any) -> str:
-    return bytes(value).decode("latin-1") if isinstance(value, list) else str(value)
-
-
-def _written(value: Any, told: Iterator[str]) -> str:
-    """The JSON of a value whose leaves say what is told."""
-
-    def filled(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: filled(inner) for name, inner in value.items()}
-        if value is None:
-            return None
-        if isinstance(value, list) and not _is_bytes(value):
-            return [filled(inner) for inner in value]
-        said = next(told)
-        return (
-            value
-            if said == _said(value)
-            else list(said.encode("latin-1", "replace"))
-            if isinstance(value, list)
-            else said
-        )
-
-    whole = filled(value)
-    text = json.dumps(whole, ensure_ascii=False)
-    return text if _is_text(text) else json.dumps(whole)
-
-
-def _is_text(text: str) -> bool:
-    return not any("\ud800" <= char <= "\udfff" for char in text)
+    def _spans(self, text: str) -> list[tuple[int, int]]:
+        """Where a secret stands in a text, whatever escapes it; those that meet are one."""
+        if not self._needles:
+            return []
+        *escaped, plain = _readings(text)
+        found = [m.span() for n in self._needles if n in plain for m in re.finditer(re.escape(n), plain)]
+        for before in reversed(escaped if found else []):
+            places, shifts = array("L"), array("L", [0])
+            for escape in _ESCAPED.finditer(before):
+                places.append(escape.start() - shifts[-1])
+                shifts.append(shifts[-1] + escape.end() - escape.start() - 1)
+            found = [(a + shifts[bisect_left(places, a)], b + shifts[bisect_left(places, b)]) for a, b in found]
+        spans: list[tuple[int, int]] = []
+        for start, end in sorted(found):
+            if spans and start <= spans[-1][1]:
+                start, reached = spans.pop()
+                end = max(end, reached)
+            spans.append((start, end))
+        return spans
 
 
 def _shared(count: int) -> list[str]:
     """The mask in so many pieces, none of them empty."""
-    whole = MASK if count <= len(MASK) else f"{MASK[:-1]}{'*' * (count - len(MASK))}]"
-    cuts = [len(whole) * number // count for number in range(count + 1)]
-    return [whole[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    whole = f"{MASK[:-1]}{'*' * (count - len(MASK))}]"
+    return [whole[a:b] for a, b in pairwise(len(whole) * number // count for number in range(count + 1))]
 
 
 def searched(secret: str) -> list[str]:
@@ -364,21 +284,16 @@ def searched(secret: str) -> list[str]:
     words = secret.split()
     parts = [secret, *words]
     if len(words) == 2 and words[0].casefold() == "basic":
-        try:
+        with suppress(ValueError):
             plain = base64.b64decode(words[1], validate=True).decode("ascii")
             parts += [plain, plain.partition(":")[2]]
-        except ValueError:
-            pass
     return [part for part in dict.fromkeys(parts) if is_telling(part)]
 
 
 def _dresses(secret: str) -> Iterator[str]:
     for part in searched(secret):
         raw = part.encode()
-        yield _Unescaped(part).text
-        yield raw.hex()
-        yield raw.hex().upper()
-        yield from (raw.hex(sign) for sign in ": ")
+        yield from (_readings(part)[-1], raw.hex(), raw.hex().upper(), raw.hex(":"), raw.hex(" "))
         for offset in range(3):
             first, last = -(-offset * 8 // 6), (offset + len(raw)) * 8 // 6
             for encode in (base64.b64encode, base64.urlsafe_b64encode):
@@ -387,7 +302,7 @@ def _dresses(secret: str) -> Iterator[str]:
 
 def main() -> None:
     """Copy stdin to stdout without the values of environment variables that are called keys, tokens, secrets or passwords."""
-    hidden = Scrubber(value for name, value in os.environ.items() if SECRET_NAME.search(name))
+    hidden = Scrubber(value for name, value in os.environ.items() if _SECRET_VARIABLE.search(name))
     sys.stdout.write(hidden.text(sys.stdin.buffer.read().decode("utf-8", "replace")))
 
 

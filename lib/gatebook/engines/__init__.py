@@ -1,4 +1,4 @@
-"""Inference servers and the gateways before them: one file an engine, one shape (`engine.Engine`).
+"""Inference servers and the gateways before them: one shape (`engine.Engine`), one file an engine, small ones in `fronts`.
 
 A new engine is one new file here, a line in `ENGINES`, and its recorded replies in tests/unit/engines/. An engine that is
 not known, or hidden behind a gateway, is `GENERIC`: it is gated by what it does.
@@ -8,41 +8,30 @@ from __future__ import annotations
 
 import re
 
-from gatebook.engines.engine import Engine, Probes, Said, Value
-from gatebook.engines.generic import GENERIC
-from gatebook.engines.litellm import LITELLM
-from gatebook.engines.llamacpp import LLAMACPP
-from gatebook.engines.llamacpp_python import LLAMACPP_PYTHON
-from gatebook.engines.sglang import SGLANG
-from gatebook.engines.transformers import TRANSFORMERS
+from gatebook.engines.engine import Engine, Json, Probes, Said, Value
+from gatebook.engines.fronts import LiteLLM, LlamaCppPython, Transformers
+from gatebook.engines.llamacpp import LlamaCpp
+from gatebook.engines.sglang import SGLang
 from gatebook.engines.vllm import VLLM
 
-__all__ = [
-    "ENGINES",
-    "GENERIC",
-    "HOST_PATHS",
-    "REFUSALS",
-    "SETTINGS_PATHS",
-    "Engine",
-    "Probes",
-    "Said",
-    "Value",
-    "by_name",
-    "credentials_refused",
-    "names",
-    "recognise",
-    "refused",
-    "settings_kept",
-]
+__all__ = ["ENGINES", "GENERIC", "Engine", "Probes", "Said", "Value", "by_name", "recognise", "refused"]
 
-ENGINES: tuple[Engine, ...] = (SGLANG, LLAMACPP, VLLM, LITELLM, LLAMACPP_PYTHON, TRANSFORMERS)
+GENERIC = Engine()
+ENGINES: tuple[Engine, ...] = (SGLang(), LlamaCpp(), VLLM(), LiteLLM(), LlamaCppPython(), Transformers())
 """In the order in which they are tried: SGLang may answer /version as vLLM does."""
-HOST_PATHS = tuple(dict.fromkeys(path for engine in ENGINES for path in engine.paths))
-"""GETs on the host by which an engine is known."""
-SETTINGS_PATHS = tuple(dict.fromkeys(path for engine in ENGINES for path in engine.settings_paths))
 REFUSALS = frozenset({400, 404, 413, 415, 422})
 """A clean 4xx: the server, or the gateway before it, understood and said no."""
 REFUSED_KEY = frozenset({401, 403, 407})
+
+
+def names(attribute: str) -> tuple[str, ...]:
+    """What all engines have under one attribute: paths, or the names of metrics, such as `waiting`."""
+    return tuple(dict.fromkeys(name for engine in ENGINES for name in getattr(engine, attribute)))
+
+
+HOST_PATHS = names("paths")
+"""GETs on the host by which an engine is known."""
+SETTINGS_PATHS = names("settings_paths")
 
 
 def recognise(probes: Probes) -> Engine:
@@ -60,29 +49,22 @@ def refused(status: int | None, detail: str) -> bool:
 
     The words count whoever sends them: a gateway passes them on under its own name.
     """
-    return status in REFUSALS or any(_says(engine.refusals, detail) for engine in ENGINES)
+    return status in REFUSALS or _anyone_says("refusals", detail)
 
 
 def credentials_refused(status: int | None, detail: str) -> bool:
     """Whether the key was refused, in any dress."""
-    return status in REFUSED_KEY or any(_says(engine.credentials, detail) for engine in ENGINES)
+    return status in REFUSED_KEY or _anyone_says("credentials", detail)
 
 
-def names(prefix: str) -> tuple[str, ...]:
-    """The metric names of all engines under one attribute, such as `waiting`."""
-    return tuple(dict.fromkeys(name for engine in ENGINES for name in getattr(engine, prefix)))
+def _anyone_says(attribute: str, detail: str) -> bool:
+    patterns: list[re.Pattern[str] | None] = [getattr(engine, attribute) for engine in ENGINES]
+    return any(pattern.search(detail) for pattern in patterns if pattern)
 
 
-def settings_kept(body: dict[str, object]) -> dict[str, object]:
+def settings_kept(body: Json) -> Json:
     """Of a server's description of itself, the settings that are compared; nothing else is recorded.
 
     SGLang tells all of its arguments there, keys among them; vLLM its environment.
     """
-    kept: dict[str, object] = {}
-    for engine in ENGINES:
-        kept |= engine.settings_kept(body)
-    return kept
-
-
-def _says(pattern: re.Pattern[str] | None, detail: str) -> bool:
-    return pattern is not None and pattern.search(detail) is not None
+    return {key: value for engine in ENGINES for key, value in engine.settings_kept(body).items()}

@@ -11,6 +11,8 @@ from gatebook.config.policies import Item
 
 Json = dict[str, Any]
 Value = str | int | float | bool
+Place = tuple[str, str]
+"""A GET and a key of what it answers."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,9 @@ class Probes:
     headers: Mapping[str, str] = field(default_factory=dict)
     """Of /v1/models and of the chat that opens a notebook, as far as they are recorded."""
 
-    def at(self, path: str) -> Json:
-        """The object at a path; {} where there is none."""
-        return obj(self.bodies.get(path))
+    def at(self, path: str, *keys: str) -> Json:
+        """The object at a path, or the one at these keys in it; {} where there is none."""
+        return obj(self.bodies.get(path), *keys)
 
     @property
     def cards(self) -> list[Json]:
@@ -47,27 +49,26 @@ class Probes:
         """The entry of the asked model."""
         return next((card for card in self.cards if card.get("id") == self.model), {})
 
-    def owned_by(self, *names: str) -> bool:
-        """Whether a card says that it is of one of these: a gateway passes cards on."""
-        return any(card.get("owned_by") in names for card in self.cards)
-
 
 class Engine:
     """One kind of server. What is not overridden is what an unknown OpenAI-compatible server is taken for."""
 
-    name: str = "unknown"
+    name = "unknown"
     paths: tuple[str, ...] = ()
     """GETs on the host by which it is known, and which tell its version."""
     settings_paths: tuple[str, ...] = ()
     """GETs on the host that tell how it was started."""
-    keeps_connections: bool = False
+    owner: str | None = None
+    """`owned_by` of its cards; a gateway passes cards on."""
+    signs: tuple[Place, ...] = ()
+    """Where it says what no other engine says."""
+    versions: tuple[Place, ...] = ()
+    keeps_connections = False
     """Whether a connection may be used again after a streamed reply."""
     answers_any_name: bool | None = None
     """Whether it answers a model name that it does not serve; None where that is not known."""
-    takes_memory_at_start: bool = False
+    takes_memory_at_start = False
     """What the card holds under load then says nothing of the load."""
-    tells_latency: bool = False
-    """Whether its /metrics have histograms of latency."""
     kv_cache: tuple[str, ...] = ()
     """Gauges of the share of the KV cache in use, 0 to 1."""
     waiting: tuple[str, ...] = ()
@@ -75,7 +76,7 @@ class Engine:
     preempted: tuple[str, ...] = ()
     """Counters of requests that lost their place."""
     ttft_histograms: tuple[str, ...] = ()
-    """In seconds, as the two below."""
+    """In seconds, as the two below; empty where its /metrics have none."""
     itl_histograms: tuple[str, ...] = ()
     total_histograms: tuple[str, ...] = ()
     refusals: re.Pattern[str] | None = None
@@ -85,19 +86,13 @@ class Engine:
     logprob_options: Json = {}
     """Request options that make it name tokens by their ids."""
 
-    tokenize_path: str = "/tokenize"
-    """POST on the host that counts the tokens of a text: vLLM, SGLang and llama.cpp have it under one path."""
-
-    def tokenize(self, model: str, text: str) -> Json:
-        """The request: vLLM and SGLang read `prompt`, llama.cpp `content`; each ignores the other's fields."""
-        return {"model": model, "prompt": text, "content": text, "add_special_tokens": False, "add_special": False}
-
     def recognises(self, probes: Probes) -> bool:
         """Whether this is the engine that said so."""
-        return False
+        owned = self.owner is not None and any(card.get("owned_by") == self.owner for card in probes.cards)
+        return owned or any(key in probes.at(path) for path, key in self.signs)
 
     def version(self, probes: Probes) -> str | None:
-        return None
+        return next((str(told) for path, key in self.versions if (told := probes.at(path).get(key))), None)
 
     def context_tokens(self, probes: Probes) -> int | None:
         """The context limit of the asked model."""
@@ -155,8 +150,10 @@ def plain(value: Any) -> bool:
     return isinstance(value, str | int | float | bool)
 
 
-def obj(value: Any) -> Json:
-    """The object, or {} for anything else."""
+def obj(value: Any, *keys: str) -> Json:
+    """The object, or the one at these keys in it; {} for anything else."""
+    for key in keys:
+        value = obj(value).get(key)
     return value if isinstance(value, dict) else {}
 
 

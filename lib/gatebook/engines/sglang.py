@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from gatebook.config.policies import Item
-from gatebook.engines.engine import Engine, Json, Probes, Said, items, obj, plain
+from gatebook.engines.engine import Engine, Json, Probes, Said, items, plain
 
 ARGUMENTS: Mapping[str, Item] = {
     "context_length": "max_model_len",
@@ -22,14 +22,19 @@ SERVER_PATHS = ("/server_info?config_format=json", "/get_server_info")
 """The first by the name under which vLLM has it too."""
 
 
-class _SGLang(Engine):
+class SGLang(Engine):
     name = "sglang"
     paths = MODEL_PATHS
     settings_paths = SERVER_PATHS
+    owner = "sglang"
+    signs = (
+        *((path, "model_path") for path in MODEL_PATHS),
+        *((path, "max_running_requests") for path in SERVER_PATHS),
+    )
+    versions = tuple((path, "version") for path in ("/version", *MODEL_PATHS, *SERVER_PATHS))
     keeps_connections = True
     answers_any_name = True
     takes_memory_at_start = True
-    tells_latency = True
     kv_cache = ("sglang:token_usage",)
     waiting = ("sglang:num_queue_reqs",)
     running = ("sglang:num_running_reqs",)
@@ -38,18 +43,9 @@ class _SGLang(Engine):
     itl_histograms = ("sglang:inter_token_latency_seconds",)
     total_histograms = ("sglang:e2e_request_latency_seconds",)
 
-    def recognises(self, probes: Probes) -> bool:
-        told = any("model_path" in probes.at(path) for path in MODEL_PATHS)
-        return told or probes.owned_by("sglang") or any("max_running_requests" in probes.at(p) for p in SERVER_PATHS)
-
-    def version(self, probes: Probes) -> str | None:
-        told = (probes.at(path).get("version") for path in (*MODEL_PATHS, *SERVER_PATHS))
-        return next((str(value) for value in (probes.at("/version").get("version"), *told) if value), None)
-
     def sampling(self, probes: Probes) -> Json:
-        return next(
-            (found for path in MODEL_PATHS if (found := obj(probes.at(path).get("preferred_sampling_params")))), {}
-        )
+        told = (probes.at(path, "preferred_sampling_params") for path in MODEL_PATHS)
+        return next(filter(None, told), {})
 
     def settings(self, probes: Probes) -> Iterator[Said]:
         yield from super().settings(probes)
@@ -61,6 +57,3 @@ class _SGLang(Engine):
 
     def settings_kept(self, body: Json) -> Json:
         return {k: body[k] for k in (*ARGUMENTS, "disable_radix_cache", "version") if plain(body.get(k))}
-
-
-SGLANG = _SGLang()

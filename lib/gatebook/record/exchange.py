@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from gatebook.engines import REFUSED_KEY
 
@@ -16,16 +16,13 @@ Packing = Literal["packed", "not packed", "broken", "more", "unknown"]
 """`more`: bytes after the packed ones, which clients do not read. `unknown`: no text, and packed in a way that the client cannot undo."""
 
 BUSY = frozenset({429, 502, 503, 504})
-OVER_BUDGET = "limits.tokens"
-"""How the detail of a skipped request begins that the run's token budget had no room for."""
-OUT_OF_TIME = ("limits.notebook_deadline_s", "limits.run_deadline_s")
-"""How the detail of a stop begins that our own deadline made."""
-HANGING = "this kind of request hangs"
-"""How the detail of a skipped request begins whose like hung before."""
-GONE = "the server is gone"
-"""How the detail of a stop begins after which nobody listens where the server had answered."""
 PASSING = REFUSED_KEY | {408, 425, 429}
 """4xx of the moment or of who asks: the same request may be answered later."""
+
+OUT_OF_TIME, GONE = ("limits.notebook_deadline_s", "limits.run_deadline_s"), "the server is gone"
+"""How the detail of a stop begins: our own deadline made it, or nobody listens where the server had answered."""
+OVER_BUDGET, HANGING = "limits.tokens", "this kind of request hangs"
+"""How the detail of a skip begins: the run's token budget had no room for it, or its like hung before."""
 
 
 class Recorded(BaseModel):
@@ -96,9 +93,9 @@ class Exchange(Recorded):
     path: str = ""
     body: dict[str, Any] | None = None
     """The request as sent."""
-    attempts: list[Attempt] = Field(default_factory=list)
+    attempts: list[Attempt] = []
     status: int | None = None
-    headers: dict[str, str] = Field(default_factory=dict)
+    headers: dict[str, str] = {}
     events: list[tuple[float, str]] | None = None
     """A streamed reply: arrival in ms and the data of every server-sent event."""
     lines: list[tuple[int, str]] | None = None

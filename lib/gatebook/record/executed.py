@@ -16,26 +16,22 @@ def unfinished(path: Path) -> str | None:
 
     papermill returns 0 for a cell that calls SystemExit(0), and nbval passes cells that never ran; this does not.
     """
-    name = path.stem
     try:
-        cells = [
-            c
-            for c in json.loads(path.read_text(encoding="utf-8"))["cells"]
-            if c["cell_type"] == "code" and "".join(c["source"]).strip()
-        ]
-        errors = [_error(cell) for cell in cells]
+        told = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        code = [(c, source) for c in told if c["cell_type"] == "code" and (source := "".join(c["source"])).strip()]
+        cells = [(source, cell.get("execution_count"), _error(cell)) for cell, source in code]
     except FileNotFoundError:
-        return f"{name}: there is no executed notebook"
+        return f"{path.stem}: there is no executed notebook"
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return f"{name}: the executed notebook cannot be read"
+        return f"{path.stem}: the executed notebook cannot be read"
     if not cells:
-        return f"{name}: the notebook has no code cells"
-    for number, (cell, error) in enumerate(zip(cells, errors, strict=True), 1):
+        return f"{path.stem}: the notebook has no code cells"
+    for number, (_, count, error) in enumerate(cells, 1):
         if error and not (number == len(cells) and error.startswith(GATE_ERROR)):
-            return f"{name}: cell {number} of {len(cells)} raised {error}"
-        if cell.get("execution_count") is None:
-            return f"{name}: cell {number} of {len(cells)} did not run"
-    return None if _is_gate("".join(cells[-1]["source"])) else f"{name}: its last cell is not the gate"
+            return f"{path.stem}: cell {number} of {len(cells)} raised {error}"
+        if count is None:
+            return f"{path.stem}: cell {number} of {len(cells)} did not run"
+    return None if _is_gate(cells[-1][0]) else f"{path.stem}: its last cell is not the gate"
 
 
 def execution(path: Path) -> tuple[str, float] | None:
@@ -48,17 +44,15 @@ def execution(path: Path) -> tuple[str, float] | None:
 
 
 def _error(cell: dict[str, Any]) -> str | None:
-    for output in cell.get("outputs", []):
-        if output.get("output_type") == "error":
-            return f"{output.get('ename')}: {' '.join(str(output.get('evalue')).split())[:300]}"
-    return None
+    errors = [o for o in cell.get("outputs", []) if o.get("output_type") == "error"]
+    return next((f"{o.get('ename')}: {' '.join(str(o.get('evalue')).split())[:300]}" for o in errors), None)
 
 
 def _is_gate(source: str) -> bool:
     """Whether the last statement of a cell is a call of `.gate()`."""
     try:
-        body = ast.parse(source).body
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        last = ast.parse(source).body[-1]
+    except (SyntaxError, ValueError, MemoryError, RecursionError, IndexError):
         return False
-    call = body[-1].value if body and isinstance(body[-1], ast.Expr) else None
+    call = last.value if isinstance(last, ast.Expr) else None
     return isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "gate"

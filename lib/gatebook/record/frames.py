@@ -10,9 +10,9 @@ import pandas as pd
 from gatebook.config.cases import Case
 from gatebook.record.exchange import Exchange
 from gatebook.record.gauges import Gauge
-from gatebook.record.replies import Answer, read_answer
+from gatebook.record.replies import read_answer
 from gatebook.record.run import Run
-from gatebook.record.samples import why_invalid
+from gatebook.record.samples import read_sample
 
 REPLIES = {
     "case": "string", "group": "string", "ask": "string", "prompt": "string", "text": "string", "finish_reason": "string",
@@ -29,9 +29,8 @@ def cases_frame(run: Run, notebook: str) -> pd.DataFrame:
         {"case": c.id, "group": c.group, "policy": run.manifest.profile.policy(c.group).policy, **c.tags, "why": c.why}
         for c in run.expected(notebook)
     ]
-    return pd.DataFrame(rows, columns=list(dict.fromkeys(key for row in rows for key in row)) or ["case"]).set_index(
-        "case"
-    )
+    columns = list(dict.fromkeys(key for row in rows for key in row)) or ["case"]
+    return pd.DataFrame(rows, columns=columns).set_index("case")
 
 
 def replies_frame(run: Run, notebook: str) -> pd.DataFrame:
@@ -41,26 +40,23 @@ def replies_frame(run: Run, notebook: str) -> pd.DataFrame:
     Raises BrokenRecord.
     """
     asked = [e for e in run.exchanges(notebook) if e.kind in ("ask", "canary") and e.case in run.cases]
-    lag_ms = run.manifest.profile.latency.lag_ms
-    rows = [_row(run.cases[str(e.case)], e, read_answer(e), lag_ms) for e in asked]
+    rows = [_row(run.cases[str(e.case)], e, run.manifest.profile.latency.lag_ms) for e in asked]
     frame = pd.DataFrame(rows, columns=list(REPLIES), index=pd.Index([e.key for e in asked], name="key"))
     return frame.astype(REPLIES)
 
 
-def _row(case: Case, exchange: Exchange, answer: Answer, lag_ms: float) -> dict[str, Any]:
-    timing, client = exchange.timing, exchange.client
-    invalid = why_invalid(case, exchange, lag_ms)
+def _row(case: Case, exchange: Exchange, lag_ms: float) -> dict[str, Any]:
+    """Of a reply as a sample and of all else; the frame takes the columns of REPLIES."""
+    answer, sample, client = read_answer(exchange), read_sample(case, exchange, lag_ms), exchange.client
     return {
+        **vars(sample), "valid": sample.invalid is None, "why_invalid": sample.invalid,
         "case": case.id, "group": case.group, "ask": exchange.ask or exchange.kind,
         "prompt": str(exchange.messages[-1].get("content")) if exchange.messages else None,
         "text": answer.text or None, "finish_reason": answer.finish_reason,
         "tool_calls": ", ".join(f"{call.name}({call.arguments})" for call in answer.tool_calls) or None,
         "status": exchange.status, "fault": exchange.fault, "detail": exchange.detail or None,
         "streamed": exchange.events is not None, "attempts": len(exchange.attempts),
-        "prompt_tokens": answer.tokens("prompt_tokens"), "completion_tokens": answer.tokens("completion_tokens"),
-        "ttft_ms": timing and timing.first_token_ms, "itl_ms": timing and timing.itl_ms(answer.tokens("completion_tokens")),
-        "total_ms": timing and timing.last_token_ms, "in_flight": client and client.in_flight, "client_lag_ms": client and client.loop_lag_ms,
-        "valid": invalid is None, "why_invalid": invalid,
+        "in_flight": client and client.in_flight, "client_lag_ms": client and client.loop_lag_ms,
     }  # fmt: skip
 
 

@@ -6,23 +6,18 @@ Rows keep the exporters' own names. NVML's have ours: `gpu_memory_used_mib`, `gp
 
 from __future__ import annotations
 
-import json
-import os
-import threading
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Literal
-
-from pydantic import ValidationError
 
 from gatebook.engines import names
 from gatebook.engines.sglang import RETRACTED_NOW
 from gatebook.engines.vllm import CACHE_CONFIG
 from gatebook.errors import BrokenRecord
 from gatebook.record.exchange import Recorded
-from gatebook.record.journal import locked, set_torn_line_aside
+from gatebook.record.journal import LineFile
 
 Source = Literal["nvml", "metrics", "trace"]
 SESSION, UNAVAILABLE = "session", "unavailable"
@@ -44,45 +39,26 @@ class Gauge(Recorded):
     """null in a row that is no number: a session, something unavailable."""
 
 
-class GaugeFile:
-    """Appends rows; a single writer at a time, every append on its way to the disk before it returns."""
-
-    def __init__(self, path: Path) -> None:
-        """Raises OSError when the file cannot be opened or another process writes it."""
-        self._lock = threading.Lock()
-        self._file = path.open("ab", buffering=0)
-        if not locked(self._file.fileno()):
-            self._file.close()
-            raise OSError(f"{path.name}: another process is writing it")
-        set_torn_line_aside(path, self._file.fileno())
+class GaugeFile(LineFile):
+    """Appends rows, every append on its way to the disk before it returns."""
 
     def append(self, rows: Iterable[Gauge]) -> None:
         """Raises OSError when the disk does not take them; nothing once the file is closed."""
         lines = "".join(row.model_dump_json() + "\n" for row in rows)
         with self._lock:
             if lines and not self._file.closed:
-                self._file.write(lines.encode())
-
-    def __enter__(self) -> GaugeFile:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        with self._lock:
-            if not self._file.closed:
-                os.fsync(self._file.fileno())
-                self._file.close()
+                self._write(lines.encode())
 
 
 def read_gauges(path: Path) -> list[Gauge]:
     """All rows of a file; a last line that a crash cut is left out, a missing file has none. Raises BrokenRecord."""
-    if not path.exists():
-        return []
-    found = []
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+    found: list[Gauge] = []
+    for line in path.read_bytes().split(b"\n")[:-1] if path.exists() else ():
         try:
-            found.append(Gauge.model_validate(json.loads(line)))
-        except (ValueError, ValidationError, RecursionError):
-            raise BrokenRecord(f"{path}, line {number}: is no reading of a gauge; the file was edited") from None
+            found.append(Gauge.model_validate_json(line))
+        except ValueError:
+            where = f"{path}, line {len(found) + 1}"
+            raise BrokenRecord(f"{where}: is no reading of a gauge; the file was edited") from None
     return found
 
 
@@ -95,7 +71,6 @@ class Gpu:
     source: Source
     name: str = ""
     total_mib: float | None = None
-    driver: str = ""
     used: list[tuple[float, float]] = field(default_factory=list)
     """(ms, MiB), what the driver itself reserves included."""
     processes: dict[str, float] = field(default_factory=dict)
@@ -108,42 +83,53 @@ class Gpu:
 
 def gpus(gauges: Iterable[Gauge]) -> list[Gpu]:
     """The GPUs that the rows tell of, NVML's and DCGM's alike."""
-    found: dict[tuple[str, str], Gpu] = {}
-    dcgm: dict[tuple[str, str], float] = {}
+    found: dict[tuple[bool, str], Gpu] = {}
+    free_mib: dict[tuple[bool, str], float] = {}
     for row in gauges:
         if row.value is None or row.name not in (USED, TOTAL, PROCESS, DCGM_USED, DCGM_FREE):
             continue
         exported = row.name in (DCGM_USED, DCGM_FREE)
-        key = ("dcgm", _exported_id(row.labels)) if exported else ("nvml", row.labels.get("gpu", "?"))
+        key = (exported, _exported_id(row.labels) if exported else row.labels.get("gpu", "?"))
         gpu = found.setdefault(key, Gpu(key[1], row.source))
         if row.name == TOTAL:
-            gpu.total_mib, gpu.name, gpu.driver = row.value, row.labels.get("name", ""), row.labels.get("driver", "")
+            gpu.total_mib, gpu.name = row.value, row.labels.get("name", "")
         elif row.name == PROCESS:
             process = row.labels.get("pid", "?")
             gpu.processes[process] = max(gpu.processes.get(process, 0.0), row.value)
         elif row.name == DCGM_FREE:
-            dcgm[key] = row.value
+            free_mib[key] = row.value
         else:
             gpu.used.append((row.ms, row.value))
             gpu.name = gpu.name or row.labels.get("modelName", "")
-    for key, free in dcgm.items():  # memory that the driver reserves is in neither figure
+    for key, free in free_mib.items():  # memory that the driver reserves is in neither figure
         if found[key].used:
             found[key].total_mib = found[key].used[-1][1] + free
     return list(found.values())
 
 
 def _exported_id(labels: dict[str, str]) -> str:
-    instance = f":{labels['GPU_I_ID']}" if labels.get("GPU_I_ID") else ""
-    host = labels.get("Hostname") or labels.get("hostname")
-    return f"{f'{host}/' if host else ''}{labels.get('gpu', '?')}{instance}"
+    host, instance = labels.get("Hostname") or labels.get("hostname"), labels.get("GPU_I_ID")
+    return f"{f'{host}/' if host else ''}{labels.get('gpu', '?')}{f':{instance}' if instance else ''}"
+
+
+def gpu_names(gauges: Iterable[Gauge]) -> str:
+    """`NVIDIA L4`, `2 x NVIDIA L4`, or `none` where none could be looked at."""
+    told = {
+        row.labels.get("gpu", ""): name
+        for row in gauges
+        if row.name in (USED, DCGM_USED, TOTAL) and (name := row.labels.get("name") or row.labels.get("modelName"))
+    }
+    return (
+        " + ".join(name if n == 1 else f"{n} x {name}" for name, n in sorted(Counter(told.values()).items())) or "none"
+    )
 
 
 def series(gauges: Iterable[Gauge], names: tuple[str, ...], total: bool) -> list[tuple[float, float]]:
     """(ms, value) of the first of these names that has rows. Engines of one scrape are added up, or the fullest counts."""
-    by_name: dict[str, dict[float, list[float]]] = {}
+    by_name: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in gauges:
         if row.name in names and row.value is not None:
-            by_name.setdefault(row.name, {}).setdefault(row.ms, []).append(row.value)
+            by_name[row.name][row.ms].append(row.value)
     rows = next((by_name[name] for name in names if name in by_name), {})
     return [(ms, sum(values) if total else max(values)) for ms, values in sorted(rows.items())]
 
@@ -160,6 +146,5 @@ def sessions(gauges: Iterable[Gauge]) -> list[list[Gauge]]:
 
 def unavailable(gauges: Iterable[Gauge], of: str) -> list[str]:
     """Why readings of this kind (`gpu`, `metrics`) are missing, each reason once."""
-    return list(dict.fromkeys(
-        row.labels.get("why", "") for row in gauges if row.name == UNAVAILABLE and row.labels.get("of") == of
-    ))  # fmt: skip
+    rows = (row.labels for row in gauges if row.name == UNAVAILABLE)
+    return list(dict.fromkeys(labels.get("why", "") for labels in rows if labels.get("of") == of))

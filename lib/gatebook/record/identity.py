@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gatebook.engines import Engine, Probes, by_name, recognise, settings_kept
-from gatebook.engines.engine import Said, items
+from gatebook.engines.engine import Said, items, obj
 from gatebook.engines.vllm import CACHE_CONFIG, CACHE_LABELS
 from gatebook.record.exchange import Exchange
 from gatebook.record.gauges import Gauge, gpus
@@ -36,7 +36,7 @@ class Identity:
     settings: tuple[Said, ...] = ()
     """How it was started, where it tells it."""
     system_fingerprint: str | None = None
-    """Of the replies that open a notebook: version and a hash of the configuration (vLLM), the build (llama.cpp)."""
+    """Of the plain replies that open notebooks, all values told: version and a hash of the configuration (vLLM), the build (llama.cpp)."""
     probes: Probes = field(default_factory=lambda: Probes({}, ""), compare=False, repr=False)
 
     @property
@@ -49,20 +49,15 @@ class Identity:
         return self.dialect.is_alias(asked, told, self.probes)
 
 
-def probe(exchanges: Iterable[Exchange], path: str) -> Any:
-    """The JSON body of the last good GET of `path`, or None."""
-    found = [e.text for e in exchanges if e.kind == "probe" and e.path == path and e.status == 200 and e.text]
-    return parse(found[-1]) if found else None
-
-
 def identify(exchanges: list[Exchange], model: str) -> Identity:
     """Tell the engine apart by what it answers to GETs, and read what it says there (`gatebook.engines`)."""
     asked = [e for e in exchanges if e.kind == "probe"]
-    bodies = {e.path: probe(asked, e.path) for e in asked}
+    bodies = {e.path: None for e in asked} | {e.path: parse(e.text) for e in asked if e.status == 200 and e.text}
     headers = {k: v for e in exchanges if e.path == "models" or e.kind == "ready" for k, v in e.headers.items()}
     probes = Probes(bodies, model, headers)
     engine = recognise(probes)
-    health = [e.status for e in asked if e.path == "/health"]
+    opened = [obj(parse(e.text)) for e in exchanges if e.kind == "ready" and e.status == 200 and e.text]
+    fingerprints = {str(value) for body in opened if (value := body.get("system_fingerprint"))}
     return Identity(
         engine=engine.name,
         version=engine.version(probes),
@@ -72,18 +67,11 @@ def identify(exchanges: list[Exchange], model: str) -> Identity:
         metadata=engine.metadata(probes),
         options=engine.options(probes),
         tools=engine.knows_tools(probes),
-        health=health[-1] if health else None,
+        health=next((e.status for e in reversed(asked) if e.path == "/health"), None),
         settings=tuple(engine.settings(probes)),
-        system_fingerprint=_system_fingerprint(exchanges),
+        system_fingerprint=", ".join(sorted(fingerprints)) or None,
         probes=probes,
     )
-
-
-def _system_fingerprint(exchanges: list[Exchange]) -> str | None:
-    """Of the plain replies that open notebooks; several values of one run are all told."""
-    told = [parse(e.text) for e in exchanges if e.kind == "ready" and e.status == 200 and e.text]
-    values = {str(v) for body in told if isinstance(body, dict) and (v := body.get("system_fingerprint"))}
-    return ", ".join(sorted(values)) or None
 
 
 def kept(text: str) -> str:
@@ -97,9 +85,7 @@ def shown(gauges: Iterable[Gauge]) -> tuple[Said, ...]:
     rows = list(gauges)
     found: list[Said] = []
     for gpu in gpus(rows):
-        source = (
-            f"{'NVML' if gpu.source == 'nvml' else 'DCGM' if gpu.source == 'metrics' else gpu.source}, GPU {gpu.id}"
-        )
+        source = f"{ {'nvml': 'NVML', 'metrics': 'DCGM'}.get(gpu.source, gpu.source) }, GPU {gpu.id}"
         if gpu.name:
             found.append(Said("gpu", gpu.name, source))
         if gpu.total_mib:

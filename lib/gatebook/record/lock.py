@@ -38,8 +38,10 @@ def held(folder: Path, by: str) -> Iterator[None]:
             raise (CannotMeasure if error.errno in FULL else BadInput)(
                 f"{path}: cannot be written ({os_reason(error)}); a run is worked on where its folder can be locked, so copy it"
             ) from None
-        if _taken(descriptor, path):
-            break
+        with suppress(OSError):  # held, or gone: the last holder may have taken the file away in between
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(descriptor).st_ino == path.stat().st_ino:
+                break
         os.close(descriptor)
         if not left:
             raise BadInput(f"{folder}: is in use by {_holder(path)}; wait for it, or stop it")
@@ -54,15 +56,6 @@ def held(folder: Path, by: str) -> Iterator[None]:
         with suppress(OSError):
             path.unlink()  # still locked, so it is ours
         os.close(descriptor)
-
-
-def _taken(descriptor: int, path: Path) -> bool:
-    """Locked, and still the file of that name: the last holder may have taken it away in between."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.fstat(descriptor).st_ino == path.stat().st_ino
-    except OSError:
-        return False
 
 
 def _holder(path: Path) -> str:

@@ -14,34 +14,29 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator
+from pydantic import TypeAdapter, ValidationError, field_validator
 
 from gatebook.config.cases import Case
 from gatebook.config.files import file_name, replace_text
 from gatebook.config.profile import Profile, Suite, Target
 from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, first_line, one_line, os_reason
-from gatebook.record.exchange import Exchange
+from gatebook.record.exchange import Exchange, Recorded
 from gatebook.record.gauges import Gauge, read_gauges
 from gatebook.record.journal import MAX_RECORD_MIB, Journal, Texts, read_journal
 from gatebook.record.measurement import Measurement
 
 T = TypeVar("T")
-SUMS = "SHA256SUMS"
-LATEST = "latest"
-PLAN = ("manifest.json", "cases.json")
+SUMS, TROUBLES, LATEST = "SHA256SUMS", "troubles.json", "latest"
 HISTORY, UNREAD = "history.json", "could_not_be_read"
-TROUBLES = "troubles.json"
-_TEXTS = TypeAdapter(list[str])
+SCRATCH = (".ipynb_checkpoints", "__pycache__", ".pytest_cache")
 MAX_FILES = 20_000
 """Of one run; a full one has some 500."""
 MAX_JSON_MIB = 64
 """Of one file beside the records; all cases of params/cases make 1 MiB."""
 
 
-class Against(BaseModel):
+class Against(Recorded):
     """The second target, asked in turn with the one under test."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     profile: str
     target: Target
@@ -52,13 +47,8 @@ class Against(BaseModel):
         return f"{self.target.model} at {self.base_url}"
 
 
-SCRATCH = (".ipynb_checkpoints", "__pycache__", ".pytest_cache")
-
-
-class Manifest(BaseModel):
+class Manifest(Recorded):
     """Who asks what of which model with which code; written before anything is asked."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     schema_version: int = 1
     run: str
@@ -84,13 +74,15 @@ class Manifest(BaseModel):
     @field_validator("expected")
     @classmethod
     def _no_paths(cls, value: dict[str, list[str]]) -> dict[str, list[str]]:
-        for notebook in value:
-            file_name(notebook)
-        return value
+        return {file_name(notebook): ids for notebook, ids in value.items()}
 
     @property
     def partial(self) -> bool:
         return bool(self.only)
+
+
+Past = list[Measurement] | str
+"""The window of past runs as it was when a run was planned, or why it could not be read."""
 
 
 class Run:
@@ -100,6 +92,7 @@ class Run:
         """Open an existing run. Raises BadInput when it is none, BrokenRecord when its plan is damaged, or something in it
         is no plain file: nothing that is read or written through this class leaves the folder."""
         self.path = path
+        self._read: dict[Path, tuple[tuple[int, int, int], list[Any]]] = {}
         if not (path / "manifest.json").is_file():
             raise BadInput(
                 f"{path}: not a run folder (no manifest.json); name one like outputs/2026-11-22T21-04-31Z-smollm2-7f3a"
@@ -108,51 +101,32 @@ class Run:
         try:
             self.manifest = Manifest.model_validate_json((path / "manifest.json").read_bytes())
             cases = [Case.model_validate(case) for case in json.loads((path / "cases.json").read_bytes())]
-        except (ValidationError, ValueError, TypeError, RecursionError, OSError) as error:
-            raise BrokenRecord(f"{path}: manifest.json or cases.json cannot be read: {_said(error)}") from None
+        except (ValueError, TypeError, RecursionError, OSError) as error:
+            raise BrokenRecord(f"{path}: manifest.json or cases.json cannot be read: {_first_mistake(error)}") from None
         self.cases: dict[str, Case] = {case.id: case for case in cases}
-        missing = [i for ids in self.manifest.expected.values() for i in ids if i not in self.cases]
+        self.anchor = _sha256(path / "cases.json")
         if len(self.cases) != len(cases):
             raise BrokenRecord(f"{path}/cases.json: a case is in it twice")
-        if missing:
+        if missing := [i for ids in self.manifest.expected.values() for i in ids if i not in self.cases]:
             raise BrokenRecord(f"{path}/cases.json: expected case {missing[0]!r} is not in it")
-        self.anchor = _sha256(path / "cases.json")
-        self._read: dict[Path, tuple[tuple[int, int, int], list[Any]]] = {}
 
     @classmethod
     def create(
-        cls,
-        path: Path,
-        manifest: Manifest,
-        cases: list[Case],
-        baseline: bytes | None,
-        history: list[Measurement] | str | None = None,
+        cls, path: Path, manifest: Manifest, cases: list[Case], baseline: bytes | None, history: Past | None = None
     ) -> Run:
-        """Write a new folder with the plan in it. Raises BadInput when it exists.
-
-        `history` is what the run is compared with, or why that could not be read.
-        """
+        """Write a new folder with the plan in it; `history` is what it is compared with. Raises BadInput when it exists."""
         if (inside := run_folder_of(path.parent)) or LATEST in (path.name, path.parent.name):
-            raise BadInput(
-                f"{path}: {'lies in a run folder' if inside else 'is where the copy of the last run goes'}; choose another --out"
-            )
+            where = "lies in a run folder" if inside else "is where the copy of the last run goes"
+            raise BadInput(f"{path}: {where}; choose another --out")
         try:
             path.mkdir(parents=True)
-        except FileExistsError:
-            raise BadInput(
-                f"{path}: exists already; a recorded run is never overwritten, choose another --out"
-            ) from None
         except OSError as error:
-            raise BadInput(f"{path}: cannot be made ({os_reason(error)}); choose another --out") from None
-        plan = {"cases.json": json.dumps([c.model_dump(mode="json") for c in cases], ensure_ascii=False, indent=1)}
-        if baseline is not None:
-            plan["baseline.json"] = baseline.decode()
-        if history is not None:
-            kept = {UNREAD: history} if isinstance(history, str) else [m.model_dump(mode="json") for m in history]
-            plan[HISTORY] = json.dumps(kept, ensure_ascii=False)
-        plan["manifest.json"] = manifest.model_dump_json(indent=1)  # last: with it the folder is a run
+            why = f"cannot be made ({os_reason(error)});"
+            if isinstance(error, FileExistsError):
+                why = "exists already; a recorded run is never overwritten,"
+            raise BadInput(f"{path}: {why} choose another --out") from None
         try:
-            for name, text in plan.items():
+            for name, text in _plan(manifest, cases, baseline, history).items():
                 replace_text(path / name, text)
         except BaseException as error:
             shutil.rmtree(path, ignore_errors=True)  # half a plan could neither be resumed nor judged
@@ -170,9 +144,6 @@ class Run:
     def expected(self, notebook: str) -> list[Case]:
         return [self.cases[i] for i in self.manifest.expected.get(notebook, [])]
 
-    def journal(self, notebook: str) -> Journal:
-        return Journal(self.record_file(notebook), self.anchor)
-
     def record_file(self, notebook: str) -> Path:
         return self.path / f"{notebook}.exchanges.jsonl"
 
@@ -184,40 +155,51 @@ class Run:
         """What GPU and engine showed while the notebook asked; may be missing."""
         return self.path / f"{notebook}.gauges.jsonl"
 
-    def gauges(self, notebook: str) -> list[Gauge]:
-        """Read and parsed once while the file stays the same. Raises BrokenRecord when it was edited."""
-        return list(self._once(self.gauges_file(notebook), read_gauges))
+    @property
+    def texts(self) -> Texts:
+        return Texts(self.path / "texts")
+
+    def journal(self, notebook: str) -> Journal:
+        return Journal(self.record_file(notebook), self.anchor)
 
     def exchanges(self, notebook: str) -> list[Exchange]:
         """In the order of the record, read and hash-checked once while the file stays the same. Raises BrokenRecord."""
-        return list(self._once(self.record_file(notebook), lambda path: read_journal(path, self.anchor)))
+        return self._once(self.record_file(notebook), lambda path: read_journal(path, self.anchor))
+
+    def gauges(self, notebook: str) -> list[Gauge]:
+        """Read and parsed once while the file stays the same. Raises BrokenRecord when it was edited."""
+        return self._once(self.gauges_file(notebook), read_gauges)
 
     def _once(self, path: Path, read: Callable[[Path], list[T]]) -> list[T]:
         try:
             stat = path.stat()
-            state = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
         except OSError:
             return read(path)
+        state = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
         known = self._read.get(path)
         if known is None or known[0] != state:
             known = self._read[path] = (state, read(path))
-        found: list[T] = known[1]
-        return found
+        return list(known[1])
+
+    def without_records(self) -> Run:
+        """The same plan with no exchanges: what is left to judge when a record is broken."""
+        bare = Run(self.path)
+        bare.exchanges = lambda notebook: []  # type: ignore[method-assign]
+        bare.gauges = lambda notebook: []  # type: ignore[method-assign]
+        return bare
 
     @property
     def troubles(self) -> list[str]:
         """What went wrong on our side before the last notebook told the verdict. Raises BrokenRecord."""
         path = self.path / TROUBLES
         try:
-            return _TEXTS.validate_json(path.read_bytes()) if path.exists() else []
+            return TypeAdapter(list[str]).validate_json(path.read_bytes()) if path.exists() else []
         except (OSError, ValueError) as error:
             raise BrokenRecord(f"{path}: is no list of texts: {first_line(error)}") from None
 
     def note_troubles(self, troubles: list[str]) -> None:
-        """For the notebook that tells the verdict: no record shows a kernel that died after its last exchange.
-
-        Raises CannotMeasure when the disk does not take it; an older file is gone then.
-        """
+        """For the notebook that tells the verdict: no record shows a kernel that died after its last exchange. Raises
+        CannotMeasure when the disk does not take it; an older file is gone then."""
         path = self.path / TROUBLES
         try:
             path.unlink(missing_ok=True)
@@ -226,17 +208,10 @@ class Run:
         except OSError as error:
             raise CannotMeasure(f"{path}: cannot write ({os_reason(error)}); free space and resume") from None
 
-    def write(self, name: str, text: str) -> None:
-        """Put a file, whole or not at all, in the place of what has this name; a link there is not followed."""
-        path = self.path / name
-        if path.is_symlink():
-            path.unlink()
-        replace_text(path, text)
-
     @property
     def history(self) -> list[Measurement]:
         """The window of past runs as it was when this run was planned; empty when there is none, and when it could not
-        be read (`history_trouble`). `record.measured.comparable` has the rows of the same key. Raises BrokenRecord."""
+        be read (`history_trouble`). `record.samples.comparable` has the rows of the same key. Raises BrokenRecord."""
         return self._history if isinstance(self._history, list) else []
 
     @property
@@ -245,7 +220,7 @@ class Run:
         return self._history if isinstance(self._history, str) else None
 
     @cached_property
-    def _history(self) -> list[Measurement] | str:
+    def _history(self) -> Past:
         path = self.path / HISTORY
         try:
             said = json.loads(path.read_bytes()) if path.exists() else []
@@ -255,21 +230,16 @@ class Run:
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise BrokenRecord(f"{path}: is no snapshot of a history: {first_line(error)}") from None
 
-    @property
-    def texts(self) -> Texts:
-        """The long texts of its requests and answers."""
-        return Texts(self.path / "texts")
-
-    def without_records(self) -> Run:
-        """The same plan with no exchanges: what is left to judge when a record is broken."""
-        bare = Run(self.path)
-        bare.exchanges = lambda notebook: []  # type: ignore[method-assign]
-        bare.gauges = lambda notebook: []  # type: ignore[method-assign]
-        return bare
+    def write(self, name: str, text: str) -> None:
+        """Put a file, whole or not at all, in the place of what has this name; a link there is not followed."""
+        path = self.path / name
+        if path.is_symlink():
+            path.unlink()
+        replace_text(path, text)
 
     def seal(self) -> None:
         """Write SHA256SUMS over every file (`sha256sum -c SHA256SUMS` checks it too)."""
-        self.write(SUMS, self._sums())
+        self.write(SUMS, _sums(self._digests()))
 
     @property
     def sealed(self) -> bool:
@@ -283,45 +253,25 @@ class Run:
         """What SHA256SUMS says is changed, missing or added; empty when the bundle is intact."""
         if not self.sealed:
             return [f"{SUMS} is missing: the run did not finish, or someone took it away"]
-        text = (self.path / SUMS).read_bytes()
-        said = {}
-        for line in text.decode("utf-8", "surrogateescape").split("\n"):
-            digest, _, name = line.partition("  ")
-            said[name] = digest
-        said.pop("", None)
-        have = {p.relative_to(self.path).as_posix(): _sha256(p) for p in self._files()}
-        shown = one_line
-        found = [f"{shown(name)} is missing" for name in sorted(said.keys() - have.keys())]
-        found += [f"{shown(name)} was added" for name in sorted(have.keys() - said.keys())]
-        found += [
-            f"{shown(name)} was changed" for name in sorted(said.keys() & have.keys()) if have[name] != said[name]
-        ]
-        return found or ([] if text == os.fsencode(self._sums()) else [f"{SUMS} was changed"])
+        text, have = (self.path / SUMS).read_bytes(), self._digests()
+        lines = [line.partition("  ") for line in text.decode("utf-8", "surrogateescape").split("\n")]
+        said = {name: digest for digest, _, name in lines if name}
+        differences = {
+            "is missing": said.keys() - have.keys(),
+            "was added": have.keys() - said.keys(),
+            "was changed": {name for name in said.keys() & have.keys() if have[name] != said[name]},
+        }
+        found = [f"{one_line(name)} {what}" for what, names in differences.items() for name in sorted(names)]
+        return found or ([] if text == os.fsencode(_sums(have)) else [f"{SUMS} was changed"])
 
-    def _sums(self) -> str:
-        return "".join(f"{_sha256(p)}  {p.relative_to(self.path).as_posix()}\n" for p in self._files())
-
-    def _files(self) -> list[Path]:
-        return sorted(
-            p for p in plain_files(self.path) if p != self.path / SUMS and not _scratch(p.relative_to(self.path))
-        )
-
-    def copy_to_latest(self) -> Path:
-        """Copy the bundle to `latest/` beside it, for CI, which wants fixed names; a run resumed in `latest/` is there already."""
-        if self.path.name == LATEST:
-            return self.path
-        fresh = self.path.parent / f".latest-{secrets.token_hex(4)}"
-        try:
-            shutil.copytree(self.path, fresh)
-            drop_latest(self.path.parent)
-            return fresh.rename(self.path.parent / LATEST)
-        except BaseException:
-            shutil.rmtree(fresh, ignore_errors=True)
-            raise
+    def _digests(self) -> dict[str, str]:
+        """Name -> SHA-256 of every file that is sealed, in their order."""
+        names = [p.relative_to(self.path) for p in sorted(plain_files(self.path)) if p != self.path / SUMS]
+        return {name.as_posix(): _sha256(self.path / name) for name in names if not {*name.parts} & {*SCRATCH}}
 
 
 def plain_files(folder: Path) -> Iterator[Path]:
-    """Every file under a folder. Raises BrokenRecord for a link, a pipe, or what else is neither a file nor a folder."""
+    """Every file under a folder, however deep. Raises BrokenRecord for a link, a pipe, or what else is neither a file nor a folder."""
     folders = [folder]
     while folders:
         try:
@@ -354,37 +304,10 @@ def _check_sizes(path: Path) -> None:
 def run_folder_of(path: Path) -> Path | None:
     """The run folder that `path` is or lies in."""
     path = path.resolve()
-    return next((p for p in (path, *path.parents) if all((p / name).is_file() for name in PLAN)), None)
-
-
-def check_latest(folder: Path) -> None:
-    """Raises BadInput where `latest` in the folder of runs is something else than a copy of a run, which may be replaced."""
-    latest = folder / LATEST
-    if not latest.exists() or latest.is_symlink() or (latest.is_dir() and not any(latest.iterdir())):
-        return
-    if run_folder_of(latest) != latest.resolve():
-        raise BadInput(
-            f"{latest}: is no copy of a run, and would be replaced by one; move it away or choose another --out"
-        )
-
-
-def drop_latest(folder: Path) -> None:
-    """Take the copy of the last run away, whole, so that half of one never stands there. Raises BadInput, OSError."""
-    check_latest(folder)
-    latest, old = folder / LATEST, folder / f".latest-{secrets.token_hex(4)}"
-    if latest.is_symlink():
-        latest.unlink()
-    elif latest.exists():
-        shutil.rmtree(latest.rename(old), ignore_errors=True)
-
-
-def _scratch(path: Path) -> bool:
-    return any(part in SCRATCH for part in path.parts)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return next(
+        (p for p in (path, *path.parents) if all((p / name).is_file() for name in ("manifest.json", "cases.json"))),
+        None,
+    )
 
 
 def now() -> str:
@@ -398,8 +321,28 @@ def new_name(profile: str) -> str:
     return f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%SZ}-{slug}-{secrets.token_hex(2)}"
 
 
-def _said(error: Exception) -> str:
-    """The first mistake, in one line, without the value."""
+def _plan(manifest: Manifest, cases: list[Case], baseline: bytes | None, history: Past | None) -> dict[str, str]:
+    """Name -> text of the files that a run begins with; the manifest is the last: with it the folder is a run."""
+    plan = {"cases.json": json.dumps([c.model_dump(mode="json") for c in cases], ensure_ascii=False, indent=1)}
+    if baseline is not None:
+        plan["baseline.json"] = baseline.decode()
+    if history is not None:
+        kept = {UNREAD: history} if isinstance(history, str) else [m.model_dump(mode="json") for m in history]
+        plan[HISTORY] = json.dumps(kept, ensure_ascii=False)
+    return plan | {"manifest.json": manifest.model_dump_json(indent=1)}
+
+
+def _sums(digests: dict[str, str]) -> str:
+    return "".join(f"{digest}  {name}\n" for name, digest in digests.items())
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _first_mistake(error: Exception) -> str:
+    """In one line, without the value."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"

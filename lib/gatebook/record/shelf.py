@@ -1,13 +1,15 @@
-"""The runs that stand in outputs/: which there are, which is meant, and what each ended in."""
+"""The runs that stand in outputs/: which there are, which is meant, what each ended in, and the copy of the last one."""
 
 from __future__ import annotations
 
 import json
+import secrets
+import shutil
 from pathlib import Path
 
 from gatebook.config.files import read_file
 from gatebook.errors import BadInput, GatebookError
-from gatebook.record.run import LATEST, MAX_JSON_MIB, Run
+from gatebook.record.run import LATEST, MAX_JSON_MIB, Run, run_folder_of
 
 NO_RUN = "outputs/ holds no run yet; make one with `make demo` or `gatebook run --profile params/smollm2.yaml`"
 
@@ -21,14 +23,10 @@ def run_folders(outputs: Path) -> list[Path]:
 def find_run(outputs: Path, name: str = "") -> Run:
     """The run with this path, name or part of a name that only one has; without a name the newest. Raises BadInput."""
     folders = run_folders(outputs)
-    if not name:
-        if not folders:
-            raise BadInput(NO_RUN)
-        return Run(folders[-1])
-    for path in (Path(name), outputs / name):
-        if (path / "manifest.json").is_file():
-            return Run(path)
-    near = [path for path in folders if name in path.name]
+    if not name and not folders:
+        raise BadInput(NO_RUN)
+    exact = [path for path in (Path(name), outputs / name) if name and (path / "manifest.json").is_file()]
+    near = exact[:1] or ([path for path in folders if name in path.name] if name else folders[-1:])
     if len(near) != 1:
         known = ", ".join(path.name for path in near or folders[-5:])
         raise BadInput(
@@ -45,14 +43,8 @@ def run_row(path: Path) -> dict[str, str]:
     except GatebookError as error:
         return {**row, "verdict": "unreadable", "suite": "", "model": "", "reason": str(error)}
     suite = f"{manifest.suite}{' PARTIAL' if manifest.partial else ''}"
-    reason = _said(path, "verdict.json", "reason")
-    return {
-        **row,
-        "verdict": verdict_word(path),
-        "suite": suite,
-        "model": manifest.profile.target.model,
-        "reason": reason,
-    }
+    said = {"verdict": verdict_word(path), "reason": _said(path, "verdict.json", "reason")}
+    return {**row, **said, "suite": suite, "model": manifest.profile.target.model}
 
 
 def verdict_word(path: Path) -> str:
@@ -64,3 +56,42 @@ def _said(path: Path, file: str, key: str) -> str:
         return str(json.loads(read_file(path / file, MAX_JSON_MIB))[key])
     except (OSError, ValueError, KeyError, TypeError, RecursionError, BadInput):
         return ""
+
+
+def copy_to_latest(run: Run) -> Path:
+    """Copy a bundle to `latest/` beside it, for CI, which wants fixed names; a run resumed in `latest/` is there already."""
+    if run.path.name == LATEST:
+        return run.path
+    fresh = _unused(run.path.parent)
+    try:
+        shutil.copytree(run.path, fresh)
+        drop_latest(run.path.parent)
+        return fresh.rename(run.path.parent / LATEST)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+
+
+def check_latest(folder: Path) -> None:
+    """Raises BadInput where `latest` in the folder of runs is something else than a copy of a run, which may be replaced."""
+    latest = folder / LATEST
+    if not latest.exists() or latest.is_symlink() or (latest.is_dir() and not any(latest.iterdir())):
+        return
+    if run_folder_of(latest) != latest.resolve():
+        raise BadInput(
+            f"{latest}: is no copy of a run, and would be replaced by one; move it away or choose another --out"
+        )
+
+
+def drop_latest(folder: Path) -> None:
+    """Take the copy of the last run away, whole, so that half of one never stands there. Raises BadInput, OSError."""
+    check_latest(folder)
+    latest = folder / LATEST
+    if latest.is_symlink():
+        latest.unlink()
+    elif latest.exists():
+        shutil.rmtree(latest.rename(_unused(folder)), ignore_errors=True)
+
+
+def _unused(folder: Path) -> Path:
+    return folder / f".{LATEST}-{secrets.token_hex(4)}"

@@ -1,11 +1,14 @@
-"""What a run would cost, before anything is asked."""
+"""What a run, and what the documents of a notebook would cost, before anything is asked."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from gatebook.config.cases import Case, cap, prompt_tokens
 from gatebook.config.profile import Profile, Suite
+from gatebook.record.exchange import Exchange
+from gatebook.record.replies import read_answer
+from gatebook.record.run import Run
 from gatebook.verdict.baseline import Baseline
 
 NOTEBOOK_S = 6.0
@@ -14,64 +17,69 @@ ASSUMED_MS = {"ttft": 200.0, "tpot": 20.0, "prompt_token": 0.2}
 """A 4B model on one 24 GB card: 50 tokens/s a stream, 5,000 prompt tokens/s; documents are read once (prefix cache)."""
 SHARE_OF_CAP = 0.6
 """How much of max_tokens an answer uses, where nothing was measured."""
+COLUMNS = ("cases", "requests", "prompt tokens", "answer tokens")
+ROW = "{:<28}{:>7}{:>10}{:>15,.0f}{:>15,.0f}"
 
 
 def estimate(profile: Profile, suite: Suite, cases: list[Case], baseline: Baseline | None) -> str:
     """A table of notebooks with cases, requests, tokens and minutes; says what it rests on. Tokens are upper bounds."""
-    rows: dict[str, list[float]] = defaultdict(lambda: [0, 0, 0, 0])
     speed = {**ASSUMED_MS, **(baseline.latency_ms if baseline else {})}
-    seconds, spent, beyond, read = 0.0, 0.0, 0, set()
-    late: dict[str, list[str]] = {}
+    limits, context_tokens = profile.limits, profile.target.context_tokens
+    rows: dict[str, Counter[str]] = defaultdict(Counter)
+    late: Counter[str] = Counter()
+    ms, spent, beyond, read = 0.0, 0.0, 0, set()
     for case in cases:
         row = rows[case.notebook]
-        row[0] += 1
-        if case.document:
-            long = case.document.tokens or case.document.chars or 0
-            if long > (profile.target.context_tokens or long):
-                beyond += 1
-                continue
-            row[2] += long
-            spent += long
-            seconds += 0 if case.document.name in read else long * speed["prompt_token"] / 1000
+        row["cases"] += 1
+        long = (case.document.tokens or case.document.chars or 0) if case.document else 0
+        if context_tokens and long > context_tokens:
+            beyond += 1
+            continue
+        if case.document and case.document.name not in read:
             read.add(case.document.name)
-        for ask in case.requests():
-            chat = ask.path is None
-            most = cap(ask.options) if chat else 0
-            read_in = prompt_tokens(ask.messages or [], ask.options) if chat else 0
-            row[1] += 1
-            row[2] += read_in
-            row[3] += most
-            spent += read_in + most
-            seconds += (speed["ttft"] + most * SHARE_OF_CAP * speed["tpot"]) / 1000
-        if spent > (profile.limits.tokens or spent):
-            late.setdefault(case.group, []).append(case.id)
-        row[1] += case.canary
-    lines = [f"{'notebook':<28}{'cases':>7}{'requests':>10}{'prompt tokens':>15}{'answer tokens':>15}"]
-    lines += [
-        f"{name:<28}{row[0]:>7.0f}{row[1]:>10.0f}{row[2]:>15,.0f}{row[3]:>15,.0f}" for name, row in sorted(rows.items())
-    ]
-    total = [sum(row[i] for row in rows.values()) for i in range(4)]
-    lines.append(f"{'total':<28}{total[0]:>7.0f}{total[1]:>10.0f}{total[2]:>15,.0f}{total[3]:>15,.0f}")
-    minutes = (seconds / profile.limits.in_flight + NOTEBOOK_S * (len(rows) + 1)) / 60
-    basis = (
-        f"latencies of the baseline {baseline.run}"
-        if baseline
-        else f"an assumed {speed['tpot']:g} ms a token (no baseline yet)"
-    )
-    lines += [
+            ms += long * speed["prompt_token"]
+        chats = [ask for ask in case.requests() if ask.path is None]
+        asked = long + sum(prompt_tokens(ask.messages or [], ask.options) for ask in chats)
+        caps = sum(cap(ask.options) for ask in chats)
+        ms += len(case.requests()) * speed["ttft"] + caps * SHARE_OF_CAP * speed["tpot"]
+        row.update({"requests": len(case.requests()) + case.canary, "prompt tokens": asked, "answer tokens": caps})
+        spent += asked + caps
+        if limits.tokens and spent > limits.tokens:
+            late[case.group] += 1
+    table = [ROW.replace(",.0f", "").format("notebook", *COLUMNS)]
+    for name, row in (*sorted(rows.items()), ("total", sum(rows.values(), Counter()))):
+        table.append(ROW.format(name, *(row[column] for column in COLUMNS)))
+    minutes = (ms / 1000 / limits.in_flight + NOTEBOOK_S * (len(rows) + 1)) / 60
+    basis = f"an assumed {speed['tpot']:g} ms a token (no baseline yet)"
+    if baseline:
+        basis = f"latencies of the baseline {baseline.run}"
+    table += [
         "",
-        f"suite {suite} of {profile.name}: about {minutes:.1f} minutes with {profile.limits.in_flight} in flight, from {basis}",
+        f"suite {suite} of {profile.name}: about {minutes:.1f} minutes with {limits.in_flight} in flight, from {basis}",
+        f"it ends after {limits.run_deadline_s / 60:g} minutes in any case; answer tokens are caps; nothing was asked",
     ]
-    lines.append(
-        f"it ends after {profile.limits.run_deadline_s / 60:g} minutes in any case; answer tokens are caps; nothing was asked"
-    )
     if late:
-        named = ", ".join(f"{group} ({len(ids)})" for group, ids in late.items())
-        lines.append(
-            f"limits.tokens is {profile.limits.tokens:,}: these may not fit and would not be measured: {named}"
-        )
+        named = ", ".join(f"{group} ({count})" for group, count in late.items())
+        table.append(f"limits.tokens is {limits.tokens:,}: these may not fit and would not be measured: {named}")
     if beyond:
-        lines.append(
-            f"{beyond} cases with a document beyond {profile.target.context_tokens:,} tokens will not be asked"
-        )
-    return "\n".join(lines)
+        table.append(f"{beyond} cases with a document beyond {context_tokens:,} tokens will not be asked")
+    return "\n".join(table)
+
+
+def document_cost(run: Run, notebook: str, ruled: list[Exchange]) -> str:
+    """What the documents of a notebook will cost, in prompt tokens and in seconds at the speed of the ruler (`ruled`)."""
+    documents = [case.document for case in run.expected(notebook) if case.document]
+    tokens = {document.name: document.tokens or document.chars or 0 for document in documents}
+    once, every = sum(tokens.values()), sum(tokens[document.name] for document in documents)
+    found = [(read_answer(e).tokens("prompt_tokens") or 0, e.attempts[-1].elapsed_ms) for e in ruled if not e.fault]
+    longest, ms = max(found, default=(0, 0.0))
+    seconds = "at a speed that the ruler does not tell"
+    if longest > 50 and ms > 0:
+        speed = longest / ms * 1000
+        seconds = f"about {once / speed:,.0f} s at {speed:,.0f} prompt tokens/s"
+    budget = run.manifest.profile.limits.document_budget_tokens
+    limit = "no budget is set" if budget is None else f"the budget is {budget:,}"
+    return (
+        f"{len(tokens)} documents of {once:,} tokens in all for {len(documents)} questions: {seconds} where a prefix cache reads each "
+        f"once, {every:,} tokens without one; {limit}"
+    )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
-import pandas as pd
+import numpy as np
 
 from gatebook.checks.finding import WORST_FIRST
 from gatebook.record.replies import read_answer
@@ -15,8 +16,7 @@ from gatebook.report.standing import recorded, standings
 from gatebook.verdict.verdict import Verdict
 
 FEWEST_FOR_P90 = 10
-LATENCIES = (("ttft_ms", 0), ("total_ms", 0), ("tpot_ms", 1))
-"""Column of the latency table, digits."""
+DIGITS = {"ttft_ms": 0, "total_ms": 0, "tpot_ms": 1}
 
 
 def metrics(run: Run, verdict: Verdict) -> str:
@@ -24,45 +24,40 @@ def metrics(run: Run, verdict: Verdict) -> str:
     exchanges = [e for notebook in run.notebooks for e in recorded(run, notebook)]
     asked = [e for e in exchanges if e.attempts]
     cases = [case.outcome for notebook in run.notebooks for case in standings(run, verdict, notebook) if case.case]
-    usages = [read_answer(e) for e in asked if e.kind != "probe"]
-    lines = _gauge("verdict", [(f'{{verdict="{verdict.verdict}"}}', "1")])
-    lines += _gauge("exit_code", [("", str(verdict.exit_code))])
-    lines += _gauge("cases", [(f'{{outcome="{name}"}}', str(cases.count(name))) for name in WORST_FIRST])
+    answers = [read_answer(e) for e in asked if e.kind != "probe"]
     waived = {case for waiver in verdict.waivers for case in waiver.cases}
-    lines += _gauge("waived_cases", [("", str(len(waived)))] if verdict.waivers else [])
-    ratios = [(g.group, g.passed, g.passed + g.failed) for g in verdict.groups]
-    lines += _gauge("group_pass_ratio", [(f'{{group="{_label(g)}"}}', f"{n / of:.3f}") for g, n, of in ratios if of])
-    times = streamed_times(exchanges)
-    for column, digits in LATENCIES:
-        lines += _quantiles(column, pd.Series(times[column], dtype=float), digits)
-    lines += _gauge("requests", [("", str(len(asked)))])
-    lines += _gauge("transport_retries", [("", str(sum(len(e.attempts) - 1 for e in asked)))])
-    tokens = {
-        kind: [n for u in usages if (n := u.tokens(f"{kind}_tokens")) is not None] for kind in ("prompt", "completion")
-    }
-    lines += _gauge("tokens", [(f'{{kind="{kind}"}}', str(sum(found))) for kind, found in tokens.items() if found])
-    cost = altogether(run)
+    tokens = {k: [n for a in answers if (n := a.tokens(f"{k}_tokens")) is not None] for k in ("prompt", "completion")}
+    judged = [(g.group, g.passed, g.passed + g.failed) for g in verdict.groups]
+    cost, times = altogether(run), streamed_times(exchanges)
     seconds = {"server": cost.server_s, "waiting": cost.waiting_s, "harness": cost.harness_s}
-    lines += _gauge("spent_seconds", [(f'{{on="{k}"}}', f"{s:.1f}") for k, s in seconds.items() if s is not None])
+    gauges: list[tuple[str, str, Mapping[str, object]]] = [
+        ("verdict", "verdict", {verdict.verdict: 1}),
+        ("exit_code", "", {"": verdict.exit_code}),
+        ("cases", "outcome", {name: cases.count(name) for name in WORST_FIRST}),
+        ("waived_cases", "", {"": len(waived)} if verdict.waivers else {}),
+        ("group_pass_ratio", "group", {g: f"{n / of:.3f}" for g, n, of in judged if of}),
+        *((name, "quantile", _quantiles(times[name], digits)) for name, digits in DIGITS.items()),
+        ("requests", "", {"": len(asked)}),
+        ("transport_retries", "", {"": sum(len(e.attempts) - 1 for e in asked)}),
+        ("tokens", "kind", {kind: sum(found) for kind, found in tokens.items() if found}),
+        ("spent_seconds", "on", {on: f"{s:.1f}" for on, s in seconds.items() if s is not None}),
+    ]
+    lines: list[str] = []
+    for name, label, samples in gauges:
+        if samples:
+            lines.append(f"# TYPE gatebook_{name} {'summary' if label == 'quantile' else 'gauge'}")
+            lines += [f"gatebook_{name}{_label(label, of) if label else ''} {value}" for of, value in samples.items()]
+        if samples and label == "quantile":
+            lines.append(f"gatebook_{name}_count {len(times[name])}")
     return "\n".join([*lines, "# EOF"]) + "\n"
 
 
-def _gauge(name: str, samples: list[tuple[str, str]]) -> list[str]:
-    return (
-        [f"# TYPE gatebook_{name} gauge", *(f"gatebook_{name}{labels} {value}" for labels, value in samples)]
-        if samples
-        else []
-    )
-
-
-def _quantiles(name: str, values: pd.Series[float], digits: int) -> list[str]:
-    """A summary with its median; P90 only where enough values carry it."""
-    if values.empty:
-        return []
+def _quantiles(values: list[float], digits: int) -> dict[str, str]:
+    """The median; P90 only where enough values carry it."""
     wanted = (0.5, 0.9) if len(values) >= FEWEST_FOR_P90 else (0.5,)
-    lines = [f'gatebook_{name}{{quantile="{q}"}} {values.quantile(q):.{digits}f}' for q in wanted]
-    return [f"# TYPE gatebook_{name} summary", *lines, f"gatebook_{name}_count {len(values)}"]
+    return {str(q): f"{np.quantile(values, q):.{digits}f}" for q in wanted} if values else {}
 
 
-def _label(text: str) -> str:
-    return re.sub(r"""[\s#"'\\{}]""", "_", text)
+def _label(name: str, value: str) -> str:
+    safe = re.sub(r"""[\s#"'\\{}]""", "_", value)
+    return f'{{{name}="{safe}"}}'

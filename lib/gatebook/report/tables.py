@@ -1,4 +1,4 @@
-"""The tables of a notebook, read from the record; nothing in them changes when they are made again."""
+"""What a notebook was run with, and what it found: read from the record, and the same when it is read again."""
 
 from __future__ import annotations
 
@@ -16,76 +16,59 @@ from gatebook.verdict.verdict import Verdict
 
 def settings_table(run: Run, notebook: str) -> pd.DataFrame:
     """What this notebook was run with: target, limits, and the policies of its own groups."""
-    manifest = run.manifest
-    profile, target = manifest.profile, manifest.profile.target
+    manifest, profile, target = run.manifest, run.manifest.profile, run.manifest.profile.target
     cases = run.expected(notebook) or list(run.cases.values())
     groups = sorted({g for c in cases for g in (c.group, contract_group(c.group))})
     names = {*groups, *(c.id for c in cases)}
-    rows: list[tuple[str, Any]] = [
-        ("profile", profile.name), ("base URL", manifest.base_url), ("model", target.model), ("revision", target.revision or "none named"),
-        ("suite", f"{manifest.suite}{' (PARTIAL: ' + ', '.join(manifest.only) + ')' if manifest.partial else ''}"),
-        ("cases", len(cases)), ("in flight", profile.limits.in_flight),
-        ("request deadline", f"{profile.limits.request_deadline_s:g} s"), ("transport retries", profile.limits.transport_retries),
-        *(_load_rows(profile.load) if any(c.load for c in cases) else []),
-        *((f"policy of {group}", _policy(run, group)) for group in groups),
-        *((f"excused: {name}", why) for name, why in sorted(profile.excused.items()) if any(fnmatchcase(n, name) for n in names)),
-    ]  # fmt: skip
-    return headed(pd.DataFrame(rows, columns=["setting", "value"]).set_index("setting").astype(str))
+    policies = {group: profile.policy(group) for group in groups}
+    rows: dict[str, Any] = {
+        "profile": profile.name, "base URL": manifest.base_url, "model": target.model, "revision": target.revision or "none named",
+        "suite": f"{manifest.suite}{' (PARTIAL: ' + ', '.join(manifest.only) + ')' if manifest.partial else ''}",
+        "cases": len(cases), "in flight": profile.limits.in_flight,
+        "request deadline": f"{profile.limits.request_deadline_s:g} s", "transport retries": profile.limits.transport_retries,
+        **(_load_settings(profile.load) if any(c.load for c in cases) else {}),
+        **{f"policy of {g}": f"{p.policy} (margin {p.margin:g})" if p.margin else p.policy for g, p in policies.items()},
+        **{f"excused: {name}": why for name, why in sorted(profile.excused.items()) if any(fnmatchcase(n, name) for n in names)},
+    }  # fmt: skip
+    return pd.DataFrame({"value": pd.Series(rows, dtype=object).astype(str)}).rename_axis(columns="setting")
 
 
-def _load_rows(load: LoadSettings) -> list[tuple[str, Any]]:
+def _load_settings(load: LoadSettings) -> dict[str, Any]:
     good, long = load.goodput, load.long_prompts
-    return [
-        ("load steps", ", ".join(map(str, load.steps))),
-        (
-            "goodput",
-            f"{good.share:.0%} within TTFT {good.ttft_ms:g} ms and ITL {good.itl_ms:g} ms at {load.judged_step} in flight",
-        ),
-        (
-            "decisions that may flip",
-            "what the McNemar test does not show" if load.max_flips is None else load.max_flips,
-        ),
-        ("long prompts", f"{long.at_once} at once of {long.tokens or 'their own number of'} tokens"),
-        ("client", f"at most {load.client_lag_ms:g} ms late and {load.client_cpu_share:.0%} of a core"),
-    ]
-
-
-def headed(frame: pd.DataFrame) -> pd.DataFrame:
-    """Put the index's name in the corner of the header instead of a row of its own."""
-    frame.columns.name, frame.index.name = frame.index.name, None
-    return frame
-
-
-def _policy(run: Run, group: str) -> str:
-    found = run.manifest.profile.policy(group)
-    return f"{found.policy} (margin {found.margin:g})" if found.margin else found.policy
-
-
-def _shown(value: Any, unit: str) -> str:
-    return "" if value is None else f"{value} {unit}".strip()
+    return {
+        "load steps": ", ".join(map(str, load.steps)),
+        "goodput": f"{good.share:.0%} within TTFT {good.ttft_ms:g} ms and ITL {good.itl_ms:g} ms at {load.judged_step} in flight",
+        "decisions that may flip": "what the McNemar test does not show" if load.max_flips is None else load.max_flips,
+        "long prompts": f"{long.at_once} at once of {long.tokens or 'their own number of'} tokens",
+        "client": f"at most {load.client_lag_ms:g} ms late and {load.client_cpu_share:.0%} of a core",
+    }
 
 
 def verdict_text(verdict: Verdict) -> str:
     """Sorted plain text: what was judged, every check, every group, and the verdict."""
-    served = verdict.served
+    served, checks = verdict.served, sorted(verdict.findings, key=lambda f: f.id)
+    limits = [f"(limit {_shown(f.limit, f.unit)})" if f.limit is not None else "" for f in checks]
     lines = [
         f"target   {served.base_url}  model {served.model}  revision {served.revision or 'none named'}",
         f"engine   {served.engine} {served.version or ''}".rstrip(),
         f"run      {verdict.run}  suite {verdict.suite}{'  PARTIAL' if verdict.partial else ''}  baseline {verdict.baseline or 'none'}",
         "",
-    ]
-    lines += [
-        f"{f.outcome:<13}{f.id:<52} {_shown(f.measured, f.unit)} {'(limit ' + _shown(f.limit, f.unit) + ')' if f.limit is not None else ''}".rstrip()
-        for f in sorted(verdict.findings, key=lambda f: f.id)
-    ]
-    lines += [
+        *(
+            f"{f.outcome:<13}{f.id:<52} {_shown(f.measured, f.unit)} {limit}".rstrip()
+            for f, limit in zip(checks, limits, strict=True)
+        ),
         "",
         *(f"{g.word:<13}{g.group:<30} {g.policy:<16} {g.passed}/{g.cases}  {g.reason}" for g in verdict.groups),
+        *(f"excused      {excuse}" for excuse in excuses(verdict)),
+        *(f"{'waived' if w.state == 'in use' else w.state:<13}{w}" for w in verdict.waivers),
+        *(f"note         {note}" for note in verdict.notes),
+        "",
+        *(f"because      {reason}" for reason in verdict.reasons),
+        *(f"             {line}" for line in few([str(change) for change in verdict.changes], "changed")),
+        f"VERDICT      {verdict.verdict}",
     ]
-    lines += [f"excused      {excuse}" for excuse in excuses(verdict)]
-    lines += [f"{'waived' if w.state == 'in use' else w.state:<13}{w}" for w in verdict.waivers]
-    lines += [f"note         {note}" for note in verdict.notes]
-    lines += ["", *(f"because      {reason}" for reason in verdict.reasons)]
-    lines += [f"             {line}" for line in few([str(change) for change in verdict.changes], "changed")]
-    lines.append(f"VERDICT      {verdict.verdict}")
     return "\n".join(lines)
+
+
+def _shown(value: Any, unit: str) -> str:
+    return "" if value is None else f"{value} {unit}".strip()

@@ -1,13 +1,31 @@
-"""Text of a model or a server, made safe to look at: what is invisible or turns the direction is shown as an escape."""
+"""What a model or a server said, made safe to look at: as text, and through our templates as HTML."""
 
 from __future__ import annotations
 
+import json
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 from gatebook.errors import visible as visible
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+TEMPLATES = Path(__file__).parent / "templates"
+SITE = Path(__file__).resolve().parents[3] / "site"
+"""The page of the archive, in the checkout."""
 
 
 def excerpt(text: str, most: int) -> tuple[str, int]:
     """The first `most` characters, and how many more there are."""
     return text[:most], max(len(text) - most, 0)
+
+
+def shorten(text: object, most: int = 600) -> str:
+    """The first `most` characters, with a mark where there are more."""
+    short, more = excerpt(str(text), most)
+    return f"{short} …" if more else short
 
 
 def both_ends(text: str, most: int) -> tuple[str, int]:
@@ -17,3 +35,29 @@ def both_ends(text: str, most: int) -> tuple[str, int]:
     tail = most // 3
     more = len(text) - most
     return f"{text[: most - tail]}\n[… {more:,} characters left out …]\n{text[-tail:]}", more
+
+
+def pretty(value: object) -> str:
+    """JSON for a person."""
+    return json.dumps(value, ensure_ascii=False, indent=1)
+
+
+def render(template: str, **values: Any) -> str:
+    """HTML from one of our templates; whatever stands in `values` is escaped and made visible."""
+    return _environment().get_template(template).render(**values)
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader([TEMPLATES, SITE]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: visible(value) if isinstance(value, str) else value,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"show": shorten, "pretty": pretty}
+    return environment

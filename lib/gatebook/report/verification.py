@@ -6,32 +6,33 @@ from importlib.metadata import version
 
 from gatebook.errors import one_line, visible
 from gatebook.record.run import Manifest, now
-from gatebook.report.pages import render
+from gatebook.report.standing import excuses
+from gatebook.report.text import render
 from gatebook.verdict.verdict import Verification
 
 
-def facts(manifest: Manifest) -> dict[str, str]:
+def facts(manifest: Manifest | None) -> dict[str, str]:
     """Who asked what of which model, with which code."""
-    target = manifest.profile.target
-    told = {
+    if manifest is None:
+        return {}
+    target, partial = manifest.profile.target, f" PARTIAL: {', '.join(manifest.only)}" if manifest.partial else ""
+    said = {
         "asked by": manifest.asked_by or "not recorded", "job": manifest.job_url, "started": manifest.created,
         "model": f"{target.model}, revision {target.revision or 'none named'}", "server": manifest.base_url,
-        "profile": f"{manifest.profile.name}, suite {manifest.suite}{' PARTIAL: ' + ', '.join(manifest.only) if manifest.partial else ''}",
+        "profile": f"{manifest.profile.name}, suite {manifest.suite}{partial}",
         "cases": str(sum(map(len, manifest.expected.values()))), "code": manifest.commit or "no git commit",
         "gatebook": manifest.versions.get("gatebook"), "answers of": manifest.judged_from,
     }  # fmt: skip
-    return {name: one_line(value) for name, value in told.items() if value}
+    return {name: one_line(value) for name, value in said.items() if value}
 
 
 def show(found: Verification) -> None:
     """Facts, steps, and a last line that says what it comes to."""
-    for name, value in (facts(found.manifest) if found.manifest else {}).items():
+    for name, value in {**facts(found.manifest), "seal": f"{found.seal or 'none'} (SHA-256 of SHA256SUMS)"}.items():
         print(f"      {name:<10} {value}")
-    print(f"      {'seal':<10} {found.seal or 'none'} (SHA-256 of SHA256SUMS)")
     for step in found.steps:
-        print(
-            f"{'ok   ' if step.wrong is None else 'WRONG'} {step.what} ({step.done}){': ' + one_line(step.wrong) if step.wrong else ''}"
-        )
+        wrong = f": {one_line(step.wrong)}" if step.wrong else ""
+        print(f"{'ok   ' if step.wrong is None else 'WRONG'} {step.what} ({step.done}){wrong}")
         for line in step.more.splitlines():
             print(f"        | {visible(line)}")
     for waiver in found.verdict.waivers if found.verdict else []:
@@ -42,6 +43,6 @@ def show(found: Verification) -> None:
 def verification_page(found: Verification) -> str:
     """One page without script; it stands outside of the bundle, which stays sealed."""
     return render(
-        "verify.html.j2", found=found, facts=facts(found.manifest) if found.manifest else {}, v=found.verdict, m=found.manifest,
-        at=now()[:19].replace("T", " "), version=version("gatebook"),
+        "verify.html.j2", found=found, facts=facts(found.manifest), v=found.verdict, m=found.manifest,
+        excuses=excuses(found.verdict) if found.verdict else [], at=now()[:19].replace("T", " "), version=version("gatebook"),
     )  # fmt: skip

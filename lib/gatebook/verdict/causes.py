@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from gatebook.checks.finding import Stage
 from gatebook.verdict.verdict import PRECEDENCE, Cause, Reason, Verdict, Word
@@ -33,6 +34,12 @@ class Said:
     cases: frozenset[str] = frozenset()
     moved: tuple[str, ...] = ()
 
+    @property
+    def rank(self) -> tuple[int, bool, bool, int]:
+        """By verdict, then by stage. What accepting mends stands last, since it is no news once anything else is wrong."""
+        stage = -1 if self.stage is None else self.stage
+        return PRECEDENCE.index(self.word), self.todo == ACCEPT, self.about != "baseline", stage
+
     def explains(self, other: Said) -> bool:
         """Whether it, standing before the other one, is why that one holds."""
         if self.todo == ACCEPT:
@@ -45,21 +52,22 @@ class Said:
             return True
         return bool(self.moved) and other.stage in BY_CHANGE.get(self.stage, ())
 
+    def fields(self) -> dict[str, Any]:
+        """Of a `Reason`."""
+        told = {name: value for name, value in vars(self).items() if name != "cases"}
+        return {**told, "moved": list(self.moved), "accepts": self.todo == ACCEPT}
+
 
 def causes(said: list[Said]) -> list[Cause]:
-    """By verdict, then by stage, then as given; what one explains stands under the first that does, and is no cause itself.
-
-    What accepting mends stands last, since it is no news once anything else is wrong.
-    """
-    ordered = sorted(said, key=lambda s: (PRECEDENCE.index(s.word), s.todo == ACCEPT, s.about != "baseline", _rank(s)))
-    found: list[tuple[Said, list[Said]]] = []
-    for one in ordered:
+    """In the order of `rank`, equals as given; what one explains stands under the first that does, and is no cause itself."""
+    found: list[tuple[Said, list[Reason]]] = []
+    for one in sorted(said, key=lambda one: one.rank):
         explained = next((under for cause, under in found if cause.explains(one)), None)
         if explained is None:
             found.append((one, []))
         else:
-            explained.append(one)
-    return [Cause(**_fields(cause), explains=[Reason(**_fields(one)) for one in under]) for cause, under in found]
+            explained.append(Reason(**one.fields()))
+    return [Cause(**cause.fields(), explains=under) for cause, under in found]
 
 
 def flat(found: list[Cause]) -> list[str]:
@@ -72,21 +80,6 @@ def refusals(verdict: Verdict) -> list[Reason]:
 
     A PASS is taken, and an INCONCLUSIVE that lacks nothing but what accepting it gives.
     """
-    found: list[Reason] = [cause for cause in verdict.causes if not cause.accepts]
-    if verdict.partial:
-        text = "it is PARTIAL (narrowed by --only)"
-        found.insert(
-            0, Reason(word="INCONCLUSIVE", about="this run", text=text, todo="run the suite whole, without --only")
-        )
-    return found
-
-
-def _rank(one: Said) -> int:
-    return -1 if one.stage is None else one.stage
-
-
-def _fields(one: Said) -> dict[str, object]:
-    return {
-        "word": one.word, "stage": one.stage, "about": one.about, "text": one.text, "todo": one.todo,
-        "accepts": one.todo == ACCEPT, "moved": list(one.moved),
-    }  # fmt: skip
+    text, todo = "it is PARTIAL (narrowed by --only)", "run the suite whole, without --only"
+    partial = [Reason(word="INCONCLUSIVE", about="this run", text=text, todo=todo)] if verdict.partial else []
+    return [*partial, *(cause for cause in verdict.causes if not cause.accepts)]

@@ -1,26 +1,26 @@
 """Two runs, case by case: which got worse, which were mended, and whether that is shown or could be chance.
 
-Both runs are judged by the same code, and cases are paired by id, prompt and expectations. The policies are those of the
-second run's profile. One-sided exact McNemar, Holm over the compared groups, as in a verdict.
+Both runs are judged by the same code, and cases are paired by id, prompt and expectations. The rule is that of a verdict, with
+the policies of the second run's profile and the first run in the place of the baseline.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
 from gatebook.checks import stats
-from gatebook.checks import stats as paired
-from gatebook.checks.finding import NEVER_EXCUSED, Finding, Outcome, worst
+from gatebook.checks.finding import NEVER_EXCUSED, Outcome
 from gatebook.config.cases import Case
-from gatebook.config.profile import PolicyName
+from gatebook.config.profile import Group, PolicyName
 from gatebook.record.exchange import Exchange, Timing
 from gatebook.record.replies import read_answer
 from gatebook.record.run import Run
-from gatebook.verdict.policy import COMPARED
-from gatebook.verdict.verdict import Verdict
+from gatebook.verdict.policy import COMPARED, Rule, compare, outcomes_of, rule, shown
+from gatebook.verdict.verdict import Comparison, Verdict
 
 Word = Literal["worse", "error", "cannot tell", "better", "same", "watched"]
 EXIT_CODES: dict[Word, int] = {"worse": 1, "error": 75, "cannot tell": 3, "better": 0, "same": 0, "watched": 0}
@@ -52,19 +52,22 @@ class GroupDifference:
 
     group: str
     policy: PolicyName
-    pairs: int
-    passed: tuple[int, int]
-    """Of the pairs, in the first and in the second run."""
-    worse: list[str]
-    better: list[str]
-    p_worse: float
-    p_better: float
-    interval: tuple[float, float] | None
-    """Two-sided 95 % of the second pass rate less the first; None without pairs."""
-    visible_drop: int | None
-    """The fewest newly failing cases that would have been shown worse; None when no number could, and for `must`, where one is enough."""
+    comparison: Comparison
     word: Word
     reason: str
+
+    @property
+    def passed(self) -> tuple[int, int]:
+        """Of the pairs, in the first and in the second run."""
+        before = self.comparison.baseline_passed
+        return before, before - len(self.comparison.worse) + len(self.comparison.better)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Two-sided 95 % of the second pass rate less the first; None without pairs."""
+        n, before = self.comparison.paired, self.comparison.baseline_passed
+        lost, won = len(self.comparison.worse), len(self.comparison.better)
+        return stats.rate_difference(before - lost, lost, won, n - before - won) if n else None
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,8 @@ class LatencyDifference:
 
     name: str
     pairs: int
-    medians: tuple[float, float] | None
-    shift: tuple[float, float, float] | None
+    medians: tuple[float, float] | None = None
+    shift: tuple[float, float, float] | None = None
     """Hodges-Lehmann shift with its 95 % interval; negative where the second is faster."""
     not_compared: str = ""
     """Why there is none."""
@@ -97,8 +100,8 @@ class Difference:
     @property
     def changed(self) -> list[tuple[str, str, str]]:
         """(case, group, `newly failing` or `fixed`): failures first."""
-        rows = [(c, g.group, "newly failing") for g in self.groups for c in g.worse]
-        return rows + [(c, g.group, "fixed") for g in self.groups for c in g.better]
+        rows = [(c, g.group, "newly failing") for g in self.groups for c in g.comparison.worse]
+        return rows + [(c, g.group, "fixed") for g in self.groups for c in g.comparison.better]
 
 
 def difference(first: Judged, second: Judged) -> Difference:
@@ -107,64 +110,39 @@ def difference(first: Judged, second: Judged) -> Difference:
     rules = second.run.manifest.profile
     cut = [f for f in second.verdict.findings if f.outcome == "not_measured" and f.check in NEVER_EXCUSED]
     never = {(f.group, f.case) for f in cut}
-    pairs: dict[str, list[str]] = {}
+    then: dict[str, dict[str, Outcome]] = {group: {} for group, _ in sorted((*before, *after))}
+    now: dict[str, dict[str, Outcome]] = defaultdict(dict)
+    unjudged: dict[str, list[str]] = defaultdict(list)
     unpaired: list[Unpaired] = []
-    open_ends: dict[str, list[str]] = {}
-    for group, case in dict.fromkeys((*after, *before)):
-        old, new = before.get((group, case)), after.get((group, case))
+    for key in dict.fromkeys((*after, *before)):
+        group, case = key
+        old, new = before.get(key), after.get(key)
         if why := _other(first.run.cases.get(case), second.run.cases.get(case), old, new):
             unpaired.append(Unpaired(case, group, why))
         elif old in ("pass", "fail") and new in ("pass", "fail"):
-            pairs.setdefault(group, []).append(case)
+            then[group][case], now[group][case] = old, new
         else:
             unpaired.append(Unpaired(case, group, f"{_said(old)} in the first run, {_said(new)} in the second"))
-            excused = new == "not_measured" and (group, case) not in never and rules.excuse(case, group)
+            excused = new == "not_measured" and key not in never and rules.excuse(case, group)
             if not excused and new != "pass":
-                open_ends.setdefault(group, []).append(case)
-    names = sorted({group for group, _ in (*before, *after)})
-    policies: dict[str, PolicyName] = {g: rules.groups[g].policy if g in rules.groups else "watch" for g in names}
-    family = sum(policies[g] in COMPARED for g in names)
-    found = {g: _counts(g, pairs.get(g, []), before, after) for g in names}
-    compared = [g for g in names if policies[g] in COMPARED]
-    fell = stats.holm([stats.mcnemar_worse(len(found[g].worse), len(found[g].better)) for g in compared], family)
-    rose = stats.holm([stats.mcnemar_worse(len(found[g].better), len(found[g].worse)) for g in compared], family)
-    shown = {g: (down, up) for g, down, up in zip(compared, fell, rose, strict=True)}
+                unjudged[group].append(case)
+    policies = {group: rules.policy(group) for group in then}
+    compared = [group for group in then if policies[group].policy in COMPARED]
+    found = {group: compare(then[group], now[group], policies[group], len(compared)) for group in then}
+    fell = shown({g: found[g].p_value for g in compared}, len(compared))
+    chances = {g: stats.mcnemar_worse(len(found[g].better), len(found[g].worse)) for g in compared}
+    rose = shown(chances, len(compared))
     groups = [
-        _group(second, g, policies[g], found[g], open_ends.get(g, []), family, *shown.get(g, (False, False)))
-        for g in names
+        GroupDifference(g, policies[g].policy, c, *_word(policies[g], c, unjudged[g], g in fell, g in rose))
+        for g, c in found.items()
     ]
-    word, reason = _overall(first, second, groups)
     latencies = _latencies(first.run, second.run, {u.case for u in unpaired})
-    return Difference(word, reason, groups, unpaired, latencies)
-
-
-@dataclass(frozen=True)
-class _Counts:
-    pairs: list[str]
-    worse: list[str]
-    better: list[str]
-    both: int
-
-
-def _counts(
-    group: str, pairs: list[str], before: dict[tuple[str, str], Outcome], after: dict[tuple[str, str], Outcome]
-) -> _Counts:
-    sides = {case: (before[group, case], after[group, case]) for case in pairs}
-    return _Counts(
-        pairs,
-        [c for c, s in sides.items() if s == ("pass", "fail")],
-        [c for c, s in sides.items() if s == ("fail", "pass")],
-        sum(s == ("pass", "pass") for s in sides.values()),
-    )
+    return Difference(*_overall(first, second, groups), groups, unpaired, latencies)
 
 
 def _outcomes(judged: Judged) -> dict[tuple[str, str], Outcome]:
     """(group, case) -> outcome, of the cases and not of the chats that open notebooks."""
-    by: dict[tuple[str, str], list[Finding]] = {}
-    for finding in judged.verdict.findings:
-        if finding.case in judged.run.cases:
-            by.setdefault((finding.group, finding.case), []).append(finding)
-    return {key: worst([f.outcome for f in found]) for key, found in by.items()}
+    return outcomes_of(f for f in judged.verdict.findings if f.case in judged.run.cases)
 
 
 def _other(old: Case | None, new: Case | None, before: Outcome | None, after: Outcome | None) -> str:
@@ -182,60 +160,36 @@ def _said(outcome: Outcome | None) -> str:
     return "not there" if outcome is None else outcome.replace("_", " ")
 
 
-def _group(
-    second: Judged, group: str, policy: PolicyName, counts: _Counts, open_ends: list[str], family: int, worse: bool, better: bool
-) -> GroupDifference:  # fmt: skip
-    n, lost, won = len(counts.pairs), len(counts.worse), len(counts.better)
-    before = counts.both + lost
-    drop = stats.smallest_visible_drop(before, family) if policy in COMPARED else None
-    word, reason = _word(second, group, policy, counts, open_ends, drop, worse, better)
-    return GroupDifference(
-        group=group, policy=policy, pairs=n, passed=(before, counts.both + won), worse=counts.worse, better=counts.better,
-        p_worse=stats.mcnemar_worse(lost, won), p_better=stats.mcnemar_worse(won, lost),
-        interval=paired.rate_difference(counts.both, lost, won, n - counts.both - lost - won) if n else None,
-        visible_drop=drop, word=word, reason=reason,
-    )  # fmt: skip
-
-
-def _word(
-    second: Judged, group: str, policy: PolicyName, counts: _Counts, open_ends: list[str], drop: int | None, worse: bool, better: bool
-) -> tuple[Word, str]:  # fmt: skip
-    lost, won, n = len(counts.worse), len(counts.better), len(counts.pairs)
-    told = f"{lost} newly failing, {won} fixed of {n} pairs"
-    if policy == "watch":
-        return "watched", f"{told}; watched, never decides"
-    if policy == "must" and lost:
-        return "worse", f"{told}; every case of it must pass"
-    if worse:
-        return "worse", f"{told}: more than chance explains"
-    if open_ends:
-        return "cannot tell", f"{told}; {len(open_ends)} could not be judged: {', '.join(open_ends[:3])}"
-    if not n:
-        return "cannot tell", "no case is the same in both runs"
-    if policy == "must":
-        return ("better" if won else "same"), told
-    if better:
+def _word(policy: Group, than: Comparison, unjudged: list[str], fell: bool, rose: bool) -> tuple[Word, str]:
+    """What holds of a group by the rule of verdicts, in the words of a comparison. A case fails here that passed before."""
+    holds = rule(policy, {"fail": than.worse, "error": [], "not_measured": unjudged}, than, fell)
+    told = f"{len(than.worse)} newly failing, {len(than.better)} fixed of {than.paired} pairs"
+    if rose and holds in ("blind", "margin", "not worse"):
         return "better", f"{told}: more than chance explains"
-    if drop is None:
-        return "cannot tell", f"{told}; too few passed before to show any drop"
-    margin = second.run.manifest.profile.groups[group].margin
-    possible = stats.largest_possible_drop(lost, n)
-    if margin is not None and possible >= margin:
-        return "cannot tell", f"{told}; a drop of up to {possible:.1%} is possible, the margin is {margin:.1%}"
-    return "same", f"{told}; a drop of {drop} would have been shown"
+    words: dict[Rule, tuple[Word, str]] = {
+        "watched": ("watched", f"{told}; watched, never decides"),
+        "broken": ("worse", f"{told}; every case of it must pass"),
+        "worse": ("worse", f"{told}: more than chance explains"),
+        "unmeasured": ("cannot tell", f"{told}; {len(unjudged)} could not be judged: {', '.join(unjudged[:3])}"),
+        "unpaired": ("cannot tell", "no case is the same in both runs"),
+        "kept": ("better" if than.better else "same", told),
+        "blind": ("cannot tell", f"{told}; too few passed before to show any drop"),
+        "margin": ("cannot tell", f"{told}; a drop of up to {than.possible_drop or 0:.1%} is possible, the margin is {policy.margin or 0:.1%}"),
+        "not worse": ("same", f"{told}; a drop of {than.visible_drop} would have been shown"),
+    }  # fmt: skip
+    return words[holds]
 
 
 def _overall(first: Judged, second: Judged, groups: list[GroupDifference]) -> tuple[Word, str]:
     said: list[tuple[Word, str]] = [(g.word, f"{g.group}: {g.reason}") for g in groups if g.word != "watched"]
-    for side, judged in (("first", first), ("second", second)):
-        if judged.verdict.verdict == "ERROR":
-            said.append(("error", f"the {side} run could not be measured: {judged.verdict.reason}"))
+    for side, verdict in (("first", first.verdict), ("second", second.verdict)):
+        if verdict.verdict == "ERROR":
+            said.append(("error", f"the {side} run could not be measured: {verdict.reason}"))
     if not said:
         return "cannot tell", "the runs share no group that decides anything"
-    word = min((w for w, _ in said), key=PRECEDENCE.index)
-    if word == "same":
-        return word, f"nothing is shown worse in {sum(g.pairs for g in groups)} pairs"
-    return word, next(reason for w, reason in said if w == word)
+    word, reason = min(said, key=lambda one: PRECEDENCE.index(one[0]))
+    pairs = sum(group.comparison.paired for group in groups)
+    return word, f"nothing is shown worse in {pairs} pairs" if word == "same" else reason
 
 
 def _latencies(first: Run, second: Run, unpaired: set[str]) -> list[LatencyDifference]:
@@ -243,14 +197,13 @@ def _latencies(first: Run, second: Run, unpaired: set[str]) -> list[LatencyDiffe
     names = ("first token", "per further token", "complete, answers of equal length")
     if one != other:
         why = f"{one} requests in flight in the first run, {other} in the second"
-        return [LatencyDifference(name, 0, None, None, why) for name in names]
-    both = [_timed(run, unpaired) for run in (first, second)]
-    shared = both[0].keys() & both[1].keys()
-    pairs = [(both[0][key], both[1][key]) for key in sorted(shared)]
+        return [LatencyDifference(name, 0, not_compared=why) for name in names]
+    before, after = _timed(first, unpaired), _timed(second, unpaired)
+    pairs = [(*before[key], *after[key]) for key in sorted(before.keys() & after.keys())]
     return [
-        _latency(names[0], [(a.first_token_ms, b.first_token_ms) for (a, _), (b, _) in pairs]),
-        _latency(names[1], [(a.itl_ms(n), b.itl_ms(m)) for (a, n), (b, m) in pairs]),
-        _latency(names[2], [(a.last_token_ms, b.last_token_ms) for (a, n), (b, m) in pairs if n == m]),
+        _latency(names[0], ((a.first_token_ms, b.first_token_ms) for a, _, b, _ in pairs)),
+        _latency(names[1], ((a.itl_ms(n), b.itl_ms(m)) for a, n, b, m in pairs)),
+        _latency(names[2], ((a.last_token_ms, b.last_token_ms) for a, n, b, m in pairs if n == m)),
     ]
 
 
@@ -260,19 +213,20 @@ def _timed(run: Run, unpaired: set[str]) -> dict[str, tuple[Timing, int | None]]
         f"{notebook}/{e.key}": (e.timing, read_answer(e).tokens("completion_tokens"))
         for notebook in run.notebooks
         for e in run.exchanges(notebook)
-        if _counts_as_timed(e) and e.case not in unpaired and e.timing and e.timing.first_token_ms is not None and e.timing.last_token_ms is not None
-    }  # fmt: skip
+        if e.case not in unpaired and e.timing and _counts_as_timed(e, e.timing)
+    }
 
 
-def _counts_as_timed(exchange: Exchange) -> bool:
-    asked = exchange.kind == "ask" and exchange.case is not None
-    return asked and not exchange.fault and exchange.events is not None and len(exchange.attempts) == 1
+def _counts_as_timed(exchange: Exchange, timing: Timing) -> bool:
+    asked = exchange.kind == "ask" and exchange.case is not None and exchange.events is not None
+    complete = timing.first_token_ms is not None and timing.last_token_ms is not None
+    return asked and complete and not exchange.fault and len(exchange.attempts) == 1
 
 
 def _latency(name: str, values: Iterable[tuple[float | None, float | None]]) -> LatencyDifference:
     pairs = [(a, b) for a, b in values if a is not None and b is not None]
-    if len(pairs) < paired.FEWEST_PAIRS:
-        why = f"{len(pairs)} answers were timed in both runs, {paired.FEWEST_PAIRS} are needed"
-        return LatencyDifference(name, len(pairs), None, None, why)
-    medians = (median(a for a, _ in pairs), median(b for _, b in pairs))
-    return LatencyDifference(name, len(pairs), medians, paired.shift([b - a for a, b in pairs]))
+    if len(pairs) < stats.FEWEST_PAIRS:
+        why = f"{len(pairs)} answers were timed in both runs, {stats.FEWEST_PAIRS} are needed"
+        return LatencyDifference(name, len(pairs), not_compared=why)
+    medians = median(a for a, _ in pairs), median(b for _, b in pairs)
+    return LatencyDifference(name, len(pairs), medians, stats.shift([b - a for a, b in pairs]))

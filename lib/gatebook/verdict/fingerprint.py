@@ -11,7 +11,8 @@ from gatebook.checks.drift import Moved
 from gatebook.checks.finding import Finding, Stage, StageName
 from gatebook.record.exchange import Exchange
 from gatebook.record.identity import Identity
-from gatebook.record.replies import TOKEN_ID, mean_shortfall, read_answer, read_logprobs
+from gatebook.record.logprobs import TOKEN_ID, mean_shortfall, read_logprobs
+from gatebook.record.replies import read_answer
 from gatebook.record.run import Run
 
 Fingerprint = dict[str, Any]

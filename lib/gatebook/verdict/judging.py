@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterator
+
 from gatebook.checks.contract import clock_behind_s
-from gatebook.checks.finding import Finding
+from gatebook.checks.finding import NEVER_EXCUSED, Stage
+from gatebook.config.profile import Profile
 from gatebook.errors import BrokenRecord
 from gatebook.record.run import Run
-from gatebook.verdict.baseline import Baseline, read_baseline
+from gatebook.verdict.baseline import Baseline, read_baseline, values_asked_alike
+from gatebook.verdict.causes import ACCEPT, Said, causes, flat
 from gatebook.verdict.findings import judge_notebook, judge_run, run_identity
-from gatebook.verdict.fingerprint import fingerprint
-from gatebook.verdict.policy import Judged, compared_groups, decide
-from gatebook.verdict.verdict import Served, Verdict
+from gatebook.verdict.fingerprint import Change, changes, fingerprint, measured, noted
+from gatebook.verdict.policy import AGAIN, EXCUSE, MEND, WORDS, Judged, compared_groups, judge_groups, waivers
+from gatebook.verdict.verdict import EXIT_CODES, Excuse, GroupVerdict, Served, Verdict, Word
 
 NO_RUN_WRITES = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, OSError)
 """What a record whose chain and fields are right still raises where its values are not: a time that is none, JSON without end."""
@@ -23,7 +28,7 @@ def judge(run: Run, notebook: str | None = None, troubles: list[str] | None = No
     Holm step; the run's verdict has them all.
     """
     try:
-        return _judged(run, notebook, troubles or [])
+        return decide(_read(run, notebook, troubles or []))
     except NO_RUN_WRITES as error:
         said = " ".join(str(error).split())[:200]
         raise BrokenRecord(
@@ -31,27 +36,154 @@ def judge(run: Run, notebook: str | None = None, troubles: list[str] | None = No
         ) from error
 
 
-def _judged(run: Run, notebook: str | None, troubles: list[str]) -> Verdict:
-    findings: list[Finding] = judge_notebook(run, notebook) if notebook else judge_run(run)
+def _read(run: Run, notebook: str | None, troubles: list[str]) -> Judged:
+    findings = judge_notebook(run, notebook) if notebook else judge_run(run)
     manifest, target, identity = run.manifest, run.manifest.profile.target, run_identity(run)
+    family = compared_groups(manifest.profile, (run.cases[i].group for ids in manifest.expected.values() for i in ids))
     if notebook:
         manifest = manifest.model_copy(update={"expected": {notebook: manifest.expected[notebook]}})
     served = Served(
         base_url=manifest.base_url, model=target.model, revision=target.revision,
         engine=identity.engine, version=identity.version, context_tokens=identity.context_tokens,
     )  # fmt: skip
-    print_of = fingerprint(run, identity, findings)
-    family = compared_groups(
-        manifest.profile, (run.cases[i].group for ids in run.manifest.expected.values() for i in ids)
-    )
-    alone = notebook is not None
-    behind_s = clock_behind_s(e for name in manifest.expected for e in run.exchanges(name))
-    return decide(
-        Judged(manifest, run.cases, findings, served, print_of, run_baseline(run), troubles, family, alone, behind_s)
-    )
+    return Judged(
+        manifest, run.cases, findings, served, fingerprint(run, identity, findings), run_baseline(run), troubles, family,
+        alone=notebook is not None, behind_s=clock_behind_s(e for name in manifest.expected for e in run.exchanges(name)),
+    )  # fmt: skip
 
 
 def run_baseline(run: Run) -> Baseline | None:
     """The baseline that was copied into the run when it was planned."""
     path = run.path / "baseline.json"
     return read_baseline(path.read_bytes() if path.exists() else None, str(path))
+
+
+def decide(judged: Judged) -> Verdict:
+    """Fold everything into one verdict; the first of FAIL, ERROR, INCONCLUSIVE, PASS that holds."""
+    manifest, baseline, used = judged.manifest, judged.baseline, waivers(judged.manifest, judged.outcomes)
+    prompts = {i: case.prompt_hash for i, case in judged.cases.items()}
+    accepted = values_asked_alike(baseline, prompts) if baseline else {}
+    moved = _moved(judged, accepted)
+    groups, of_groups = judge_groups(judged, used)
+    said = [
+        *(Said("ERROR", None, "this run", text, f"mend what broke on our side; {AGAIN}") for text in judged.troubles),
+        *_missing(judged),
+        *_unasked(judged),
+        *_under_one_revision(judged, moved),
+        *(
+            Said("INCONCLUSIVE", None, f"waiver of {w.case}", f"waiver of {w}", "renew the waiver with a reason, or delete it")
+            for w in used
+            if w.blocks
+        ),
+        *of_groups,
+        *_without_baseline(judged, measured(judged.fingerprint) - measured(accepted)),
+    ]  # fmt: skip
+    found = causes(said)
+    word: Word = found[0].word if found else "PASS"
+    return Verdict(
+        run=manifest.run, profile=judged.profile.name, suite=manifest.suite, partial=manifest.partial,
+        served=judged.served, verdict=word, exit_code=EXIT_CODES[word],
+        reason=found[0].text if found else _counts(judged), reasons=flat(found), causes=found,
+        notes=list(_notes(judged, groups)), groups=groups, findings=judged.findings,
+        excused=[Excuse(id=c, reason=judged.why_not(c, g) or "") for g in judged.outcomes for c in judged.excused(g)],
+        waivers=used, baseline=baseline.run if baseline else None,
+        needs_baseline=word == "INCONCLUSIVE" and all(one.todo == ACCEPT for one in said),
+        fingerprint=judged.fingerprint, changes=moved, troubles=judged.troubles,
+    )  # fmt: skip
+
+
+def _missing(judged: Judged) -> Iterator[Said]:
+    have, expected = {f.case for f in judged.findings}, [i for ids in judged.manifest.expected.values() for i in ids]
+    lost = [i for i in expected if i not in have]
+    if not expected:
+        yield Said("ERROR", None, "this run", "no case was expected, so nothing was judged", "select some cases")
+    elif lost:
+        text = f"{len(lost)} expected cases were not judged: {', '.join(lost[:5])}"
+        yield Said("ERROR", None, "this run", text, AGAIN)
+
+
+def _unasked(judged: Judged) -> Iterator[Said]:
+    """What no policy may look away from, not even `watch`: a server that was not ready, a case without an answer or a record."""
+    todo = {"fail": MEND, "error": AGAIN, "not_measured": EXCUSE}
+    for f in judged.findings:
+        if f.outcome == "pass" or judged.profile.policy(f.group).policy != "watch":
+            continue
+        cut = f.outcome == "not_measured" and f.check in NEVER_EXCUSED
+        if f.outcome == "error" or f.check in ("ready", "recorded") or cut:
+            text = f"{f.case}: {f.reason}"
+            yield Said(WORDS[f.outcome], f.stage, f.case, text, todo[f.outcome], frozenset([f.case]))
+
+
+def _moved(judged: Judged, accepted: dict[str, object]) -> list[Change]:
+    """What is not as it was accepted. Of a model that is not served nothing is compared with what was served then."""
+    if any(f.outcome == "fail" and f.stage == Stage.NOT_SERVED for f in judged.findings):
+        accepted = {name: value for name, value in accepted.items() if name != "model"}
+    tolerance = judged.profile.limits.logprob_tolerance_nats
+    return changes(accepted, judged.fingerprint, tolerance, judged.manifest.run) if accepted else []
+
+
+def _under_one_revision(judged: Judged, moved: list[Change]) -> Iterator[Said]:
+    """One line a part of the deployment, with the first value that shows it."""
+    revision = judged.profile.target.revision
+    parts: dict[str, list[Change]] = defaultdict(list)
+    for change in moved if judged.baseline and judged.baseline.revision == revision else ():
+        parts[change.part].append(change)
+    for part, found in parts.items():
+        more = f" (and {len(found) - 1} more values)" if len(found) > 1 else ""
+        told = f"under the same revision ({revision or 'none named'}); a new one is told with --revision"
+        yield Said(
+            "FAIL", found[0].stage, part.rstrip(","), f"{found[0]}{more}, {told}",
+            "find out who changed it, or name the new revision (--revision)",
+            frozenset(case for change in found for case in change.cases), tuple(change.name for change in found),
+        )  # fmt: skip
+
+
+def _without_baseline(judged: Judged, lacking: set[str]) -> Iterator[Said]:
+    """A complete run is green only beside what was accepted: of the fingerprint's values at least some of each kind."""
+    if judged.alone or judged.manifest.partial or not judged.findings:
+        return
+    if judged.baseline is None:
+        text = "no baseline yet: nothing was accepted that this run could be compared with; accept it as the baseline"
+        yield Said("INCONCLUSIVE", None, "baseline", text, ACCEPT)
+    elif lacking:
+        text = f"fingerprint: the baseline has no {' and no '.join(sorted(lacking))} as they are asked now; accept this run to take them in"
+        yield Said("INCONCLUSIVE", None, "fingerprint", text, ACCEPT)
+
+
+def _counts(judged: Judged) -> str:
+    """What a PASS rests on."""
+    expected = [case for cases in judged.manifest.expected.values() for case in cases]
+    unmeasured = sum(judged.outcomes.get(judged.cases[c].group, {}).get(c) == "not_measured" for c in expected)
+    told = f"{len(expected) - unmeasured} cases asked, recorded and judged"
+    return f"{told}; {unmeasured} not measured, excused or watched" if unmeasured else told
+
+
+def _notes(judged: Judged, groups: list[GroupVerdict]) -> Iterator[str]:
+    """What stands beside every verdict and never blocks."""
+    profile, behind_s = judged.profile, judged.behind_s
+    if unnamed := [g.group for g in groups if g.group not in profile.groups and g.group != "contract"]:
+        loud = "; NO CONTRACT IS HELD in them" if any(g.endswith(".contract") for g in unnamed) else ""
+        yield (
+            f"the profile is older than {', '.join(unnamed)}: watched, they never block{loud}; "
+            f"add under `groups` of {profile.name}: {', '.join(f'{g}: must' for g in unnamed)} (or no_worse, or watch)"
+        )
+    blind = [(g.group, g.comparison) for g in groups if g.blind and g.comparison]
+    if told := ", ".join(f"{group} ({c.baseline_passed} of {c.paired})" for group, c in blind):
+        yield f"nothing is compared where too few cases passed in the baseline to show a drop: {told}"
+    if behind_s:
+        yield (
+            f"the server's clock is {abs(behind_s):,.0f} s {'behind' if behind_s > 0 else 'ahead of'} ours by what its replies tell; "
+            "set this machine's clock if it is the wrong one. The freshest reply is the measure of what came from a cache"
+        )
+    if not judged.alone:
+        yield from _not_offered(profile)
+        yield from noted(judged.baseline.fingerprint, judged.fingerprint) if judged.baseline else ()
+
+
+def _not_offered(profile: Profile) -> Iterator[str]:
+    lacks: dict[str, list[str]] = defaultdict(list)
+    for feature, said in profile.offers.items():
+        if said is not True:
+            lacks[said].append(feature)
+    if told := "; ".join(f"{', '.join(features)} ({said})" for said, features in lacks.items()):
+        yield f"not offered by this server, so not asked: {told}"

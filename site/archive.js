@@ -132,7 +132,9 @@ const gatebook = (() => {
     return loads.get(key);
   }
 
-  const answers = (found) => JSON.stringify(found.requests.map((request) => request.answer));
+  const prompt = (request) => request.turns.filter((turn) => turn.kind === "prompt");
+  const answer = (request) => request.turns.filter((turn) => turn.kind !== "prompt");
+  const answers = (found) => JSON.stringify(found.requests.map(answer));
 
   function kindOf(a, b) {
     if (!a || !b) return a ? "onlyA" : "onlyB";
@@ -231,14 +233,14 @@ const gatebook = (() => {
   }
 
   function detail(row, known) {
-    const prompts = (found) => found.requests.map((request) => [request.name ? make("p", { class: "soft ask" }, request.name) : null, request.prompt.map(turn)]);
+    const prompts = (found) => found.requests.map((request) => [request.name ? make("p", { class: "soft ask" }, request.name) : null, prompt(request).map(turn)]);
     const asked = row.kind === "changed" && row.a && row.b ? make("div", { class: "sides" }, make("div", {}, make("h4", {}, "A asked"), prompts(row.a)), make("div", {}, make("h4", {}, "B asked"), prompts(row.b))) : make("div", {}, prompts(known));
     return make("div", { class: "case" }, make("p", { class: "soft" }, known.why), asked, make("div", { class: "sides" }, said("A", row.a), said("B", row.b)));
   }
 
   function said(name, found) {
     if (!found) return make("div", {}, make("h4", {}, name), make("p", { class: "soft" }, "this run has no such case"));
-    const parts = found.requests.map((request) => [request.name ? make("p", { class: "soft ask" }, request.name) : null, request.answer.length ? request.answer.map(turn) : make("p", { class: "soft" }, "no answer"), make("p", { class: "soft" }, request.facts)]);
+    const parts = found.requests.map((request) => [request.name ? make("p", { class: "soft ask" }, request.name) : null, answer(request).length ? answer(request).map(turn) : make("p", { class: "soft" }, "no answer"), make("p", { class: "soft" }, request.facts.join(" · "))]);
     return make("div", {}, make("h4", {}, `${name}: `, make("span", { class: found.outcome }, words(found.outcome))), make("p", {}, found.reason), parts);
   }
 

@@ -1,0 +1,181 @@
+"""What a notebook sends and what comes back: recorded, counted, and stopped when the time is up or the server is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from gatebook.collect.client import Lane
+from gatebook.collect.hanging import Hanging, Spending
+from gatebook.collect.lengths import Unfit
+from gatebook.collect.load import is_broken
+from gatebook.config.cases import Ask, Case
+from gatebook.engines import SETTINGS_PATHS
+from gatebook.record.exchange import GONE, OUT_OF_TIME, Exchange, Kind
+from gatebook.record.identity import kept
+from gatebook.record.journal import Journal
+from gatebook.record.replies import is_good
+from gatebook.record.run import Run, now
+
+STARTED = "GATEBOOK_STARTED"
+"""When the runner started (UTC): a run resumed the next day has its whole deadline again."""
+PROBE_DEADLINE_S = 10.0
+PATIENCE_S = 5.0
+"""For a server that had answered and is gone: a supervisor starts a process again within a second, and loading takes minutes."""
+AGAIN_S = 1.0
+"""Between two tries of the first request of all, after an error status."""
+HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "Say hello."}], "temperature": 0}
+Progress = Callable[[Exchange], None]
+
+
+class Session:
+    """One notebook's requests. A run asks one notebook at a time."""
+
+    def __init__(self, run: Run, notebook: str, journal: Journal, progress: Progress) -> None:
+        self.run, self.notebook, self.profile = run, notebook, run.manifest.profile
+        self.limits = limits = self.profile.limits
+        self.recorded = run.exchanges(notebook)
+        self.done = {e.key: e for e in self.recorded}
+        self.stopped: str | None = None
+        self._journal, self._progress = journal, progress
+        self._others = [e for n in run.notebooks if n != notebook for e in run.exchanges(n)]
+        before = [*self._others, *self.recorded]
+        self.spending, self.hanging = Spending(limits.tokens, before), Hanging(limits.request_deadline_s, before)
+        self._checking = asyncio.Lock()
+        self._alive = 0.0
+        """When a plain request was sent, after a break, that was answered."""
+        self._since = os.environ.get(STARTED, run.manifest.created)
+        begun, (part, whole) = time.monotonic(), OUT_OF_TIME
+        left_s = limits.run_deadline_s - (datetime.now(UTC) - datetime.fromisoformat(self._since)).total_seconds()
+        self._ends, self._ender = min(
+            (begun + max(left_s, 0.0), f"{whole} of {limits.run_deadline_s:g} s"),
+            (begun + limits.notebook_deadline_s, f"{part} of {limits.notebook_deadline_s:g} s"),
+        )
+
+    async def send(self, lane: Lane, kind: Kind, key: str, body: dict[str, Any] | None, **more: Any) -> Exchange:
+        """With the profile's deadline and retries, where `more` names no others."""
+        limits = {"deadline_s": self.limits.request_deadline_s, "retries": self.limits.transport_retries}
+        return await lane.ask(kind=kind, key=key, body=body, **{**limits, **more})
+
+    async def ask(self, lane: Lane, kind: Kind, key: str, body: dict[str, Any] | None, **more: Any) -> Exchange:
+        """Send one request and record what came back."""
+        return await self.record(await self.send(lane, kind, key, body, **more))
+
+    async def hello(self, lane: Lane, kind: Kind, key: str, max_tokens: int, **more: Any) -> Exchange:
+        """A plain chat."""
+        return await self.ask(lane, kind, key, self.body(key, {**HELLO, "max_tokens": max_tokens}), **more)
+
+    async def probe(self, lane: Lane, path: str, key: str | None = None) -> bool:
+        """A GET beside the cases; of the long replies that settings are read from, only those are kept. False when nothing came back."""
+        key = key or f"probe/{path}"
+        if key in self.done:
+            return True
+        done = await self.send(lane, "probe", key, None, path=path, deadline_s=PROBE_DEADLINE_S, retries=0)
+        if path in SETTINGS_PATHS and done.text is not None:
+            done = done.model_copy(update={"text": kept(done.text)})
+        await self.record(done)
+        return done.status is not None
+
+    async def skip(self, key: str, case: Case, ask: Ask, why: Unfit) -> None:
+        await self.record(Exchange(kind="skip", key=key, case=case.id, ask=ask.name, at=now(), detail=str(why)))
+
+    async def stop(self, why: str) -> None:
+        if self.stopped is None:
+            self.stopped = why
+            count = sum(e.kind == "stop" for e in self.recorded)
+            await self.record(Exchange(kind="stop", key=f"stop/{count}", at=now(), detail=why))
+
+    async def record(self, exchange: Exchange) -> Exchange:
+        await asyncio.to_thread(self._journal.append, exchange)
+        self.recorded.append(exchange)
+        self.done[exchange.key] = exchange
+        self.spending.settle(exchange)
+        self.hanging.note(exchange)
+        self._progress(exchange)
+        return exchange
+
+    def body(self, key: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Model first, and a `user` that no other request has, so that no exact-match cache can answer."""
+        return {"model": self.profile.target.model, "user": f"gatebook-{self.nonce(key)}", **body}
+
+    def nonce(self, key: str) -> str:
+        return hashlib.sha256(f"{self.run.manifest.run}/{self.notebook}/{key}".encode()).hexdigest()[:16]
+
+    def in_time(self) -> bool:
+        """Whether a request that is started now can have its full deadline."""
+        return self._ends - time.monotonic() >= self.limits.request_deadline_s
+
+    async def too_late(self) -> bool:
+        """Whether a request could not have its full deadline any more, or asking has stopped; the record says why."""
+        if self.stopped is None and not self.in_time():
+            await self.stop(
+                f"{self._ender} has less left than one request may take (limits.request_deadline_s, "
+                f"{self.limits.request_deadline_s:g} s), so it was not asked; raise the one, lower the other, or choose a smaller suite"
+            )
+        return self.stopped is not None
+
+    async def check(self, lane: Lane, done: Exchange) -> None:
+        """After a break, one plain token decides whether it is worth asking on; for requests that broke together it is asked once."""
+        broke = time.monotonic()
+        if not is_broken(done):
+            return
+        async with self._checking:
+            if self._alive > broke or await self.too_late():
+                return
+            asked, key = time.monotonic(), f"{done.key}/still-there"
+            alive = await self.hello(lane, "canary", key, 1, ask="still-there", patience_s=PATIENCE_S)
+            if alive.fault is None:
+                self._alive = asked
+            elif alive.fault in ("connect", "no_byte"):
+                await self.stop(f"{GONE} since {done.key}: {alive.detail}")
+            else:
+                why = f"the server stopped answering at {done.key} ({done.detail})"
+                await self.stop(f"{why}; a plain request then: {alive.detail}")
+
+    async def ready(self, lane: Lane) -> Exchange | None:
+        """Ready means that one token was generated. Not streamed, so that a broken stream is seen for what it is.
+
+        The first notebook has ready_deadline_s for it. Where the server had answered it is a request like any other, and where
+        an earlier notebook had to stop it is one try. None when no time is left; the first request of all is asked in any case.
+        """
+        earlier = [e for e in self._others if e.at >= self._since and e.kind != "against"]
+        if earlier and await self.too_late():
+            return None
+        budget_s, tries = self.limits.request_deadline_s, 1
+        how: dict[str, Any] = {"retries": 10_000}
+        last = next((e for e in reversed(earlier) if is_good(e) or _gave_up(e)), None)
+        if last is None:
+            budget_s, tries = min(self.limits.ready_deadline_s, max(self._ends - time.monotonic(), budget_s)), 3
+        elif last.kind == "stop":
+            budget_s, how = min(PATIENCE_S, budget_s), {"retries": 0}
+        else:
+            how["patience_s"] = PATIENCE_S
+        count, ends = sum(e.kind == "ready" for e in self.recorded), time.monotonic() + budget_s
+        for number in range(count, count + tries):
+            left_s = max(ends - time.monotonic(), 1.0)
+            ready = await self.hello(lane, "ready", f"ready/{number}", 1, deadline_s=left_s, **how)
+            # seen twice, a refusal is no chance
+            again = (ready.status or 0) >= 500 or (ready.refused_for_good and number == count)
+            if ready.fault != "status" or not again or time.monotonic() >= ends:
+                break
+            await asyncio.sleep(AGAIN_S)
+        return ready
+
+    def unready(self, ready: Exchange) -> str:
+        """Why nothing of the notebook is asked."""
+        answered = any(is_good(e) for e in self._others if e.at >= self._since)
+        if answered and ready.fault in ("connect", "no_byte"):
+            return f"{GONE}: {ready.detail}"
+        if ready.refused_for_good:
+            return f"the server refuses a plain chat: {ready.detail}"
+        return f"the server {'does not answer any more' if answered else 'never became ready'}: {ready.detail}"
+
+
+def _gave_up(exchange: Exchange) -> bool:
+    """A notebook stopped because of the server, and not of our own deadline."""
+    return exchange.kind == "stop" and not exchange.detail.startswith(OUT_OF_TIME)

@@ -1,0 +1,165 @@
+"""Whose fault a request without a usable reply is (DESIGN §6), and what broke with it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from gatebook.checks.finding import Result, Stage
+from gatebook.config.profile import Profile
+from gatebook.engines import credentials_refused
+from gatebook.record.exchange import GONE, Exchange
+from gatebook.record.identity import Identity
+from gatebook.record.replies import is_good
+
+MOMENT_S = 1.0
+"""Requests that break within it broke together: the API server of a vLLM whose engine is dead exits within a second."""
+GONE_S = 10.0
+"""How soon after a break a refused connection tells that the server went with it: past the pauses between the tries."""
+
+
+class Blame:
+    """What a notebook's record, and those before it, say of the requests that got no usable reply."""
+
+    def __init__(
+        self, profile: Profile, identity: Identity, earlier: list[Exchange], exchanges: list[Exchange]
+    ) -> None:
+        self._profile, self._identity = profile, identity
+        self._earlier, self._exchanges = earlier, exchanges
+        self._order = {e.key: number for number, e in enumerate(exchanges)}
+        first = next((number for number, e in enumerate(exchanges) if is_good(e)), len(exchanges))
+        self._first_good = -1 if any(is_good(e) for e in earlier) else first
+        self.stops = [e.detail for e in exchanges if e.kind == "stop"]
+
+    def of(self, exchange: Exchange) -> Result:
+        """The first that holds: the model is not served, the key is refused, the server never answered, we cut the request
+        short; else it is the deployment's fault."""
+        return (
+            self._not_served(exchange)
+            or self._key_refused(exchange)
+            or self._never_answered(exchange)
+            or self._cut_short(exchange)
+            or self._failed(exchange)
+        )
+
+    def unasked(self) -> Result:
+        """Why the rest of the notebook was not asked."""
+        gone = self.stops[-1].startswith(GONE)
+        said = self._in_flight(self._last_crash()) if gone else ""
+        return Result("not_measured", f"{self.stops[-1]}{said}", stage=Stage.GONE if gone else None)
+
+    def went_with(self, exchange: Exchange) -> bool:
+        """Whether nobody listened any more, where the server had answered, when this request broke or soon after."""
+        if exchange.fault == "connect" or (exchange.kind == "ready" and exchange.fault == "no_byte"):
+            return True
+        broke = _break(exchange)
+        refused = [
+            _seconds(a.at)
+            for e in self._exchanges
+            for a in (e.attempts if e.kind != "against" else [])
+            if a.fault == "connect" or (a.fault == "no_byte" and (e.kind == "ready" or e.ask == "still-there"))
+        ]
+        return broke is not None and any(-MOMENT_S <= at - broke[1] <= GONE_S for at in refused)
+
+    def _not_served(self, exchange: Exchange) -> Result | None:
+        model, models = self._profile.target.model, self._identity.models
+        if exchange.status != 404 or model in models or not (models or "model" in exchange.detail.lower()):
+            return None
+        told = f"; served: {', '.join(models)}" if models else f": {exchange.detail}"
+        return Result("fail", f"model {model!r} is not served{told}", stage=Stage.NOT_SERVED)
+
+    def _key_refused(self, exchange: Exchange) -> Result | None:
+        if not credentials_refused(exchange.status, exchange.detail):
+            return None
+        variable = self._profile.target.api_key_env or "OPENAI_API_KEY"
+        said = f"the key was refused ({exchange.detail}); check the variable {variable}"
+        if self._good_before(exchange):
+            return Result("fail", said, stage=Stage.REFUSED)
+        return Result("error", said, stage=Stage.UNREACHABLE)
+
+    def _never_answered(self, exchange: Exchange) -> Result | None:
+        if self._good_before(exchange):
+            return None
+        detail, model = self._detail(exchange), self._profile.target.model
+        again = [e for e in (*self._earlier, *self._exchanges) if e.kind == "ready" and e.status == exchange.status]
+        refused = exchange.kind == "ready" and exchange.refused_for_good and len(again) > 1
+        if refused and model in self._identity.models:
+            said = f"{detail}; the server refused a plain chat twice so, though it lists {model!r} and took the key"
+            return Result("fail", said, stage=Stage.REFUSED)
+        said = f"{detail}; the server has not given one good answer in this run"
+        return Result("error", said, stage=Stage.UNREACHABLE)
+
+    def _cut_short(self, exchange: Exchange) -> Result | None:
+        limit_s = self._profile.limits.request_deadline_s
+        if exchange.fault != "deadline" or exchange.had(limit_s):
+            return None
+        before = next((e.detail for e in reversed(self._earlier) if e.kind == "stop"), None)
+        tried = before and exchange.kind == "ready"
+        why = f"one short try, because {before}" if tried else "our own deadline cut it short"
+        return Result("not_measured", f"{self._detail(exchange)}, and a request may take {limit_s:g} s: {why}")
+
+    def _failed(self, exchange: Exchange) -> Result:
+        detail, fault = self._detail(exchange), "the server had answered before, so this is the deployment's fault"
+        opening = exchange.kind == "ready"
+        if self.went_with(exchange):
+            back = not opening and not any(said.startswith(GONE) for said in self.stops)
+            word = "the server was gone for a while" if back else GONE
+            open_ = self._in_flight(self._last_crash() if opening else exchange)
+            return Result("fail", f"{word}: {detail}{open_}; {fault}", stage=Stage.GONE)
+        others = [name for name in self._company(exchange) if name != _name(exchange)]
+        beside = others and exchange.fault in ("no_byte", "broken")
+        told = f" (in flight with it: {', '.join(others[:5])})" if beside else ""
+        return Result("fail", f"{detail}; {fault}{told}", stage=self._stage(exchange))
+
+    def _stage(self, exchange: Exchange) -> Stage:
+        """What it explains: it was refused, broke off alone, or everything after it broke too."""
+        status = exchange.status or 0
+        lives = any(is_good(e) for e in self._exchanges[self._order[exchange.key] + 1 :])
+        if 400 <= status < 500 or (status >= 500 and (lives or not self.stops)):
+            return Stage.REFUSED
+        if lives and exchange.fault == "deadline":
+            return Stage.BEHAVIOUR  # an answer without an end, as other sampling makes one
+        return Stage.ENVELOPE if lives else Stage.GONE
+
+    def _detail(self, exchange: Exchange) -> str:
+        alive = exchange.fault == "deadline" and self._identity.health == 200
+        return exchange.detail + (", though /health says 200" if alive else "")
+
+    def _good_before(self, exchange: Exchange) -> bool:
+        return self._first_good < self._order[exchange.key]
+
+    def _company(self, exchange: Exchange) -> list[str]:
+        """The cases whose requests were open when this one broke, and broke within the moment; itself among them."""
+        if (own := _break(exchange)) is None:
+            return []
+        asked = [e for e in (*self._earlier, *self._exchanges) if e.kind in ("ask", "canary") and e.case is not None]
+        broken = [(_name(e), span) for e in asked if (span := _break(e)) and abs(span[1] - own[1]) <= MOMENT_S]
+        first = min((broke for _, (_, broke) in broken), default=own[1])
+        return list(dict.fromkeys(name for name, (sent, _) in broken if sent <= first))
+
+    def _in_flight(self, exchange: Exchange | None) -> str:
+        names = self._company(exchange) if exchange else []
+        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+        return f"; in flight: {', '.join(names[:8])}{more}" if names else "; nothing was in flight"
+
+    def _last_crash(self) -> Exchange | None:
+        """The last request of this notebook or an earlier one that broke, unless the server answered after it."""
+        asked = [e for e in (*self._earlier, *self._exchanges) if e.kind in ("ask", "canary", "ready")]
+        broken = [(e, span[1]) for e in asked if e.case is not None and (span := _break(e))]
+        crash, broke = broken[-1] if broken else (None, 0.0)
+        return None if any(_seconds(e.at) > broke and is_good(e) for e in asked) else crash
+
+
+def _break(exchange: Exchange) -> tuple[float, float] | None:
+    """When a request that the server broke off, refused to take or answered 5xx was sent and when it broke: seconds of the clock."""
+    if exchange.fault not in ("connect", "no_byte", "broken") and (exchange.status or 0) < 500:
+        return None
+    first = next((a for a in exchange.attempts if a.fault), None)
+    return None if first is None else (_seconds(first.at), _seconds(first.at) + first.elapsed_ms / 1000)
+
+
+def _seconds(at: str) -> float:
+    return datetime.fromisoformat(at).timestamp()
+
+
+def _name(exchange: Exchange) -> str:
+    return exchange.case or exchange.key
