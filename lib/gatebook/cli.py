@@ -317,7 +317,9 @@ def command() -> int:
     except (Exception, KeyboardInterrupt) as error:
         if stopping.stopped() or isinstance(error, typer.Abort | KeyboardInterrupt):
             raise KeyboardInterrupt from None
-        return _report_error(error)
+        code, said = _describe(error)
+        print(said, file=sys.stderr)
+        return code
     if stopping.stopped():
         raise KeyboardInterrupt
     if isinstance(ended, str):
@@ -325,25 +327,18 @@ def command() -> int:
     return ended if isinstance(ended, int) else 0
 
 
-def _report_error(error: BaseException) -> int:
-    """Print one line for what stopped the command, and return its exit code."""
-    code = ExitCode.ERROR
+def _describe(error: BaseException) -> tuple[int, str]:
+    """(exit code, one line) for what stopped the command; a crash of our own says nothing about the deployment."""
     if isinstance(error, GatebookError):
-        code, said = error.exit_code, " ".join(str(error).split())
-    elif isinstance(error, OSError) and error.errno is not None:  # the disk, the rights, the system: no crash of ours
-        where = one_line(error.filename or "the system")
-        said = f"{where}: {os_reason(error)}; free space, or name a place that can be read and written"
-    elif usage := getattr(error, "format_message", None):  # typer keeps its classes to itself
-        code, said = ExitCode.BAD_INPUT, usage()
-        if "Usage:" in said:  # no arguments: this is the help
-            print(said, file=sys.stderr)
-            return code
-        said += "; see gatebook --help"
-    else:
-        traceback.print_exc()  # our own crash says nothing about the deployment
-        said = f"our own fault, please report it: {type(error).__name__}: {one_line(error)}"
-    print(f"gatebook: {said}", file=sys.stderr)
-    return code
+        return error.exit_code, f"gatebook: {' '.join(str(error).split())}"
+    if isinstance(error, OSError) and error.errno is not None:  # the disk, the rights, the system: no crash of ours
+        where, todo = one_line(error.filename or "the system"), "name a place that can be read and written"
+        return ExitCode.ERROR, f"gatebook: {where}: {os_reason(error)}; free space, or {todo}"
+    if usage := getattr(error, "format_message", None):  # typer keeps its classes to itself
+        return ExitCode.BAD_INPUT, usage() if "Usage:" in usage() else f"gatebook: {usage()}; see gatebook --help"
+    traceback.print_exc()
+    said = f"our own fault, please report it: {type(error).__name__}: {one_line(error)}"
+    return ExitCode.ERROR, f"gatebook: {said}"
 
 
 if __name__ == "__main__":
