@@ -166,7 +166,7 @@ def _execute(run: Run, notebook: str, kernel: Kernel) -> list[str]:
 def judged(run: Run, troubles: list[str], notebook: str | None = None) -> Verdict:
     """The verdict of a run or a notebook; a broken record is a trouble and not the end of the story."""
     try:
-        return judge(run, notebook, troubles)
+        return judge(run, notebook, troubles, kept=True)
     except BrokenRecord as error:
         return judge(run.without_records(), notebook, [*troubles, str(error)])
 

@@ -33,6 +33,7 @@ from gatebook.report import spending, tables
 from gatebook.report.conversation import Shown, failing_cases
 from gatebook.report.estimate import document_cost
 from gatebook.verdict.baseline import Baseline
+from gatebook.verdict.findings import keep_findings
 from gatebook.verdict.judging import judge, run_baseline
 from gatebook.verdict.spending import Spent, total
 from gatebook.verdict.verdict import Verdict
@@ -66,6 +67,7 @@ class Workbook:
 
     def __init__(self, notebook: str, record: Run, planned: bool = False) -> None:
         self.notebook, self.record, self._planned = notebook, record, planned
+        self._kept = False
 
     @property
     def profile(self) -> Profile:
@@ -89,7 +91,7 @@ class Workbook:
         """Ask the server what is not yet recorded. The only thing in a notebook that touches it."""
         if self.record.manifest.judged_from:
             print(f"judged again from {self.record.manifest.judged_from}: nothing is asked")
-            keep(self.record, self.notebook)
+            self._keep()
             return
         from tqdm import tqdm
 
@@ -109,9 +111,15 @@ class Workbook:
             # its runner holds the lock of a run; from Lab or papermill alone the notebook asks by itself
             with nullcontext() if STARTED in os.environ else held(self.record.path, f"notebook {self.notebook}"):
                 collect(self.record, self.notebook, progress)
-        keep(self.record, self.notebook)
-        self.__dict__.pop("verdict", None)
+        self._keep()
         print(f"{len(self.exchanges)} exchanges are in {self.record.record_file(self.notebook).name}")
+
+    def _keep(self) -> None:
+        """Write what is derived from the record, for whoever folds the run."""
+        keep(self.record, self.notebook)
+        keep_findings(self.record, self.notebook)
+        self._kept = True
+        self.__dict__.pop("verdict", None)
 
     def cases(self) -> pd.DataFrame:
         """One row a case: group, policy, tags, why."""
@@ -171,8 +179,8 @@ class Workbook:
     def verdict(self) -> Verdict:
         """The notebook's verdict; that of the whole run in 90_verdict."""
         if self.notebook == OVERALL:
-            return judge(self.record, troubles=self.record.troubles)
-        return judge(self.record, self.notebook)
+            return judge(self.record, troubles=self.record.troubles, kept=True)
+        return judge(self.record, self.notebook, kept=self._kept)
 
     def examples(self) -> Shown:
         """The failing cases as conversations: prompt, answer, reason."""

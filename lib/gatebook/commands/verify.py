@@ -13,6 +13,7 @@ from gatebook.opening import OVERALL
 from gatebook.record.executed import unfinished
 from gatebook.record.run import SUMS, Run
 from gatebook.stopping import within
+from gatebook.verdict.findings import kept_file
 from gatebook.verdict.judging import judge
 from gatebook.verdict.verdict import Step, Verdict, Verification
 
@@ -89,8 +90,11 @@ def _same_verdicts(run: Run, found: Verification) -> Step:
                 return Step(what, done, f"{said}, the record says {own.verdict} ({own.reason})")
             for notebook in run.notebooks:
                 alone = _recorded(run, f"{notebook}.verdict.json")
-                if judge(run, notebook, alone.troubles) != alone:
+                again = judge(run, notebook, alone.troubles)
+                if again != alone:
                     return Step(what, done, f"{notebook}.verdict.json is not what its record says")
+                if run.findings_file(notebook).exists() and kept_file(run, notebook).findings != again.findings:
+                    return Step(what, done, f"{notebook}.findings.json is not what its record says")
     except OSError as error:
         return Step(what, done, f"{Path(str(error.filename)).name} is missing or cannot be read")
     except (ValueError, CannotMeasure, BadInput) as error:

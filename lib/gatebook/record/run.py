@@ -104,7 +104,7 @@ class Run:
         except (ValueError, TypeError, RecursionError, OSError) as error:
             raise BrokenRecord(f"{path}: manifest.json or cases.json cannot be read: {_first_mistake(error)}") from None
         self.cases: dict[str, Case] = {case.id: case for case in cases}
-        self.anchor = _sha256(path / "cases.json")
+        self.anchor = sha256_of(path / "cases.json")
         if len(self.cases) != len(cases):
             raise BrokenRecord(f"{path}/cases.json: a case is in it twice")
         if missing := [i for ids in self.manifest.expected.values() for i in ids if i not in self.cases]:
@@ -150,6 +150,10 @@ class Run:
     def similarity_file(self, notebook: str) -> Path:
         """Derived from the record (checks/similarity.py); may be missing."""
         return self.path / f"{notebook}.similarity.json"
+
+    def findings_file(self, notebook: str) -> Path:
+        """Derived from the record (verdict/findings.py) by the notebook that asked; may be missing."""
+        return self.path / f"{notebook}.findings.json"
 
     def gauges_file(self, notebook: str) -> Path:
         """What GPU and engine showed while the notebook asked; may be missing."""
@@ -267,7 +271,7 @@ class Run:
     def _digests(self) -> dict[str, str]:
         """Name -> SHA-256 of every file that is sealed, in their order."""
         names = [p.relative_to(self.path) for p in sorted(plain_files(self.path)) if p != self.path / SUMS]
-        return {name.as_posix(): _sha256(self.path / name) for name in names if not {*name.parts} & {*SCRATCH}}
+        return {name.as_posix(): sha256_of(self.path / name) for name in names if not {*name.parts} & {*SCRATCH}}
 
 
 def plain_files(folder: Path) -> Iterator[Path]:
@@ -336,7 +340,7 @@ def _sums(digests: dict[str, str]) -> str:
     return "".join(f"{digest}  {name}\n" for name, digest in digests.items())
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
+
+from pydantic import BaseModel, ConfigDict
 
 from gatebook.checks import CHECKS, parameters
 from gatebook.checks.context import length_kept
@@ -26,15 +30,19 @@ from gatebook.checks.text import noise
 from gatebook.checks.timed import timed_cases
 from gatebook.checks.watched import Watched
 from gatebook.config.cases import Ask, Case
+from gatebook.config.files import replace_text
 from gatebook.config.policies import level_of
+from gatebook.errors import BrokenRecord
 from gatebook.record.exchange import HANGING, OVER_BUDGET, Exchange
 from gatebook.record.identity import Identity, identify
 from gatebook.record.replies import read_answer
-from gatebook.record.run import Run
+from gatebook.record.run import HISTORY, Run, sha256_of
 from gatebook.verdict.blame import Blame
 
 OWN = {"contract": Stage.ENVELOPE, "length": Stage.REFUSED}
 """Stages of what is found here and by no check of a case; whatever else is found here is behaviour."""
+NO_RUN_WRITES = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, OSError)
+"""What a record whose chain and fields are right still raises where its values are not: a time that is none, JSON without end."""
 Said = tuple[str, str, Result]
 """Group, check and what it found, of one case."""
 
@@ -53,6 +61,48 @@ def judge_notebook(run: Run, notebook: str) -> list[Finding]:
     """One notebook's findings. What earlier notebooks recorded decides whose fault a silent server is."""
     earlier = [e for name in run.notebooks[: run.notebooks.index(notebook)] for e in run.exchanges(name)]
     return list(_Judge(run, notebook, earlier, run.exchanges(notebook)).findings())
+
+
+class KeptFindings(BaseModel):
+    """`NN_name.findings.json`: what a notebook found, so that nobody who folds a run computes it again."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    evidence: str
+    """SHA-256 over the files that the findings follow from; of others they say nothing."""
+    findings: list[Finding]
+
+
+def keep_findings(run: Run, notebook: str) -> None:
+    """Judge a notebook and write its findings; what cannot be judged leaves none, and raises where the verdict is made."""
+    file = run.findings_file(notebook)
+    file.unlink(missing_ok=True)
+    with suppress(BrokenRecord, *NO_RUN_WRITES):
+        kept = KeptFindings(evidence=_evidence(run, notebook), findings=judge_notebook(run, notebook))
+        replace_text(file, kept.model_dump_json(indent=1))
+
+
+def kept_findings(run: Run, notebook: str) -> list[Finding]:
+    """The findings that the notebook wrote, where they are of these files; else they are computed. Raises BrokenRecord."""
+    with suppress(OSError, ValueError):
+        kept = kept_file(run, notebook)
+        if kept.evidence == _evidence(run, notebook):
+            return kept.findings
+    return judge_notebook(run, notebook)
+
+
+def kept_file(run: Run, notebook: str) -> KeptFindings:
+    """What the notebook wrote, whatever it is of. Raises OSError, ValueError."""
+    return KeptFindings.model_validate_json(run.findings_file(notebook).read_bytes())
+
+
+def _evidence(run: Run, notebook: str) -> str:
+    told = hashlib.sha256()
+    records = [run.record_file(name) for name in run.notebooks[: run.notebooks.index(notebook) + 1]]
+    plan = [run.path / name for name in ("manifest.json", "cases.json", "baseline.json", HISTORY)]
+    for file in (*plan, *records, run.gauges_file(notebook), run.similarity_file(notebook)):
+        told.update(f"{file.name} {sha256_of(file) if file.exists() else None}\n".encode())
+    return told.hexdigest()
 
 
 def run_identity(run: Run) -> Identity:

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from gatebook.checks.contract import clock_behind_s
-from gatebook.checks.finding import NEVER_EXCUSED, Stage
+from gatebook.checks.finding import NEVER_EXCUSED, Finding, Stage
 from gatebook.config.profile import Profile
 from gatebook.errors import BrokenRecord
 from gatebook.record.run import Run
 from gatebook.verdict.baseline import Baseline, read_baseline, values_asked_alike
 from gatebook.verdict.causes import ACCEPT, Said, causes, flat
-from gatebook.verdict.findings import judge_notebook, judge_run, run_identity
+from gatebook.verdict.findings import NO_RUN_WRITES, judge_notebook, kept_findings, run_identity
 from gatebook.verdict.fingerprint import Change, changes, fingerprint, measured, noted
 from gatebook.verdict.policy import AGAIN, EXCUSE, MEND, WORDS, Judged, compared_groups, judge_groups, waivers
 from gatebook.verdict.verdict import EXIT_CODES, Excuse, GroupVerdict, Served, Verdict, Word
 
-NO_RUN_WRITES = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, OSError)
-"""What a record whose chain and fields are right still raises where its values are not: a time that is none, JSON without end."""
 
-
-def judge(run: Run, notebook: str | None = None, troubles: list[str] | None = None) -> Verdict:
+def judge(run: Run, notebook: str | None = None, troubles: list[str] | None = None, *, kept: bool = False) -> Verdict:
     """The verdict of a run, or of one of its notebooks. Raises BrokenRecord, and nothing else whatever the folder holds.
 
     A notebook alone is judged as if the compared groups of the others showed nothing (p = 1), which is the strictest
-    Holm step; the run's verdict has them all.
+    Holm step; the run's verdict has them all. `kept`: what the notebooks found is taken from the files that they wrote.
     """
     try:
-        return decide(_read(run, notebook, troubles or []))
+        return decide(_read(run, notebook, troubles or [], kept_findings if kept else judge_notebook))
     except NO_RUN_WRITES as error:
         said = " ".join(str(error).split())[:200]
         raise BrokenRecord(
@@ -36,8 +33,10 @@ def judge(run: Run, notebook: str | None = None, troubles: list[str] | None = No
         ) from error
 
 
-def _read(run: Run, notebook: str | None, troubles: list[str]) -> Judged:
-    findings = judge_notebook(run, notebook) if notebook else judge_run(run)
+def _read(
+    run: Run, notebook: str | None, troubles: list[str], findings_of: Callable[[Run, str], list[Finding]]
+) -> Judged:
+    findings = [found for name in ([notebook] if notebook else run.notebooks) for found in findings_of(run, name)]
     manifest, target, identity = run.manifest, run.manifest.profile.target, run_identity(run)
     family = compared_groups(manifest.profile, (run.cases[i].group for ids in manifest.expected.values() for i in ids))
     if notebook:
