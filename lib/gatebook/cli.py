@@ -1,6 +1,6 @@
 """The commands, thin: read arguments, call one function, print, exit.
 
-A command whose exit code is an answer raises SystemExit. What another one returns is printed, unless a signal came.
+A command whose exit code is an answer raises SystemExit; what another one returns is printed.
 """
 
 from __future__ import annotations
@@ -320,10 +320,10 @@ def command() -> int:
         code, said = _describe(error)
         print(said, file=sys.stderr)
         return code
-    if stopping.stopped():
-        raise KeyboardInterrupt
     if isinstance(ended, str):
         print(ended)
+    if stopping.stopped():
+        raise KeyboardInterrupt
     return ended if isinstance(ended, int) else 0
 
 
