@@ -1,6 +1,6 @@
 """The commands, thin: read arguments, call one function, print, exit.
 
-A command whose exit code is an answer raises SystemExit. What another one returns is printed, unless a signal came.
+A command whose exit code is an answer raises SystemExit; what another one returns is printed.
 """
 
 from __future__ import annotations
@@ -185,12 +185,11 @@ def accept(
 def archive(
     source: Annotated[Path, Argument(metavar="OUTPUTS", help="A folder of runs, or one run.")],
     to: Annotated[Path, Option(help="The site's folder, such as public/; runs that it has stay.")],
-) -> None:
+) -> str:
     """Write a static site of all kept runs: list, trends, difference of any two. Opens from disk and on GitLab Pages."""
     from gatebook.report.archive import archive as keep
 
-    for line in keep(source, to):
-        print(one_line(line))
+    return "\n".join(map(one_line, keep(source, to)))
 
 
 @app.command()
@@ -318,33 +317,28 @@ def command() -> int:
     except (Exception, KeyboardInterrupt) as error:
         if stopping.stopped() or isinstance(error, typer.Abort | KeyboardInterrupt):
             raise KeyboardInterrupt from None
-        return _report_error(error)
-    if stopping.stopped():
-        raise KeyboardInterrupt
+        code, said = _describe(error)
+        print(said, file=sys.stderr)
+        return code
     if isinstance(ended, str):
         print(ended)
+    if stopping.stopped():
+        raise KeyboardInterrupt
     return ended if isinstance(ended, int) else 0
 
 
-def _report_error(error: BaseException) -> int:
-    """Print one line for what stopped the command, and return its exit code."""
-    code = ExitCode.ERROR
+def _describe(error: BaseException) -> tuple[int, str]:
+    """(exit code, one line) for what stopped the command; a crash of our own says nothing about the deployment."""
     if isinstance(error, GatebookError):
-        code, said = error.exit_code, " ".join(str(error).split())
-    elif isinstance(error, OSError) and error.errno is not None:  # the disk, the rights, the system: no crash of ours
-        where = one_line(error.filename or "the system")
-        said = f"{where}: {os_reason(error)}; free space, or name a place that can be read and written"
-    elif usage := getattr(error, "format_message", None):  # typer keeps its classes to itself
-        code, said = ExitCode.BAD_INPUT, usage()
-        if "Usage:" in said:  # no arguments: this is the help
-            print(said, file=sys.stderr)
-            return code
-        said += "; see gatebook --help"
-    else:
-        traceback.print_exc()  # our own crash says nothing about the deployment
-        said = f"our own fault, please report it: {type(error).__name__}: {one_line(error)}"
-    print(f"gatebook: {said}", file=sys.stderr)
-    return code
+        return error.exit_code, f"gatebook: {' '.join(str(error).split())}"
+    if isinstance(error, OSError) and error.errno is not None:  # the disk, the rights, the system: no crash of ours
+        where, todo = one_line(error.filename or "the system"), "name a place that can be read and written"
+        return ExitCode.ERROR, f"gatebook: {where}: {os_reason(error)}; free space, or {todo}"
+    if usage := getattr(error, "format_message", None):  # typer keeps its classes to itself
+        return ExitCode.BAD_INPUT, usage() if "Usage:" in usage() else f"gatebook: {usage()}; see gatebook --help"
+    traceback.print_exc()
+    said = f"our own fault, please report it: {type(error).__name__}: {one_line(error)}"
+    return ExitCode.ERROR, f"gatebook: {said}"
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,16 @@ from gatebook.verdict.verdict import Verdict
 
 PLACEHOLDER: Schema = {"type": "string", "pattern": r"\{\{\w+\}\}"}
 BEGIN, END = "<!-- {}: written by `make schema` -->", "<!-- end of {} -->"
+WORDS = {"string": "text", "object": "mapping", "boolean": "true or false"}
 
 
 def case_schema() -> Schema:
     """A case file: a list of cases; in one with `each`, a {{placeholder}} may stand for any value."""
     plain = Case.model_json_schema()
     defs: Schema = plain.pop("$defs", {})
-    checks: Schema = {}
-    for name in sorted(CHECKS):
-        schema = CHECKS[name].schema()
-        defs.update(schema.pop("$defs", {}))
-        checks[name] = schema
+    checks: Schema = {name: CHECKS[name].schema() for name in sorted(CHECKS)}
+    for schema in checks.values():
+        defs |= schema.pop("$defs", {})
     plain["properties"]["expect"]["items"] = {
         "type": "object", "properties": checks, "additionalProperties": False, "minProperties": 1, "maxProperties": 1,
     }  # fmt: skip
@@ -36,16 +35,13 @@ def case_schema() -> Schema:
     defs = {"case": plain, **defs}
     loose = {f"each.{name}": _loose(schema) for name, schema in defs.items()}
     lists = {"type": "object", "minProperties": 1, "additionalProperties": {"type": "array", "minItems": 1}}
-    rows = {
+    loose["each.case"]["properties"]["each"] = {
         "anyOf": [{"type": "array", "minItems": 1, "items": {"type": "object"}}, lists],
         "description": "One case a row; {{name}} is the row's value. Lists by name: one case for each combination.",
     }
-    loose["each.case"]["properties"]["each"] = rows
     one = {"if": {"required": ["each"]}, "then": {"$ref": "#/$defs/each.case"}, "else": {"$ref": "#/$defs/case"}}
-    return _published(
-        "A case file of Gatebook (docs/cases.md)",
-        {"type": "array", "minItems": 1, "items": one, "$defs": {**defs, **loose}},
-    )
+    whole = {"type": "array", "minItems": 1, "items": one, "$defs": {**defs, **loose}}
+    return _published("A case file of Gatebook (docs/cases.md)", whole)
 
 
 def profile_schema() -> Schema:
@@ -67,7 +63,7 @@ def _untitled(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     kept = {key: value for key, value in schema.items() if not (key == "title" and isinstance(value, str))}
-    return {key: _untitled(value) if key not in ("default", "const", "enum") else value for key, value in kept.items()}
+    return {key: value if key in ("default", "const", "enum") else _untitled(value) for key, value in kept.items()}
 
 
 def _loose(schema: Any) -> Any:
@@ -83,9 +79,8 @@ def _loose(schema: Any) -> Any:
     for key in ("items", "additionalProperties"):
         if isinstance(found.get(key), dict):
             found[key] = _or_placeholder(found[key])
-    for key in ("anyOf", "oneOf", "allOf"):
-        if key in found:
-            found[key] = [_loose(inner) for inner in found[key]]
+    for key in {"anyOf", "oneOf", "allOf"} & found.keys():
+        found[key] = [_loose(inner) for inner in found[key]]
     return found
 
 
@@ -99,84 +94,86 @@ def _or_placeholder(schema: Any) -> Any:
 
 def checks_table() -> str:
     """Every check with its parameters, as Markdown."""
-    lines = ["| check | parameters | what it demands | judges a text |", "|---|---|---|---|"]
-    for name in sorted(CHECKS):
-        schema = CHECKS[name].schema()
-        says = " ".join(CHECKS[name].says.split("\n\n")[0].split())
-        judged = "yes" if CHECKS[name].judges_text else "no"
-        lines.append(f"| `{name}` | {_parameters(schema)} | {_cell(says)} | {judged} |")
-    return "\n".join(lines)
+    return _table(
+        ("check", "parameters", "what it demands", "judges a text"),
+        (
+            (
+                f"`{name}`",
+                _parameters(check.schema()),
+                _cell(check.says.split("\n\n")[0]),
+                "yes" if check.judges_text else "no",
+            )
+            for name, check in sorted(CHECKS.items())
+        ),
+    )
 
 
 def fields_table(model: type[BaseModel]) -> str:
     """Every key of a case, or of one of its requests, as Markdown."""
     schema = model.model_json_schema()
-    lines = ["| key | what it is |", "|---|---|"]
-    for name, field in schema["properties"].items():
-        needed = " (required)" if name in schema.get("required", []) else ""
-        lines.append(
-            f"| `{name}`{needed} | `{_cell(_kind(field))}` {_cell(' '.join(field.get('description', '').split()))} |"
-        )
-    return "\n".join(lines)
+    needed = {name: " (required)" for name in schema.get("required", [])}
+    rows = (
+        (f"`{name}`{needed.get(name, '')}", f"`{_cell(_kind(field))}` {_cell(field.get('description', ''))}")
+        for name, field in schema["properties"].items()
+    )
+    return _table(("key", "what it is"), rows)
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = (f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join([f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *lines])
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _parameters(schema: Schema) -> str:
     if "properties" not in schema:
         return f"`{_cell(_kind(schema))}`"
-    needed = schema.get("required", [])
     said = []
     for name, inner in schema["properties"].items():
-        default = "" if name in needed or inner.get("default") in (None, []) else f" = {json.dumps(inner['default'])}"
-        told = f": {' '.join(inner['description'].split())}" if "description" in inner else ""
-        said.append(f"`{name}`{'' if name in needed else ' (optional)'} `{_cell(_kind(inner) + default)}`{_cell(told)}")
+        needed = name in schema.get("required", [])
+        default = "" if needed or inner.get("default") in (None, []) else f" = {json.dumps(inner['default'])}"
+        told = f": {inner['description']}" if "description" in inner else ""
+        said.append(f"`{name}`{'' if needed else ' (optional)'} `{_cell(_kind(inner) + default)}`{_cell(told)}")
     return "<br>".join(said)
 
 
 def _kind(schema: Schema) -> str:
-    if "$ref" in schema:
-        return str(schema["$ref"].rpartition(".")[2].rpartition("/")[2])
-    if "const" in schema:
-        return schema["const"] if isinstance(schema["const"], str) else json.dumps(schema["const"])
-    if "enum" in schema:
-        return " or ".join(map(str, schema["enum"]))
-    for key in ("anyOf", "oneOf"):
-        if key in schema:
-            return " or ".join(dict.fromkeys(_kind(part) for part in schema[key] if part.get("type") != "null"))
-    if schema.get("type") == "array":
-        inner = _kind(schema.get("items", {}))
-        return f"list of ({inner})" if " or " in inner else f"list of {inner}"
+    """What a value is, in words."""
+    match schema:
+        case {"$ref": ref}:
+            return str(ref).rpartition("/")[2].rpartition(".")[2]
+        case {"const": value}:
+            return value if isinstance(value, str) else json.dumps(value)
+        case {"enum": values}:
+            return " or ".join(map(str, values))
+        case {"anyOf": parts} | {"oneOf": parts}:
+            return " or ".join(dict.fromkeys(_kind(part) for part in parts if part.get("type") != "null"))
+        case {"type": "array"}:
+            inner = _kind(schema.get("items", {}))
+            return f"list of ({inner})" if " or " in inner else f"list of {inner}"
     kind = schema.get("type", "any value")
-    return {"string": "text", "object": "mapping", "boolean": "true or false"}.get(kind, str(kind))
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+    return WORDS.get(kind, str(kind))
 
 
 def rendered(root: Path) -> dict[Path, str]:
     """Every generated file with what belongs in it."""
     schemas = {"case": case_schema(), "profile": profile_schema(), "verdict": Verdict.model_json_schema()}
-    found = {
-        root / "docs" / "schema" / f"{name}.schema.json": json.dumps(
-            schema, indent=1, sort_keys=True, ensure_ascii=False
-        )
-        + "\n"
-        for name, schema in schemas.items()
-    }
-    guide = root / "docs" / "cases.md"
+    folder, guide = root / "docs" / "schema", root / "docs" / "cases.md"
     text = guide.read_text(encoding="utf-8")
     for name, table in (("keys", fields_table(Case)), ("request keys", fields_table(Ask)), ("checks", checks_table())):
-        begin, end = BEGIN.format(name), END.format(name)
-        block = f"{begin}\n\n{table}\n\n{end}"
-        text = re.sub(re.escape(begin) + ".*?" + re.escape(end), lambda _, block=block: block, text, flags=re.DOTALL)  # type: ignore[misc]
-    return {**found, guide: text}
-
-
-def main() -> None:
-    for path, text in rendered(project.root()).items():
-        path.write_text(text, encoding="utf-8")
-        print(f"wrote {path}")
+        before, rest = text.split(begin := BEGIN.format(name))
+        after = rest.split(end := END.format(name))[1]
+        text = f"{before}{begin}\n\n{table}\n\n{end}{after}"
+    return {guide: text} | {
+        folder / f"{name}.schema.json": f"{json.dumps(schema, indent=1, sort_keys=True, ensure_ascii=False)}\n"
+        for name, schema in schemas.items()
+    }
 
 
 if __name__ == "__main__":
-    main()
+    for path, text in rendered(project.root()).items():
+        path.write_text(text, encoding="utf-8")
+        print(f"wrote {path}")

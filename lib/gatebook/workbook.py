@@ -28,6 +28,7 @@ from gatebook.record.frames import cases_frame, gauges_frame, replies_frame
 from gatebook.record.identity import identify
 from gatebook.record.lock import held
 from gatebook.record.run import Run
+from gatebook.record.shelf import find_run
 from gatebook.report import spending, tables
 from gatebook.report.conversation import Shown, failing_cases
 from gatebook.report.estimate import document_cost
@@ -50,13 +51,13 @@ def open_run(notebook: str, parameters: Mapping[str, Any]) -> Workbook:
     pd.set_option(
         "display.max_colwidth", None, "display.max_rows", None, "display.max_columns", None, "display.width", 250
     )
-    folder = str(parameters.get("run_dir") or "")
-    if folder and (Path(folder) / "manifest.json").is_file():
-        return Workbook(notebook, Run(Path(folder)), planned=True)
+    named = str(parameters.get("run_dir") or "")
+    folder = Path(named) if named else None
+    if folder and (folder / "manifest.json").is_file():
+        return Workbook(notebook, Run(folder), planned=True)
     if notebook == OVERALL:
-        return Workbook(notebook, Run(Path(folder) if folder else _newest()))
-    profile = _profile(parameters)
-    run = _new_run(notebook, profile, Path(folder) if folder else None)
+        return Workbook(notebook, Run(folder) if folder else find_run(project.outputs()))
+    run = _new_run(notebook, _profile(parameters), folder)
     print(f"a run of its own: {run.path.name}")
     return Workbook(notebook, run)
 
@@ -218,10 +219,3 @@ def _profile(parameters: Mapping[str, Any]) -> Profile:
         )
     path = Path(named)
     return load_profile(path if path.is_absolute() or path.exists() else project.root() / path)
-
-
-def _newest() -> Path:
-    runs = sorted(p.parent for p in project.outputs().glob("20*/manifest.json"))
-    if not runs:
-        raise BadInput("outputs/ holds no run yet; make one with `gatebook run --profile params/smollm2.yaml`")
-    return runs[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 import sys
@@ -12,46 +13,33 @@ from gatebook.config import project
 from gatebook.errors import GatebookError
 
 FREE_MIB = 500
+PIN = re.compile(r"^([A-Za-z0-9][\w.-]*)(?:\[.*\])?(?:==([^\s;#]+))?", re.MULTILINE)
+Found = tuple[bool, str, str]
+"""Fine or not, what was looked at, what to do."""
 
 
-def examine() -> list[tuple[bool, str, str]]:
-    """(fine, what was looked at, what to do)."""
+def examine() -> list[Found]:
     found = [(sys.version_info >= (3, 11), f"Python {sys.version.split()[0]}", "install Python 3.11 or newer")]
     try:
         root = project.root()
     except GatebookError as error:
         return [*found, (False, "project folder", str(error))]
-    packages = [_package(line) for line in _pins(root)]
+    direct = _pins(root / "requirements.in")
+    pinned = {name: pin for name, pin in _pins(root / "requirements.txt").items() if name in direct}
+    packages = [_package(*pin) for pin in (pinned | _pins(root / "requirements-nodeps.txt")).items()]
     found += [p for p in packages if not p[0]] or [(True, f"{len(packages)} packages as pinned", "")]
-    return [*found, _model(), _kernel(), _port(), _writable(root / "outputs"), _space(root)]
+    free = shutil.disk_usage(root).free >> 20
+    space = free >= FREE_MIB, f"{free} MiB free", f"free {FREE_MIB} MiB; a run needs a few"
+    return [*found, _model(), _kernel(), _port(), _writable(root / "outputs"), space]
 
 
-def _pins(root: Path) -> list[str]:
-    """The pinned direct requirements (requirements.in names them, requirements.txt pins them)."""
-    direct = {_name(line) for line in _lines(root / "requirements.in")}
-    return [
-        line
-        for file in ("requirements.txt", "requirements-nodeps.txt")
-        for line in _lines(root / file)
-        if file != "requirements.txt" or _name(line) in direct
-    ]
-
-
-def _lines(file: Path) -> list[str]:
+def _pins(file: Path) -> dict[str, str]:
+    """Package -> its version in a list of requirements; empty where none is pinned."""
     text = file.read_text(encoding="utf-8") if file.is_file() else ""
-    return [
-        line.split("#")[0].strip()
-        for line in text.splitlines()
-        if line.strip() and not line.lstrip().startswith(("#", "-"))
-    ]
+    return {name.lower().replace("_", "-"): pin for name, pin in PIN.findall(text)}
 
 
-def _name(line: str) -> str:
-    return line.split("==")[0].split("[")[0].strip().lower().replace("_", "-")
-
-
-def _package(pin: str) -> tuple[bool, str, str]:
-    name, wanted = _name(pin), pin.partition("==")[2]
+def _package(name: str, wanted: str) -> Found:
     try:
         have = version(name)
     except PackageNotFoundError:
@@ -59,7 +47,7 @@ def _package(pin: str) -> tuple[bool, str, str]:
     return have.partition("+")[0] == wanted, f"{name} {have}", f"{wanted} is pinned; run `make setup`"
 
 
-def _model() -> tuple[bool, str, str]:
+def _model() -> Found:
     from gatebook.collect.embedded import model_file
 
     try:
@@ -68,8 +56,8 @@ def _model() -> tuple[bool, str, str]:
         return False, "embedded model", str(error)
 
 
-def _kernel() -> tuple[bool, str, str]:
-    """Runs use this environment's own kernel; what Jupyter finds under the name `python3` is told where it is another."""
+def _kernel() -> Found:
+    """Runs use this environment's own kernel; where what Jupyter finds under the name `python3` is another, that is said."""
     from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 
     try:
@@ -82,7 +70,7 @@ def _kernel() -> tuple[bool, str, str]:
     return True, f"Jupyter kernel; {note}", ""
 
 
-def _port() -> tuple[bool, str, str]:
+def _port() -> Found:
     try:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -91,16 +79,12 @@ def _port() -> tuple[bool, str, str]:
         return False, "loopback port", f"cannot open one ({error.strerror}); the embedded server needs it"
 
 
-def _writable(folder: Path) -> tuple[bool, str, str]:
+def _writable(folder: Path) -> Found:
+    probe = folder / ".doctor"
     try:
         folder.mkdir(exist_ok=True)
-        (folder / ".doctor").write_text("x", encoding="utf-8")
-        (folder / ".doctor").unlink()
+        probe.write_text("x", encoding="utf-8")
+        probe.unlink()
         return True, f"{folder.name}/ can be written", ""
     except OSError as error:
         return False, f"{folder.name}/", f"cannot be written ({error.strerror})"
-
-
-def _space(root: Path) -> tuple[bool, str, str]:
-    free = shutil.disk_usage(root).free >> 20
-    return free >= FREE_MIB, f"{free} MiB free", f"free {FREE_MIB} MiB; a run needs a few"
