@@ -75,7 +75,7 @@ def _step(at_once: int, exchanges: list[Exchange], settings: LoadSettings, resta
             count = read_answer(exchange).tokens("completion_tokens") or 0
             tokens += count
             first = timing.first_token_ms
-            times.append((None if first is None else first + sent[-1] - sent[0], timing.itl_ms(count)))
+            times.append((None if first is None else first + (sent[-1] - sent[0]), timing.itl_ms(count)))
     limits, wall_s = settings.goodput, (end_ms - begin_ms) / 1000
     unanswered = [e for e in exchanges if e.fault is not None]
     lags = [e.client.loop_lag_ms for e in exchanges if e.client and e.client.loop_lag_ms is not None]
