@@ -12,9 +12,10 @@ from gatebook.checks.intervals import clipped, epoch_ms, length_s, opened, union
 from gatebook.checks.timed import Timed
 from gatebook.config.policies import Metric
 from gatebook.engines import names as metric_names
+from gatebook.record.answer import Answer
 from gatebook.record.exchange import Exchange
 from gatebook.record.executed import execution
-from gatebook.record.replies import Answer, read_answer
+from gatebook.record.replies import read_answer
 from gatebook.record.run import Run
 
 N = TypeVar("N", int, float)
