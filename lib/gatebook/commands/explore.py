@@ -153,11 +153,8 @@ class Explorer:
             return []
         replies = [Reply(ask, recorded[ask.name]) for ask in case.requests()]
         seen = Evidence(case, replies, run_identity(self.run), self.run.manifest.profile)
-        return [
-            Finding(id=f"{name}.{check}", notebook=case.notebook, case=name, group=case.group, check=check,
-                    outcome=now.outcome, reason=now.reason, measured=now.measured, limit=now.limit, unit=now.unit)
-            for check, _, now in expectations(seen)
-        ]  # fmt: skip
+        of_case = {"notebook": case.notebook, "case": name, "group": case.group}
+        return [Finding(id=f"{name}.{c}", check=c, **of_case, **vars(now)) for c, _, now in expectations(seen)]
 
     def _send(self, body: dict[str, Any], case: str, ask: str) -> Exchange:
         from gatebook.collect.client import ask_once
