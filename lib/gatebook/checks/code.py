@@ -69,7 +69,7 @@ def comments(code: str) -> list[str]:
 
 
 def string_literals(code: str) -> list[str]:
-    """The string literals in order, an f-string by its fixed parts; no docstrings. None where it does not parse."""
+    """The string literals in order, an f-string by its fixed parts; no docstrings; none of what does not parse."""
     tree = parse(code)
     nodes = [] if isinstance(tree, str) else ast.walk(_bare(tree))
     found = (n for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str))

@@ -32,7 +32,7 @@ def _says_something(
 ) -> str | None:
     if not required and not forbidden:
         return "has neither required nor forbidden facts; name at least one; correct it"
-    for wording in (w for fact in (*required, *forbidden) for w in wordings(fact) if w.startswith("re:")):
+    for wording in (w for fact in required + forbidden for w in wordings(fact) if w.startswith("re:")):
         try:
             re.compile(wording[3:])
         except re.error as error:
