@@ -96,6 +96,9 @@ def run_cell(source: str, known: dict[str, Any], number: int) -> list[NotebookNo
         elif value is not None:
             data, metadata = DisplayFormatter().format(value)
             found = [new_output("execute_result", data=data, metadata=metadata, execution_count=number)]
+        for figure in plt.get_fignums():
+            plt.figure(figure).canvas.draw()
     except Exception as error:
+        plt.close("all")
         found = [new_output("error", ename=type(error).__name__, evalue=str(error), traceback=[])]
     return [*([new_output("stream", name="stdout", text=said.getvalue())] if said.getvalue() else []), *found]

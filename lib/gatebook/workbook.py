@@ -121,9 +121,9 @@ class Workbook:
         self._kept = True
         self.__dict__.pop("verdict", None)
 
-    def cases(self) -> pd.DataFrame:
-        """One row a case: group, policy, tags, why."""
-        return cases_frame(self.record, self.notebook)
+    def cases(self, *tags: str) -> pd.DataFrame:
+        """One row a case: group, policy, tags (those named here even where no case has them), why."""
+        return cases_frame(self.record, self.notebook, *tags)
 
     def replies(self) -> pd.DataFrame:
         """One row a request of a case: what was asked, what came back, when, and whether its times are a measurement."""

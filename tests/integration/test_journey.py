@@ -69,7 +69,7 @@ def test_verify_sees_an_unexecuted_cell_with_fitting_checksums(green: Done) -> N
     _reseal(green.run)
     checked = verify(green.run, replay=False)
     assert not checked.reproduced
-    assert [step.wrong for step in checked.steps if step.wrong] == ["01_health: cell 4 of 11 did not run"]
+    assert [step.wrong for step in checked.steps if step.wrong] == ["01_health: cell 3 of 12 did not run"]
 
 
 def test_verify_sees_an_edited_output_with_fitting_checksums(project: Project, server: str) -> None:
@@ -125,6 +125,7 @@ def test_papermill_alone_runs_a_notebook_and_exits_1_when_it_is_red(project: Pro
     project.choose("model-served", "max-tokens-5")
     profile = project.root / "params" / "mine.yaml"
     data = yaml.safe_load(project.profile.read_text())
+    data["name"] = "mine"
     data["target"] |= {"server": "external", "base_url": server}
     profile.write_text(yaml.safe_dump(data, allow_unicode=True))
     green = _papermill(project, profile)

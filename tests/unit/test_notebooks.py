@@ -59,6 +59,12 @@ def test_a_run_of_one_group_shows_what_it_has(tmp_path: Path, notebook: str, gro
     assert raised(made(tmp_path, notebook, cases, answered), notebook) == []
 
 
+@pytest.mark.parametrize(("notebook", "group"), sorted(dict(sorted(BY_GROUP)).items()))
+def test_cases_without_tags_are_shown_too(tmp_path: Path, notebook: str, group: str) -> None:
+    cases = [case.model_copy(update={"tags": {}}) for case in BY_GROUP[notebook, group][:3]]
+    assert raised(made(tmp_path, notebook, cases, answered=True), notebook) == []
+
+
 @pytest.mark.parametrize("answered", [True, False], ids=["answered", "empty"])
 def test_the_last_notebook_shows_what_there_is(tmp_path: Path, answered: bool) -> None:
     cases = BY_GROUP[next(key for key in sorted(BY_GROUP) if key[0] == "01_health")][:3]

@@ -23,14 +23,13 @@ REPLIES = {
 """Column -> dtype. `total_ms` is the time to the last token, `itl_ms` (last token - first token) / (completion tokens - 1)."""
 
 
-def cases_frame(run: Run, notebook: str) -> pd.DataFrame:
-    """One row a case, by its id: its group, the policy of that, its tags as columns, and why it exists."""
-    rows = [
-        {"case": c.id, "group": c.group, "policy": run.manifest.profile.policy(c.group).policy, **c.tags, "why": c.why}
-        for c in run.expected(notebook)
-    ]
-    columns = list(dict.fromkeys(key for row in rows for key in row)) or ["case"]
-    return pd.DataFrame(rows, columns=columns).set_index("case")
+def cases_frame(run: Run, notebook: str, *tags: str) -> pd.DataFrame:
+    """One row a case, by its id: its group, the policy of that, its tags as columns (`tags` even where no case has them), and
+    why it exists."""
+    cases, policy = run.expected(notebook), run.manifest.profile.policy
+    rows = [{"case": c.id, "group": c.group, "policy": policy(c.group).policy, **c.tags, "why": c.why} for c in cases]
+    columns = dict.fromkeys(["case", "group", "policy", *tags, *(tag for c in cases for tag in c.tags), "why"])
+    return pd.DataFrame(rows, columns=list(columns)).set_index("case")
 
 
 def replies_frame(run: Run, notebook: str) -> pd.DataFrame:
