@@ -32,16 +32,13 @@ class Blame:
     def of(self, exchange: Exchange) -> Result:
         """The first that holds: the model is not served, the key is refused, the server never answered, we cut the request
         short; else it is the deployment's fault."""
-        return (
-            self._not_served(exchange)
-            or self._key_refused(exchange)
-            or self._never_answered(exchange)
-            or self._cut_short(exchange)
-            or self._failed(exchange)
-        )
+        reasons = (self._not_served, self._key_refused, self._never_answered, self._cut_short)
+        return next((said for reason in reasons if (said := reason(exchange))), None) or self._failed(exchange)
 
-    def unasked(self) -> Result:
-        """Why the rest of the notebook was not asked."""
+    def unasked(self, lost: str = "") -> Result:
+        """Why the rest of the notebook was not asked; where nothing stopped it, it is `lost`."""
+        if not self.stops:
+            return Result("error", lost)
         gone = self.stops[-1].startswith(GONE)
         said = self._in_flight(self._last_crash()) if gone else ""
         return Result("not_measured", f"{self.stops[-1]}{said}", stage=Stage.GONE if gone else None)
