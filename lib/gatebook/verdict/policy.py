@@ -33,7 +33,7 @@ Outcomes = dict[str, dict[str, Outcome]]
 """group -> case -> outcome."""
 Rule = Literal["watched", "broken", "worse", "error", "unmeasured", "unpaired", "kept", "blind", "margin", "not worse"]
 BLIND = "only {than.baseline_passed} of {than.paired} paired cases passed in the baseline: too few to show a drop"
-SAID: dict[str, tuple[Word, str, str]] = {
+TEXTS: dict[str, tuple[Word, str, str]] = {
     "watched": ("PASS", "{passed} of {total} pass; watched, never blocks", ""),
     "broken": ("FAIL", "{count} of {total} must-pass cases fail", MEND),
     "worse": ("FAIL", "shown worse than the baseline: {than}", "mend the deployment, or accept the group by itself, with the reason (--group)"),
@@ -113,9 +113,7 @@ def shown(p_values: dict[str, float], family: int) -> set[str]:
     return {group for group, shown in zip(p_values, rejected, strict=True) if shown}
 
 
-def rule(
-    policy: Group, cases: dict[Outcome, list[str]], comparison: Comparison | None, shown_worse: bool
-) -> Rule:  # fmt: skip
+def rule(policy: Group, cases: dict[Outcome, list[str]], comparison: Comparison | None, shown_worse: bool) -> Rule:
     """What holds of a group, the first in this order. `cases`: by outcome, without those that are waived or excused.
 
     A verdict has no comparison of a group under `must`, whose cases must pass whatever they did before.
@@ -212,7 +210,7 @@ class _Group:
     def decide(self, shown_worse: bool) -> tuple[GroupVerdict, Said]:
         than = self.than if self.policy.policy in COMPARED else None
         holds = self._holds(rule(self.policy, self.cases, than, shown_worse))
-        word, text, todo = SAID[holds]
+        word, text, todo = TEXTS[holds]
         own = self.cases[OUTCOMES[word]] if holds in ("broken", "error", "unmeasured") else []
         cases = self.than.worse if holds == "worse" else own
         reason = text.format(
@@ -231,7 +229,7 @@ class _Group:
         return verdict, Said(word, stage, self.name, f"{self.name}: {reason}", todo, frozenset(cases))
 
     def _holds(self, by_rule: Rule) -> str:
-        """What holds, a key of SAID: the rule, and what it comes to for a group that may be new or small."""
+        """What holds, a key of TEXTS: the rule, and what it comes to for a group that may be new or small."""
         to_be_proven = self.policy.policy == "proven_no_worse"
         if not self.total:
             return "excused" if self.excused else "waived"
