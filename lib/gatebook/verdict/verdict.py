@@ -88,6 +88,7 @@ class WaiverUse(Waiver):
     cases: list[str] = Field(default_factory=list)
     """Failing cases that it excuses."""
     note: str
+    """Why it is in this state."""
 
     @property
     def blocks(self) -> bool:
