@@ -68,7 +68,10 @@ def kernels(folder: Path) -> Iterator[Kernel]:
 
     @contextmanager
     def kernel(notebook: str) -> Iterator[Any]:
-        manager = _start(folder)
+        try:
+            manager = _start(folder)
+        except RuntimeError as error:
+            raise DeadKernelError(f"{notebook}: {error}") from error
         try:
             yield manager
         except Exception as error:

@@ -32,16 +32,13 @@ class Blame:
     def of(self, exchange: Exchange) -> Result:
         """The first that holds: the model is not served, the key is refused, the server never answered, we cut the request
         short; else it is the deployment's fault."""
-        return (
-            self._not_served(exchange)
-            or self._key_refused(exchange)
-            or self._never_answered(exchange)
-            or self._cut_short(exchange)
-            or self._failed(exchange)
-        )
+        reasons = (self._not_served, self._key_refused, self._never_answered, self._cut_short)
+        return next((said for reason in reasons if (said := reason(exchange))), None) or self._failed(exchange)
 
-    def unasked(self) -> Result:
-        """Why the rest of the notebook was not asked."""
+    def unasked(self, lost: str = "") -> Result:
+        """Why the rest of the notebook was not asked; where nothing stopped it, it is `lost`."""
+        if not self.stops:
+            return Result("error", lost)
         gone = self.stops[-1].startswith(GONE)
         said = self._in_flight(self._last_crash()) if gone else ""
         return Result("not_measured", f"{self.stops[-1]}{said}", stage=Stage.GONE if gone else None)
@@ -104,7 +101,7 @@ class Blame:
             word = "the server was gone for a while" if back else GONE
             open_ = self._in_flight(self._last_crash() if opening else exchange)
             return Result("fail", f"{word}: {detail}{open_}; {fault}", stage=Stage.GONE)
-        others = [name for name in self._company(exchange) if name != _name(exchange)]
+        others = [name for name in self._company(exchange) if name != exchange.case]
         beside = others and exchange.fault in ("no_byte", "broken")
         told = f" (in flight with it: {', '.join(others[:5])})" if beside else ""
         return Result("fail", f"{detail}; {fault}{told}", stage=self._stage(exchange))
@@ -131,7 +128,7 @@ class Blame:
         if (own := _break(exchange)) is None:
             return []
         asked = [e for e in (*self._earlier, *self._exchanges) if e.kind in ("ask", "canary") and e.case is not None]
-        broken = [(_name(e), span) for e in asked if (span := _break(e)) and abs(span[1] - own[1]) <= MOMENT_MS]
+        broken = [(str(e.case), span) for e in asked if (span := _break(e)) and abs(span[1] - own[1]) <= MOMENT_MS]
         first = min((broke for _, (_, broke) in broken), default=own[1])
         return list(dict.fromkeys(name for name, (sent, _) in broken if sent <= first))
 
@@ -154,7 +151,3 @@ def _break(exchange: Exchange) -> tuple[float, float] | None:
         return None
     first = next((a for a in exchange.attempts if a.fault), None)
     return None if first is None else (epoch_ms(first.at), epoch_ms(first.at) + first.elapsed_ms)
-
-
-def _name(exchange: Exchange) -> str:
-    return exchange.case or exchange.key

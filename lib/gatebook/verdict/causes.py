@@ -70,11 +70,6 @@ def causes(said: list[Said]) -> list[Cause]:
     return [Cause(**cause.fields(), explains=under) for cause, under in found]
 
 
-def flat(found: list[Cause]) -> list[str]:
-    """Every reason as a line, what is explained under its cause."""
-    return [line for cause in found for line in (cause.text, *(f"explained by it: {r.text}" for r in cause.explains))]
-
-
 def refusals(verdict: Verdict) -> list[Reason]:
     """Everything for which `gatebook accept` refuses a run, each with what to do; none where it takes it.
 

@@ -13,13 +13,13 @@ from statistics import median
 from typing import Literal
 
 from gatebook.checks import stats
-from gatebook.checks.finding import NEVER_EXCUSED, Outcome
+from gatebook.checks.finding import Outcome
 from gatebook.config.cases import Case
 from gatebook.config.profile import Group, PolicyName
 from gatebook.record.exchange import Timing
 from gatebook.record.replies import read_answer
 from gatebook.record.run import Run
-from gatebook.verdict.policy import COMPARED, Rule, compare, outcomes_of, rule, shown
+from gatebook.verdict.policy import COMPARED, Rule, compare, never_excused, outcomes_of, rule, shown
 from gatebook.verdict.verdict import Comparison, Verdict
 
 Word = Literal["worse", "error", "cannot tell", "better", "same", "watched"]
@@ -106,10 +106,9 @@ class Difference:
 
 def difference(first: Judged, second: Judged) -> Difference:
     """A pure function of two run folders and their verdicts."""
-    before, after = _outcomes(first), _outcomes(second)
-    rules = second.run.manifest.profile
-    cut = [f for f in second.verdict.findings if f.outcome == "not_measured" and f.check in NEVER_EXCUSED]
-    never = {(f.group, f.case) for f in cut}
+    # of the cases and not of the chats that open notebooks
+    before, after = (outcomes_of(f for f in s.verdict.findings if f.case in s.run.cases) for s in (first, second))
+    rules, never = second.run.manifest.profile, never_excused(second.verdict.findings)
     then: dict[str, dict[str, Outcome]] = {group: {} for group, _ in sorted((*before, *after))}
     now: dict[str, dict[str, Outcome]] = defaultdict(dict)
     unjudged: dict[str, list[str]] = defaultdict(list)
@@ -122,7 +121,8 @@ def difference(first: Judged, second: Judged) -> Difference:
         elif old in ("pass", "fail") and new in ("pass", "fail"):
             then[group][case], now[group][case] = old, new
         else:
-            unpaired.append(Unpaired(case, group, f"{_said(old)} in the first run, {_said(new)} in the second"))
+            a, b = ((outcome or "not there").replace("_", " ") for outcome in (old, new))
+            unpaired.append(Unpaired(case, group, f"{a} in the first run, {b} in the second"))
             excused = new == "not_measured" and key not in never and rules.excuse(case, group)
             if not excused and new != "pass":
                 unjudged[group].append(case)
@@ -140,11 +140,6 @@ def difference(first: Judged, second: Judged) -> Difference:
     return Difference(*_overall(first, second, groups), groups, unpaired, latencies)
 
 
-def _outcomes(judged: Judged) -> dict[tuple[str, str], Outcome]:
-    """(group, case) -> outcome, of the cases and not of the chats that open notebooks."""
-    return outcomes_of(f for f in judged.verdict.findings if f.case in judged.run.cases)
-
-
 def _other(old: Case | None, new: Case | None, before: Outcome | None, after: Outcome | None) -> str:
     """Why a case is not the same in both runs; empty when it is."""
     if old is None or new is None or before is None or after is None:
@@ -154,10 +149,6 @@ def _other(old: Case | None, new: Case | None, before: Outcome | None, after: Ou
     if old.model_dump(exclude=NOT_RULES) != new.model_dump(exclude=NOT_RULES):
         return "asked alike, but something else is expected"
     return ""
-
-
-def _said(outcome: Outcome | None) -> str:
-    return "not there" if outcome is None else outcome.replace("_", " ")
 
 
 def _word(policy: Group, than: Comparison, unjudged: list[str], fell: bool, rose: bool) -> tuple[Word, str]:

@@ -179,8 +179,7 @@ class _Judge:
         """The one-token chat that opens every notebook."""
         readies = [e for e in self._exchanges if e.kind == "ready"]
         if not readies:
-            missing = Result("error", "nothing was recorded: the notebook did not reach the server")
-            return self._blame.unasked() if self._blame.stops else missing
+            return self._blame.unasked("nothing was recorded: the notebook did not reach the server")
         if readies[-1].fault is not None:
             return self._blame.of(readies[-1])
         took_ms = round(sum(a.elapsed_ms for e in readies for a in e.attempts), 1)
@@ -194,8 +193,12 @@ class _Judge:
             return
         recorded = self._replies(case)
         broken = [r.exchange for r in recorded if r.exchange.fault and not (case.negative and r.refused)]
-        if len(recorded) < len(case.requests()):
-            yield from self._half_asked(case, [r.ask for r in recorded], broken)
+        if lost := ", ".join(a.name for a in case.requests() if f"{case.id}/{a.name}" not in self._by_key):
+            if broken and self._blame.stops:  # the rest was not asked because of it
+                yield from self._broken(case, broken[0])
+            else:
+                why = self._blame.unasked(f"no record of {lost}: expected, but never asked or lost")
+                yield case.group, "recorded", why
             return
         replies = [r for r in recorded if r.exchange.kind != "skip"]
         skipped = [r.exchange.detail for r in recorded if r.exchange.kind == "skip"]
@@ -212,15 +215,6 @@ class _Judge:
             yield case.group, "recorded", self._blame.unasked()
         else:
             yield from self._answers(case, replies, chats)
-
-    def _half_asked(self, case: Case, asked: list[Ask], broken: list[Exchange]) -> Iterator[Said]:
-        if self._blame.stops and broken:  # the rest was not asked because of it
-            yield from self._broken(case, broken[0])
-        elif self._blame.stops:
-            yield case.group, "recorded", self._blame.unasked()
-        else:
-            lost = ", ".join(ask.name for ask in case.requests() if ask not in asked)
-            yield case.group, "recorded", Result("error", f"no record of {lost}: expected, but never asked or lost")
 
     def _broken(self, case: Case, exchange: Exchange) -> Iterator[Said]:
         for group, check in ((contract_group(case.group), "contract"), (case.group, "answered")):
@@ -260,18 +254,16 @@ class _Judge:
 
     def _contract(self, case: Case, chats: list[Reply]) -> Result:
         chance, canary = drawn_by_chance(chats), self._canary(case)
-        said, stage = self._flaws(case, chats, chance)
+        flaws = [*self._flaws(case, chats, chance), *self._canary_flaws(canary)]
         if case.canary and canary is None and not self._blame.stops:
-            return Result("error", "no record of the plain request that must follow")
+            return self._blame.unasked("no record of the plain request that must follow")
         if canary is not None and canary.fault and self._blame.went_with(canary):
             return self._blame.of(canary)
-        if after := [f"the plain request after it {text}" for text in self._canary_flaws(canary)]:
-            said, stage = [*said, *after], Stage.ENVELOPE
-        if any(hides_in_reasoning(r.answer) for r in chats):
-            stage = Stage.REASONING
-        if said:
-            more = f"; and {len(said) - 3} more" if len(said) > 3 else ""
-            return Result("fail", "; ".join(said[:3]) + more, len(said), 0, "violations", stage)
+        if flaws:
+            said = "; ".join(text for _, text in flaws[:3]) + (f"; and {len(flaws) - 3} more" if len(flaws) > 3 else "")
+            hidden = any(hides_in_reasoning(r.answer) for r in chats)
+            stage = Stage.REASONING if hidden else min(stage for stage, _ in flaws)
+            return Result("fail", said, len(flaws), 0, "violations", stage)
         if case.canary and canary is None:
             return self._blame.unasked()
         reason = f"{len(chats)} {'reply keeps' if len(chats) == 1 else 'replies keep'} the contract"
@@ -282,19 +274,16 @@ class _Judge:
         told = dict.fromkeys(note for reply in chats for note in notes(reply))
         return Result("pass", "; ".join([reason, *told]), 0, 0, "violations")
 
-    def _flaws(self, case: Case, chats: list[Reply], chance: tuple[Reply, str] | None) -> tuple[list[str], Stage]:
-        """What breaks the contract, and whether more than the text alone does."""
-        said: list[str] = []
-        stage = Stage.BEHAVIOUR
+    def _flaws(self, case: Case, chats: list[Reply], chance: tuple[Reply, str] | None) -> Iterator[tuple[Stage, str]]:
+        """What breaks the contract; what is wrong with the text alone is behaviour."""
         for reply in chats:
             if case.negative and reply.refused:
-                said += [flaw] if (flaw := packing_flaw(reply.exchange)) else []
+                yield from [(Stage.BEHAVIOUR, flaw)] if (flaw := packing_flaw(reply.exchange)) else []
                 continue
-            found = [text for text in self._violations(reply) if (reply, text) != chance]
-            said += [f"{reply.ask.name}: {text}" for text in found] if len(chats) > 1 else found
-            if not set(found) <= set(text_flaws(reply.answer)):
-                stage = Stage.ENVELOPE
-        return said, stage
+            label, of_text = f"{reply.ask.name}: " if len(chats) > 1 else "", set(text_flaws(reply.answer))
+            for text in self._violations(reply):
+                if (reply, text) != chance:
+                    yield Stage.BEHAVIOUR if text in of_text else Stage.ENVELOPE, label + text
 
     def _violations(self, reply: Reply) -> Iterator[str]:
         profile, target = self._profile, self._profile.target
@@ -304,20 +293,21 @@ class _Judge:
             is_alias=lambda asked, told: told in target.aliases or self._identity.is_alias(asked, told), behind_s=self._behind_s,
         )  # fmt: skip
 
-    def _canary_flaws(self, canary: Exchange | None) -> Iterator[str]:
+    def _canary_flaws(self, canary: Exchange | None) -> Iterator[tuple[Stage, str]]:
         """What is wrong with the plain answer after a hard request: none, noise, another's (sglang#2414), a broken contract."""
         if canary is None:
             return
         reply = Reply(Ask(name="canary"), canary)
         text = reply.answer.text
         if canary.fault or not text.strip():
-            yield f"was not answered: {canary.detail or 'empty content'}"
-        elif said := noise(text):
-            yield f"was answered with noise: {said}"
+            said = [f"was not answered: {canary.detail or 'empty content'}"]
+        elif heard := noise(text):
+            said = [f"was answered with noise: {heard}"]
         elif text.lstrip().startswith("{"):
-            yield f"was answered with JSON: an answer or a grammar reached the wrong request: {text[:60]!r}"
+            said = [f"was answered with JSON: an answer or a grammar reached the wrong request: {text[:60]!r}"]
         else:
-            yield from (f"broke the contract: {flaw}" for flaw in self._violations(reply))
+            said = [f"broke the contract: {flaw}" for flaw in self._violations(reply)]
+        yield from ((Stage.ENVELOPE, f"the plain request after it {flaw}") for flaw in said)
 
 
 def _unfinished(chats: list[Reply]) -> Result | None:

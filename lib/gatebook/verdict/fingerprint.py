@@ -122,7 +122,7 @@ def changes(old: Fingerprint, new: Fingerprint, tolerance_nats: float = 0.0, see
     A keyword that becomes enforced is no loss and no change of what is served; one that was not enforced may look
     enforced by luck, so only the loss counts, and an answer that was cut has lost nothing (`noted` has the rest).
     """
-    moved: dict[str, tuple[Any, Any]] = {}
+    moved: dict[str, drift.Moved] = {}
     noisy: dict[str, tuple[list[drift.Row], list[drift.Row]]] = {}
     for name in sorted((old.keys() & new.keys()) - HARMLESS):
         if name.startswith("logprobs.") and drift.noisy(*(rows := (rows_of(old[name]), rows_of(new[name])))):
@@ -130,31 +130,27 @@ def changes(old: Fingerprint, new: Fingerprint, tolerance_nats: float = 0.0, see
         elif found := _moved(_kind(name), old[name], new[name], tolerance_nats):
             moved[name] = found
     samples = [{n: v for n, v in side.items() if n.startswith("defaults.")} for side in (old, new)]
-    for test in (
-        drift.noisy_logprobs_moved(noisy, tolerance_nats, f"{seed}/logprobs"),
-        drift.samples_moved(samples[0], samples[1], f"{seed}/defaults"),
-    ):
-        moved |= {name: (m.was, m.now) for name, m in test.moved.items()} if test and test.rejected else {}
-    order, found_changes = list(PARTS), []
+    drawn = drift.samples_moved(samples[0], samples[1], f"{seed}/defaults")
+    for test in (drift.noisy_logprobs_moved(noisy, tolerance_nats, f"{seed}/logprobs"), drawn):
+        moved |= test.moved if test and test.rejected else {}
+    order, told = list(PARTS), []
     for name in sorted(moved, key=lambda n: (order.index(_kind(n)), n)):
-        (was, now), (part, stage) = moved[name], _part(name, old, new, moved)
-        # the default samples are compared in one test
-        behind = [n for n in new if n.startswith("defaults.")] if name == "defaults" else [name]
-        cases = [case for n in behind if (case := case_of(n))]
-        found_changes.append(Change(name=name, part=part, was=was, now=now, stage=stage, cases=cases))
-    return found_changes
+        part, stage = _part(name, old, new, moved)
+        measured_in = samples[1] if name == "defaults" else [name]  # all samples are compared in one test
+        cases = [case for n in measured_in if (case := case_of(n))]
+        was, now = moved[name].was, moved[name].now
+        told.append(Change(name=name, part=part, was=was, now=now, stage=stage, cases=cases))
+    return told
 
 
-def _moved(kind: str, was: Any, now: Any, tolerance_nats: float) -> tuple[Any, Any] | None:
-    """Both values as they are shown; None where they are the same, or compared elsewhere."""
-    if kind in ("logprobs", "greedy"):
-        if kind == "logprobs":
-            found = drift.logprobs_moved(rows_of(was), rows_of(now), tolerance_nats)
-        else:
-            found = drift.greedy_moved(was, now, tolerance_nats)
-        return (found.was, found.now) if found else None
+def _moved(kind: str, was: Any, now: Any, tolerance_nats: float) -> drift.Moved | None:
+    """None where they are the same, or compared elsewhere."""
+    if kind == "logprobs":
+        return drift.logprobs_moved(rows_of(was), rows_of(now), tolerance_nats)
+    if kind == "greedy":
+        return drift.greedy_moved(was, now, tolerance_nats)
     unlost = kind == "keyword" and (was != "enforced" or now == "unfinished")
-    return None if was == now or unlost or kind in ("options", "defaults") else (was, now)
+    return None if was == now or unlost or kind in ("options", "defaults") else drift.Moved(was, now)
 
 
 def _part(name: str, old: Fingerprint, new: Fingerprint, moved: Collection[str]) -> tuple[str, Stage]:

@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator
 
 from gatebook.checks.contract import clock_behind_s
 from gatebook.checks.finding import NEVER_EXCUSED, Finding, Stage
-from gatebook.config.profile import Profile
 from gatebook.errors import BrokenRecord
 from gatebook.record.run import Run
 from gatebook.verdict.baseline import Baseline, read_baseline, values_asked_alike
-from gatebook.verdict.causes import ACCEPT, Said, causes, flat
+from gatebook.verdict.causes import ACCEPT, Said, causes
 from gatebook.verdict.findings import NO_RUN_WRITES, judge_notebook, kept_findings, run_identity
 from gatebook.verdict.fingerprint import Change, changes, fingerprint, measured, noted
 from gatebook.verdict.policy import AGAIN, EXCUSE, MEND, WORDS, Judged, compared_groups, judge_groups, waivers
@@ -82,9 +81,10 @@ def decide(judged: Judged) -> Verdict:
     return Verdict(
         run=manifest.run, profile=judged.profile.name, suite=manifest.suite, partial=manifest.partial,
         served=judged.served, verdict=word, exit_code=EXIT_CODES[word],
-        reason=found[0].text if found else _counts(judged), reasons=flat(found), causes=found,
+        reason=found[0].text if found else _counts(judged), causes=found,
+        reasons=[line for cause in found for line in (cause.text, *(f"explained by it: {r.text}" for r in cause.explains))],
         notes=list(_notes(judged, groups)), groups=groups, findings=judged.findings,
-        excused=[Excuse(id=c, reason=judged.why_not(c, g) or "") for g in judged.outcomes for c in judged.excused(g)],
+        excused=[Excuse(id=case, reason=why) for (_, case), why in judged.excused.items()],
         waivers=used, baseline=baseline.run if baseline else None,
         needs_baseline=word == "INCONCLUSIVE" and all(one.todo == ACCEPT for one in said),
         fingerprint=judged.fingerprint, changes=moved, troubles=judged.troubles,
@@ -174,15 +174,9 @@ def _notes(judged: Judged, groups: list[GroupVerdict]) -> Iterator[str]:
             f"the server's clock is {abs(behind_s):,.0f} s {'behind' if behind_s > 0 else 'ahead of'} ours by what its replies tell; "
             "set this machine's clock if it is the wrong one. The freshest reply is the measure of what came from a cache"
         )
-    if not judged.alone:
-        yield from _not_offered(profile)
-        yield from noted(judged.baseline.fingerprint, judged.fingerprint) if judged.baseline else ()
-
-
-def _not_offered(profile: Profile) -> Iterator[str]:
-    lacks: dict[str, list[str]] = defaultdict(list)
-    for feature, said in profile.offers.items():
-        if said is not True:
-            lacks[said].append(feature)
-    if told := "; ".join(f"{', '.join(features)} ({said})" for said, features in lacks.items()):
+    if judged.alone:
+        return
+    lacks = dict.fromkeys(said for said in profile.offers.values() if said is not True)
+    if told := "; ".join(f"{', '.join(f for f, s in profile.offers.items() if s == said)} ({said})" for said in lacks):
         yield f"not offered by this server, so not asked: {told}"
+    yield from noted(judged.baseline.fingerprint, judged.fingerprint) if judged.baseline else ()

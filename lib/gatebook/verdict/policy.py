@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Literal
 
 from gatebook.checks import stats
-from gatebook.checks.finding import NEVER_EXCUSED, WORST_FIRST, Finding, Outcome, worst
+from gatebook.checks.finding import NEVER_EXCUSED, WORST_FIRST, Finding, Outcome, Stage, worst
 from gatebook.config.cases import Case
 from gatebook.config.policies import Waiver
 from gatebook.config.profile import Group, Profile
@@ -33,7 +33,7 @@ Outcomes = dict[str, dict[str, Outcome]]
 """group -> case -> outcome."""
 Rule = Literal["watched", "broken", "worse", "error", "unmeasured", "unpaired", "kept", "blind", "margin", "not worse"]
 BLIND = "only {than.baseline_passed} of {than.paired} paired cases passed in the baseline: too few to show a drop"
-SAID: dict[str, tuple[Word, str, str]] = {
+TEXTS: dict[str, tuple[Word, str, str]] = {
     "watched": ("PASS", "{passed} of {total} pass; watched, never blocks", ""),
     "broken": ("FAIL", "{count} of {total} must-pass cases fail", MEND),
     "worse": ("FAIL", "shown worse than the baseline: {than}", "mend the deployment, or accept the group by itself, with the reason (--group)"),
@@ -84,6 +84,11 @@ def outcomes_of(findings: Iterable[Finding]) -> dict[tuple[str, str], Outcome]:
     return {key: worst(found) for key, found in grouped.items()}
 
 
+def never_excused(findings: Iterable[Finding]) -> set[tuple[str, str]]:
+    """(group, case) of what was not asked or cut short, which no excuse covers."""
+    return {(f.group, f.case) for f in findings if f.outcome == "not_measured" and f.check in NEVER_EXCUSED}
+
+
 def compare(
     before: dict[str, Outcome], now: dict[str, Outcome], policy: Group, family: int, asked_before: bool = True
 ) -> Comparison:
@@ -108,9 +113,7 @@ def shown(p_values: dict[str, float], family: int) -> set[str]:
     return {group for group, shown in zip(p_values, rejected, strict=True) if shown}
 
 
-def rule(
-    policy: Group, cases: dict[Outcome, list[str]], comparison: Comparison | None, shown_worse: bool
-) -> Rule:  # fmt: skip
+def rule(policy: Group, cases: dict[Outcome, list[str]], comparison: Comparison | None, shown_worse: bool) -> Rule:
     """What holds of a group, the first in this order. `cases`: by outcome, without those that are waived or excused.
 
     A verdict has no comparison of a group under `must`, whose cases must pass whatever they did before.
@@ -163,26 +166,28 @@ class Judged:
         rank = {group: number for number, group in enumerate(self.profile.groups)}
         return dict(sorted(grouped.items(), key=lambda item: (rank.get(item[0], len(rank)), item[0])))
 
-    def why_not(self, case: str, group: str) -> str | None:
-        """Why a case may be not measured here: it needs what is not offered, or the profile excuses it."""
-        missing = self.profile.not_offered(*self.cases[case].needs) if case in self.cases else None
-        return f"not offered: {missing}" if missing else self.profile.excuse(case, group)
-
-    def excused(self, group: str) -> list[str]:
-        """Cases of a group that were not measured and that the profile excuses, by the case's name or the group's."""
-        found = [f for f in self.findings if f.group == group and f.outcome == "not_measured"]
-        never = {f.case for f in found if f.check in NEVER_EXCUSED}
-        unmeasured = [c for c, outcome in self.outcomes[group].items() if outcome == "not_measured" and c not in never]
-        return [c for c in unmeasured if self.why_not(c, group)]
+    @cached_property
+    def excused(self) -> dict[tuple[str, str], str]:
+        """(group, case) -> why it may be not measured here: it needs what is not offered, or the profile excuses it."""
+        found, never = {}, never_excused(self.findings)
+        for key in ((g, c) for g, cases in self.outcomes.items() for c, o in cases.items() if o == "not_measured"):
+            group, case = key
+            missing = self.profile.not_offered(*self.cases[case].needs) if case in self.cases else None
+            why = f"not offered: {missing}" if missing else self.profile.excuse(case, group)
+            if why and key not in never:
+                found[key] = why
+        return found
 
 
 def judge_groups(judged: Judged, used: list[WaiverUse]) -> tuple[list[GroupVerdict], list[Said]]:
     """Every group's verdict, and what is said of those that are not green: in the order of the notebooks that ask them."""
     groups = [_Group(judged, name, used) for name in judged.outcomes]
     worse = shown({g.name: g.than.p_value for g in groups if g.policy.policy in COMPARED}, judged.family)
-    found = [(group.first_notebook, *group.decide(group.name in worse)) for group in groups]
-    said = [said for _, _, said in sorted(found, key=lambda one: one[0]) if said.word != "PASS"]
-    return [verdict for _, verdict, _ in found], said
+    found = [group.decide(group.name in worse) for group in groups]
+    notebooks = {i: case.notebook for i, case in judged.cases.items()}
+    first = [min(notebooks.get(i, i.partition(".")[0]) for i in group.outcomes) for group in groups]
+    said = sorted(zip(first, (said for _, said in found), strict=True), key=itemgetter(0))
+    return [verdict for verdict, _ in found], [one for _, one in said if one.word != "PASS"]
 
 
 class _Group:
@@ -190,7 +195,7 @@ class _Group:
 
     def __init__(self, judged: Judged, name: str, used: list[WaiverUse]) -> None:
         self.judged, self.name, self.policy = judged, name, judged.profile.policy(name)
-        self.outcomes, self.excused = judged.outcomes[name], judged.excused(name)
+        self.outcomes, self.excused = judged.outcomes[name], [c for group, c in judged.excused if group == name]
         failing = [case for case, outcome in self.outcomes.items() if outcome == "fail"]
         self.waived = [c for c in failing if any(c in w.cases and w.names(c, name) for w in used)]
         left = {c: had for c, had in self.outcomes.items() if c not in {*self.excused, *self.waived}}
@@ -202,16 +207,10 @@ class _Group:
         self.too_few = stats.smallest_visible_drop(self.passed, judged.family) is None
         """Whether a later run could not be shown worse than this one."""
 
-    @property
-    def first_notebook(self) -> str:
-        """Of one stage, what was asked first is said first."""
-        known = self.judged.cases
-        return min(known[i].notebook if i in known else i.partition(".")[0] for i in self.outcomes)
-
     def decide(self, shown_worse: bool) -> tuple[GroupVerdict, Said]:
         than = self.than if self.policy.policy in COMPARED else None
         holds = self._holds(rule(self.policy, self.cases, than, shown_worse))
-        word, text, todo = SAID[holds]
+        word, text, todo = TEXTS[holds]
         own = self.cases[OUTCOMES[word]] if holds in ("broken", "error", "unmeasured") else []
         cases = self.than.worse if holds == "worse" else own
         reason = text.format(
@@ -219,18 +218,18 @@ class _Group:
             none="the baseline has none of its cases as they are asked now" if self.judged.baseline else "no baseline to compare with",
             few="; too few pass to show a drop, so nothing of it will be compared" if self.too_few else "",
         )  # fmt: skip
-        red, counts = self._red(cases, OUTCOMES[word]), Counter(self.outcomes.values())
-        reason += f": {_named(red)}" if red else ""
-        reason += f"; waived: {_named(self._red(self.waived, 'fail'))}" if self.waived else ""
+        stage, named = self._named(cases, OUTCOMES[word])
+        reason += f": {named}" if cases else ""
+        reason += f"; waived: {self._named(self.waived, 'fail')[1]}" if self.waived else ""
+        counts = Counter(self.outcomes.values())
         verdict = GroupVerdict(
             group=self.name, policy=self.policy.policy, passed=counts["pass"], failed=counts["fail"], error=counts["error"],
             not_measured=counts["not_measured"], word=word, reason=reason, comparison=than, blind=holds == "blind",
         )  # fmt: skip
-        stage = red[0].stage if red else None
         return verdict, Said(word, stage, self.name, f"{self.name}: {reason}", todo, frozenset(cases))
 
     def _holds(self, by_rule: Rule) -> str:
-        """What holds, a key of SAID: the rule, and what it comes to for a group that may be new or small."""
+        """What holds, a key of TEXTS: the rule, and what it comes to for a group that may be new or small."""
         to_be_proven = self.policy.policy == "proven_no_worse"
         if not self.total:
             return "excused" if self.excused else "waived"
@@ -244,17 +243,13 @@ class _Group:
             return "unjudged"
         return by_rule
 
-    def _red(self, cases: list[str], outcome: Outcome) -> list[Finding]:
-        """Of each case the finding with this outcome that explains its others; causes before what follows from them."""
+    def _named(self, cases: list[str], outcome: Outcome) -> tuple[Stage | None, str]:
+        """The earliest stage, and the first cases: each with the finding of this outcome that explains its others."""
         by_stage = attrgetter("stage")
         own = [f for f in self.judged.findings if f.group == self.name and f.outcome == outcome]
-        return sorted((min((f for f in own if f.case == case), key=by_stage) for case in cases), key=by_stage)
-
-
-def _named(red: list[Finding]) -> str:
-    """The first cases with the group's own reason; then how many more."""
-    first = "; ".join(f"{f.case} ({f.reason})" for f in red[:3])
-    return first + (f"; and {len(red) - 3} more" if len(red) > 3 else "")
+        red = sorted((min((f for f in own if f.case == case), key=by_stage) for case in cases), key=by_stage)
+        first = "; ".join(f"{f.case} ({f.reason})" for f in red[:3])
+        return red[0].stage if red else None, first + (f"; and {len(red) - 3} more" if len(red) > 3 else "")
 
 
 def waivers(manifest: Manifest, outcomes: Outcomes) -> list[WaiverUse]:

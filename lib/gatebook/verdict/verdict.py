@@ -39,12 +39,11 @@ class Comparison(Recorded):
     """proven_no_worse: upper 95 % bound of the drop."""
 
     def __str__(self) -> str:
-        seen = (
-            f"could have seen a drop of {self.visible_drop} of {self.paired} cases ({self.visible_drop / self.paired:.0%})"
-            if self.visible_drop
-            else "could not have seen any drop"
-        )
-        return f"{len(self.worse)} worse, {len(self.better)} better of {self.paired} paired (p = {self.p_value:.3g}); {seen}"
+        told = f"{len(self.worse)} worse, {len(self.better)} better of {self.paired} paired (p = {self.p_value:.3g})"
+        if not self.visible_drop:
+            return f"{told}; could not have seen any drop"
+        share = f"{self.visible_drop / self.paired:.0%}"
+        return f"{told}; could have seen a drop of {self.visible_drop} of {self.paired} cases ({share})"
 
 
 class GroupVerdict(Recorded):
@@ -109,7 +108,6 @@ class Reason(Recorded):
     """The group, the part of the deployment, or what else it is about."""
     text: str
     todo: str
-    """What to do about it."""
     accepts: bool = False
     """Accepting the run is what to do."""
     moved: list[str] = Field(default_factory=list)
@@ -120,7 +118,6 @@ class Cause(Reason):
     """A reason that no other one explains."""
 
     explains: list[Reason] = Field(default_factory=list)
-    """What follows from it."""
 
 
 class Verdict(Recorded):
@@ -195,11 +192,9 @@ class Verification:
     @property
     def line(self) -> str:
         """What it comes to."""
-        if self.not_replayed and self.verdict is not None and sum(step.wrong is not None for step in self.steps) == 1:
-            return (
-                f"NOT REPRODUCED: {self.run}: {self.not_replayed}; the rest was computed again: {self.verdict.verdict}"
-            )
-        if not self.reproduced or self.verdict is None:
-            return f"NOT REPRODUCED: {self.run}: this bundle is not the evidence of the verdict that it states"
-        partial = " PARTIAL" if self.verdict.partial else ""
-        return f"reproduced, {self.verdict.verdict}{partial}: {self.run}: {self.verdict.reason}"
+        run, verdict, wrong = self.run, self.verdict, sum(step.wrong is not None for step in self.steps)
+        if self.not_replayed and verdict is not None and wrong == 1:
+            return f"NOT REPRODUCED: {run}: {self.not_replayed}; the rest was computed again: {verdict.verdict}"
+        if verdict is None or wrong:
+            return f"NOT REPRODUCED: {run}: this bundle is not the evidence of the verdict that it states"
+        return f"reproduced, {verdict.verdict}{' PARTIAL' if verdict.partial else ''}: {run}: {verdict.reason}"
