@@ -10,6 +10,7 @@ from typing import Any
 
 from gatebook.record.journal import SCHEMA, _digest
 from gatebook.record.run import Run
+from gatebook.verdict.findings import keep_findings
 from gatebook.verdict.judging import judge
 
 
@@ -38,6 +39,7 @@ def seal(bundle: Path) -> None:
     run = Run(bundle)
     run.write("verdict.json", judge(run, troubles=[]).model_dump_json(indent=1))
     for notebook in run.notebooks:
+        keep_findings(run, notebook)
         run.write(f"{notebook}.verdict.json", judge(run, notebook, []).model_dump_json(indent=1))
     run.seal()
 

@@ -121,8 +121,8 @@ class _Forking(LocalProvisioner):
         }
         assert self.source.stdin and self.source.stdout
         try:
-            self.source.stdin.write(json.dumps(wanted) + "\n")
-            self.source.stdin.flush()
+            # nothing is left in a buffer, which would raise once more when it is closed
+            os.write(self.source.stdin.fileno(), (json.dumps(wanted) + "\n").encode())
             kernel = _Kernel(int(self.source.stdout.readline()))
         except (OSError, ValueError) as error:
             raise RuntimeError("the process that forks kernels is gone") from error

@@ -1,7 +1,7 @@
 """The cells of a bundle, run again: only code that is ours, in an empty folder, with few rights.
 
-Ours is the code of the notebooks of the checkout that verifies, edited and added ones included, and that of released
-versions (released.json). Another source is shown and not executed. A bundle's parameters are not compared: what replays
+Ours is the code of the notebooks of the checkout that verifies, edited and added ones included, and that which this version
+was released with (released.json). That of another version works with that version's library only. Another source is shown and not executed. A bundle's parameters are not compared: what replays
 is literal values, and `run_dir` is set here.
 """
 
@@ -25,6 +25,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from gatebook import __version__
 from gatebook.confined import SHARED, TRY, UNSHARED
 from gatebook.errors import BadInput
 
@@ -122,7 +123,10 @@ def ours_of(name: str, cells: Sequence[Cell], folder: Path | None) -> list[Cell]
     own = cells_of(file) if file and file.is_file() else None
     if own is not None and [c.code for c in cells] == [c.code for c in own]:
         return [replace(its, outputs=cell.outputs) for cell, its in zip(cells, own, strict=True)]
-    if code_hash(cells) in released().get(name, {}):
+    version = released().get(name, {}).get(code_hash(cells))
+    if version not in (None, __version__):
+        raise Foreign(f"{name} is that of version {version}, which replays it; this is {__version__}", "")
+    if version:
         for number, cell in enumerate(cells, 1):
             if cell.parameters and not literal(cell.source):
                 said = f"its parameters are not plain values:\n{cell.source}"

@@ -1,4 +1,4 @@
-"""Inference servers and the gateways before them: one shape (`engine.Engine`), one file an engine, small ones in `fronts`.
+"""Inference servers and the gateways before them: one shape (`engine.Engine`), one file an engine.
 
 A new engine is one new file here, a line in `ENGINES`, and its recorded replies in tests/unit/engines/. An engine that is
 not known, or hidden behind a gateway, is `GENERIC`: it is gated by what it does.
@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 
 from gatebook.engines.engine import Engine, Json, Probes, Said, Value
-from gatebook.engines.fronts import LiteLLM, LlamaCppPython, Transformers
+from gatebook.engines.litellm import LiteLLM
 from gatebook.engines.llamacpp import LlamaCpp
+from gatebook.engines.llamacpp_python import LlamaCppPython
 from gatebook.engines.sglang import SGLang
+from gatebook.engines.transformers import Transformers
 from gatebook.engines.vllm import VLLM
 
 __all__ = ["ENGINES", "GENERIC", "Engine", "Probes", "Said", "Value", "by_name", "recognise", "refused"]
