@@ -50,6 +50,7 @@ check: setup-dev  ## lint, format, types (of notebooks too), the walls between t
 	$(BIN)/mypy
 	$(BIN)/nbqa mypy notebooks
 	$(BIN)/lint-imports
+	@find lib -name '*.py' | xargs cat | wc -l | xargs echo "lines of Python in lib/:"
 
 image:  ## in CI (docs/ci.md): build and push the served image once, its digest into image.env
 	deploy/image

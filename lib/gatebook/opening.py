@@ -23,7 +23,8 @@ from gatebook.config.secrets import is_secret_url
 from gatebook.config.steps import in_steps
 from gatebook.entering import window
 from gatebook.errors import BadInput
-from gatebook.record.run import MAX_JSON_MIB, Against, Manifest, Run, new_name, now
+from gatebook.record.run import MAX_JSON_MIB, Against, Manifest, Run, now
+from gatebook.record.shelf import new_name
 from gatebook.verdict.baseline import Baseline, read_baseline
 from gatebook.verdict.findings import contract_group
 from gatebook.verdict.policy import check_plan

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from gatebook.errors import BadInput, BrokenRecord
-from gatebook.record.run import Run, new_name
-from gatebook.record.shelf import check_latest, copy_to_latest, drop_latest
+from gatebook.record.run import Run
+from gatebook.record.shelf import check_latest, copy_to_latest, drop_latest, new_name
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -76,3 +76,8 @@ def test_only_pass_is_green() -> None:
     assert set(EXIT_CODES) == set(PRECEDENCE)
     assert [word for word, code in EXIT_CODES.items() if code == 0] == ["PASS"]
     assert EXIT_CODES == {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3, "ERROR": 75}
+
+
+def test_a_file_of_the_library_is_read_in_one_sitting() -> None:
+    lines = {file.name: file.read_text(encoding="utf-8").count("\n") for file in (ROOT / "lib").rglob("*.py")}
+    assert {name: count for name, count in lines.items() if count > 350} == {}

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -317,12 +315,6 @@ def run_folder_of(path: Path) -> Path | None:
 def now() -> str:
     """UTC with milliseconds, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def new_name(profile: str) -> str:
-    """2026-11-22T21-04-31Z-smollm2-7f3a: sortable, unique, and safe in a URL."""
-    slug = re.sub(r"[^a-z0-9.]+", "-", profile.lower()).strip("-") or "profile"
-    return f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%SZ}-{slug}-{secrets.token_hex(2)}"
 
 
 def _plan(manifest: Manifest, cases: list[Case], baseline: bytes | None, history: Past | None) -> dict[str, str]:

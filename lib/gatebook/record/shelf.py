@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 from gatebook.config.files import read_file
@@ -12,6 +14,12 @@ from gatebook.errors import BadInput, GatebookError
 from gatebook.record.run import LATEST, MAX_JSON_MIB, Run, run_folder_of
 
 NO_RUN = "outputs/ holds no run yet; make one with `make demo` or `gatebook run --profile params/smollm2.yaml`"
+
+
+def new_name(profile: str) -> str:
+    """2026-11-22T21-04-31Z-smollm2-7f3a: sortable, unique, and safe in a URL."""
+    slug = re.sub(r"[^a-z0-9.]+", "-", profile.lower()).strip("-") or "profile"
+    return f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%SZ}-{slug}-{secrets.token_hex(2)}"
 
 
 def run_folders(outputs: Path) -> list[Path]:
