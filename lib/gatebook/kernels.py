@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, cast
@@ -147,7 +147,8 @@ class _Kernel:
         return 1 if select.select([self._fd], [], [], timeout)[0] else None
 
     def send_signal(self, number: int) -> None:
-        signal.pidfd_send_signal(self._fd, number)
+        with suppress(ProcessLookupError):  # it has ended, as Popen takes it
+            signal.pidfd_send_signal(self._fd, number)
 
     def terminate(self) -> None:
         self.send_signal(signal.SIGTERM)

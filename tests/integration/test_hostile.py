@@ -84,8 +84,8 @@ def _everything_else(bundle: Path, code: str) -> None:
 
 
 VECTORS: dict[str, tuple[Callable[[Path, str], None], int, str]] = {
-    "changed cell": (_changed_cell, 75, "cells not replayed: changed cell 9 of 01_health"),
-    "tags": (_collected_again, 75, "cells not replayed: changed cell 4 of 01_health"),
+    "changed cell": (_changed_cell, 75, "cells not replayed: changed cell 10 of 01_health"),
+    "tags": (_collected_again, 75, "cells not replayed: changed cell 3 of 01_health"),
     "parameters, modules, a kernel": (_everything_else, 0, "reproduced, PASS"),
 }
 
@@ -165,7 +165,7 @@ def test_a_teams_own_notebooks_verify_in_their_checkout(project: Project, server
     verified = project.gatebook("verify", made.run, env={"CI_JOB_TOKEN": "secret"})
     assert verified.code == 0, verified
     again = project.gatebook("verify", made.run, "--notebooks", shipped)
-    assert again.code == 75 and "cells not replayed: changed cell 9 of 01_health" in again.out, again
+    assert again.code == 75 and "cells not replayed: changed cell 10 of 01_health" in again.out, again
     assert "        | +print('token', 'CI_JOB_TOKEN' in os.environ)" in again.out
     shutil.copy2(health, shipped)
     unknown = project.gatebook("verify", made.run, "--notebooks", shipped)

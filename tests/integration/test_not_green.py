@@ -140,7 +140,7 @@ def test_our_own_deadline_is_nobodys_fault(project: Project, server: str) -> Non
     with FaultProxy(server.removesuffix("/v1"), [Fault("slow", arg=1.5)]) as proxy:
         done = project.run(proxy.base_url)
     assert done.code == 3, done
-    assert "limits.run_deadline_s of 16 s has less left than one request may take" in done.verdict["reason"]
+    assert "limits.run_deadline_s of 30 s has less left than one request may take" in done.verdict["reason"]
     assert {f["outcome"] for f in done.verdict["findings"]} <= {"pass", "not_measured"}
     assert done.verdict["excused"] == []
 
@@ -191,7 +191,7 @@ def test_what_breaks_after_the_record_is_complete_is_told_by_the_last_notebook_t
     """Every answer is there and right; only the runner knows that a cell of 01 broke."""
     path = project.root / "notebooks" / "01_health.ipynb"
     notebook = json.loads(path.read_text())
-    next(c for c in notebook["cells"] if c["id"] == "look")["source"] = "1 / 0"
+    next(c for c in notebook["cells"] if c["id"] == "time")["source"] = "1 / 0"
     path.write_text(json.dumps(notebook))
     project.choose("model-served", "max-tokens-5")
     project.edit_profile(limits=PATIENT)

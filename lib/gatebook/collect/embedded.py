@@ -34,8 +34,9 @@ def model_file() -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for option in ("--port", "--threads", "--prompt-threads"):
-        parser.add_argument(option, type=int, required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--prompt-threads", type=int, default=2)
     args = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then stops us
     threading.Thread(target=_end_with_parent, daemon=True).start()
