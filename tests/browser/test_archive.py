@@ -107,7 +107,7 @@ def test_filters_narrow_list_and_trends_and_stay_in_the_address(page: Page, site
     assert page.locator("#charts figure").first.locator("circle").count() == 1
     address = page.url
     page.get_by_role("button", name="all runs").click()
-    expect(page.locator("tr[data-key]")).to_have_count(5)
+    page.wait_for_function("document.querySelectorAll('tr[data-key]').length === 5")
     page.goto("about:blank")
     page.goto(address)
     assert shown(page) == ["run-2"]
