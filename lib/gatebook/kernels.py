@@ -26,7 +26,7 @@ from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 
 IMPORTED = (
     "ipykernel.ipkernel", "ipykernel.kernelapp", "matplotlib.axes", "matplotlib.backends.backend_agg", "pandas.io.formats.style",
-    "scipy.stats", "gatebook.workbook", "gatebook.collect.scheduler",
+    "scipy.special", "gatebook.workbook", "gatebook.collect.scheduler",
 )  # fmt: skip
 SAFE = {"PYTHONUTF8": "1", "PYTHONSAFEPATH": "1"}
 """No module out of the run folder."""
