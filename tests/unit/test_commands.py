@@ -16,6 +16,8 @@ from tests.documents import PAGES, ROOT, commands
 TYPED = {
     "README.md": "tests/integration/test_documents.py",
     "README.zh.md": "tests/unit/test_readme.py",  # the same blocks as README.md
+    "docs/overview.md": "tests/integration/test_documents.py",
+    "docs/overview.zh.md": "tests/unit/test_readme.py",
     "outputs/README.md": "tests/integration/test_documents.py",
     "docs/first-gate.md": "tests/integration/test_documents.py",
     "docs/archive.md": "tests/integration/test_documents.py",

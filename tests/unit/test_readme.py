@@ -1,4 +1,4 @@
-"""What the README prints is what stands in the files."""
+"""What the README and the overview print is what stands in the files."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+CHINESE = (ROOT / "README.zh.md").read_text(encoding="utf-8")
+OVERVIEW = (ROOT / "docs" / "overview.md").read_text(encoding="utf-8")
+OVERVIEW_ZH = (ROOT / "docs" / "overview.zh.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```yaml\n(.*?)```", OVERVIEW, re.DOTALL)
 
 
 def test_the_profile_is_taken_from_the_shipped_one() -> None:
@@ -19,7 +24,7 @@ def test_the_profile_is_taken_from_the_shipped_one() -> None:
 
 def test_every_notebook_has_its_row() -> None:
     notebooks = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
-    assert notebooks == set(re.findall(r"^\| `(\d\d_\w+)` \|", README, re.MULTILINE))
+    assert notebooks == set(re.findall(r"^\| `(\d\d_\w+)` \|", OVERVIEW, re.MULTILINE))
 
 
 def test_the_complete_case_is_a_shipped_one() -> None:
@@ -27,10 +32,15 @@ def test_the_complete_case_is_a_shipped_one() -> None:
     assert BLOCKS[1].strip() in (ROOT / "params" / "cases" / "health.yaml").read_text(encoding="utf-8")
 
 
-def test_what_it_links_to_exists() -> None:
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
+def test_the_readme_is_one_screen() -> None:
+    assert len(README.splitlines()) <= 70 and len(README.split()) <= 800
+
+
+@pytest.mark.parametrize(("folder", "text"), [(ROOT, README), (ROOT / "docs", OVERVIEW)], ids=["README", "overview"])
+def test_what_it_links_to_exists(folder: Path, text: str) -> None:
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", text)
     assert len(links) > 5
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    assert [link for link in links if not (folder / link).exists()] == []
 
 
 def test_the_example_is_a_green_run_of_the_demo_with_small_self_contained_pages() -> None:
@@ -54,9 +64,6 @@ def test_what_was_asked_for_stands_on_the_page_that_is_named() -> None:
             assert group in told, f"{asked}: {group} is not on {page}"
 
 
-CHINESE = (ROOT / "README.zh.md").read_text(encoding="utf-8")
-
-
 def _commands(text: str) -> list[str]:
     """The lines of all fenced blocks, without what stands after `#`."""
     lines = [
@@ -67,24 +74,30 @@ def _commands(text: str) -> list[str]:
     return [line if line.startswith("#") else line.split(" # ")[0].rstrip() for line in lines]
 
 
-def test_the_chinese_page_has_the_same_commands_links_tables_and_numbers() -> None:
-    assert _commands(CHINESE) == _commands(README)
-    for pattern in (r"^#+ ", r"^\|"):
-        count = [len(re.findall(pattern, text, re.MULTILINE)) for text in (README, CHINESE)]
-        assert count[0] == count[1] > 5
-    links = [sorted(re.findall(r"\]\(([^)]+)\)", text)) for text in (README, CHINESE)]
-    assert [link for link in links[0] if link != "README.zh.md"] == [link for link in links[1] if link != "README.md"]
-    for number in re.findall(r"\d[\d.,:/]*\d", README):
-        assert number in CHINESE, number
-    for number in re.findall(r"\d[\d.,:/]*\d", CHINESE):
-        assert number in README, number
+@pytest.mark.parametrize(
+    ("english", "chinese"), [(README, CHINESE), (OVERVIEW, OVERVIEW_ZH)], ids=["README", "overview"]
+)
+def test_the_chinese_page_has_the_same_commands_links_tables_and_numbers(english: str, chinese: str) -> None:
+    assert _commands(chinese) == _commands(english)
+    for pattern, least in ((r"^#+ ", 2), (r"^\|", 5)):
+        count = [len(re.findall(pattern, text, re.MULTILINE)) for text in (english, chinese)]
+        assert count[0] == count[1] > least
+    links = [
+        sorted(
+            link for link in re.findall(r"\]\(([^)]+)\)", text) if not re.search(r"(README|overview)(\.zh)?\.md$", link)
+        )
+        for text in (english, chinese)
+    ]
+    assert links[0] == links[1]
+    for text, other in ((english, chinese), (chinese, english)):
+        assert [number for number in re.findall(r"\d[\d.,:/]*\d", text) if number not in other] == []
 
 
 def test_what_it_catches_is_what_the_fault_lab_measured() -> None:
     score = (ROOT / "docs" / "fault-score.md").read_text(encoding="utf-8")
     found = [
         re.search(pattern, text)
-        for text in (score, README)
+        for text in (score, OVERVIEW)
         for pattern in (
             r"(\d+) of (\d+) faults\D+(\d+) kinds",
             r"(\d+) FAIL in (\d+) runs[^(]+\(95 % upper bound ([\d.]+)",
