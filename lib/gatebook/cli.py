@@ -174,11 +174,14 @@ def accept(
     reason: Annotated[str, Option(help="Why this run may be the measure of later ones.")],
     group: Annotated[str | None, Option(help="Take over this group only.")] = None,
     by: Annotated[str | None, Option(help="Who accepts; or GITLAB_USER_LOGIN, else git's user, else USER.")] = None,
+    again: Annotated[
+        Path | None, Option(metavar="RUN", help="Another run of the same deployment: how many cases turn by chance.")
+    ] = None,
 ) -> str:
     """Make a run the baseline of its profile (params/baselines/<profile>.json), with an entry in its log."""
     from gatebook.commands.accept import accept as take
 
-    return take(path, reason, group, by)
+    return take(path, reason, group, by, again)
 
 
 @app.command()

@@ -8,7 +8,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from gatebook.checks.facts import COVERAGE
 from gatebook.checks.finding import worst
 from gatebook.config import project
 from gatebook.config.cases import load_cases
@@ -20,9 +19,11 @@ from gatebook.opening import accepted
 from gatebook.record.replies import read_answer
 from gatebook.record.run import Run, now
 from gatebook.record.samples import streamed_times
-from gatebook.verdict.baseline import Acceptance, AcceptedCase, Baseline, values_asked_alike
+from gatebook.verdict.baseline import Acceptance, AcceptedCase, Baseline, Flips, values_asked_alike
 from gatebook.verdict.causes import refusals
 from gatebook.verdict.fingerprint import case_of, changes
+from gatebook.verdict.policy import COMPARED
+from gatebook.verdict.pooled import score_of
 from gatebook.verdict.sensitivity import answer_keywords
 from gatebook.verdict.verdict import Verdict
 
@@ -30,12 +31,13 @@ CHANGE_CHARS = 200
 SHOWN_CASES = 8
 
 
-def accept(path: Path, reason: str, group: str | None, by: str | None = None) -> str:
+def accept(path: Path, reason: str, group: str | None, by: str | None = None, again: Path | None = None) -> str:
     """Write `params/baselines/<profile>.json`, with an entry in its log, and say what changed in it.
 
     Takes a complete PASS, or an INCONCLUSIVE that lacks nothing but what accepting it gives (`causes.refusals`, which the
     run has told). Cases that a smaller suite does not ask stay as they were accepted. With `group`, an existing baseline
-    takes over that group's cases only, of a red run too. In the history the rows of what was accepted are marked so.
+    takes over that group's cases only, of a red run too. `again`: another run of the same deployment, which measures how many
+    cases turn between two of them. In the history the rows of what was accepted are marked so.
     Raises BadInput with all that is in the way, BrokenRecord, HistoryFailed; then nothing was accepted.
     """
     reason, who = reason.strip(), (by or person() or "").strip()
@@ -52,6 +54,8 @@ def accept(path: Path, reason: str, group: str | None, by: str | None = None) ->
         word = f"{verdict.verdict}{' PARTIAL' if verdict.partial else ''}"
         raise BadInput(f"{path}: is {word} and not accepted: {'; '.join(wrong)}")
     new, kept = _baseline(run, verdict, reason), 0
+    if again is not None:
+        new = new.model_copy(update={"flips": _flips(again, new, run)})
     if group is not None and old is not None:
         new = _one_group(new, old, group)
     elif old is not None:
@@ -62,7 +66,13 @@ def accept(path: Path, reason: str, group: str | None, by: str | None = None) ->
     file.parent.mkdir(parents=True, exist_ok=True)
     replace_text(file, new.to_json())
     taken = f"{len(new.cases) - kept} cases of {run.manifest.run} accepted{_difference(old, new)}"
-    left = [f"  kept: {kept} cases that suite {run.manifest.suite} does not ask"] if kept else []
+    flips = new.flips
+    turned = (
+        [f"  {flips.turned} of {flips.paired} compared cases turned between it and {flips.run}"]
+        if again and flips
+        else []
+    )
+    left = [*turned, *([f"  kept: {kept} cases that suite {run.manifest.suite} does not ask"] if kept else [])]
     return "\n".join([f"{file}: {taken}; commit it ({_git_hint(file)})", *left, *_shown(entry)])
 
 
@@ -88,13 +98,37 @@ def _baseline(run: Run, verdict: Verdict, reason: str) -> Baseline:
     for case in (run.cases[i] for ids in run.manifest.expected.values() for i in ids):
         found = [f for f in verdict.findings if f.case == case.id]
         outcome = worst([f.outcome for f in found if f.group == case.group])
-        coverage = next((f.measured for f in found if f.unit == COVERAGE), None)
-        cases[case.id] = AcceptedCase(group=case.group, outcome=outcome, prompt=case.prompt_hash, measured=coverage)
+        score = score_of(f for f in found if f.group == case.group)
+        cases[case.id] = AcceptedCase(group=case.group, outcome=outcome, prompt=case.prompt_hash, measured=score)
     return Baseline(
         profile=run.manifest.profile.name, run=run.manifest.run, accepted=now(), reason=reason, model=target.model,
         revision=target.revision, suite=run.manifest.suite, fingerprint=verdict.fingerprint, latency_ms=_latencies(run), cases=cases,
         keywords=answer_keywords(run),
     )  # fmt: skip
+
+
+def _flips(again: Path, accepted: Baseline, run: Run) -> Flips:
+    """How many compared cases turned in another run of what is accepted. Raises BadInput where it says nothing of that."""
+    other, verdict = judge_intact(again, "only an intact run measures how much turns")
+    profile, target = run.manifest.profile, other.manifest.profile.target
+    then = _baseline(other, verdict, "")
+    if other.manifest.run == run.manifest.run or verdict.verdict == "ERROR":
+        raise BadInput(
+            f"--again {again}: is {'the accepted run itself' if verdict.verdict != 'ERROR' else 'an ERROR'}; name another run of the same deployment"
+        )
+    if (target.model, target.revision) != (accepted.model, accepted.revision):
+        raise BadInput(
+            f"--again {again}: is of {target.model}, revision {target.revision or 'none named'}; name a run of what is accepted, {accepted.model}, revision {accepted.revision or 'none named'}"
+        )
+    pairs = [
+        (case.outcome, then.cases[i].outcome)
+        for i, case in accepted.cases.items()
+        if i in then.cases and then.cases[i].prompt == case.prompt and profile.policy(case.group).policy in COMPARED
+    ]
+    judged = [(a, b) for a, b in pairs if {a, b} <= {"pass", "fail"}]
+    if not judged:
+        raise BadInput(f"--again {again}: has no compared case that both runs judged; run the same suite")
+    return Flips(run=other.manifest.run, paired=len(judged), turned=sum(a != b for a, b in judged))
 
 
 def _latencies(run: Run) -> dict[str, float]:
@@ -114,6 +148,8 @@ def _with_unasked(new: Baseline, old: Baseline) -> tuple[Baseline, int]:
 
     Their fingerprints stay for the same revision only: another one has others.
     """
+    if new.flips is None and old.revision == new.revision:
+        new = new.model_copy(update={"flips": old.flips})
     missing = old.cases.keys() - new.cases.keys()
     kept = missing & {case.id for case in load_cases(project.cases_dir())} if missing else set()
     if not kept:

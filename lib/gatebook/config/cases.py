@@ -198,6 +198,15 @@ class Case(Strict):
         return [(f"{level}-{ask.name}-{i:02d}", ask) for level in self.load.at_once for i, ask in enumerate(turns, 1)]
 
     @property
+    def cluster(self) -> str:
+        """What it shares its luck with: the phrasings of one task and the questions of one document are one observation."""
+        if "phrasing" in self.tags:
+            return f"{self.group}/{self.tags.get('task', '')}"
+        if self.document is not None:
+            return f"document/{self.document.name}"
+        return f"minutes/{self.minutes.seed}" if self.minutes else self.id
+
+    @property
     def prompt_hash(self) -> str:
         """What was asked, in 12 hex digits: a case whose prompt changed is not compared with its old result."""
         asked = [

@@ -161,6 +161,10 @@ class Profile(Strict):
     """Group or case id (`*` stands for anything) -> why it may be not_measured here."""
     waivers: list[Waiver] = Field(default_factory=list)
     """Failing cases that a person answers for until a day."""
+    pooled: Literal["no_worse", "watch"] | None = None
+    """How all compared cases together are judged; a profile that says nothing means `no_worse`, a run from before knows none."""
+    flip_rate: float = Field(default=0.0, ge=0, lt=0.5)
+    """Share of the compared cases that turn between two healthy runs (batches on a GPU), until `accept --again` has measured it."""
     name: FileName = "unnamed"
     """What its runs, its baseline and its history are filed under; without it the file's name."""
 
@@ -195,7 +199,7 @@ def profile_from(data: Any, where: str, name: str) -> Profile:
             f"{where}: a profile is a mapping with target, limits, groups and excused; this is {type(data).__name__}"
         )
     refuse_secrets(data, where)
-    return build(Profile, {"name": name, **data}, where)
+    return build(Profile, {"name": name, "pooled": "no_worse", **data}, where)
 
 
 def with_target(profile: Profile, **changes: str | None) -> Profile:

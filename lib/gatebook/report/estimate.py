@@ -10,6 +10,8 @@ from gatebook.record.exchange import Exchange
 from gatebook.record.replies import read_answer
 from gatebook.record.run import Run
 from gatebook.verdict.baseline import Baseline
+from gatebook.verdict.policy import COMPARED
+from gatebook.verdict.pooled import drop_of, visible_drop
 
 NOTEBOOK_S = 6.0
 """Kernel, tables and pictures of one notebook, on two cores (docs/benchmarks.md)."""
@@ -58,12 +60,30 @@ def estimate(profile: Profile, suite: Suite, cases: list[Case], baseline: Baseli
         f"suite {suite} of {profile.name}: about {minutes:.1f} minutes with {limits.in_flight} in flight, from {basis}",
         f"it ends after {limits.run_deadline_s / 60:g} minutes in any case; answer tokens are caps; nothing was asked",
     ]
+    if told := _pooled(profile, cases, baseline):
+        table.append(told)
     if late:
         named = ", ".join(f"{group} ({count})" for group, count in late.items())
         table.append(f"limits.tokens is {limits.tokens:,}: these may not fit and would not be measured: {named}")
     if beyond:
         table.append(f"{beyond} cases with a document beyond {context_tokens:,} tokens will not be asked")
     return "\n".join(table)
+
+
+def _pooled(profile: Profile, cases: list[Case], baseline: Baseline | None) -> str:
+    """How small a drop of all compared cases together would be shown; empty where nothing is compared."""
+    compared = [case for case in cases if profile.policy(case.group).policy in COMPARED]
+    if not compared or profile.pooled is None:
+        return ""
+    told = f"pooled: {len(compared)} compared cases in {len({case.cluster for case in compared})} independent clusters"
+    rate, passed, basis = profile.flip_rate, len(compared), "if all pass in the baseline"
+    if baseline:
+        rate = baseline.flips.rate if baseline.flips else rate
+        old = baseline.cases
+        compared = [c for c in compared if c.id in old and old[c.id].prompt == c.prompt_hash]
+        passed, basis = sum(old[c.id].outcome == "pass" for c in compared), f"of the baseline {baseline.run}"
+    drop = visible_drop(passed, len(compared), rate)
+    return f"{told}; the smallest drop that they would show together: {drop_of(drop, passed, rate)}, {basis}"
 
 
 def document_cost(run: Run, notebook: str, ruled: list[Exchange]) -> str:

@@ -20,7 +20,19 @@ class AcceptedCase(Recorded):
     prompt: str
     """Hash of what was asked; another hash is another case."""
     measured: float | None = None
-    """Coverage of the required facts, where the case has any."""
+    """Its graded score in [0, 1] (share of facts, words, identifiers ...), where its checks count anything."""
+
+
+class Flips(Recorded):
+    """How many of the compared cases turned between the accepted run and another one of the same deployment."""
+
+    run: str
+    paired: int
+    turned: int
+
+    @property
+    def rate(self) -> float:
+        return self.turned / self.paired
 
 
 class Acceptance(Recorded):
@@ -66,6 +78,8 @@ class Baseline(Recorded):
     cases: dict[str, AcceptedCase]
     keywords: dict[str, list[str]] = {}
     """Case id -> key words of its answer: shown as drift, never judged."""
+    flips: Flips | None = None
+    """What `accept --again` measured."""
     log: list[Acceptance] = []
     """Every acceptance, oldest first; entries are only added."""
 

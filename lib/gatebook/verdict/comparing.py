@@ -65,9 +65,7 @@ class GroupDifference:
     @property
     def interval(self) -> tuple[float, float] | None:
         """Two-sided 95 % of the second pass rate less the first; None without pairs."""
-        n, before = self.comparison.paired, self.comparison.baseline_passed
-        lost, won = len(self.comparison.worse), len(self.comparison.better)
-        return stats.rate_difference(before - lost, lost, won, n - before - won) if n else None
+        return self.comparison.interval
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,11 @@ from gatebook.verdict.baseline import Baseline, read_baseline, values_asked_alik
 from gatebook.verdict.causes import ACCEPT, Said, causes
 from gatebook.verdict.findings import NO_RUN_WRITES, judge_notebook, kept_findings, run_identity
 from gatebook.verdict.fingerprint import Change, changes, fingerprint, measured, noted
-from gatebook.verdict.policy import AGAIN, EXCUSE, MEND, WORDS, Judged, compared_groups, judge_groups, waivers
-from gatebook.verdict.verdict import EXIT_CODES, Excuse, GroupVerdict, Served, Verdict, Word
+from gatebook.verdict.policy import AGAIN, COMPARED, EXCUSE, MEND, WORDS, Judged, compared_groups, judge_groups, waivers
+from gatebook.verdict.pooled import Key, Pooled, pool, score_of
+from gatebook.verdict.verdict import EXIT_CODES, Excuse, GroupVerdict, Served, Verdict, WaiverUse, Word
+
+MEND_ALL = "mend the deployment; `gatebook compare` with the accepted run shows where it lost, or set `pooled: watch`"
 
 
 def judge(run: Run, notebook: str | None = None, troubles: list[str] | None = None, *, kept: bool = False) -> Verdict:
@@ -63,6 +66,7 @@ def decide(judged: Judged) -> Verdict:
     accepted = values_asked_alike(baseline, prompts) if baseline else {}
     moved = _moved(judged, accepted)
     groups, of_groups = judge_groups(judged, used)
+    pooled = _pooled(judged, used)
     said = [
         *(Said("ERROR", None, "this run", text, f"mend what broke on our side; {AGAIN}") for text in judged.troubles),
         *_missing(judged),
@@ -74,6 +78,7 @@ def decide(judged: Judged) -> Verdict:
             if w.blocks
         ),
         *of_groups,
+        *_worse_together(judged, pooled),
         *_without_baseline(judged, measured(judged.fingerprint) - measured(accepted)),
     ]  # fmt: skip
     found = causes(said)
@@ -83,7 +88,7 @@ def decide(judged: Judged) -> Verdict:
         served=judged.served, verdict=word, exit_code=EXIT_CODES[word],
         reason=found[0].text if found else _counts(judged), causes=found,
         reasons=[line for cause in found for line in (cause.text, *(f"explained by it: {r.text}" for r in cause.explains))],
-        notes=list(_notes(judged, groups)), groups=groups, findings=judged.findings,
+        notes=[*_notes(judged, groups), *([f"pooled: {pooled}"] if pooled else [])], groups=groups, pooled=pooled, findings=judged.findings,
         excused=[Excuse(id=case, reason=why) for (_, case), why in judged.excused.items()],
         waivers=used, baseline=baseline.run if baseline else None,
         needs_baseline=word == "INCONCLUSIVE" and all(one.todo == ACCEPT for one in said),
@@ -135,6 +140,30 @@ def _under_one_revision(judged: Judged, moved: list[Change]) -> Iterator[Said]:
             "find out who changed it, or name the new revision (--revision)",
             frozenset(case for change in found for case in change.cases), tuple(change.name for change in found),
         )  # fmt: skip
+
+
+def _pooled(judged: Judged, used: list[WaiverUse]) -> Pooled | None:
+    """All cases of compared groups in one test; None for one notebook alone, without a baseline, and in runs from before there was one."""
+    if judged.alone or judged.baseline is None or judged.profile.pooled is None:
+        return None
+    outcomes = {
+        (group, case): outcome
+        for group, cases in judged.outcomes.items()
+        if judged.profile.policy(group).policy in COMPARED
+        for case, outcome in cases.items()
+        if (group, case) not in judged.excused and not any(case in w.cases and w.names(case, group) for w in used)
+    }
+    found: dict[Key, list[Finding]] = defaultdict(list)
+    for finding in judged.findings:
+        found[finding.group, finding.case].append(finding)
+    scores = {key: score for key in outcomes if (score := score_of(found[key])) is not None}
+    return pool(outcomes, scores, judged.cases, judged.baseline, judged.profile.flip_rate)
+
+
+def _worse_together(judged: Judged, pooled: Pooled | None) -> Iterator[Said]:
+    if pooled and pooled.shown_worse and judged.profile.pooled == "no_worse":
+        text = f"all compared cases together: shown worse than the baseline: {pooled}"
+        yield Said("FAIL", Stage.BEHAVIOUR, "all compared cases", text, MEND_ALL)
 
 
 def _without_baseline(judged: Judged, lacking: set[str]) -> Iterator[Said]:

@@ -8,11 +8,13 @@ from typing import Literal
 from pydantic import Field
 
 from gatebook.checks.finding import Finding, StageName
+from gatebook.checks.stats import rate_difference
 from gatebook.config.policies import Waiver
 from gatebook.config.profile import PolicyName
 from gatebook.record.exchange import Recorded
 from gatebook.record.run import Manifest
 from gatebook.verdict.fingerprint import Change, Fingerprint
+from gatebook.verdict.pooled import Pooled
 
 Word = Literal["PASS", "FAIL", "ERROR", "INCONCLUSIVE"]
 PRECEDENCE: tuple[Word, ...] = ("FAIL", "ERROR", "INCONCLUSIVE", "PASS")
@@ -37,6 +39,12 @@ class Comparison(Recorded):
     """The fewest newly failing cases that would have blocked; None when no number could."""
     possible_drop: float | None = None
     """proven_no_worse: upper 95 % bound of the drop."""
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Two-sided 95 % of the pass rate now less the baseline's, over the pairs; None without pairs."""
+        lost, won, before = len(self.worse), len(self.better), self.baseline_passed
+        return rate_difference(before - lost, lost, won, self.paired - before - won) if self.paired else None
 
     def __str__(self) -> str:
         told = f"{len(self.worse)} worse, {len(self.better)} better of {self.paired} paired (p = {self.p_value:.3g})"
@@ -141,6 +149,8 @@ class Verdict(Recorded):
     notes: list[str] = Field(default_factory=list)
     """What a person should know beside the verdict, a line each; none of it blocks."""
     groups: list[GroupVerdict]
+    pooled: Pooled | None = None
+    """All compared cases together; None where nothing is compared, and in a notebook's own verdict."""
     findings: list[Finding]
     excused: list[Excuse] = Field(default_factory=list)
     waivers: list[WaiverUse] = Field(default_factory=list)
