@@ -70,13 +70,11 @@ def test_what_turns_both_ways_is_no_loss_and_a_run_from_before_is_judged_as_befo
 
 def test_phrasings_of_a_task_and_questions_of_a_document_are_one_observation() -> None:
     tagged = [case(f"p{n}", group="g.0", tags={"task": f"t{n % 2}", "phrasing": n}) for n in range(12)]
-    minutes = {"seed": 3, "todos": 1, "language": "en", "truth": [], "settled": []}
-    asked = {"messages": [{"role": "user", "content": "{document}"}], "expect": [{"needles": {}}]}
-    del asked["expect"]
-    document = {"kind": "records", "tokens": 100, "language": "en"}
+    asked = {"messages": [{"role": "user", "content": "{document}"}]}
+    document = {"kind": "needles", "family": "single", "depth": 0, "tokens": 1000, "language": "en"}
     long = [case(f"d{n}", group="g.1", document=document, **asked) for n in range(3)]
     assert {one.cluster for one in tagged} == {"g.0/t0", "g.0/t1"} and len({one.cluster for one in long}) == 1
-    assert case("m", minutes=minutes).cluster == "minutes/3" and case("m").cluster == "m"
+    assert case("m").cluster == "m"
     found: dict[tuple[str, str], Outcome] = {(one.group, one.id): "fail" for one in tagged}
     said = pool(found, {}, {one.id: one for one in tagged}, baseline({one.id: "pass" for one in tagged}, tagged), 0.0)
     assert said and (said.worse, said.clusters, said.p_value, said.shown_worse) == (12, 2, 0.25, False)
@@ -110,7 +108,7 @@ def test_the_score_of_a_case_is_the_share_of_what_its_checks_count() -> None:
 
 def test_the_smallest_visible_drop_reckons_with_what_turns() -> None:
     assert visible_drop(144, 144, 0.0) == 6 and stats.mcnemar_worse(6, 0) <= LEVEL < stats.mcnemar_worse(5, 0)
-    assert visible_drop(500, 500, 0.02) == 12 and visible_drop(5, 500, 0.0) is None
+    assert visible_drop(500, 500, 0.02) == 11 and visible_drop(5, 500, 0.0) is None
     flips = {"run": "r1", "paired": 200, "turned": 4}
     said = judged(set(), flips=flips).pooled
     assert said and (said.flip_rate, said.flips_from) == (0.02, "measured by r1") and "2.0% of the cases" in str(said)
