@@ -34,7 +34,7 @@ def estimate(profile: Profile, suite: Suite, cases: list[Case], baseline: Baseli
         row = rows[case.notebook]
         row["cases"] += 1
         long = (case.document.tokens or case.document.chars or 0) if case.document else 0
-        if context_tokens and long > context_tokens:
+        if _beyond(case, context_tokens):
             beyond += 1
             continue
         if case.document and case.document.name not in read:
@@ -60,7 +60,7 @@ def estimate(profile: Profile, suite: Suite, cases: list[Case], baseline: Baseli
         f"suite {suite} of {profile.name}: about {minutes:.1f} minutes with {limits.in_flight} in flight, from {basis}",
         f"it ends after {limits.run_deadline_s / 60:g} minutes in any case; answer tokens are caps; nothing was asked",
     ]
-    if told := _pooled(profile, cases, baseline):
+    if told := _pooled(profile, cases, baseline, context_tokens):
         table.append(told)
     if late:
         named = ", ".join(f"{group} ({count})" for group, count in late.items())
@@ -70,9 +70,18 @@ def estimate(profile: Profile, suite: Suite, cases: list[Case], baseline: Baseli
     return "\n".join(table)
 
 
-def _pooled(profile: Profile, cases: list[Case], baseline: Baseline | None) -> str:
+def _beyond(case: Case, context_tokens: int | None) -> bool:
+    """Whether its document is longer than the context."""
+    return bool(
+        context_tokens and case.document and (case.document.tokens or case.document.chars or 0) > context_tokens
+    )
+
+
+def _pooled(profile: Profile, cases: list[Case], baseline: Baseline | None, context_tokens: int | None) -> str:
     """How small a drop of all compared cases together would be shown; empty where nothing is compared."""
-    compared = [case for case in cases if profile.policy(case.group).policy in COMPARED]
+    compared = [
+        case for case in cases if profile.policy(case.group).policy in COMPARED and not _beyond(case, context_tokens)
+    ]
     if not compared or profile.pooled is None:
         return ""
     told = f"pooled: {len(compared)} compared cases in {len({case.cluster for case in compared})} independent clusters"
