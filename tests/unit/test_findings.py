@@ -545,3 +545,35 @@ def test_an_error_alone_in_a_stream_is_a_refusal_of_a_negative_case_and_a_fault_
         found = said(tmp_path / outcome, [one], ready(), asked, *([canary] if one.canary else []))
         assert found["n.contract"].outcome == outcome, found["n.contract"]
         assert outcome == "pass" or "Grammar error" in found["n.contract"].reason
+
+
+DRAWN = case("d", draws=4, options={"max_tokens": 8}, finish="any", expect=[{"contains_all": ["blue"]}])
+
+
+def drawn(tmp_path: Path, *texts: str, **changes: Any) -> Finding:
+    one = DRAWN.model_copy(update=changes)
+    replies = [answered(f"d/ask-{n:02d}", text) for n, text in enumerate(texts, 1)]
+    return said(tmp_path, [one], ready(), *replies)["d.draws" if len(texts) == 4 else "d.recorded"]
+
+
+def test_a_case_that_is_drawn_several_times_scores_the_share_that_passes(tmp_path: Path) -> None:
+    asked = DRAWN.requests()
+    assert [ask.options for ask in asked] == [{"max_tokens": 8, "seed": n} for n in (1, 2, 3, 4)], (
+        "no temperature of ours"
+    )
+    found = drawn(tmp_path / "a", "It is blue.", "It is red.", "Sky blue.", "So blue.")
+    assert (found.outcome, found.measured, found.limit, found.unit) == ("pass", 0.75, 0.5, "rate")
+    assert found.reason.startswith("3 of 4 sampled answers pass (ask-02: ")
+    assert drawn(tmp_path / "b", "It is red.", "It is red.", "Sky blue.", "It is red.").outcome == "fail"
+    assert drawn(tmp_path / "c", "It is red.", "Red.", "Sky blue.", "So blue.", pass_share=0.6).outcome == "fail"
+    lost = drawn(tmp_path / "d", "It is blue.", "Blue blue.", "Sky blue.")
+    assert lost.outcome == "error" and "ask-04" in lost.reason, "three of four are no score"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"asks": [{"name": "a"}, {"name": "b"}]}, {"samples": 8}, {"canary": True}, {"draws": None, "pass_share": 0.7}],
+)
+def test_what_draws_cannot_be_combined_with(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="draws"):
+        case("d", **{"draws": 4, "expect": [{"contains_all": ["blue"]}], **wrong})

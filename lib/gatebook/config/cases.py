@@ -90,6 +90,11 @@ class Case(Strict):
     samples: int | None = Field(default=None, ge=2, le=1000)
     """Asks its one request so many times, one after the other with nothing beside it: a latency to be judged. `{nonce}` in a
     message becomes eight digits of their own each time, so that no prefix cache knows it."""
+    draws: int | None = Field(default=None, ge=2, le=100)
+    """Asks its one request so many times, with seeds 1, 2, ... and the sampling that its options, or the service, say. Its score is
+    the share of answers that pass every check; compared cases are paired by it (docs/verdict.md, "Pooled")."""
+    pass_share: float = Field(default=0.5, gt=0, le=1)
+    """The share of `draws` with which it passes."""
     document: Document | None = None
     """A long text from a seed, written when it is asked, in the server's own tokens; `{document}` and `{question}` in a message take it."""
     load: Load | None = None
@@ -141,6 +146,10 @@ class Case(Strict):
         """What `samples` and `load` cannot be combined with."""
         special = self.over or self.canary or self.negative
         pathed = any(ask.path or ask.follows for ask in self.asks)
+        if self.draws and (len(self.asks) > 1 or pathed or special or self.document or self.samples or self.load):
+            yield "key 'draws' repeats one plain request: no second ask, path, document, samples, load, over, canary or negative"
+        if self.pass_share != 0.5 and not self.draws:
+            yield "key 'pass_share' belongs to a case with key 'draws'"
         if self.samples and (len(self.asks) > 1 or self.document or special):
             yield "key 'samples' repeats one plain request: no second ask, document, over, canary or negative"
         if self.samples and (pathed or not all(ask.stream for ask in asks)):
@@ -189,7 +198,14 @@ class Case(Strict):
         ]
 
     def _turns(self, asks: list[Ask]) -> list[tuple[str, Ask]]:
-        """Each request with its name; samples are numbered; under load every level has its own, and a name begins with its level."""
+        """Each request with its name; draws and samples are numbered; under load every level has its own, and a name begins with its level."""
+        if self.draws:
+            seeds = range(1, self.draws + 1)
+            return [
+                (f"{a.name}-{n:02d}", a.model_copy(update={"options": {"seed": n, **a.options}}))
+                for a in asks
+                for n in seeds
+            ]
         if self.samples:
             return [(f"{ask.name}-{n:03d}", ask) for ask in asks for n in range(1, self.samples + 1)]
         if self.load is None:

@@ -232,6 +232,9 @@ class _Judge:
             yield case.group, check, Result("not_measured", why)
 
     def _answers(self, case: Case, replies: list[Reply], chats: list[Reply]) -> Iterator[Said]:
+        if case.draws:
+            yield case.group, "draws", self._drawn(case, replies)
+            return
         if noisy := next((heard for r in chats if (heard := noise(r.answer.text))), None):
             yield case.group, "noise", Result("fail", f"noise instead of an answer: {noisy}")
         if said := _unfinished(chats):
@@ -240,6 +243,24 @@ class _Judge:
             case, replies, self._identity, self._profile, self._cosines, canary=self._canary(case),
             timed=self._timed.get(case.id), together=self._together(case), restarts=self._restarts,
         ))  # fmt: skip
+
+    def _drawn(self, case: Case, replies: list[Reply]) -> Result:
+        """The share of sampled answers that pass; what could not be judged in one of them holds of the case."""
+        failed: list[str] = []
+        for reply in replies:
+            evidence = Evidence(case, [reply], self._identity, self._profile, self._cosines)
+            said = [said for said in (_unfinished([reply]),) if said] + [
+                result for _, _, result in expectations(evidence)
+            ]
+            red = [result for result in said if result.outcome != "pass"]
+            if unjudged := next((result for result in red if result.outcome != "fail"), None):
+                return replace(unjudged, reason=f"{reply.ask.name}: {unjudged.reason}")
+            failed += [f"{reply.ask.name}: {noise(reply.answer.text) or red[0].reason}"] if red else []
+        share = round(1 - len(failed) / len(replies), 4)
+        reason = (
+            f"{len(replies) - len(failed)} of {len(replies)} sampled answers pass{f' ({failed[0]})' if failed else ''}"
+        )
+        return Result.of(share >= case.pass_share, reason, share, case.pass_share, "rate")
 
     def _expected(self, evidence: Evidence) -> Iterator[Said]:
         for check, number, result in expectations(evidence):
