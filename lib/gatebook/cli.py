@@ -50,6 +50,12 @@ def _names(text: str) -> list[str]:
     return found
 
 
+def _shard(text: str) -> Any:
+    from gatebook.config.shards import shard_of
+
+    return shard_of(text)
+
+
 RunArgument = Annotated[Path, Argument(metavar="RUN", help="A run folder in outputs/.")]
 AsJson = Annotated[bool, Option("--json", help="Print the verdict as JSON (docs/schema/verdict.schema.json).")]
 Only = Annotated[Any, Option(parser=_names, metavar="<str>", help="Notebooks, groups or cases, by commas; PARTIAL.")]
@@ -67,6 +73,10 @@ def run(
     only: Only = None,
     out: Annotated[Path | None, Option(help="Where run folders go; default: outputs/.")] = None,
     against: Annotated[Path | None, Option(help="Profile of a second target, asked latency groups in turn.")] = None,
+    shard: Annotated[
+        Any,
+        Option(parser=_shard, metavar="<K/N>", help="Ask this part of the cases only; `gatebook merge` joins all N."),
+    ] = None,
     resume: Annotated[Path | None, Option(help="Go on with this run instead: ask what is not recorded.")] = None,
     plan: Annotated[bool, Option("--plan", help="Print cases, tokens and minutes; ask nothing.")] = False,
     as_json: AsJson = False,
@@ -76,7 +86,7 @@ def run(
     from gatebook.config.profile import load_profile, with_target
 
     if resume is not None:
-        if any((profile, base_url, model, revision, suite, only, out, against, plan)):
+        if any((profile, base_url, model, revision, suite, only, out, against, shard, plan)):
             raise BadInput("--resume takes no other option but --json: the run folder says what was asked of whom")
         _end(*runner.resume(resume, watch=not as_json), as_json)
     if profile is None:
@@ -84,12 +94,26 @@ def run(
     asked = with_target(load_profile(profile), base_url=base_url, model=model, revision=revision)
     suite = suite or asked.target.default_suite
     if plan:
+        from gatebook.config.shards import part_of
         from gatebook.opening import accepted, planned
         from gatebook.report.estimate import estimate
 
-        return estimate(asked, suite, planned(asked, suite, only), accepted(asked)[0])
+        cases = planned(asked, suite, only)
+        return estimate(asked, suite, part_of(cases, shard) if shard else cases, accepted(asked)[0])
     second = load_profile(against) if against else None
-    _end(*runner.run_profile(asked, suite, only, out, watch=not as_json, against=second), as_json)
+    _end(*runner.run_profile(asked, suite, only, out, watch=not as_json, against=second, shard=shard), as_json)
+
+
+@app.command()
+def merge(
+    paths: Annotated[list[Path], Argument(metavar="RUN...", help="The run folders of all shards, in any order.")],
+    out: Annotated[Path | None, Option(help="The new run's folder; default: a new one in outputs/.")] = None,
+    as_json: AsJson = False,
+) -> str:
+    """Make one bundle and one verdict of all shards of a run; nothing is asked."""
+    from gatebook.commands.merge import merge as join
+
+    _end(*join(paths, out), as_json)
 
 
 @app.command()

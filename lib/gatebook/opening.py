@@ -20,6 +20,7 @@ from gatebook.config.files import read_file
 from gatebook.config.profile import Profile, Suite, scrubber, secrets
 from gatebook.config.project import person
 from gatebook.config.secrets import is_secret_url
+from gatebook.config.shards import Shard, part_of
 from gatebook.config.steps import in_steps
 from gatebook.entering import window
 from gatebook.errors import BadInput
@@ -95,8 +96,9 @@ def open_run(
     folder: Path | None = None,
     out: Path | None = None,
     against: Against | None = None,
+    shard: Shard | None = None,
 ) -> Run:
-    """Make the run folder with manifest, cases and baseline in it. Raises BadInput; then nothing was made."""
+    """Make the run folder with manifest, all cases and baseline in it; a shard expects its part of them. Raises BadInput; then nothing was made."""
     cases = planned(profile, suite, only)
     if against is not None:
         check_against(against, profile, base_url, cases)
@@ -104,9 +106,9 @@ def open_run(
     _, raw = accepted(profile)
     name = folder.name if folder else new_name(profile.name)
     manifest = Manifest(
-        run=name, created=now(), profile=profile, base_url=base_url, suite=suite, only=only or [], expected=by_notebook(cases),
+        run=name, created=now(), profile=profile, base_url=base_url, suite=suite, only=only or [], expected=by_notebook(cases if shard is None else part_of(cases, shard)),
         versions=versions(PACKAGES), machine={"platform": platform.platform(), "cpus": os.cpu_count()}, commit=_commit(),
-        against=against, asked_by=person(), job_url=_job_url(),
+        against=against, asked_by=person(), job_url=_job_url(), shard=str(shard) if shard else None,
     )  # fmt: skip
     history = window(profile, suite, (case.group for case in cases), manifest.created)
     return Run.create(folder or (out or project.outputs()) / name, manifest, cases, raw, history)

@@ -15,6 +15,7 @@ from gatebook.collect.scheduler import STARTED
 from gatebook.collect.server import Start, endpoint
 from gatebook.config import project
 from gatebook.config.profile import Profile, Suite, untelling
+from gatebook.config.shards import Shard
 from gatebook.entering import enter
 from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, GatebookError, os_reason
 from gatebook.kernels import Kernel, kernels
@@ -41,8 +42,9 @@ def run_profile(
     out: Path | None,
     watch: bool,
     against: Profile | None = None,
+    shard: Shard | None = None,
 ) -> tuple[Run, Verdict]:
-    """A new run; `against` names a second target. Raises BadInput before anything is asked."""
+    """A new run, or one shard of it; `against` names a second target. Raises BadInput before anything is asked."""
     check_latest(out or project.outputs())
     base_url, start = endpoint(profile.target, None)
     second = None
@@ -52,7 +54,7 @@ def run_profile(
             todo = "start it with `gatebook serve` and name target.base_url"
             raise BadInput(f"--against {against.name}: its server is embedded; {todo}")
         second = Against(profile=against.name, target=against.target, base_url=other_url)
-    run = open_run(profile, base_url, suite, only, out=out, against=second)
+    run = open_run(profile, base_url, suite, only, out=out, against=second, shard=shard)
     for said in dict.fromkeys(untelling(one.target) for one in (profile, against) if one):
         if said:
             _warn(said)
@@ -64,8 +66,8 @@ def resume(path: Path, watch: bool) -> tuple[Run, Verdict]:
     """Go on where a killed or failed run stopped: nothing recorded is asked again. Raises BadInput, BrokenRecord."""
     run = Run(path.resolve())
     check_latest(run.path.parent)
-    if run.manifest.judged_from:
-        raise BadInput(f"{path}: was judged again from {run.manifest.judged_from}; there is nothing to resume")
+    if of := run.manifest.answers_of:
+        raise BadInput(f"{path}: has the answers of {of}; there is nothing to resume here")
     with held(run.path, "gatebook run --resume"):
         for damage in run.damage() if run.sealed else []:
             if ".exchanges.jsonl" in damage or ".gauges.jsonl" in damage or damage.startswith(EVIDENCE):

@@ -89,8 +89,10 @@ class Workbook:
 
     def collect(self) -> None:
         """Ask the server what is not yet recorded. The only thing in a notebook that touches it."""
-        if self.record.manifest.judged_from:
-            print(f"judged again from {self.record.manifest.judged_from}: nothing is asked")
+        if of := self.record.manifest.answers_of:
+            print(
+                f"{'judged again from' if self.record.manifest.judged_from else 'merged from'} {of}: nothing is asked"
+            )
             self._keep()
             return
         from tqdm import tqdm

@@ -39,7 +39,8 @@ def judge_again(path: Path, profile: Profile, out: Path) -> tuple[Run, Verdict]:
 
 def _copy_record(old: Run, run: Run) -> None:
     for notebook in old.notebooks:
-        shutil.copyfile(old.record_file(notebook), run.record_file(notebook))
+        for file in old.record_files(notebook):
+            shutil.copyfile(file, run.path / file.name)
         if old.gauges_file(notebook).exists():
             shutil.copyfile(old.gauges_file(notebook), run.gauges_file(notebook))
     if (old.path / HISTORY).exists():

@@ -58,7 +58,7 @@ def _checksums(run: Run) -> Step:
 def _chains(run: Run) -> Step:
     what, count = "records: every line continues the hash chain that starts at cases.json", 0
     for notebook in run.notebooks:
-        if not run.record_file(notebook).exists():
+        if not run.record_files(notebook)[0].exists():
             return Step(what, f"{count} exchanges", f"{notebook}: no record")
         try:
             count += len(run.exchanges(notebook))

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError, field_validator
+from pydantic import AfterValidator, TypeAdapter, ValidationError, field_validator
 
 from gatebook.config.cases import Case
 from gatebook.config.files import file_name, replace_text
 from gatebook.config.profile import Profile, Suite, Target
+from gatebook.config.shards import shard_text
 from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, first_line, one_line, os_reason
 from gatebook.record.exchange import Exchange, Recorded
 from gatebook.record.gauges import Gauge, read_gauges
@@ -68,6 +69,10 @@ class Manifest(Recorded):
     """The CI job that it ran in."""
     judged_from: str | None = None
     """The run whose answers these are, when `gatebook judge` made this one."""
+    shard: Annotated[str | None, AfterValidator(shard_text)] = None
+    """`3/8` where only the third of eight parts of the cases is asked."""
+    merged_from: list[str] = []
+    """The runs of the shards, in their order, when `gatebook merge` made this one."""
 
     @field_validator("expected")
     @classmethod
@@ -76,7 +81,17 @@ class Manifest(Recorded):
 
     @property
     def partial(self) -> bool:
-        return bool(self.only)
+        return bool(self.only or self.shard)
+
+    @property
+    def narrowed(self) -> str:
+        """What it is narrowed to; empty for a complete run."""
+        return ", ".join([*([f"shard {self.shard}"] if self.shard else []), *self.only])
+
+    @property
+    def answers_of(self) -> str | None:
+        """The runs that asked, where this one asked nothing."""
+        return self.judged_from or ", ".join(self.merged_from) or None
 
 
 Past = list[Measurement] | str
@@ -142,8 +157,14 @@ class Run:
     def expected(self, notebook: str) -> list[Case]:
         return [self.cases[i] for i in self.manifest.expected.get(notebook, [])]
 
-    def record_file(self, notebook: str) -> Path:
-        return self.path / f"{notebook}.exchanges.jsonl"
+    def record_file(self, notebook: str, shard: int = 1) -> Path:
+        """The journal of a notebook; of a merged run those of the further shards stand beside the first one's."""
+        return self.path / f"{notebook}{f'.shard-{shard}' if shard > 1 else ''}.exchanges.jsonl"
+
+    def record_files(self, notebook: str) -> list[Path]:
+        """Its journals, each with a chain of its own: one, but in a merged run one a shard that had cases of the notebook."""
+        files = [self.record_file(notebook, shard) for shard in range(1, max(len(self.manifest.merged_from), 1) + 1)]
+        return [file for file in files if file.exists()] or files[:1]
 
     def similarity_file(self, notebook: str) -> Path:
         """Derived from the record (checks/similarity.py); may be missing."""
@@ -166,7 +187,8 @@ class Run:
 
     def exchanges(self, notebook: str) -> list[Exchange]:
         """In the order of the record, read and hash-checked once while the file stays the same. Raises BrokenRecord."""
-        return self._once(self.record_file(notebook), lambda path: read_journal(path, self.anchor))
+        files = self.record_files(notebook)
+        return [e for file in files for e in self._once(file, lambda path: read_journal(path, self.anchor))]
 
     def gauges(self, notebook: str) -> list[Gauge]:
         """Read and parsed once while the file stays the same. Raises BrokenRecord when it was edited."""

@@ -75,6 +75,7 @@ def refusals(verdict: Verdict) -> list[Reason]:
 
     A PASS is taken, and an INCONCLUSIVE that lacks nothing but what accepting it gives.
     """
-    text, todo = "it is PARTIAL (narrowed by --only)", "run the suite whole, without --only"
+    text = "it is PARTIAL (narrowed by --only or --shard)"
+    todo = "run the suite whole, without --only, or merge all shards with `gatebook merge`"
     partial = [Reason(word="INCONCLUSIVE", about="this run", text=text, todo=todo)] if verdict.partial else []
     return [*partial, *(cause for cause in verdict.causes if not cause.accepts)]

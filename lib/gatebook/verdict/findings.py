@@ -98,7 +98,8 @@ def kept_file(run: Run, notebook: str) -> KeptFindings:
 
 def _evidence(run: Run, notebook: str) -> str:
     told = hashlib.sha256()
-    records = [run.record_file(name) for name in run.notebooks[: run.notebooks.index(notebook) + 1]]
+    before = run.notebooks[: run.notebooks.index(notebook) + 1]
+    records = [file for name in before for file in run.record_files(name)]
     plan = [run.path / name for name in ("manifest.json", "cases.json", "baseline.json", HISTORY)]
     for file in (*plan, *records, run.gauges_file(notebook), run.similarity_file(notebook)):
         told.update(f"{file.name} {sha256_of(file) if file.exists() else None}\n".encode())

@@ -136,7 +136,7 @@ class Verdict(Recorded):
     profile: str
     suite: str
     partial: bool
-    """A run narrowed by --only: it enters neither baseline nor history."""
+    """A run narrowed by --only or --shard: it enters neither baseline nor history."""
     served: Served
     verdict: Word
     exit_code: int

@@ -1,0 +1,136 @@
+"""A run in three shards, merged: the verdict of the run that asked all of it; what is missing or strange is no green."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import PATIENT, Done, Project, shipped_cases, small_project
+from tests.faults.proxy import Fault, FaultProxy
+
+GROUPS = ("multilingual.identifiers", "scenarios.questions")
+COUNT = 3
+
+
+@pytest.fixture(scope="module")
+def project(server: str, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Two notebooks of compared cases beside one that is never split, and the baseline of a whole run."""
+    made = small_project(tmp_path_factory.mktemp("merged"))
+    few = [i for group in GROUPS for i, c in shipped_cases().items() if c.group == group and "smoke" not in i][:24]
+    made.choose("model-served", *few)
+    made.edit_profile(limits=PATIENT, groups=dict.fromkeys(GROUPS, "no_worse"))
+    first = made.run(server, "--suite", "smoke")
+    assert first.code == 3, first
+    made.accept(first.run)
+    return made
+
+
+def shards(project: Project, url: str, out: str, *more: str) -> list[Path]:
+    made: list[Path] = []
+    for number in range(1, COUNT + 1):
+        folder = project.root / out / str(number)
+        done = project.run(url, "--suite", "smoke", "--shard", f"{number}/{COUNT}", "--out", str(folder), *more)
+        made += [p for p in folder.iterdir() if p.name.startswith("20")]
+        assert " PARTIAL  " in done.out.splitlines()[-1], done
+    return made
+
+
+def verdict(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "verdict.json").read_text())
+    return found
+
+
+def merged(project: Project, runs: list[Path], out: str) -> Done:
+    return project.gatebook("merge", *runs, "--out", project.root / "outputs" / out)
+
+
+@pytest.fixture(scope="module")
+def parts(project: Project, server: str) -> list[Path]:
+    return shards(project, server, "parts")
+
+
+def test_the_merged_verdict_is_that_of_the_whole_run(project: Project, server: str, parts: list[Path]) -> None:
+    whole = project.run(server, "--suite", "smoke")
+    assert whole.code == 0, whole
+    done = merged(project, parts[::-1], "all")
+    folder = project.root / "outputs" / "all"
+    assert done.code == 0 and done.out.splitlines()[-1].startswith("PASS  "), done
+    one, other = verdict(whole.run), verdict(folder)
+    assert other["groups"] == one["groups"] and other["pooled"] == one["pooled"] and not other["partial"]
+    assert {f["id"]: f["outcome"] for f in other["findings"]} == {f["id"]: f["outcome"] for f in one["findings"]}
+    manifests = [json.loads((run / "manifest.json").read_text()) for run in parts]
+    assert sum(len(ids) for m in manifests for ids in m["expected"].values()) == 25, "each case was asked once"
+    assert json.loads((folder / "manifest.json").read_text())["merged_from"] == [m["run"] for m in manifests]
+    assert (folder / "06_scenarios.shard-2.exchanges.jsonl").is_file()
+    again = project.gatebook("verify", folder)
+    assert again.code == 0 and again.out.splitlines()[-1].startswith("reproduced, PASS"), again
+    assert project.gatebook("accept", folder, "--reason", "merged").code == 0
+    refused = project.gatebook("run", "--resume", folder)
+    assert refused.code == 2 and "there is nothing to resume" in refused.err
+
+
+def test_a_shard_alone_is_no_measure(project: Project, parts: list[Path]) -> None:
+    done = project.gatebook("accept", parts[0], "--reason", "no")
+    assert done.code == 2 and "PARTIAL" in done.err and "gatebook merge" in done.err
+
+
+def test_an_answer_edited_in_one_shard_breaks_the_merged_chain(project: Project, parts: list[Path]) -> None:
+    folder = project.root / "outputs" / "edited"
+    assert merged(project, parts, "edited").code == 0
+    file = folder / "06_scenarios.shard-3.exchanges.jsonl"
+    file.write_bytes(file.read_bytes().replace(b'"status":200', b'"status":201', 1))
+    assert project.gatebook("verify", folder).code == 75
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "said"),
+    [
+        ("missing", 75, "1 of 3 shards missing: 2; run them"),
+        ("doubled", 75, "shard 1/3 is there twice"),
+        ("whole", 2, "is no shard of a run"),
+        ("touched", 75, "was changed"),
+    ],
+)
+def test_what_does_not_belong_together_is_named_and_nothing_is_made(
+    project: Project, parts: list[Path], tmp_path: Path, change: str, code: int, said: str
+) -> None:
+    runs = list(parts)
+    if change == "missing":
+        runs = [runs[0], runs[2]]
+    elif change == "doubled":
+        runs[1] = runs[0]
+    elif change == "whole":
+        runs[1] = max(p for p in (project.root / "outputs").iterdir() if p.name.startswith("20"))
+    else:
+        runs[1] = Path(shutil.copytree(runs[1], tmp_path / "touched"))
+        (runs[1] / "cases.json").write_bytes((runs[1] / "cases.json").read_bytes() + b" ")
+    done = merged(project, runs, "never")
+    assert (done.code, len(done.err.strip().splitlines())) == (code, 1) and said in done.err, done
+    assert not (project.root / "outputs" / "never").exists()
+
+
+def test_a_shard_of_another_revision_is_named(project: Project, server: str, parts: list[Path]) -> None:
+    other = project.run(
+        server, "--suite", "smoke", "--shard", "2/3", "--revision", "b", "--out", str(project.root / "rev")
+    )
+    assert other.code in (0, 3), other
+    stranger = next(p for p in (project.root / "rev").iterdir() if p.name.startswith("20"))
+    done = merged(project, [parts[0], stranger, parts[2]], "never")
+    assert done.code == 75 and "its revision (b) is not that of" in done.err, done
+
+
+def test_one_shard_on_a_broken_server_is_red_when_merged(project: Project, server: str, parts: list[Path]) -> None:
+    with FaultProxy(server.removesuffix("/v1"), [Fault("garbage")]) as proxy:
+        project.edit_profile(target={"base_url": proxy.base_url})
+        out = project.root / "bad"
+        bad = project.run(proxy.base_url, "--suite", "smoke", "--shard", "2/3", "--out", str(out))
+    assert bad.code == 1, bad
+
+
+def test_a_shard_that_there_is_not_is_bad_input(project: Project, server: str) -> None:
+    done = project.run(server, "--suite", "smoke", "--shard", "9/8")
+    assert done.code == 2 and "--shard has value '9/8': must be K/N" in done.err and len(done.err.splitlines()) == 1

@@ -1,0 +1,41 @@
+"""Shards: each case is in exactly one, clusters stay together, and nothing else is a shard."""
+
+from __future__ import annotations
+
+import pytest
+from gatebook.config.cases import load_cases, select
+from gatebook.config.shards import Shard, part_of, shard_of
+from gatebook.errors import BadInput
+
+from tests.conftest import ROOT
+from tests.unit.replies import case
+
+CASES = select(load_cases(ROOT / "params" / "cases"), "full", None)
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 8])
+def test_every_case_is_in_exactly_one_and_clusters_stay_together(total: int) -> None:
+    parts = [part_of(CASES, Shard(number, total)) for number in range(1, total + 1)]
+    assert sorted(c.id for part in parts for c in part) == sorted(c.id for c in CASES)
+    assert all([c for c in CASES if c in part] == part for part in parts), "in their order"
+    for name in {c.cluster for c in CASES}:
+        asking = {n for n, part in enumerate(parts) for c in part if c.cluster == name and c.over is None}
+        assert len(asking) <= 1, name
+    whole = {"01_health", "05_fingerprint", "08_load"}
+    assert {c.notebook for part in parts[1:] for c in part} & whole == set()
+    assert all(c.over is None for part in parts[1:] for c in part)
+    if total > 1:
+        sizes = [len([c for c in part if c.notebook == "06_scenarios"]) for part in parts]
+        assert max(sizes) < 2 * min(sizes), "by hash, and so about even"
+
+
+def test_a_shard_without_cases_is_bad_input() -> None:
+    with pytest.raises(BadInput, match="none of the 1 selected cases is in it; use fewer shards"):
+        [part_of([case("lone")], Shard(number, 3)) for number in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("text", ["9/8", "0/8", "3", "3/0", "a/b", "1/2/3", "-1/8", "1/10001", "³/8", " 1/2", ""])
+def test_what_is_no_shard(text: str) -> None:
+    with pytest.raises(BadInput, match="must be K/N with K from 1 to N"):
+        shard_of(text)
+    assert str(shard_of("8/8")) == "8/8"
