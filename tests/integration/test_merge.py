@@ -123,12 +123,15 @@ def test_a_shard_of_another_revision_is_named(project: Project, server: str, par
     assert done.code == 75 and "its revision (b) is not that of" in done.err, done
 
 
-def test_one_shard_on_a_broken_server_is_red_when_merged(project: Project, server: str, parts: list[Path]) -> None:
-    with FaultProxy(server.removesuffix("/v1"), [Fault("garbage")]) as proxy:
-        project.edit_profile(target={"base_url": proxy.base_url})
-        out = project.root / "bad"
-        bad = project.run(proxy.base_url, "--suite", "smoke", "--shard", "2/3", "--out", str(out))
-    assert bad.code == 1, bad
+def test_one_broken_answer_in_one_shard_is_red_in_the_merged_run(project: Project, server: str) -> None:
+    asked = next(c for c in shipped_cases().values() if c.group == GROUPS[1])
+    words = asked.requests()[0].messages[-1]["content"][:40]  # type: ignore[index]
+    with FaultProxy(server.removesuffix("/v1"), [Fault("server_error", match=words)]) as proxy:
+        runs = shards(project, proxy.base_url, "bad")
+    reds = [verdict(run)["verdict"] for run in runs]
+    assert reds.count("FAIL") >= 1
+    done = merged(project, runs, "red")
+    assert done.code == 1 and "HTTP 500" in done.out.splitlines()[-1], done
 
 
 def test_a_shard_that_there_is_not_is_bad_input(project: Project, server: str) -> None:

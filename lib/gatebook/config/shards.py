@@ -29,7 +29,7 @@ class Shard(NamedTuple):
 def shard_of(text: str) -> Shard:
     """`3/8`. Raises BadInput for anything else, and for parts that there are not."""
     found = re.fullmatch(r"([1-9]\d{0,4})/([1-9]\d{0,4})", text, re.ASCII)
-    if found is None or not (shard := Shard(*map(int, found.groups()))).number <= shard.count <= MOST:
+    if found is None or not (shard := Shard(*map(int, found.groups()))).number <= shard.total <= MOST:
         raise BadInput(f"--shard has value {text!r}: must be K/N with K from 1 to N, such as 3/8 (N at most {MOST:,})")
     return shard
 
