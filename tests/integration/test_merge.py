@@ -20,7 +20,7 @@ COUNT = 3
 def project(server: str, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Two notebooks of compared cases beside one that is never split, and the baseline of a whole run."""
     made = small_project(tmp_path_factory.mktemp("merged"))
-    few = [i for group in GROUPS for i, c in shipped_cases().items() if c.group == group and "smoke" not in i][:24]
+    few = [i for group in GROUPS for i in [i for i, c in shipped_cases().items() if c.group == group][:12]]
     made.choose("model-served", *few)
     made.edit_profile(limits=PATIENT, groups=dict.fromkeys(GROUPS, "no_worse"))
     first = made.run(server, "--suite", "smoke")
@@ -65,7 +65,7 @@ def test_the_merged_verdict_is_that_of_the_whole_run(project: Project, server: s
     manifests = [json.loads((run / "manifest.json").read_text()) for run in parts]
     assert sum(len(ids) for m in manifests for ids in m["expected"].values()) == 25, "each case was asked once"
     assert json.loads((folder / "manifest.json").read_text())["merged_from"] == [m["run"] for m in manifests]
-    assert (folder / "06_scenarios.shard-2.exchanges.jsonl").is_file()
+    assert len([*folder.glob("*.exchanges.jsonl")]) == sum(len(m["expected"]) for m in manifests) > 3
     again = project.gatebook("verify", folder)
     assert again.code == 0 and again.out.splitlines()[-1].startswith("reproduced, PASS"), again
     assert project.gatebook("accept", folder, "--reason", "merged").code == 0
@@ -81,7 +81,7 @@ def test_a_shard_alone_is_no_measure(project: Project, parts: list[Path]) -> Non
 def test_an_answer_edited_in_one_shard_breaks_the_merged_chain(project: Project, parts: list[Path]) -> None:
     folder = project.root / "outputs" / "edited"
     assert merged(project, parts, "edited").code == 0
-    file = folder / "06_scenarios.shard-3.exchanges.jsonl"
+    file = max(folder.glob("*.shard-*.exchanges.jsonl"))
     file.write_bytes(file.read_bytes().replace(b'"status":200', b'"status":201', 1))
     assert project.gatebook("verify", folder).code == 75
 
