@@ -73,12 +73,14 @@ def run(
 ) -> str:
     """Ask a deployment every case of a suite and give one verdict."""
     from gatebook import runner
+    from gatebook.config import project
     from gatebook.config.profile import load_profile, with_target
 
     if resume is not None:
         if any((profile, base_url, model, revision, suite, only, out, against, plan)):
             raise BadInput("--resume takes no other option but --json: the run folder says what was asked of whom")
         _end(*runner.resume(resume, watch=not as_json), as_json)
+    project.root()
     if profile is None:
         raise BadInput("--profile is missing; for the embedded model: gatebook run --profile params/smollm2.yaml")
     asked = with_target(load_profile(profile), base_url=base_url, model=model, revision=revision)
@@ -97,7 +99,7 @@ def verify(
     path: RunArgument,
     reproduced: Annotated[bool, Option("--reproduced", help="Exit 0 for a red run too, if it is reproduced.")] = False,
     html: Html = None,
-    notebooks: Annotated[Path | None, Option(help="Whose code may be executed; default: this checkout's.")] = None,
+    notebooks: Annotated[Path | None, Option(help="Whose code may be executed; default: the project's.")] = None,
 ) -> None:
     """Check a run folder without any server: checksums, records, cells, verdict, nbval replay of our own code."""
     from gatebook.commands.verify import verify as check
@@ -122,7 +124,7 @@ def passed(
     suite: Suite,
     revision: Annotated[str | None, Option(help="The revision that must have been judged: an image digest.")] = None,
     profile: Annotated[Path | None, Option(help="Profile of the commit that deploys: the bundle's must be it.")] = None,
-    cases: Annotated[Path | None, Option(help="With --profile: folder of cases; default: this checkout's.")] = None,
+    cases: Annotated[Path | None, Option(help="With --profile: folder of own cases; default: params/cases.")] = None,
     base_url: Annotated[str | None, Option(help="The server that must have been asked.")] = None,
     model: Annotated[str | None, Option(help="The served model that must have been asked.")] = None,
     header: Annotated[list[str] | None, Option(help="NAME of an extra header that it was asked with.")] = None,
@@ -248,15 +250,30 @@ def serve(
 
 @app.command()
 def init(
-    base_url: Annotated[str, Option(help="The server to write a profile for.")],
+    base_url: Annotated[str | None, Option(help="The server; without it, the profile of the embedded model.")] = None,
     name: Annotated[str | None, Option(help="Name of the profile; default: from the model.")] = None,
     model: Annotated[str | None, Option(help="Which model, when the server lists several.")] = None,
     api_key_env: Annotated[str | None, Option(help="NAME of the environment variable with the key.")] = None,
 ) -> str:
-    """Probe a server and write a profile for it in params/."""
-    from gatebook.commands.init import introduce
+    """Probe a server and write a profile for it in params/, which is made where there is no project yet."""
+    from gatebook.commands.init import begin, introduce
 
-    return introduce(base_url, name, model, api_key_env)
+    if base_url is not None:
+        return introduce(base_url, name, model, api_key_env)
+    if any((name, model, api_key_env)):
+        raise BadInput("--base-url is missing: --name, --model and --api-key-env are of a server that runs")
+    return begin()
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def lab(
+    ctx: typer.Context,
+    profile: Annotated[Path | None, Option(help="Whom the notebooks ask; or GATEBOOK_PROFILE.")] = None,
+) -> None:
+    """JupyterLab on the notebooks; what else is said goes to it: gatebook lab --no-browser --port 8899."""
+    from gatebook.commands.lab import lab as become
+
+    become(profile, ctx.args)
 
 
 @app.command()

@@ -115,7 +115,7 @@ def _with_unasked(new: Baseline, old: Baseline) -> tuple[Baseline, int]:
     Their fingerprints stay for the same revision only: another one has others.
     """
     missing = old.cases.keys() - new.cases.keys()
-    kept = missing & {case.id for case in load_cases(project.cases_dir())} if missing else set()
+    kept = missing & {case.id for case in load_cases(*project.case_folders())} if missing else set()
     if not kept:
         return new, 0
     same = old.revision == new.revision
