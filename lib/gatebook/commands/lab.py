@@ -25,7 +25,7 @@ def laid_out(root: Path) -> Path:
         if not copy.exists() and not (own / file.name).exists():
             copies.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, copy)
-    return copies if copies.is_dir() else own
+    return copies if package and copies.is_dir() else own
 
 
 def lab(profile: Path | None, arguments: list[str]) -> None:
