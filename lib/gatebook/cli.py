@@ -16,7 +16,9 @@ from typer import Argument, Option
 
 from gatebook import stopping
 from gatebook.commands.cases import app as cases_app
+from gatebook.commands.doctor import doctor
 from gatebook.commands.history import app as history_app
+from gatebook.commands.lab import lab
 from gatebook.errors import BadInput, ExitCode, GatebookError, one_line, os_reason
 
 app = typer.Typer(
@@ -258,33 +260,13 @@ def init(
     """Probe a server and write a profile for it in params/, which is made where there is no project yet."""
     from gatebook.commands.init import begin, introduce
 
-    if base_url is not None:
-        return introduce(base_url, name, model, api_key_env)
-    if any((name, model, api_key_env)):
+    if base_url is None and any((name, model, api_key_env)):
         raise BadInput("--base-url is missing: --name, --model and --api-key-env are of a server that runs")
-    return begin()
+    return begin() if base_url is None else introduce(base_url, name, model, api_key_env)
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def lab(
-    ctx: typer.Context,
-    profile: Annotated[Path | None, Option(help="Whom the notebooks ask; or GATEBOOK_PROFILE.")] = None,
-) -> None:
-    """JupyterLab on the notebooks; what else is said goes to it: gatebook lab --no-browser --port 8899."""
-    from gatebook.commands.lab import lab as become
-
-    become(profile, ctx.args)
-
-
-@app.command()
-def doctor() -> None:
-    """Say what is missing on this machine."""
-    from gatebook.commands.doctor import examine
-
-    findings = examine()
-    for ok, what, todo in findings:
-        print(f"ok      {what}" if ok else f"MISSING {what}: {todo}")
-    raise SystemExit(ExitCode.PASS if all(ok for ok, _, _ in findings) else ExitCode.ERROR)
+app.command()(doctor)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(lab)
 
 
 def _end(run: Any, verdict: Any, as_json: bool) -> NoReturn:

@@ -10,12 +10,20 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from gatebook.config import project
-from gatebook.errors import GatebookError
+from gatebook.errors import ExitCode, GatebookError
 
 FREE_MIB = 500
 PIN = re.compile(r"^([A-Za-z0-9][\w.-]*)(?:\[.*\])?(?:==([^\s;#]+))?", re.MULTILINE)
 Found = tuple[bool, str, str]
 """Fine or not, what was looked at, what to do."""
+
+
+def doctor() -> None:
+    """Say what is missing on this machine."""
+    findings = examine()
+    for ok, what, todo in findings:
+        print(f"ok      {what}" if ok else f"MISSING {what}: {todo}")
+    raise SystemExit(ExitCode.PASS if all(ok for ok, _, _ in findings) else ExitCode.ERROR)
 
 
 def examine() -> list[Found]:
@@ -78,11 +86,11 @@ def _model(root: Path) -> Found:
 
 def _kernel() -> Found:
     """Runs use this environment's own kernel; where what Jupyter finds under the name `python3` is another, that is said."""
-    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
-
     try:
+        from jupyter_client.kernelspec import KernelSpecManager
+
         command = KernelSpecManager().get_kernel_spec("python3").argv[0]
-    except NoSuchKernel:
+    except (ImportError, KeyError):  # NoSuchKernel is a KeyError
         return False, "Jupyter kernel", _install("ipykernel")
     if not Path(command).is_absolute() or Path(command).resolve() == Path(sys.executable).resolve():
         return True, "Jupyter kernel", ""

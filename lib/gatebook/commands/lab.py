@@ -7,10 +7,12 @@ import shutil
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Annotated
+
+from typer import Context, Option
 
 from gatebook import __version__
 from gatebook.config import project
-from gatebook.config.profile import load_profile
 from gatebook.errors import BadInput
 
 EMBEDDED = Path("params", "smollm2.yaml")
@@ -28,8 +30,12 @@ def laid_out(root: Path) -> Path:
     return copies if package and copies.is_dir() else own
 
 
-def lab(profile: Path | None, arguments: list[str]) -> None:
-    """Become JupyterLab, with this environment's kernel; `arguments` are its own. Raises BadInput."""
+def lab(
+    ctx: Context, profile: Annotated[Path | None, Option(help="Whom the notebooks ask; or GATEBOOK_PROFILE.")] = None
+) -> None:
+    """JupyterLab on the notebooks; all other options are its own: gatebook lab --no-browser --port 8899."""
+    from gatebook.config.profile import load_profile
+
     root = project.root()
     said = profile or os.environ.get("GATEBOOK_PROFILE") or (root / EMBEDDED if (root / EMBEDDED).is_file() else None)
     if said is None:
@@ -47,5 +53,5 @@ def lab(profile: Path | None, arguments: list[str]) -> None:
     own = f"{sys.prefix}/share/jupyter"
     path = os.pathsep.join(filter(None, [own, os.environ.get("JUPYTER_PATH")]))
     environment = {**os.environ, "JUPYTER_PATH": path, "GATEBOOK_PROFILE": str(chosen)}
-    options = [f"--ServerApp.root_dir={root}", f"--LabApp.default_url=/lab/tree/{folder.as_posix()}", *arguments]
+    options = [f"--ServerApp.root_dir={root}", f"--LabApp.default_url=/lab/tree/{folder.as_posix()}", *ctx.args]
     os.execve(sys.executable, [sys.executable, "-P", "-m", "jupyterlab", *options], environment)
