@@ -119,4 +119,4 @@ pins: setup-dev  ## write the pinned lists anew from requirements*.in, no local 
 	$(COMPILE) requirements-dev.txt requirements-dev.in
 
 clean:  ## the environment and caches; recorded runs stay
-	rm -rf .venv .engines .pytest_cache .mypy_cache .ruff_cache .hypothesis build lib/*.egg-info
+	rm -rf .venv .engines .pytest_cache .mypy_cache .ruff_cache .hypothesis wheelhouse build lib/*.egg-info

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from gatebook.commands.casefiles import add_case
 from gatebook.commands.init import begin
 from gatebook.commands.lab import laid_out
 from gatebook.config import project
@@ -76,6 +77,19 @@ def test_own_cases_stand_beside_the_shipped_ones(own: Path) -> None:
     file = write(own, id="canary-water")
     with pytest.raises(BadInput, match=f"health.yaml, {file}: .*'canary-water' 2 times; a case of the package is not"):
         load_cases(*project.case_folders())
+
+
+def test_a_case_that_is_added_makes_its_file_and_names_no_schema_that_is_not_there(own: Path) -> None:
+    (own / "params" / "cases").rmdir()
+    (own / "params" / "mine.yaml").touch()
+    entry = CASE | {"expect": [{"length_chars": {"max": 9}}]}
+    file = add_case(entry, Path("params/cases/health.yaml"))
+    assert file == own / "params" / "cases" / "health.yaml" and file.read_text().startswith("- id: ours\n")
+    with pytest.raises(BadInput, match="another case has this id"):
+        add_case(entry | {"id": "canary-water"}, file)
+    shutil.copytree(ROOT / "docs" / "schema", own / "docs" / "schema")
+    second = add_case(entry | {"id": "second"}, Path("params/cases/more.yaml"))
+    assert second.read_text().startswith("# yaml-language-server: $schema=../../docs/schema/case.schema.json\n\n- id")
 
 
 def test_one_notebook_of_ones_own_goes_before_the_packages(own: Path) -> None:
