@@ -67,11 +67,7 @@ def _package(name: str, wanted: str) -> Found:
 
 
 def _install(*words: str) -> str:
-    return (
-        "run `make setup`"
-        if project.is_checkout(project.PACKAGE.parents[2])
-        else f"run `pip install {' '.join(words)}`"
-    )
+    return "run `make setup`" if project.is_checkout(project.CHECKOUT) else f"run `pip install {' '.join(words)}`"
 
 
 def _model(root: Path) -> Found:

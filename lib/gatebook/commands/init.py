@@ -72,19 +72,23 @@ def begin() -> str:
     """Write the profile of the embedded model and say what to type next. Raises BadInput."""
     file = _new("smollm2")
     text = (project.PACKAGE / "params" / "smollm2.yaml").read_text(encoding="utf-8")
-    replace_text(file, project.schema_line("profile", "../") + "".join(text.splitlines(keepends=True)[1:]))
+    _write(file, "".join(text.splitlines(keepends=True)[1:]))
     return f"{file}: the embedded model, to try Gatebook with\nnext: gatebook run --profile {file} --suite smoke"
 
 
 def _new(name: str) -> Path:
-    """The file of a new profile, in a project that is made here when there is none. Raises BadInput when it exists."""
+    """The file of a new profile, here where there is no project. Raises BadInput when it exists."""
     home = project.find() or Path.cwd()
     file = home / "params" / f"{name}.yaml"
     if file.exists():
         raise BadInput(f"{file}: exists already; choose another --name or edit it")
-    for part in ("params/cases", "outputs"):
-        (home / part).mkdir(parents=True, exist_ok=True)
     return file
+
+
+def _write(file: Path, profile: str) -> None:
+    for part in ("params/cases", "outputs"):
+        (file.parents[1] / part).mkdir(parents=True, exist_ok=True)
+    replace_text(file, project.schema_line("profile", "../") + profile)
 
 
 def introduce(base_url: str, name: str | None, model: str | None, api_key_env: str | None) -> str:
@@ -102,7 +106,7 @@ def introduce(base_url: str, name: str | None, model: str | None, api_key_env: s
     target = target.model_copy(update={"model": chosen})
     hello, learned = asyncio.run(_learn(target, url, identify(exchanges, chosen).models))
     identity = identify([*exchanges, hello], chosen)
-    replace_text(file, Introduction(target, identity, learned, glance(target, url)).profile(file.stem))
+    _write(file, Introduction(target, identity, learned, glance(target, url)).profile(file.stem))
     load_profile(file)  # what we write must be what we read
     return "\n".join(_summary(file, identity, chosen, learned, exchanges))
 
@@ -205,7 +209,6 @@ class Introduction:
             "excused": self.excused(),
         }
         head = (
-            f"{project.schema_line('profile', '../')}"
             f"# Written by `gatebook init` for {target['base_url']}. Read it, set `revision`, and commit it.\n"
             "# revision: what is deployed, an image digest, or --revision in CI; api_key_env: NAME of the variable with the key\n"
         ) + to_yaml({"name": name, "target": {**target, "context_tokens": self.identity.context_tokens}})

@@ -14,6 +14,8 @@ from gatebook.errors import BadInput
 
 PACKAGE = Path(__file__).resolve().parents[1] / "shipped"
 """What a wheel holds: notebooks/, params/, site/, docs/schema/ and the lists of requirements. In a checkout, links to its own."""
+CHECKOUT = PACKAGE.parents[2]
+"""Where this stands in lib/gatebook/; some other folder for an installed wheel."""
 
 
 def find() -> Path | None:
@@ -21,7 +23,7 @@ def find() -> Path | None:
     if named := os.environ.get("GATEBOOK_ROOT"):
         return Path(named).resolve()
     here = Path.cwd()
-    installed = [folder for folder in PACKAGE.parents if is_checkout(folder)]
+    installed = [CHECKOUT] if is_checkout(CHECKOUT) else []
     return next((folder for folder in (here, *here.parents, *installed) if _is_project(folder)), None)
 
 
