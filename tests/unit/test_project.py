@@ -64,6 +64,7 @@ def test_a_root_that_is_no_project_shrinks_nothing_silently(nowhere: Path, monke
 def test_without_a_project_the_package_still_has_notebooks(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outside = shutil.copytree(ROOT / "lib" / "gatebook" / "shipped" / "notebooks", nowhere / "shipped" / "notebooks")
     monkeypatch.setattr(project, "PACKAGE", outside.parent)
+    monkeypatch.setattr(project, "CHECKOUT", nowhere / "lib" / "python3")  # as in site-packages
     with pytest.raises(BadInput, match="run `gatebook init`"):
         project.root()
     assert project.notebook_file("01_health") == outside / "01_health.ipynb"
