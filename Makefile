@@ -6,7 +6,7 @@ RUN ?= outputs/latest
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo run test check lab verify serve bench faults fuzz chaos engines engines-smoke format schema pins clean image gate stop verdict publish deploy rollback
+.PHONY: help setup setup-dev wheelhouse demo run test check lab verify serve bench faults fuzz chaos engines engines-smoke format schema pins clean image gate stop verdict publish deploy rollback
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,13 @@ $(BIN)/.ready-dev: $(BIN)/.ready requirements-dev.txt
 setup: $(BIN)/.ready  ## the environment in .venv, from the pinned lists (TORCH_INDEX=... for a torch without CUDA)
 
 setup-dev: $(BIN)/.ready-dev  ## the same with what tests, checks and measures it (requirements-dev.txt)
+
+wheelhouse: setup  ## wheelhouse/: Gatebook and all it needs, for machines without a network (docs/own-repository.md); TORCH_INDEX as above
+	rm -rf wheelhouse build
+	$(if $(TORCH_INDEX),$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --wheel-dir wheelhouse --no-deps --index-url $(TORCH_INDEX) $$(grep '^torch==' requirements.txt))
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --wheel-dir wheelhouse --find-links wheelhouse -r requirements.txt
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --wheel-dir wheelhouse --no-deps -r requirements-nodeps.txt .
+	@du -sh wheelhouse
 
 demo: setup  ## set-up, then gate the embedded model: a verdict here and a page in outputs/latest/
 	$(BIN)/gatebook run --profile params/smollm2.yaml
@@ -74,7 +81,7 @@ rollback: setup  ## in CI: staging back to what ran before
 	deploy/staging rollback
 
 lab: setup  ## JupyterLab on the notebooks, with the embedded model unless GATEBOOK_PROFILE says otherwise
-	JUPYTER_PATH=.venv/share/jupyter:$$JUPYTER_PATH GATEBOOK_PROFILE=$${GATEBOOK_PROFILE:-params/smollm2.yaml} $(BIN)/jupyter lab --notebook-dir=.
+	$(BIN)/gatebook lab
 
 serve: setup  ## the embedded model on loopback until Ctrl-C
 	$(BIN)/gatebook serve
@@ -112,4 +119,4 @@ pins: setup-dev  ## write the pinned lists anew from requirements*.in, no local 
 	$(COMPILE) requirements-dev.txt requirements-dev.in
 
 clean:  ## the environment and caches; recorded runs stay
-	rm -rf .venv .engines .pytest_cache .mypy_cache .ruff_cache .hypothesis build lib/*.egg-info
+	rm -rf .venv .engines .pytest_cache .mypy_cache .ruff_cache .hypothesis wheelhouse build lib/*.egg-info

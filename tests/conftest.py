@@ -221,7 +221,7 @@ def small_project(folder: Path) -> Project:
     """A project under `folder` with the SMALL cases; anybody is waited for 30 s, at first too."""
     root = folder / "project"
     shutil.copytree(ROOT / "notebooks", root / "notebooks")
-    (root / "params" / "cases").mkdir(parents=True)
+    checkout(root)
     found = Project(root)
     found.choose(*SMALL)
     shipped = yaml.safe_load((ROOT / "params" / "smollm2.yaml").read_text())
@@ -233,6 +233,13 @@ def small_project(folder: Path) -> Project:
     file.parent.mkdir()
     file.write_text(small_baseline().to_json(), encoding="utf-8")
     return found
+
+
+def checkout(root: Path) -> Path:
+    """A project whose notebooks and cases are its own alone."""
+    for part in ("lib/gatebook", "notebooks", "params/cases"):
+        (root / part).mkdir(parents=True, exist_ok=True)
+    return root
 
 
 def small_baseline() -> Baseline:

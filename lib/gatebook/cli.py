@@ -16,7 +16,9 @@ from typer import Argument, Option
 
 from gatebook import stopping
 from gatebook.commands.cases import app as cases_app
+from gatebook.commands.doctor import doctor
 from gatebook.commands.history import app as history_app
+from gatebook.commands.lab import lab
 from gatebook.errors import BadInput, ExitCode, GatebookError, one_line, os_reason
 
 app = typer.Typer(
@@ -83,12 +85,14 @@ def run(
 ) -> str:
     """Ask a deployment every case of a suite and give one verdict."""
     from gatebook import runner
+    from gatebook.config import project
     from gatebook.config.profile import load_profile, with_target
 
     if resume is not None:
         if any((profile, base_url, model, revision, suite, only, out, against, shard, plan)):
             raise BadInput("--resume takes no other option but --json: the run folder says what was asked of whom")
         _end(*runner.resume(resume, watch=not as_json), as_json)
+    project.root()
     if profile is None:
         raise BadInput("--profile is missing; for the embedded model: gatebook run --profile params/smollm2.yaml")
     asked = with_target(load_profile(profile), base_url=base_url, model=model, revision=revision)
@@ -121,7 +125,7 @@ def verify(
     path: RunArgument,
     reproduced: Annotated[bool, Option("--reproduced", help="Exit 0 for a red run too, if it is reproduced.")] = False,
     html: Html = None,
-    notebooks: Annotated[Path | None, Option(help="Whose code may be executed; default: this checkout's.")] = None,
+    notebooks: Annotated[Path | None, Option(help="Whose code may be executed; default: the project's.")] = None,
 ) -> None:
     """Check a run folder without any server: checksums, records, cells, verdict, nbval replay of our own code."""
     from gatebook.commands.verify import verify as check
@@ -146,7 +150,7 @@ def passed(
     suite: Suite,
     revision: Annotated[str | None, Option(help="The revision that must have been judged: an image digest.")] = None,
     profile: Annotated[Path | None, Option(help="Profile of the commit that deploys: the bundle's must be it.")] = None,
-    cases: Annotated[Path | None, Option(help="With --profile: folder of cases; default: this checkout's.")] = None,
+    cases: Annotated[Path | None, Option(help="With --profile: folder of own cases; default: params/cases.")] = None,
     base_url: Annotated[str | None, Option(help="The server that must have been asked.")] = None,
     model: Annotated[str | None, Option(help="The served model that must have been asked.")] = None,
     header: Annotated[list[str] | None, Option(help="NAME of an extra header that it was asked with.")] = None,
@@ -275,26 +279,21 @@ def serve(
 
 @app.command()
 def init(
-    base_url: Annotated[str, Option(help="The server to write a profile for.")],
+    base_url: Annotated[str | None, Option(help="The server; without it, the profile of the embedded model.")] = None,
     name: Annotated[str | None, Option(help="Name of the profile; default: from the model.")] = None,
     model: Annotated[str | None, Option(help="Which model, when the server lists several.")] = None,
     api_key_env: Annotated[str | None, Option(help="NAME of the environment variable with the key.")] = None,
 ) -> str:
-    """Probe a server and write a profile for it in params/."""
-    from gatebook.commands.init import introduce
+    """Probe a server and write a profile for it in params/, which is made where there is no project yet."""
+    from gatebook.commands.init import begin, introduce
 
-    return introduce(base_url, name, model, api_key_env)
+    if base_url is None and any((name, model, api_key_env)):
+        raise BadInput("--base-url is missing: --name, --model and --api-key-env are of a server that runs")
+    return begin() if base_url is None else introduce(base_url, name, model, api_key_env)
 
 
-@app.command()
-def doctor() -> None:
-    """Say what is missing on this machine."""
-    from gatebook.commands.doctor import examine
-
-    findings = examine()
-    for ok, what, todo in findings:
-        print(f"ok      {what}" if ok else f"MISSING {what}: {todo}")
-    raise SystemExit(ExitCode.PASS if all(ok for ok, _, _ in findings) else ExitCode.ERROR)
+app.command()(doctor)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(lab)
 
 
 def _end(run: Any, verdict: Any, as_json: bool) -> NoReturn:

@@ -56,7 +56,7 @@ def check_case(case: Case) -> None:
 
 def planned(profile: Profile, suite: Suite, only: list[str] | None) -> list[Case]:
     """The cases of a run, every one of them valid and judgeable. Raises BadInput."""
-    cases = in_steps(load_cases(project.cases_dir()), profile.load)
+    cases = in_steps(load_cases(*project.case_folders()), profile.load)
     for case in cases:
         check_case(case)
     chosen = select(cases, suite, only)

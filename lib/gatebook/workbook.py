@@ -217,7 +217,6 @@ def _profile(parameters: Mapping[str, Any]) -> Profile:
     named = parameters.get("profile") or os.environ.get("GATEBOOK_PROFILE")
     if not named:
         raise BadInput(
-            "no target is named: run with `papermill -f params/smollm2.yaml`, or set GATEBOOK_PROFILE (`make lab` does)"
+            "no target is named: run with `papermill -f params/smollm2.yaml`, or set GATEBOOK_PROFILE (`gatebook lab` does)"
         )
-    path = Path(named)
-    return load_profile(path if path.is_absolute() or path.exists() else project.root() / path)
+    return load_profile(project.from_root(Path(named)))

@@ -23,7 +23,7 @@ from typing import Literal
 
 from gatebook.collect.embedded import MODEL
 
-from tests.conftest import ROOT, Done, Project
+from tests.conftest import ROOT, Done, Project, checkout
 from tests.engines import install
 from tests.engines.serving import Running, vllm_process
 from tests.faults.catalogue import LLAMA_TEMPLATE, Kind
@@ -207,7 +207,7 @@ def introduced(folder: Path, base_url: str, model: str = MODEL, key: str = "") -
     root = folder / "project"
     for part in ("notebooks", "params"):
         shutil.copytree(ROOT / part, root / part)
-    project = Introduced(root, key)
+    project = Introduced(checkout(root), key)
     with_key = ("--api-key-env", KEY_VARIABLE) if key else ()
     if (said := project.gatebook("init", "--base-url", base_url, "--name", "vllm", "--model", model, *with_key)).code:
         raise RuntimeError(f"gatebook init: {said}")

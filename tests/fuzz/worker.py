@@ -120,7 +120,7 @@ def _only_our_code(made: Path, project: Path) -> None:
         if not (made / file.name).is_file():  # a pipe, which no run folder may have
             continue
         try:
-            code = replay.ours_of(file.stem, replay.cells_of(made / file.name), project / "notebooks")
+            code = replay.ours_of(file.stem, replay.cells_of(made / file.name), [project / "notebooks"])
         except ValueError:
             continue
         if isinstance(code, list) and [c.source for c in code] != [c.source for c in replay.cells_of(file)]:

@@ -180,7 +180,7 @@ def test_a_teams_own_notebooks_verify_in_their_checkout(project: Project, server
     environment = {k: v for k, v in project.environment.items() if k != "GATEBOOK_ROOT"}
     command = project.command("verify", ".")
     inside = subprocess.run(command, cwd=made.run, env=environment, capture_output=True, text=True, timeout=300)
-    assert inside.returncode == 75 and "no checkout is here" in inside.stdout, inside
+    assert inside.returncode == 75 and "cells not replayed: " in inside.stdout, inside
 
 
 def test_replayed_code_has_no_network_where_the_system_offers_it() -> None:

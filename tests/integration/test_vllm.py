@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, checkout
 from tests.documents import commands, exit_code
 from tests.engines.install import ENGINES, CannotHave, weights
 from tests.engines.serving import vllm, vllm_process
@@ -67,7 +67,7 @@ def first_gate(vllm_here: None, tmp_path_factory: pytest.TempPathFactory, reques
         if not mine.root.exists():
             for part in ("notebooks", "params"):
                 shutil.copytree(ROOT / part, mine.root / part)
-            (mine.root / ".venv").mkdir()
+            (checkout(mine.root) / ".venv").mkdir()
             (mine.root / ".venv" / "bin").symlink_to(sysconfig.get_path("scripts"))
             _type_the_page(mine, request.getfixturevalue("vllm_server"))
     return mine

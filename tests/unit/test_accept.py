@@ -16,6 +16,7 @@ from gatebook.verdict.causes import refusals
 from gatebook.verdict.judging import judge
 from gatebook.verdict.verdict import Verdict
 
+from tests.conftest import checkout
 from tests.unit.replies import case, chat_body, good_chunks, plain, profile, ready, record, run_folder, streamed, timing
 
 ASKED = [{"role": "user", "content": "Hi"}]
@@ -26,9 +27,7 @@ class Project:
     """A place for baselines, and runs of twelve compared cases and one that must pass."""
 
     def __init__(self, root: Path) -> None:
-        (root / "notebooks").mkdir(parents=True)
-        (root / "params" / "cases").mkdir(parents=True)
-        self.root = root
+        self.root = checkout(root)
 
     @property
     def baseline(self) -> Baseline:

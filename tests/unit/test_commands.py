@@ -26,6 +26,7 @@ TYPED = {
     "docs/cases.md": "tests/integration/test_explore.py",
     "docs/audit.md": "tests/unit/test_audit_page.py",
     "docs/latency.md": "tests/integration/test_latency.py",
+    "docs/own-repository.md": "tests/integration/test_own_repository.py",
 }
 """Page -> what types its `gatebook` commands."""
 NOT_RUN = ("docker", "cosign")

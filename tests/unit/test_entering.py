@@ -17,6 +17,7 @@ from gatebook.record.history import VARIABLE, open_history
 from gatebook.record.run import Run
 from gatebook.verdict.judging import judge
 
+from tests.conftest import checkout
 from tests.unit.measured import NOW, measurement
 from tests.unit.replies import case, chat_body, plain, profile, ready, record, run_folder
 from tests.unit.test_measured import answer
@@ -28,9 +29,7 @@ UNREACHABLE = "postgresql://someone:geheim@127.0.0.1:1/gatebook"
 @pytest.fixture(autouse=True)
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A project of its own, so that no test writes into another history."""
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "params" / "cases").mkdir(parents=True)
-    monkeypatch.setenv("GATEBOOK_ROOT", str(tmp_path))
+    monkeypatch.setenv("GATEBOOK_ROOT", str(checkout(tmp_path)))
     monkeypatch.delenv(VARIABLE, raising=False)
     yield tmp_path
 

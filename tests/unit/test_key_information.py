@@ -13,6 +13,7 @@ from gatebook.record.run import Run
 from gatebook.verdict.baseline import Baseline, read_baseline
 from gatebook.verdict.judging import judge
 
+from tests.conftest import checkout
 from tests.unit.replies import baseline, case, chat_body, plain, profile, ready, record, run_folder
 
 BOOK = "05_fingerprint"
@@ -57,9 +58,7 @@ def book(path: Path, accepted: Baseline | None, answers: dict[str, str] = ANSWER
 
 
 def test_accept_writes_coverage_and_key_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "params" / "cases").mkdir(parents=True)
-    monkeypatch.setenv("GATEBOOK_ROOT", str(tmp_path))
+    monkeypatch.setenv("GATEBOOK_ROOT", str(checkout(tmp_path)))
     book(tmp_path / "run", None)
     (tmp_path / "run" / "verdict.json").write_text(judge(Run(tmp_path / "run")).model_dump_json())
     Run(tmp_path / "run").seal()

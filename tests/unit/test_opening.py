@@ -14,6 +14,7 @@ from gatebook.errors import BadInput
 from gatebook.opening import accepted, open_run, planned, versions
 from gatebook.record.run import Run
 
+from tests.conftest import checkout
 from tests.unit.replies import baseline, case, profile
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,11 +24,9 @@ class Place:
     """A project with two notebooks and a case file."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
-        (root / "notebooks").mkdir(parents=True)
+        self.root = checkout(root)
         for name in ("01_x", "02_y"):
             (root / "notebooks" / f"{name}.ipynb").write_text("{}")
-        (root / "params" / "cases").mkdir(parents=True)
 
     def cases(self, *entries: dict[str, Any], name: str = "some.yaml") -> None:
         base = {

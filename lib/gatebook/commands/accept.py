@@ -151,7 +151,7 @@ def _with_unasked(new: Baseline, old: Baseline) -> tuple[Baseline, int]:
     if new.flips is None and old.revision == new.revision:
         new = new.model_copy(update={"flips": old.flips})
     missing = old.cases.keys() - new.cases.keys()
-    kept = missing & {case.id for case in load_cases(project.cases_dir())} if missing else set()
+    kept = missing & {case.id for case in load_cases(*project.case_folders())} if missing else set()
     if not kept:
         return new, 0
     same = old.revision == new.revision

@@ -8,7 +8,7 @@ from typing import Any
 
 from gatebook.config import project
 from gatebook.config.cases import Case, case_files, cases_in, load_cases, read_case_file, refuse_twins
-from gatebook.config.files import SCHEMA_LINE, parse_yaml, replace_text, to_yaml
+from gatebook.config.files import parse_yaml, replace_text, to_yaml
 from gatebook.config.secrets import holds_secret
 from gatebook.errors import BadInput
 from gatebook.opening import check_case
@@ -95,7 +95,7 @@ def _refuse_twins_elsewhere(found: list[Checked], known: list[Case]) -> None:
     folder = project.cases_dir().resolve()
     named = {one.path.resolve(): one for one in found}
     inside = {str(one.path): one for path, one in named.items() if path.parent == folder}
-    for other in case_files(folder) if inside else ():
+    for other in case_files(*project.case_folders()) if inside else ():
         if other.resolve() in named:
             continue
         try:
@@ -117,7 +117,7 @@ def draft_case(entry: dict[str, Any]) -> str:
             )
     [case] = cases_in([entry], where)
     check_case(case)
-    if any(known.id == case.id for known in load_cases(project.cases_dir())):
+    if any(known.id == case.id for known in load_cases(*project.case_folders())):
         raise BadInput(f"{where}: another case has this id; choose a new one")
     for tried in try_examples(case):
         if not tried.agrees:
@@ -136,11 +136,12 @@ def add_case(entry: dict[str, Any], into: Path) -> Path:
         raise BadInput(f"{into}: a run reads only {project.cases_dir()}/*.yaml; name a file there")
     text = draft_case(entry)
     try:
-        old = path.read_bytes().decode("utf-8") if path.exists() else SCHEMA_LINE
+        old = path.read_bytes().decode("utf-8") if path.exists() else project.schema_line("case", "../../")
     except UnicodeDecodeError:
         raise BadInput(f"{path}: is not UTF-8; save it as UTF-8 first") from None
     end = "\r\n" if "\r\n" in old else "\n"
-    new = old + ("" if old.endswith("\n") else end) + end + text.replace("\n", end)
+    gap = "" if not old else end if old.endswith("\n") else 2 * end
+    new = old + gap + text.replace("\n", end)
     before = cases_in(parse_yaml(old, str(path)), str(path)) if path.exists() else []
     try:
         after = cases_in(parse_yaml(new, str(path)), str(path))
@@ -148,6 +149,7 @@ def add_case(entry: dict[str, Any], into: Path) -> Path:
         after = []
     if after[:-1] != before or len(after) != len(before) + 1:
         raise BadInput(f"{path}: its list of cases cannot be continued at the end of the file; name a new file")
+    path.parent.mkdir(exist_ok=True)
     replace_text(path, new)
     return path
 

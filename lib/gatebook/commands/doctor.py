@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from gatebook.config import project
-from gatebook.errors import GatebookError
+from gatebook.errors import ExitCode, GatebookError
 
 FREE_MIB = 500
 PIN = re.compile(r"^([A-Za-z0-9][\w.-]*)(?:\[.*\])?(?:==([^\s;#]+))?", re.MULTILINE)
@@ -18,19 +18,38 @@ Found = tuple[bool, str, str]
 """Fine or not, what was looked at, what to do."""
 
 
+def doctor() -> None:
+    """Say what is missing on this machine."""
+    findings = examine()
+    for ok, what, todo in findings:
+        print(f"ok      {what}" if ok else f"MISSING {what}: {todo}")
+    raise SystemExit(ExitCode.PASS if all(ok for ok, _, _ in findings) else ExitCode.ERROR)
+
+
 def examine() -> list[Found]:
+    """Of this environment first, then of the project."""
     found = [(sys.version_info >= (3, 11), f"Python {sys.version.split()[0]}", "install Python 3.11 or newer")]
+    direct = _pins(project.PACKAGE / "requirements.in")
+    pinned = {name: pin for name, pin in _pins(project.PACKAGE / "requirements.txt").items() if name in direct}
+    packages = [_package(*pin) for pin in pinned.items()]
+    found += [p for p in packages if not p[0]] or [(True, f"{len(packages)} packages as pinned", "")]
+    found += [_kernel(), _port()]
     try:
         root = project.root()
     except GatebookError as error:
-        return [*found, (False, "project folder", str(error))]
-    direct = _pins(root / "requirements.in")
-    pinned = {name: pin for name, pin in _pins(root / "requirements.txt").items() if name in direct}
-    packages = [_package(*pin) for pin in (pinned | _pins(root / "requirements-nodeps.txt")).items()]
-    found += [p for p in packages if not p[0]] or [(True, f"{len(packages)} packages as pinned", "")]
+        return [*found, (False, "project", str(error))]
     free = shutil.disk_usage(root).free >> 20
     space = free >= FREE_MIB, f"{free} MiB free", f"free {FREE_MIB} MiB; a run needs a few"
-    return [*found, _model(), _kernel(), _port(), _writable(root / "outputs"), space]
+    return [*found, *_project(root), _model(root), _writable(root / "outputs"), space]
+
+
+def _project(root: Path) -> list[Found]:
+    """Which folder it is, and what is taken from where."""
+    if project.is_checkout(root):
+        return [(True, f"project {root}, a checkout: its own notebooks and cases", "")]
+    own = [path.name for part in ("notebooks/*.ipynb", "params/cases/*.y*ml") for path in sorted(root.glob(part))]
+    said = f"notebooks and cases of the package ({project.PACKAGE}), and your own: {', '.join(own) or 'none'}"
+    return [(True, f"project {root}", ""), (True, said, "")]
 
 
 def _pins(file: Path) -> dict[str, str]:
@@ -43,30 +62,35 @@ def _package(name: str, wanted: str) -> Found:
     try:
         have = version(name)
     except PackageNotFoundError:
-        return False, name, "not installed; run `make setup`"
-    return have.partition("+")[0] == wanted, f"{name} {have}", f"{wanted} is pinned; run `make setup`"
+        return False, name, f"not installed; {_install(f'{name}=={wanted}')}"
+    return have.partition("+")[0] == wanted, f"{name} {have}", f"{wanted} is pinned; {_install(f'{name}=={wanted}')}"
 
 
-def _model() -> Found:
-    from gatebook.collect.embedded import model_file
+def _install(*words: str) -> str:
+    return "run `make setup`" if project.is_checkout(project.CHECKOUT) else f"run `pip install {' '.join(words)}`"
 
-    try:
-        return True, f"embedded model {model_file().name}", ""
-    except GatebookError as error:
-        return False, "embedded model", str(error)
+
+def _model(root: Path) -> Found:
+    """Missing only where a profile wants it."""
+    [(name, pin)] = _pins(project.PACKAGE / "requirements-nodeps.txt").items()
+    fine, what, _ = _package(name, pin)
+    profiles = (path.read_text(encoding="utf-8", errors="replace") for path in root.glob("params/*.yaml"))
+    wanted = any("server: embedded" in text for text in profiles)
+    said = f"embedded model, {what}" if fine or wanted else "no embedded model, and no profile that asks it"
+    return fine or not wanted, said, f"{pin} is needed; {_install('--no-deps', f'{name}=={pin}')}"
 
 
 def _kernel() -> Found:
     """Runs use this environment's own kernel; where what Jupyter finds under the name `python3` is another, that is said."""
-    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
-
     try:
+        from jupyter_client.kernelspec import KernelSpecManager
+
         command = KernelSpecManager().get_kernel_spec("python3").argv[0]
-    except NoSuchKernel:
-        return False, "Jupyter kernel", "run `make setup`"
+    except (ImportError, KeyError):  # NoSuchKernel is a KeyError
+        return False, "Jupyter kernel", _install("ipykernel")
     if not Path(command).is_absolute() or Path(command).resolve() == Path(sys.executable).resolve():
         return True, "Jupyter kernel", ""
-    note = f"python3 is another environment's for Jupyter ({command}): gatebook and `make lab` do not use it, bare papermill does"
+    note = f"python3 is another environment's for Jupyter ({command}): gatebook does not use it, bare papermill does"
     return True, f"Jupyter kernel; {note}", ""
 
 

@@ -99,13 +99,17 @@ class Explorer:
     def save(
         self, name: str, why: str, into: str | None = None, answered: Answered | None = None, **fields: Any
     ) -> str:
-        """Append the conversation last asked as a new case; without `into`, to the file of the case that it came from.
+        """Append the conversation last asked as a new case; without `into`, to the file in params/cases that is named as that of the case it came from.
 
         `fields` are those of a case: expect, group, suites, finish, good, bad ... What is left out comes from that case.
         """
         answered = answered or self._last
         entry = self._entry(name, why, answered, fields)
-        known = (case.source for case in load_cases(project.cases_dir()) if answered and case.id == answered.case)
+        known = (
+            project.cases_dir() / Path(case.source).name
+            for case in load_cases(*project.case_folders())
+            if answered and case.id == answered.case
+        )
         home = into or next(known, None)
         if home is None:
             raise BadInput("say into='params/cases/<file>.yaml': the conversation comes from no case of today's files")

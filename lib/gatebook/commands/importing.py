@@ -16,7 +16,7 @@ from gatebook.checks import CHECKS
 from gatebook.checks.registry import Schema
 from gatebook.config import project
 from gatebook.config.cases import cases_in, load_cases
-from gatebook.config.files import SCHEMA_LINE, parse_yaml, read_file, read_yaml, replace_text, to_yaml
+from gatebook.config.files import parse_yaml, read_file, read_yaml, replace_text, to_yaml
 from gatebook.config.secrets import holds_secret
 from gatebook.errors import BadInput
 from gatebook.opening import check_case
@@ -48,9 +48,11 @@ def import_cases(file: Path, into: Path, columns: str | None, template: Path | N
             raise BadInput(f"{file}: has no column {column!r} (for {name!r}); its columns: {', '.join(rows[0].cells)}")
     folder = project.cases_dir()
     shipped = into.resolve().parent == folder.resolve()
-    filled, changed = _fill_rows(file, entry, rows, used, {c.id for c in load_cases(folder)} if shipped else set())
+    filled, changed = _fill_rows(
+        file, entry, rows, used, {c.id for c in load_cases(*project.case_folders())} if shipped else set()
+    )
     source = f"# Imported from {file.name} by `gatebook cases import`: {len(rows)} cases, one a row of `each`.\n"
-    text = (SCHEMA_LINE if shipped else "") + source + to_yaml([filled])
+    text = (project.schema_line("case", "../../") if shipped else "") + source + to_yaml([filled])
     written = cases_in(parse_yaml(text, str(into)), str(into))
     assert written == cases_in([filled], str(into))
     replace_text(into, text)

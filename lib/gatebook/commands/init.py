@@ -68,6 +68,29 @@ NOTES = {
 """Section of the profile -> what a person should know of it."""
 
 
+def begin() -> str:
+    """Write the profile of the embedded model and say what to type next. Raises BadInput."""
+    file = _new("smollm2")
+    text = (project.PACKAGE / "params" / "smollm2.yaml").read_text(encoding="utf-8")
+    _write(file, "".join(text.splitlines(keepends=True)[1:]))
+    return f"{file}: the embedded model, to try Gatebook with\nnext: gatebook run --profile {file} --suite smoke"
+
+
+def _new(name: str) -> Path:
+    """The file of a new profile, here where there is no project. Raises BadInput when it exists."""
+    home = project.find() or Path.cwd()
+    file = home / "params" / f"{name}.yaml"
+    if file.exists():
+        raise BadInput(f"{file}: exists already; choose another --name or edit it")
+    return file
+
+
+def _write(file: Path, profile: str) -> None:
+    for part in ("params/cases", "outputs"):
+        (file.parents[1] / part).mkdir(parents=True, exist_ok=True)
+    replace_text(file, project.schema_line("profile", "../") + profile)
+
+
 def introduce(base_url: str, name: str | None, model: str | None, api_key_env: str | None) -> str:
     """Write `params/<name>.yaml` and say what to type next. Raises BadInput, CannotMeasure when nobody answers."""
     url = normal_base_url(base_url)
@@ -79,13 +102,11 @@ def introduce(base_url: str, name: str | None, model: str | None, api_key_env: s
     target = build(Target, {"model": model or "unknown", "api_key_env": api_key_env, "base_url": url}, "command line")
     exchanges = asyncio.run(_probe(target, url))
     chosen = _choose(identify(exchanges, target.model), exchanges[0], model, url)
-    file = project.root() / "params" / f"{name or _slug(chosen)}.yaml"
-    if file.exists():
-        raise BadInput(f"{file}: exists already; choose another --name or edit it")
+    file = _new(name or _slug(chosen))
     target = target.model_copy(update={"model": chosen})
     hello, learned = asyncio.run(_learn(target, url, identify(exchanges, chosen).models))
     identity = identify([*exchanges, hello], chosen)
-    replace_text(file, Introduction(target, identity, learned, glance(target, url)).profile(file.stem))
+    _write(file, Introduction(target, identity, learned, glance(target, url)).profile(file.stem))
     load_profile(file)  # what we write must be what we read
     return "\n".join(_summary(file, identity, chosen, learned, exchanges))
 
@@ -156,11 +177,11 @@ class Introduction:
 
     @cached_property
     def template(self) -> Profile:
-        return load_profile(project.root() / "params" / "qwen3-4b.yaml")
+        return load_profile(project.base() / "params" / "qwen3-4b.yaml")
 
     @cached_property
     def cases(self) -> list[Case]:
-        return load_cases(project.cases_dir())
+        return load_cases(*project.folders("params/cases"))
 
     @cached_property
     def production(self) -> dict[str, Value]:
@@ -188,7 +209,6 @@ class Introduction:
             "excused": self.excused(),
         }
         head = (
-            "# yaml-language-server: $schema=../docs/schema/profile.schema.json\n"
             f"# Written by `gatebook init` for {target['base_url']}. Read it, set `revision`, and commit it.\n"
             "# revision: what is deployed, an image digest, or --revision in CI; api_key_env: NAME of the variable with the key\n"
         ) + to_yaml({"name": name, "target": {**target, "context_tokens": self.identity.context_tokens}})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ def passed(
             raise BadInput(f"{path}: judged {what} {its!r}, asked for is {want!r}; gate that one")
     if profile is None:
         return Passed(have, asked.profile.name, {})
-    if found := differences(run, profile, cases or project.cases_dir()):
+    if found := differences(run, profile, project.case_folders(cases)):
         more = f"; and {len(found) - NAMED} more" if len(found) > NAMED else ""
         said = "; ".join(found[:NAMED]) + more
         raise BadInput(f"{path}: was not judged by what this checkout says: {said}; run it again from this commit")
@@ -110,7 +111,7 @@ def _own_words(run: Run, profile: Profile) -> dict[str, str]:
     return {name: f"{its or 'none'} (in the profile: {ours or 'none'})" for name, its, ours in own}
 
 
-def differences(run: Run, profile: Profile, cases: Path) -> list[str]:
+def differences(run: Run, profile: Profile, cases: Sequence[Path]) -> list[str]:
     """What the bundle was judged by and the checkout does not say, by name. Raises BadInput for a bad checkout."""
     manifest = run.manifest
     theirs, ours = _flat(_rules(manifest.profile)), _flat(_rules(profile))
@@ -122,7 +123,7 @@ def differences(run: Run, profile: Profile, cases: Path) -> list[str]:
     servers = manifest.profile.target.server, profile.target.server
     if servers[0] != servers[1] and servers != ("external", "embedded"):
         found.append(f"profile target.server: the run has {servers[0]}, the checkout {servers[1]}")
-    chosen = select(in_steps(load_cases(cases), profile.load), manifest.suite, manifest.only or None)
+    chosen = select(in_steps(load_cases(*cases), profile.load), manifest.suite, manifest.only or None)
     mine = {case.id: _plain(case) for case in chosen}
     asked = {i for ids in manifest.expected.values() for i in ids}
     found += [f"case {i}: is not in the run" for i in mine if i not in asked]

@@ -1,7 +1,7 @@
 """The cells of a bundle, run again: only code that is ours, in an empty folder, with few rights.
 
-Ours is the code of the notebooks of the checkout that verifies, edited and added ones included, and that which this version
-was released with (released.json). That of another version works with that version's library only. Another source is shown and not executed. A bundle's parameters are not compared: what replays
+Ours is the code of the notebooks of the project that verifies, edited and added ones included, those of the package, and that which this
+version was released with (released.json). That of another version works with that version's library only. Another source is shown and not executed. A bundle's parameters are not compared: what replays
 is literal values, and `run_dir` is set here.
 """
 
@@ -114,15 +114,16 @@ def release(version: str, notebooks: Path) -> None:
     RELEASED.write_text(json.dumps(released(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def ours_of(name: str, cells: Sequence[Cell], folder: Path | None) -> list[Cell]:
+def ours_of(name: str, cells: Sequence[Cell], folders: Sequence[Path]) -> list[Cell]:
     """The code that may be executed for a bundle's notebook, in our own words, with the bundle's outputs.
 
-    `folder`: the checkout's notebooks. Raises Foreign, and ValueError when the checkout's notebook cannot be read.
+    `folders`: our notebooks. Raises Foreign, with the difference from the last one, and ValueError when one of ours cannot be read.
     """
-    file = folder / f"{name}.ipynb" if folder else None
-    own = cells_of(file) if file and file.is_file() else None
-    if own is not None and [c.code for c in cells] == [c.code for c in own]:
-        return [replace(its, outputs=cell.outputs) for cell, its in zip(cells, own, strict=True)]
+    own: list[Cell] | None = None
+    for file in (folder / f"{name}.ipynb" for folder in folders):
+        own = cells_of(file) if file.is_file() else own
+        if own is not None and [c.code for c in cells] == [c.code for c in own]:
+            return [replace(its, outputs=cell.outputs) for cell, its in zip(cells, own, strict=True)]
     version = released().get(name, {}).get(code_hash(cells))
     if version not in (None, __version__):
         raise Foreign(f"{name} is that of version {version}, which replays it; this is {__version__}", "")
@@ -133,7 +134,11 @@ def ours_of(name: str, cells: Sequence[Cell], folder: Path | None) -> list[Cell]
                 raise Foreign(f"changed cell {number} of {name}", said)
         return list(cells)
     if own is None:
-        where = f"no notebook of {folder}" if folder else "no released notebook, and no checkout is here"
+        where = (
+            f"no notebook of {' or '.join(map(str, folders))}"
+            if folders
+            else "no released notebook, and no project is here"
+        )
         raise Foreign(f"{name} is {where}", "\n\n".join(cell.source for cell in cells))
     pairs = enumerate(zip_longest(cells, own), 1)
     number, theirs, ours = next((n, c, i) for n, (c, i) in pairs if c is None or i is None or c.code != i.code)
@@ -157,7 +162,7 @@ def literal(source: str) -> bool:
     return True
 
 
-def replay(bundle: Path, names: Sequence[str], ours: Path | None) -> tuple[str, ET.Element]:
+def replay(bundle: Path, names: Sequence[str], ours: Sequence[Path]) -> tuple[str, ET.Element]:
     """Run the cells of an intact bundle again, with no server, against the outputs that it holds.
 
     (how much was replayed, nbval's report as JUnit). Raises NotReplayed.

@@ -24,7 +24,7 @@ JUDGE_S = 300
 def verify(path: Path, replay: bool = True, notebooks: Path | None = None) -> Verification:
     """Re-judge a bundle from its own files; without `replay`, all but the cells' outputs.
 
-    `notebooks`: whose code may be executed, besides that of released versions; default: those of this checkout.
+    `notebooks`: whose code may be executed, besides that of released versions; default: the project's and the package's.
     Raises BadInput when `path` is no run folder.
     """
     try:
@@ -36,7 +36,7 @@ def verify(path: Path, replay: bool = True, notebooks: Path | None = None) -> Ve
     found.steps += [_checksums(run), _chains(run), _executed(run)]
     found.steps.append(_same_verdicts(run, found))
     if replay:
-        found.steps.append(_replayed(run, found, notebooks or own_notebooks()))
+        found.steps.append(_replayed(run, found, [notebooks] if notebooks else project.folders("notebooks")))
     return found
 
 
@@ -106,30 +106,22 @@ def _recorded(run: Run, name: str) -> Verdict:
     return Verdict.model_validate_json((run.path / name).read_bytes())
 
 
-def _replayed(run: Run, found: Verification, notebooks: Path | None) -> Step:
+def _replayed(run: Run, found: Verification, notebooks: list[Path]) -> Step:
     """Run nbval over our own cells; the gate of a notebook that is not green must fail and everything else must not."""
     what = "nbval: every checked cell gives the recorded output in a fresh kernel, with no server"
     if any(step.wrong for step in found.steps[:2]):
         why = "the checksums or the records are wrong, so nothing of it is replayed"
         return Step(what, "nothing was executed", why)
-    if notebooks is not None and run.path in (notebooks.resolve(), *notebooks.resolve().parents):
-        notebooks = None  # a bundle that brings a project of its own has brought no notebooks of ours
+    # a bundle that brings a project of its own has brought no notebooks of ours
+    ours = [folder for folder in notebooks if not folder.resolve().is_relative_to(run.path)]
     try:
-        done, report = replay(run.path, (*run.notebooks, OVERALL), notebooks)
+        done, report = replay(run.path, (*run.notebooks, OVERALL), ours)
     except Foreign as error:
         found.not_replayed = str(error)
         return Step(what, "nothing was executed", found.not_replayed, error.difference)
     except NotReplayed as error:
         return Step(what, "nothing", str(error))
     return Step(what, done, _unexpected(report, run))
-
-
-def own_notebooks() -> Path | None:
-    """The notebooks of the checkout in which this runs; None outside of one."""
-    try:
-        return project.root() / "notebooks"
-    except BadInput:
-        return None
 
 
 def _unexpected(report: ET.Element, run: Run) -> str | None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr
 
-from gatebook.config import documents, policies, rows
+from gatebook.config import documents, policies, project, rows
 from gatebook.config.documents import Document
 from gatebook.config.files import FileName, Strict, build, demand, read_yaml
 from gatebook.config.minutes import Minutes, with_minutes
@@ -234,18 +234,18 @@ class Case(Strict):
         return hashlib.sha256(json.dumps(asked, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:12]
 
 
-def load_cases(folder: Path) -> list[Case]:
-    """Read every case file of a folder. Raises BadInput on the first mistake."""
-    cases = [case for file in case_files(folder) for case in read_case_file(file)]
+def load_cases(*folders: Path) -> list[Case]:
+    """Read every case file of these folders. Raises BadInput on the first mistake."""
+    cases = [case for file in case_files(*folders) for case in read_case_file(file)]
     refuse_twins(cases)
     return cases
 
 
-def case_files(folder: Path) -> list[Path]:
-    """The case files of a folder, sorted. Raises BadInput when there is none."""
-    files = sorted((*folder.glob("*.yaml"), *folder.glob("*.yml")))
+def case_files(*folders: Path) -> list[Path]:
+    """The case files of each folder, sorted. Raises BadInput when there is none."""
+    files = [file for folder in folders for file in sorted((*folder.glob("*.yaml"), *folder.glob("*.yml")))]
     if not files:
-        raise BadInput(f"{folder}: no case files (*.yaml); add one or name the right folder")
+        raise BadInput(f"{folders[-1]}: no case files (*.yaml); add one or name the right folder")
     return files
 
 
@@ -253,8 +253,12 @@ def refuse_twins(cases: list[Case]) -> None:
     """Raise BadInput when an id stands twice."""
     for name, count in Counter(case.id for case in cases).items():
         if count > 1:
-            where = ", ".join(dict.fromkeys(case.source for case in cases if case.id == name))
-            raise BadInput(f"{where}: key 'id' has value {name!r} {count} times; give every case its own id")
+            places = list(dict.fromkeys(case.source for case in cases if case.id == name))
+            ours = len(places) > 1 and Path(places[0]).is_relative_to(project.PACKAGE)
+            todo = (
+                "a case of the package is not replaced, give yours another id" if ours else "give every case its own id"
+            )
+            raise BadInput(f"{', '.join(places)}: key 'id' has value {name!r} {count} times; {todo}")
 
 
 def read_case_file(path: Path) -> list[Case]:

@@ -211,9 +211,6 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models_in(part)
 
 
-SCHEMA_LINE = "# yaml-language-server: $schema=../../docs/schema/case.schema.json\n"
-"""Tells editors which schema completes the file; right for the files of params/cases."""
-
 LINE_CHARS = 100
 
 

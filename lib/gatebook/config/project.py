@@ -1,4 +1,8 @@
-"""Where things are: the project root, and the folders in it."""
+"""Where things are: the project's folder, and what the package brings to it.
+
+A checkout (it has lib/gatebook/) is complete: its notebooks and cases are its own alone. Any other folder is a repository of your own:
+a notebook in its notebooks/ goes before the package's of that name, and the cases of its params/cases/ stand beside the package's.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +12,53 @@ from pathlib import Path
 
 from gatebook.errors import BadInput
 
+PACKAGE = Path(__file__).resolve().parents[1] / "shipped"
+"""What a wheel holds: notebooks/, params/, site/, docs/schema/ and the lists of requirements. In a checkout, links to its own."""
+CHECKOUT = PACKAGE.parents[2]
+"""Where this stands in lib/gatebook/; some other folder for an installed wheel."""
 
-def root() -> Path:
-    """The project: GATEBOOK_ROOT, else the nearest folder upward with notebooks/ and params/, else the editable install."""
-    named = os.environ.get("GATEBOOK_ROOT")
-    if named:
+
+def find() -> Path | None:
+    """GATEBOOK_ROOT, else the nearest folder upward whose params/ has a profile or cases, else the checkout that is installed."""
+    if named := os.environ.get("GATEBOOK_ROOT"):
         return Path(named).resolve()
     here = Path.cwd()
-    for folder in (here, *here.parents, *Path(__file__).resolve().parents):
-        if (folder / "notebooks").is_dir() and (folder / "params" / "cases").is_dir():
-            return folder
-    raise BadInput(
-        f"{here}: no folder with notebooks/ and params/cases/ here or above; run inside the project or set GATEBOOK_ROOT"
-    )
+    installed = [CHECKOUT] if is_checkout(CHECKOUT) else []
+    return next((folder for folder in (here, *here.parents, *installed) if _is_project(folder)), None)
+
+
+def root() -> Path:
+    """The project's folder. Raises BadInput where there is none."""
+    if found := find():
+        return found
+    said = "no params/ with a profile or cases here or above; run `gatebook init` in a folder of your own, or set GATEBOOK_ROOT"
+    raise BadInput(f"{Path.cwd()}: {said}")
+
+
+def _is_project(folder: Path) -> bool:
+    params = folder / "params"
+    return (params / "cases").is_dir() or any(params.glob("*.yaml"))
+
+
+def is_checkout(folder: Path) -> bool:
+    return (folder / "lib" / "gatebook").is_dir()
+
+
+def base() -> Path:
+    """Where templates come from: the checkout, else the package."""
+    found = find()
+    return found if found and is_checkout(found) else PACKAGE
+
+
+def folders(part: str) -> list[Path]:
+    """Where `notebooks` or `params/cases` are: the package's, which a checkout does not need, then the project's."""
+    found = find()
+    return [folder / part for folder in dict.fromkeys([base(), found or base()])]
+
+
+def from_root(path: Path) -> Path:
+    """A path as it is said here, else in the project's folder."""
+    return path if path.is_absolute() or path.exists() else root() / path
 
 
 def outputs() -> Path:
@@ -29,7 +67,16 @@ def outputs() -> Path:
 
 
 def cases_dir() -> Path:
+    """The project's own cases."""
     return root() / "params" / "cases"
+
+
+def case_folders(own: Path | None = None) -> list[Path]:
+    """The folders whose cases are asked; `own` stands for params/cases. Raises BadInput where GATEBOOK_ROOT is no project."""
+    if not own and not _is_project(root()):
+        said = "its params/ has no profile and no cases; correct it, or run `gatebook init`"
+        raise BadInput(f"environment variable GATEBOOK_ROOT has value {str(root())!r}: {said}")
+    return [*folders("params/cases")[:-1], own or cases_dir()]
 
 
 def baseline_file(name: str) -> Path:
@@ -37,12 +84,20 @@ def baseline_file(name: str) -> Path:
 
 
 def notebook_file(name: str) -> Path:
-    """Raises BadInput when a case names a notebook that does not exist."""
-    path = root() / "notebooks" / f"{name}.ipynb"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.ipynb")))
-        raise BadInput(f"{path}: no such notebook; a case's `notebook` is one of: {known}")
-    return path
+    """The project's own, else the package's. Raises BadInput when a case names a notebook that does not exist."""
+    places = folders("notebooks")[::-1]
+    for folder in places:
+        if (path := folder / f"{name}.ipynb").is_file():
+            return path
+    known = ", ".join(sorted({path.stem for folder in places for path in folder.glob("*.ipynb")}))
+    raise BadInput(f"{places[0] / name}.ipynb: no such notebook; a case's `notebook` is one of: {known}")
+
+
+def schema_line(name: str, up: str) -> str:
+    """Tells editors which schema completes a file; empty in a repository of your own that has no docs/schema/."""
+    file = f"docs/schema/{name}.schema.json"
+    known = base() != PACKAGE or (root() / file).is_file()
+    return f"# yaml-language-server: $schema={up}{file}\n" if known else ""
 
 
 def person() -> str | None:
@@ -55,7 +110,7 @@ def person() -> str | None:
 
 def _git_user() -> str | None:
     """`Name <address>` as a commit would have it."""
-    command = ["git", "-C", str(root()), "config", "--get-regexp", r"^user\.(name|email)$"]
+    command = ["git", "-C", str(find() or Path.cwd()), "config", "--get-regexp", r"^user\.(name|email)$"]
     try:
         done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=10)
     except (OSError, subprocess.TimeoutExpired):

@@ -7,14 +7,15 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gatebook.config.project import PACKAGE
 from gatebook.errors import visible as visible
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
-SITE = Path(__file__).resolve().parents[3] / "site"
-"""The page of the archive, in the checkout."""
+SITE = PACKAGE / "site"
+"""The page of the archive."""
 
 
 def excerpt(text: str, most: int) -> tuple[str, int]:
