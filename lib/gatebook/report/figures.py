@@ -53,7 +53,9 @@ def publish(run: Run, verdict: Verdict, to: Path) -> Path:
         for name, text in files.items():
             replace_text(to / name, text)
     except OSError as error:
-        raise CannotMeasure(f"{to}: cannot be written ({os_reason(error)}); free space or choose another folder") from None
+        raise CannotMeasure(
+            f"{to}: cannot be written ({os_reason(error)}); free space or choose another folder"
+        ) from None
     return to / "index.html"
 
 

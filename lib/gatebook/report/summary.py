@@ -56,7 +56,9 @@ def code(text: str, most_bytes: int = NAME_BYTES) -> str:
 def _by_cause(blocking: list[CaseStanding], verdict: Verdict) -> list[CaseStanding]:
     """Those that show the first cause first."""
     rank = {cause.about: number for number, cause in reversed([*enumerate(verdict.causes)])}
-    return sorted(blocking, key=lambda c: min(rank.get(n, len(rank)) for n in (c.id, c.group, *(f.group for f in c.red))))
+    return sorted(
+        blocking, key=lambda c: min(rank.get(n, len(rank)) for n in (c.id, c.group, *(f.group for f in c.red)))
+    )
 
 
 def _told(case: CaseStanding, texts: bool) -> str:
