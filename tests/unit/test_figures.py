@@ -14,7 +14,7 @@ from gatebook.commands.report import figures_again
 from gatebook.errors import BadInput
 from gatebook.record.run import Run
 from gatebook.report.archive import archive
-from gatebook.report.figures import bare
+from gatebook.report.figures import bare, publish
 from gatebook.verdict.judging import judge
 from gatebook.verdict.verdict import Verdict
 
@@ -39,16 +39,16 @@ def tree(folder: Path) -> dict[str, bytes]:
 def test_the_report_holds_no_text_and_the_bundle_stays(run: Run, tmp_path: Path) -> None:
     before, out = tree(run.path), tmp_path / "figures"
     assert leaks(run, run.path), "the bundle itself has them, so the search finds what is there"
-    told, verdict = figures_again(run.path, True, out)
+    told, page_at = bare(judge(run)), publish(run, judge(run), out)
     assert tree(run.path) == before
     assert sorted(tree(out)) == ["NO_TEXTS", "index.html", "junit.xml", "metrics.txt", "summary.md", "verdict.json"]
-    assert leaks(run, out) == {} and not any(text in told for text in (ANSWER, PROMPT))
-    assert verdict.exit_code == judge(run).exit_code == 1 and told.startswith("FAIL  g.must: 0 of 1 pass, 1 fail")
+    assert leaks(run, out, told.model_dump_json()) == {}
+    assert (told.exit_code, told.reason) == (1, "g.must: 0 of 1 pass, 1 fail") and page_at == out / "index.html"
     Verdict.model_validate_json((out / "verdict.json").read_bytes())
     page = (out / "index.html").read_text()
     assert "What blocks" in page and "g.must" in page and "exchanges.jsonl" not in page
     assert {*re.findall(r'href="(.*?)"', page)} == {"summary.md", "verdict.json", "junit.xml", "metrics.txt"}
-    figures_again(run.path, True, out)  # once more, into the same folder
+    publish(run, judge(run), out)  # once more, into the same folder
 
 
 def test_figures_of_a_verdict_are_names_and_numbers(run: Run) -> None:
@@ -69,7 +69,7 @@ def test_figures_of_a_verdict_are_names_and_numbers(run: Run) -> None:
 
 
 def test_figures_are_no_evidence(run: Run, tmp_path: Path) -> None:
-    figures_again(run.path, True, tmp_path / "figures")
+    publish(run, judge(run), tmp_path / "figures")
     with pytest.raises(BadInput, match="not a run folder"):
         passed(tmp_path / "figures", "full", None, None)
 

@@ -11,8 +11,8 @@ from gatebook.report.summary import code, summary
 from gatebook.verdict.judging import judge
 from markdown_it import MarkdownIt
 
-from tests.unit.replies import baseline
-from tests.unit.runs import answered, bundle, hellos
+from tests.unit.replies import baseline, profile
+from tests.unit.runs import GROUPS, answered, bundle, hellos
 
 HOSTILE = [
     "@all look: [here](https://evil.example/x) ![x](https://evil.example/p.png) <img src=x onerror=alert(1)>",
@@ -82,10 +82,16 @@ def test_a_job_address_that_is_none_is_no_link(url: str, tmp_path: Path) -> None
 
 
 def test_the_longest_one_fits_into_the_last_words_of_a_container(tmp_path: Path) -> None:
-    cases = hellos(1, messages=[{"role": "user", "content": "长" * 9000}], expect=[{"contains_any": ["好" * 5000]}])
-    run = answered(tmp_path / "run", {c.id: "坏" * 5000 for c in cases}, cases)
+    long = "".join(map(chr, range(0x4E00, 0x5E00)))
+    cases = hellos(
+        6,
+        messages=[{"role": "user", "content": long}],
+        expect=[{"json_schema": {"type": "object"}}, {"contains_any": [long[9:]]}],
+    )
+    by = profile(dict.fromkeys(GROUPS, "must"))
+    run = answered(tmp_path / "run", {c.id: long[::-1] for c in cases}, cases, by)
     text = summary(run, judge(run))
-    assert 1500 < len(text.encode()) <= 4096 and len(text.splitlines()) <= 15
+    assert 2000 < len(text.encode()) <= 4096 and len(text.splitlines()) <= 15
 
 
 def test_a_span_is_never_empty_and_never_cut_in_a_character() -> None:

@@ -40,7 +40,7 @@ def summary(run: Run, verdict: Verdict, texts: bool = True) -> str:
         f"- passed: {sum(c.outcome == 'pass' for c in judged)} of {len(judged)} cases{f'; {waived} waived' if waived else ''}",
         f"- compared with: {code(verdict.baseline) if verdict.baseline else 'nothing, no baseline was accepted yet'}",
         f"- asked: {code(served.base_url)}, revision {code(served.revision or 'none named')}, {code(engine)}",
-        f"- by: profile {code(verdict.profile)}, suite {verdict.suite}, run {code(verdict.run)}",
+        f"- by: profile {code(verdict.profile)}, suite {code(verdict.suite)}, run {code(verdict.run)}",
         f"- page: [index.html](index.html) beside this file{_job(run.manifest.job_url)}",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
