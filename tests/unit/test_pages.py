@@ -185,7 +185,7 @@ def test_the_index_shows_what_blocks_then_what_was_compared_and_folds_what_is_gr
     run, verdict = compared(tmp_path)
     page = index_page(run, verdict, {"01_x": verdict})
     marks = (
-        "What blocks (9)", "Compared with r0", "g.fell</th>", "g.kept</th>", "Other groups", "g.eyed</th>", "group in which every case passes",
+        "What blocks (9)", "Compared with r0", "g.fell</th>", "g.kept</th>", "Other groups", "g.eyed</th>", "in which every case passes",
         "g.must</th>", "Notebooks", '01_x.html">',
     )  # fmt: skip
     rest = page[page.index("What blocks (9)") :]
