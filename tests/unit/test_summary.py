@@ -90,7 +90,7 @@ def test_the_longest_one_fits_into_the_last_words_of_a_container(tmp_path: Path)
     found = [f.model_copy(update={"reason": long}) for f in verdict.findings]
     more = {"served": served, "findings": found, **dict.fromkeys(("reason", "baseline", "profile", "run"), long)}
     text = summary(run, verdict.model_copy(update=more))
-    assert 3000 < len(text.encode()) <= 4096 and len(text.splitlines()) <= 15
+    assert 2500 < len(text.encode()) <= 4096 and len(text.splitlines()) <= 15
 
 
 def test_a_span_is_never_empty_and_never_cut_in_a_character() -> None:
