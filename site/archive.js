@@ -164,7 +164,7 @@ const gatebook = (() => {
     head.focus();
     try {
       const [a, b] = await Promise.all([load(picked("a")), load(picked("b"))]);
-      body.replaceChildren(...difference(a, b));
+      body.replaceChildren(...difference(a, b).filter(Boolean));
     } catch (error) {
       body.replaceChildren(make("p", { class: "trouble" }, String(error.message)));
     }
@@ -189,7 +189,7 @@ const gatebook = (() => {
     return [
       make("div", { class: "sides" }, about("A", a.summary), about("B", b.summary)),
       make("h2", {}, "Groups"), groups(rows),
-      make("p", { class: "soft" }, "Whether a change of a group is more than chance: ", make("code", {}, `gatebook compare runs/${a.summary.key} runs/${b.summary.key}`)),
+      a.summary.texts !== false ? make("p", { class: "soft" }, "Whether a change of a group is more than chance: ", make("code", {}, `gatebook compare runs/${a.summary.key} runs/${b.summary.key}`)) : null,
       make("h2", {}, "Cases"), make("p", {}, make("label", {}, "show ", select)), list,
     ];
   }
@@ -254,6 +254,7 @@ const gatebook = (() => {
 
   function runs(_, text) {
     summaries = JSON.parse(text);
+    if (summaries.some((run) => run.texts === false)) KINDS.same = "same outcome";
     const open = recall();
     byId("filters").addEventListener("input", filter);
     byId("filters").addEventListener("reset", () => setTimeout(filter));

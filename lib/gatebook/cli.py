@@ -62,6 +62,7 @@ RunArgument = Annotated[Path, Argument(metavar="RUN", help="A run folder in outp
 AsJson = Annotated[bool, Option("--json", help="Print the verdict as JSON (docs/schema/verdict.schema.json).")]
 Only = Annotated[Any, Option(parser=_names, metavar="<str>", help="Notebooks, groups or cases, by commas; PARTIAL.")]
 Suite = Annotated[Any, Option(parser=_suite, metavar="<str>", help="demo, smoke, integration, scenario or full.")]
+NoTexts = Annotated[bool, Option("--no-texts", help="Verdicts and figures only: no prompt, no answer.")]
 Html = Annotated[Path | None, Option(help="Also write it as a page.")]
 
 
@@ -129,6 +130,7 @@ def verify(
 ) -> None:
     """Check a run folder without any server: checksums, records, cells, verdict, nbval replay of our own code."""
     from gatebook.commands.verify import verify as check
+    from gatebook.report.text import write_page
     from gatebook.report.verification import show, verification_page
 
     if html is not None and html.resolve().is_relative_to(path.resolve()):
@@ -137,7 +139,7 @@ def verify(
         raise BadInput(f"--notebooks {notebooks}: no such folder; name the one with the notebooks that asked")
     found = check(path, notebooks=notebooks)
     if html is not None:
-        _write(html, verification_page(found))
+        write_page(html, verification_page(found))
     show(found)
     if not found.reproduced or found.verdict is None:
         raise SystemExit(ExitCode.ERROR)
@@ -189,10 +191,19 @@ def judge(
 
 
 @app.command()
-def report(path: RunArgument, as_json: AsJson = False) -> None:
+def report(
+    path: RunArgument,
+    no_texts: NoTexts = False,
+    out: Annotated[Path | None, Option(help="With --no-texts: the folder to publish, outside of the run.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """Report a run again from its record, and exit as it did; one that was killed gets its pages, and is not green."""
-    from gatebook.commands.report import report_again
+    from gatebook.commands.report import figures_again, report_again
 
+    if no_texts or out is not None:
+        told, verdict = figures_again(path, no_texts, out)
+        print(verdict.model_dump_json(indent=1) if as_json else told)
+        raise SystemExit(verdict.exit_code)
     _end(*report_again(path), as_json)
 
 
@@ -216,11 +227,12 @@ def accept(
 def archive(
     source: Annotated[Path, Argument(metavar="OUTPUTS", help="A folder of runs, or one run.")],
     to: Annotated[Path, Option(help="The site's folder, such as public/; runs that it has stay.")],
+    no_texts: NoTexts = False,
 ) -> str:
     """Write a static site of all kept runs: list, trends, difference of any two. Opens from disk and on GitLab Pages."""
     from gatebook.report.archive import archive as keep
 
-    return "\n".join(map(one_line, keep(source, to)))
+    return "\n".join(map(one_line, keep(source, to, texts=not no_texts)))
 
 
 @app.command()
@@ -242,6 +254,7 @@ def compare(
     from gatebook.commands.compare import are_urls, live, recorded
     from gatebook.config.profile import load_profile
     from gatebook.report.comparison import comparison_page, show
+    from gatebook.report.text import write_page
     from gatebook.verdict.comparing import difference
 
     if are_urls(first, second):
@@ -254,7 +267,7 @@ def compare(
         sides = recorded(first, second)
     found = difference(*sides)
     if html is not None:
-        _write(html, comparison_page(found, *sides))
+        write_page(html, comparison_page(found, *sides))
     show(found, *sides)
     raise SystemExit(found.exit_code)
 
@@ -304,20 +317,6 @@ def _end(run: Any, verdict: Any, as_json: bool) -> NoReturn:
     else:
         show(verdict, run)
     raise SystemExit(verdict.exit_code)
-
-
-def _write(file: Path, text: str) -> None:
-    from gatebook.config.files import replace_text
-
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if file.exists() and not file.is_file():
-            file.write_text(text, encoding="utf-8")  # /dev/stdout
-        else:
-            replace_text(file, text)
-    except OSError as error:
-        raise BadInput(f"--html {file}: cannot be written ({os_reason(error)}); name another file") from None
-    print(file)
 
 
 def _refuse_unreadable(arguments: list[str]) -> None:

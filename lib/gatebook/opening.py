@@ -162,7 +162,12 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 def _job_url() -> str | None:
     """The CI job that this runs in, where its URL is a place and no more."""
-    url = os.environ.get("CI_JOB_URL")
+    url, github = (
+        os.environ.get("CI_JOB_URL"),
+        [os.environ.get(f"GITHUB_{name}") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID")],
+    )
+    if url is None and all(github):
+        url = "{}/{}/actions/runs/{}".format(*github)
     return None if url is None or is_secret_url(url) else url
 
 

@@ -179,6 +179,7 @@ def report(run: Run, verdict: Verdict) -> None:
     from gatebook.report.metrics import metrics
     from gatebook.report.pages import index_page, notebook_page
     from gatebook.report.standing import recorded
+    from gatebook.report.summary import summary
 
     alone = {name: judged(run, [t for t in verdict.troubles if t.startswith(name)], name) for name in run.notebooks}
     files = {f"{notebook}.verdict.json": v.model_dump_json(indent=1) for notebook, v in alone.items()}
@@ -188,6 +189,7 @@ def report(run: Run, verdict: Verdict) -> None:
         "index.html": partial(index_page, run, verdict, alone),
         "junit.xml": partial(junit, run, verdict, "outputs/latest"),
         "metrics.txt": partial(metrics, run, verdict),
+        "summary.md": partial(summary, run, verdict),
     }
     files |= {name: _made(name, make) for name, make in pages.items()}
     try:

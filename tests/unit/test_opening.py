@@ -171,3 +171,27 @@ def test_a_damaged_baseline_is_bad_input_before_the_run(place: Place) -> None:
 def test_versions_leave_out_what_is_missing() -> None:
     found = versions(["pydantic", "no-such-package-here"])
     assert set(found) == {"python", "pydantic"} and json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    ("env", "url"),
+    [
+        ({"CI_JOB_URL": "https://gitlab.example/g/p/-/jobs/7"}, "https://gitlab.example/g/p/-/jobs/7"),
+        ({"CI_JOB_URL": "https://user:pass@gitlab.example/jobs/7"}, None),
+        (
+            {"GITHUB_SERVER_URL": "https://github.example", "GITHUB_REPOSITORY": "o/r", "GITHUB_RUN_ID": "42"},
+            "https://github.example/o/r/actions/runs/42",
+        ),
+        ({"GITHUB_RUN_ID": "42"}, None),
+        ({}, None),
+    ],
+)
+def test_the_job_that_made_a_run_stands_in_its_manifest(
+    env: dict[str, str], url: str | None, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CI_JOB_URL", "GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    place.cases({"id": "a"})
+    assert open_run(profile({"g.h": "must"}), "http://x/v1", "full", None).manifest.job_url == url

@@ -14,7 +14,8 @@ from gatebook.report.pages import LARGEST_BYTES, TEMPLATES, index_page, notebook
 from gatebook.verdict.judging import judge
 from gatebook.verdict.verdict import Verdict
 
-from tests.unit.replies import case, chat_body, plain, profile, ready, record, run_folder, timing
+from tests.unit.replies import baseline, case, chat_body, plain, profile, ready, record, run_folder, timing
+from tests.unit.runs import answered
 
 WANTS = [{"contains_any": ["Hello"]}]
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -168,3 +169,55 @@ def luminance(colour: str) -> float:
         for c in (int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4))
     )
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def compared(path: Path, **fields: Any) -> tuple[Run, Verdict]:
+    """Two compared groups, one of them shown worse, one that must pass, and one that is watched and fails."""
+    groups = {"g.kept": "no_worse", "g.fell": "no_worse", "g.must": "must", "g.eyed": "watch"}
+    cases = [case(f"{g[2:]}-{n}", group=g, expect=WANTS, finish="any") for g in groups for n in range(20)]
+    old = baseline({c.id: "fail" if c.id == "kept-0" else "pass" for c in cases}, cases)
+    bad = {"eyed-0": "No.", **{f"fell-{n}": "No." for n in range(9)}}
+    run = answered(path / "run", bad, cases, profile(groups), baseline=old.to_json().encode(), **fields)
+    return run, judge(run)
+
+
+def test_the_index_shows_what_blocks_then_what_was_compared_and_folds_what_is_green(tmp_path: Path) -> None:
+    run, verdict = compared(tmp_path)
+    page = index_page(run, verdict, {"01_x": verdict})
+    marks = (
+        "What blocks (9)", "Compared with r0", "g.fell</th>", "g.kept</th>", "Other groups", "g.eyed</th>", "in which every case passes",
+        "g.must</th>", "Notebooks", '01_x.html">',
+    )  # fmt: skip
+    rest = page[page.index("What blocks (9)") :]
+    order = [rest.index(mark) for mark in marks[:-1]]
+    assert order == sorted(order) and rest.rindex(marks[-1]) > order[-1]
+    folded = re.findall(r"<details>.*?</details>", page, re.DOTALL)
+    assert "g.must" in folded[0] and not any(
+        name in part for part in folded for name in ("g.fell", "g.eyed", "01_x.html")
+    )
+
+
+def test_a_green_notebook_is_folded(tmp_path: Path) -> None:
+    run, verdict = made(tmp_path, ["Hello"])
+    assert verdict.verdict == "PASS"
+    folded = re.findall(r"<details>.*?</details>", index_page(run, verdict, {"01_x": verdict}), re.DOTALL)
+    assert "1 green notebook<" in folded[1] and "01_x.html" in folded[1]
+
+
+def test_a_compared_group_has_a_picture_of_then_and_now(tmp_path: Path) -> None:
+    run, verdict = compared(tmp_path)
+    page = index_page(run, verdict, {})
+    fell, kept = re.findall(r"<svg class=\"drop\".*?</svg>", page)
+    assert 'aria-label="11 of 20 pass, 20 in the baseline; 14 or fewer block"' in fell and 'class="now FAIL"' in fell
+    assert 'aria-label="20 of 20 pass, 19 in the baseline; 13 or fewer block"' in kept and 'class="now PASS"' in kept
+    assert float(re.findall(r'class="now FAIL" cx="([\d.]+)"', fell)[0]) == pytest.approx(8 + 184 * 11 / 20, abs=0.1)
+    assert float(re.findall(r'class="then" cx="([\d.]+)"', fell)[0]) == 192
+    assert "20 → 11 of 20" in page and "6 of 20 cases (30 %)" in page
+
+
+def test_without_a_baseline_the_picture_says_so(tmp_path: Path) -> None:
+    cases = [case(f"c{n}", expect=WANTS, finish="any") for n in range(12)]
+    run = answered(tmp_path / "run", {}, cases, profile({"g.h": "no_worse"}), baseline=None)
+    page = index_page(run, judge(run), {})
+    assert "Compared with nothing yet" in page and "no baseline yet" in page
+    assert 'class="then"' not in page and 'aria-label="12 of 12 pass"' in page

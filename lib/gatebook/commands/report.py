@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from gatebook.commands.verify import cut_short, evidenced
+from gatebook.errors import BadInput, one_line
 from gatebook.record.lock import held
 from gatebook.record.run import Run
 from gatebook.record.shelf import check_latest
+from gatebook.report.figures import bare, check_apart, publish
 from gatebook.runner import judged, report
 from gatebook.verdict.verdict import Verdict
 
@@ -24,3 +26,14 @@ def report_again(path: Path) -> tuple[Run, Verdict]:
         verdict = judged(run, [*cut_short(run), go_on])
         report(run, verdict)
     return run, verdict
+
+
+def figures_again(path: Path, no_texts: bool, out: Path | None) -> tuple[str, Verdict]:
+    """The same without a prompt or an answer, into a folder of its own: (the last line, the verdict in figures).
+    Raises BadInput, BrokenRecord."""
+    if out is None or not no_texts:
+        raise BadInput("--no-texts and --out go together, such as: gatebook report RUN --no-texts --out public/run")
+    check_apart(out)
+    run, verdict = report_again(path)
+    page, told = publish(run, verdict, out), bare(verdict)
+    return one_line(f"{told.verdict}  {told.reason}  {page}"), told

@@ -23,6 +23,7 @@ from gatebook.errors import BadInput, CannotMeasure, GatebookError, first_line, 
 from gatebook.record.run import MAX_JSON_MIB, SCRATCH, SUMS, Run, run_folder_of
 from gatebook.record.samples import streamed_times
 from gatebook.report.conversation import conversation
+from gatebook.report.figures import MARK, SAID, bare, publish
 from gatebook.report.standing import CaseStanding, recorded, standings
 from gatebook.report.text import SITE, TEMPLATES, render, shorten, visible
 from gatebook.verdict.comparing import NOT_RULES
@@ -37,26 +38,35 @@ TEXT_CHARS, REASON_CHARS = 2000, 600
 MEMORY_CHECK = "gpu_memory"
 
 
-def archive(source: Path, to: Path) -> list[str]:
+def archive(source: Path, to: Path, texts: bool = True) -> list[str]:
     """Take in the bundles of `source` (a folder of runs, or one run) and write the site. Says what was done, a line each.
 
-    A bundle that is there already is not touched. One that was sealed again is kept beside the older one. Raises BadInput.
+    A bundle that is there already is not touched. One that was sealed again is kept beside the older one. Without `texts`
+    no bundle is copied: of each run verdict and figures are published. Raises BadInput.
     """
     runs, data = to / "runs", to / "data"
     if to.resolve() == source.resolve() or ((to / "index.html").exists() and not (to / "runs.js").exists()):
         raise BadInput(f"{to}: holds something else already; name a folder of its own, such as public/archive")
     if inside := run_folder_of(to):
         raise BadInput(f"{to}: lies in the run folder {inside}, which is sealed; name a folder outside of it")
+    if texts and (to / MARK).exists():
+        raise BadInput(f"{to}: holds figures only; add --no-texts, or name another folder")
+    if not texts and any(runs.glob("*/manifest.json")):
+        raise BadInput(f"{to}: holds runs with their texts; leave out --no-texts, or name another folder")
     found = _bundles(source)
     try:
         runs.mkdir(parents=True, exist_ok=True)
         data.mkdir(exist_ok=True)
-        done = [line for folder in found if (line := _take_in(folder, runs))]
-        kept = [_summary(folder, data) for folder in sorted(runs.iterdir()) if not folder.name.startswith(".")]
+        if texts:
+            done = [line for folder in found if (line := _take_in(folder, runs))]
+            kept = [_summary(folder, data) for folder in sorted(runs.iterdir()) if not folder.name.startswith(".")]
+        else:
+            replace_text(to / MARK, SAID)
+            done, kept = _figures(found, runs, data)
         if not kept:
             raise BadInput(f"{source}: holds no run (a folder with manifest.json); make one with gatebook run")
         kept.sort(key=lambda run: (run["created"], run["key"]), reverse=True)
-        _write_site(to, kept)
+        _write_site(to, kept, texts)
     except OSError as error:
         raise CannotMeasure(f"{error.filename or to}: {os_reason(error)}; free space or name another --to") from None
     bad = [f"{run['state']}: {run['key']}: {run['reason']}" for run in kept if "profile" not in run]
@@ -146,17 +156,53 @@ def _summary(folder: Path, data: Path) -> dict[str, Any]:
         try:
             if known := _known(data / key, seal):
                 return known
-            summary, cases = _judged(Run(folder))
+            summary, cases, _ = _judged(Run(folder))
         except (GatebookError, ValueError) as error:
             why = first_line(error)
         else:
-            summary["key"] = key
-            _write_data(data / f"{key}.js", "run", {"summary": summary, "cases": cases}, key)
-            replace_text(data / f"{key}.json", json.dumps({"format": FORMAT, "seal": seal, "summary": summary}))
-            return summary
-    created, state = str(_manifest(folder).get("created")), "DAMAGED" if seal else "UNFINISHED"
-    made = created if TIME.fullmatch(created) else ""
-    return {"key": key, "run": key, "created": made, "state": state, "reason": visible(why)}
+            return _keep(data, key, seal, summary, cases)
+    state = "DAMAGED" if seal else "UNFINISHED"
+    return {"key": key, "run": key, "created": _created(folder), "state": state, "reason": visible(why)}
+
+
+def _created(folder: Path) -> str:
+    created = str(_manifest(folder).get("created"))
+    return created if TIME.fullmatch(created) else ""
+
+
+def _keep(data: Path, key: str, seal: str, summary: dict[str, Any], cases: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the browser reads of a run, made once for its seal."""
+    summary["key"] = key
+    _write_data(data / f"{key}.js", "run", {"summary": summary, "cases": cases}, key)
+    replace_text(data / f"{key}.json", json.dumps({"format": FORMAT, "seal": seal, "summary": summary}))
+    return summary
+
+
+def _figures(found: list[Path], runs: Path, data: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """(what was done, one row a run): of new bundles the figures are published, and of those that are there, they stay."""
+    done, bad = [], []
+    for folder in found:
+        name, seal = _name(folder), _seal(folder) or ""
+        keys = (name, f"{name}~{seal[:8]}")
+        damage, known = _damage(folder), [key for key in keys if (data / f"{key}.json").exists()]
+        if not damage and any(_known(data / key, seal) for key in known):
+            continue
+        key = next((key for key in keys if key not in known), keys[1])
+        try:
+            if damage:
+                raise ValueError(damage)
+            run = Run(folder)
+            summary, cases, verdict = _judged(run, texts=False)
+        except (GatebookError, ValueError):
+            state = "DAMAGED" if seal else "UNFINISHED"
+            why = "no evidence of a verdict; gatebook verify says why"
+            bad.append({"key": key, "run": key, "created": _created(folder), "state": state, "reason": why})
+            continue
+        publish(run, verdict, runs / key)
+        _keep(data, key, seal, summary, cases)
+        done.append(f"added {key}")
+    kept = [dict(json.loads(file.read_bytes())["summary"]) for file in sorted(data.glob("*.json"))]
+    return done, [*kept, *bad]
 
 
 def _known(file: Path, seal: str) -> dict[str, Any] | None:
@@ -169,8 +215,9 @@ def _known(file: Path, seal: str) -> dict[str, Any] | None:
         return None
 
 
-def _judged(run: Run) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """(one row of the list, every case with what was said), all judged again; rates are counts, latencies medians in ms.
+def _judged(run: Run, texts: bool = True) -> tuple[dict[str, Any], list[dict[str, Any]], Verdict]:
+    """(one row of the list, every case with what was said, the verdict), all judged again; rates are counts, latencies
+    medians in ms. Without `texts` reasons are cut to figures, and nothing was said.
 
     Raises ValueError where the record does not carry verdict.json.
     """
@@ -178,10 +225,11 @@ def _judged(run: Run) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     verdict = judge(run, troubles=said.troubles)
     if (verdict.verdict, verdict.partial) != (said.verdict, said.partial):
         raise ValueError(f"verdict.json says {said.verdict}, the record says {verdict.verdict}: {verdict.reason}")
+    full, verdict = verdict, verdict if texts else bare(verdict)
     manifest, served = run.manifest, verdict.served
     times = streamed_times(recorded(run))
     memory = [f.measured for f in verdict.findings if f.check == MEMORY_CHECK and isinstance(f.measured, int | float)]
-    cases = [_case(c, c.case) for c in standings(run, verdict) if c.case]
+    cases = [_case(c, c.case, texts) for c in standings(run, verdict) if c.case]
     summary = {
         **verdict.model_dump(include={"run", "partial", "profile", "suite"}), **manifest.model_dump(include={"created", "commit", "asked_by", "judged_from"}),
         **served.model_dump(include={"model", "revision", "base_url"}), "engine": f"{served.engine} {served.version or ''}".strip(),
@@ -189,22 +237,23 @@ def _judged(run: Run) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         "passed": sum(c["outcome"] == "pass" for c in cases), "cases": len(cases),
         "groups": {g.group: [g.passed, g.cases] for g in verdict.groups}, "waived": sum(len(w.cases) for w in verdict.waivers),
         **{name: round(median(values), 2) if values else None for name, values in times.items()}, "memory_gb": max(memory, default=None),
+        **({} if texts else {"texts": False}),
     }  # fmt: skip
-    return _seen(summary), _seen(cases)
+    return _seen(summary), _seen(cases), full
 
 
-def _case(stands: CaseStanding, case: Case) -> dict[str, Any]:
+def _case(stands: CaseStanding, case: Case, texts: bool) -> dict[str, Any]:
     rules = json.dumps(case.model_dump(mode="json", exclude=NOT_RULES), sort_keys=True)
     return {
         "id": stands.id,
         "notebook": stands.notebook,
         "group": stands.group,
-        "why": shorten(case.why, REASON_CHARS),
+        "why": shorten(case.why, REASON_CHARS) if texts else "",
         "outcome": stands.outcome,
         "reason": shorten(stands.reason, REASON_CHARS),
         "asked": case.prompt_hash,
         "expected": hashlib.sha256(rules.encode()).hexdigest()[:12],
-        "requests": [asdict(request) for request in conversation(stands, TEXT_CHARS)],
+        "requests": [asdict(request) for request in conversation(stands, TEXT_CHARS)] if texts else [],
     }
 
 
@@ -225,7 +274,7 @@ def _write_data(file: Path, call: str, value: Any, key: str) -> None:
     replace_text(file, f"gatebook.{call}({json.dumps(key)}, {safe});\n")
 
 
-def _write_site(to: Path, kept: list[dict[str, Any]]) -> None:
+def _write_site(to: Path, kept: list[dict[str, Any]], texts: bool) -> None:
     whole = {run["key"] for run in kept if "profile" in run}
     for file in (to / "data").iterdir():
         if file.suffix in (".js", ".json") and file.stem not in whole:
@@ -233,4 +282,4 @@ def _write_site(to: Path, kept: list[dict[str, Any]]) -> None:
     _write_data(to / "runs.js", "runs", kept, "all")
     for file in (TEMPLATES / "style.css", SITE / "archive.css", SITE / "archive.js"):
         shutil.copyfile(file, to / file.name)
-    replace_text(to / "index.html", render("archive.html.j2", runs=kept))
+    replace_text(to / "index.html", render("archive.html.j2", runs=kept, texts=texts))

@@ -30,14 +30,16 @@ class Testcase(NamedTuple):
     seconds: float = 0.0
 
 
-def junit(run: Run, verdict: Verdict, attach_prefix: str) -> str:
+def junit(run: Run, verdict: Verdict, attach_prefix: str | None = None) -> str:
     """One suite a notebook, one testcase a case; a suite `verdict` for what belongs to no case.
 
-    `attach_prefix` is the run folder relative to the CI project. Something is red unless the verdict is PASS.
+    `attach_prefix` is the run folder relative to the CI project; without it no page, prompt or answer is told. Something is
+    red unless the verdict is PASS.
     """
     stands = {notebook: standings(run, verdict, notebook) for notebook in run.notebooks}
     blocked = {g for found in stands.values() for c in found if c.blocks for g in (c.group, *(f.group for f in c.red))}
-    suites = {notebook: [_case(c) for c in found] for notebook, found in stands.items()}
+    texts = attach_prefix is not None
+    suites = {notebook: [_case(c, texts) for c in found] for notebook, found in stands.items()}
     suites["verdict"] = whole = list(_whole(verdict, blocked))
     if verdict.verdict != "PASS" and not any(case.kind in RED for cases in suites.values() for case in cases):
         whole[0] = Testcase("run", _red(verdict.verdict), verdict.reason)
@@ -52,7 +54,7 @@ def junit(run: Run, verdict: Verdict, attach_prefix: str) -> str:
             )
             if case.kind:
                 ET.SubElement(element, case.kind).text = _cut(case.text)
-            if case.kind in RED:
+            if case.kind in RED and texts:
                 page = "index" if cases is whole else name
                 ET.SubElement(element, "system-out").text = f"[[ATTACHMENT|{attach_prefix}/{page}.html]]"
     ET.indent(root)
@@ -60,15 +62,17 @@ def junit(run: Run, verdict: Verdict, attach_prefix: str) -> str:
     return text.decode() + "\n"
 
 
-def _case(case: CaseStanding) -> Testcase:
-    text = _explained(case) if case.blocks else f"{case.note}\n{case.reason}"
+def _case(case: CaseStanding, texts: bool) -> Testcase:
+    text = _explained(case, texts) if case.blocks else f"{case.note}\n{case.reason}"
     if case.standing == "tolerated":
         text = f"{case.outcome}, {text}"
     seconds = sum(e.timing.end_ms or 0 for e in case.exchanges if e.timing) / 1000
     return Testcase(case.id, ELEMENTS[case.standing], text, seconds)
 
 
-def _explained(case: CaseStanding) -> str:
+def _explained(case: CaseStanding, texts: bool) -> str:
+    if not texts:
+        return f"{case.reason}\n{case.note}"
     lines = [*([f"{f.check}: {f.reason}" for f in case.red] or [case.reason]), case.note]
     if case.case:
         lines.append(f"why this case: {case.case.why}")

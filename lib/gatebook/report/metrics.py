@@ -1,9 +1,14 @@
-"""metrics.txt in OpenMetrics, shaped for GitLab's metrics report: no space in labels, rounded values, few lines."""
+"""metrics.txt in OpenMetrics, shaped for GitLab's metrics report: no space in labels, rounded values, few lines.
+
+Every sample says whose it is (profile, model, suite), so that several deployments fit into one Prometheus; what is another
+one in each run (revision, run) stands in gatebook_run_info alone.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
 
 import numpy as np
 
@@ -30,7 +35,10 @@ def metrics(run: Run, verdict: Verdict) -> str:
     judged = [(g.group, g.passed, g.passed + g.failed) for g in verdict.groups]
     cost, times = altogether(run), streamed_times(exchanges)
     seconds = {"server": cost.server_s, "waiting": cost.waiting_s, "harness": cost.harness_s}
+    whose = {"profile": verdict.profile, "model": verdict.served.model, "suite": verdict.suite}
+    info = {**whose, "revision": verdict.served.revision or "none_named", "run": verdict.run}
     gauges: list[tuple[str, str, Mapping[str, object]]] = [
+        ("run_started_seconds", "", _started(run.manifest.created)),
         ("verdict", "verdict", {verdict.verdict: 1}),
         ("exit_code", "", {"": verdict.exit_code}),
         ("cases", "outcome", {name: cases.count(name) for name in WORST_FIRST}),
@@ -42,13 +50,14 @@ def metrics(run: Run, verdict: Verdict) -> str:
         ("tokens", "kind", {kind: sum(found) for kind, found in tokens.items() if found}),
         ("spent_seconds", "on", {on: f"{s:.1f}" for on, s in seconds.items() if s is not None}),
     ]
-    lines: list[str] = []
+    lines = ["# TYPE gatebook_run_info gauge", f"gatebook_run_info{_labels(info)} 1"]
     for name, label, samples in gauges:
         if samples:
             lines.append(f"# TYPE gatebook_{name} {'summary' if label == 'quantile' else 'gauge'}")
-            lines += [f"gatebook_{name}{_label(label, of) if label else ''} {value}" for of, value in samples.items()]
+            own = {of: {label: of} if label else {} for of in samples}
+            lines += [f"gatebook_{name}{_labels(whose | own[of])} {value}" for of, value in samples.items()]
         if samples and label == "quantile":
-            lines.append(f"gatebook_{name}_count {len(times[name])}")
+            lines.append(f"gatebook_{name}_count{_labels(whose)} {len(times[name])}")
     return "\n".join([*lines, "# EOF"]) + "\n"
 
 
@@ -58,6 +67,14 @@ def _quantiles(values: list[float], digits: int) -> dict[str, str]:
     return {str(q): f"{np.quantile(values, q):.{digits}f}" for q in wanted} if values else {}
 
 
-def _label(name: str, value: str) -> str:
-    safe = re.sub(r"""[\s#"'\\{}]""", "_", value)
-    return f'{{{name}="{safe}"}}'
+def _started(created: str) -> dict[str, str]:
+    """Unix time; none where a foreign manifest says no time."""
+    try:
+        return {"": f"{datetime.fromisoformat(created).timestamp():.0f}"}
+    except (ValueError, OverflowError, OSError):
+        return {}
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    safe = {name: re.sub(r"""[\s#"'\\{},]""", "_", value) for name, value in labels.items()}
+    return "{" + ",".join(f'{name}="{value}"' for name, value in safe.items()) + "}"

@@ -15,6 +15,7 @@ from gatebook.report.spending import altogether, left_out, parts
 from gatebook.report.standing import by_todo, causes, excuses, standings
 from gatebook.report.text import TEMPLATES, render, visible
 from gatebook.verdict.causes import refusals
+from gatebook.verdict.policy import COMPARED
 from gatebook.verdict.verdict import Verdict
 
 LARGEST_BYTES = 500_000
@@ -58,15 +59,15 @@ def notebook_page(run: Run, notebook: str, verdict: Verdict) -> str:
     return fitting(page)
 
 
-def index_page(run: Run, verdict: Verdict, notebooks: dict[str, Verdict]) -> str:
-    """The run at a glance, with links to everything in its folder."""
+def index_page(run: Run, verdict: Verdict, notebooks: dict[str, Verdict], texts: bool = True) -> str:
+    """The run at a glance, with links to everything in its folder. Without `texts` it stands beside no notebook and no record."""
     blocking = [c for c in standings(run, verdict) if c.blocks]
     rows = {name: (_heading(run, name), v) for name, v in notebooks.items()}
-    costs, lost = [*parts(run), altogether(run)], left_out(run)
+    costs, lost = [*parts(run), altogether(run)], left_out(run) if texts else []
     return fitting(
         lambda detail: _render(
-            "index.html.j2", run, verdict, detail, title="Gatebook run", heading=f"May {verdict.served.model} ship?",
-            notebooks=rows, blocking=blocking, costs=costs, left_out=lost,
+            "index.html.j2", run, verdict, detail, title="Gatebook run", heading=f"May {verdict.served.model} ship?", compared=COMPARED,
+            notebooks=rows, blocking=blocking, costs=costs, left_out=lost, texts=texts,
         )
     )  # fmt: skip
 
