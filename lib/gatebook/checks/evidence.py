@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from gatebook.checks.finding import Outcome, Result, Stage
@@ -25,10 +25,13 @@ class Reply:
 
     ask: Ask
     exchange: Exchange
+    raw: bool = False
+    """Thoughts stand for the text where there is none: what is generated is judged."""
 
     @cached_property
     def answer(self) -> Answer:
-        return read_answer(self.exchange)
+        answer = read_answer(self.exchange)
+        return replace(answer, content=answer.generated) if self.raw and answer.reasoning else answer
 
     @property
     def refused(self) -> bool:

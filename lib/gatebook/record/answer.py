@@ -55,6 +55,21 @@ class Answer:
         return self.content or ""
 
     @property
+    def generated(self) -> str:
+        """The text; where there is none, what was thought."""
+        return self.text if self.text.strip() else self.reasoning
+
+    @property
+    def ends_in_thoughts(self) -> bool:
+        """Cut before the thoughts came to an end."""
+        return (
+            self.finish_reason == "length"
+            and bool(self.reasoning.strip())
+            and not self.text.strip()
+            and not self.tool_calls
+        )
+
+    @property
     def has_token(self) -> bool:
         """Whether there is generated text: content, reasoning or tool calls. A role alone is not a token."""
         return bool(self.content or self.reasoning or self.tool_calls)

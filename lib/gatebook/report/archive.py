@@ -181,7 +181,7 @@ def _judged(run: Run) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     manifest, served = run.manifest, verdict.served
     times = streamed_times(recorded(run))
     memory = [f.measured for f in verdict.findings if f.check == MEMORY_CHECK and isinstance(f.measured, int | float)]
-    cases = [_case(c, c.case) for c in standings(run, verdict) if c.case]
+    cases = [_case(c, c.case, run.asked(c.id)) for c in standings(run, verdict) if c.case]
     summary = {
         **verdict.model_dump(include={"run", "partial", "profile", "suite"}), **manifest.model_dump(include={"created", "commit", "asked_by", "judged_from"}),
         **served.model_dump(include={"model", "revision", "base_url"}), "engine": f"{served.engine} {served.version or ''}".strip(),
@@ -193,7 +193,7 @@ def _judged(run: Run) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return _seen(summary), _seen(cases)
 
 
-def _case(stands: CaseStanding, case: Case) -> dict[str, Any]:
+def _case(stands: CaseStanding, case: Case, asked: str) -> dict[str, Any]:
     rules = json.dumps(case.model_dump(mode="json", exclude=NOT_RULES), sort_keys=True)
     return {
         "id": stands.id,
@@ -202,7 +202,7 @@ def _case(stands: CaseStanding, case: Case) -> dict[str, Any]:
         "why": shorten(case.why, REASON_CHARS),
         "outcome": stands.outcome,
         "reason": shorten(stands.reason, REASON_CHARS),
-        "asked": case.prompt_hash,
+        "asked": asked,
         "expected": hashlib.sha256(rules.encode()).hexdigest()[:12],
         "requests": [asdict(request) for request in conversation(stands, TEXT_CHARS)],
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
-from gatebook.config.cases import Case, cap, prompt_tokens
+from gatebook.config.cases import Case, cap, prompt_tokens, sent
 from gatebook.config.profile import Profile, Suite
 from gatebook.record.exchange import Exchange
 from gatebook.record.replies import read_answer
@@ -39,8 +39,9 @@ def estimate(profile: Profile, suite: Suite, cases: list[Case], baseline: Baseli
             read.add(case.document.name)
             ms += long * speed["prompt_token"]
         chats = [ask for ask in case.requests() if ask.path is None]
-        asked = long + sum(prompt_tokens(ask.messages or [], ask.options) for ask in chats)
-        caps = sum(cap(ask.options) for ask in chats)
+        options = [sent(profile.target, case, ask) for ask in chats]
+        asked = long + sum(prompt_tokens(a.messages or [], o) for a, o in zip(chats, options, strict=True))
+        caps = sum(map(cap, options))
         ms += len(case.requests()) * speed["ttft"] + caps * SHARE_OF_CAP * speed["tpot"]
         row.update({"requests": len(case.requests()) + case.canary, "prompt tokens": asked, "answer tokens": caps})
         spent += asked + caps
