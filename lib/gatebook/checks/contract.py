@@ -11,7 +11,7 @@ from typing import Any
 from gatebook.checks.evidence import Reply
 from gatebook.checks.text import broken_characters, leaked_markup
 from gatebook.engines.engine import same_model
-from gatebook.record.answer import Answer
+from gatebook.record.answer import THOUGHT, Answer
 from gatebook.record.exchange import Exchange
 from gatebook.record.replies import read_answer, whole
 
@@ -151,7 +151,7 @@ def thoughts_astray(answer: Answer, thinks: bool) -> str | None:
 
 def thinking_advice(answer: Answer, thinks: bool) -> str | None:
     """What to set in the profile where an answer has thoughts in a place that it does not name."""
-    in_text = "think" in (leaked_markup(answer.text) or "")
+    in_text = THOUGHT.search(answer.text)
     if not in_text and not thoughts_astray(answer, thinks):
         return None
     without = "to gate it without thoughts, set target.request: {chat_template_kwargs: {enable_thinking: false}}"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from gatebook.engines.engine import Json, obj, whole_number
+
+THOUGHT = re.compile(r"</?think(?:ing)?>", re.IGNORECASE)
+"""How thoughts begin or end in a text."""
 
 
 @dataclass(frozen=True)

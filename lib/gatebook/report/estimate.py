@@ -59,12 +59,24 @@ def estimate(profile: Profile, suite: Suite, cases: list[Case], baseline: Baseli
         f"suite {suite} of {profile.name}: about {minutes:.1f} minutes with {limits.in_flight} in flight, from {basis}",
         f"it ends after {limits.run_deadline_s / 60:g} minutes in any case; answer tokens are caps; nothing was asked",
     ]
+    table += _overridden(profile, cases)
     if late:
         named = ", ".join(f"{group} ({count})" for group, count in late.items())
         table.append(f"limits.tokens is {limits.tokens:,}: these may not fit and would not be measured: {named}")
     if beyond:
         table.append(f"{beyond} cases with a document beyond {context_tokens:,} tokens will not be asked")
     return "\n".join(table)
+
+
+def _overridden(profile: Profile, cases: list[Case]) -> list[str]:
+    """Where target.request says nothing, because the requests do."""
+    chats = [ask for case in cases for ask in case.requests() if ask.path is None]
+    counts = {name: sum(name in ask.options for ask in chats) for name in profile.target.request_options}
+    return [
+        f"target.request.{name}: {count:,} of {len(chats):,} requests say their own"
+        for name, count in counts.items()
+        if count
+    ]
 
 
 def document_cost(run: Run, notebook: str, ruled: list[Exchange]) -> str:
