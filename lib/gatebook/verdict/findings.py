@@ -278,7 +278,7 @@ class _Judge:
             said = "; ".join(text for _, text in flaws[:3]) + (f"; and {len(flaws) - 3} more" if len(flaws) > 3 else "")
             astray = any(thoughts_astray(r.answer, self._thinks) for r in chats)
             stage = Stage.REASONING if astray else min(stage for stage, _ in flaws)
-            advice = next((told for r in chats if (told := thinking_advice(r.answer, self._thinks))), None)
+            advice = next(filter(None, (thinking_advice(r.answer, self._thinks) for r in chats)), None)
             said += f"; {advice}" if advice else ""
             return Result("fail", said, len(flaws), 0, "violations", stage)
         if case.canary and canary is None:
