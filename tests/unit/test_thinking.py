@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from gatebook.checks.finding import Finding, Stage
 from gatebook.collect.scheduler import STARTED, collect
+from gatebook.commands.judge import judge_again
 from gatebook.config.cases import Case, sent
 from gatebook.config.options import under
 from gatebook.config.profile import Profile, Target, profile_from
@@ -182,7 +184,7 @@ def test_thoughts_in_the_wrong_place_break_the_contract_and_say_what_to_set(
     cap = 164 if fields else 64
     said = found(tmp_path, profile({"g.h": "must"}, **fields), [ASK], reply("a", content, thoughts, finish, cap, cap))
     assert (said["a.contract"].outcome, said["a.contract"].stage) == ("fail", stage)
-    assert __import__("re").search(reason, said["a.contract"].reason), said["a.contract"].reason
+    assert re.search(reason, said["a.contract"].reason), said["a.contract"].reason
 
 
 def test_what_follows_parsed_thoughts_is_judged(tmp_path: Path) -> None:
@@ -299,3 +301,14 @@ def test_default_samples_of_a_model_that_thinks_are_its_thoughts(tmp_path: Path)
     values = fingerprint(run, run_identity(run), [])
     assert [text for text, _ in values["defaults.s"]] == ["Thought a", "Thought b"]
     assert not changes(values, values)
+
+
+def test_answers_are_not_judged_by_a_profile_that_asks_otherwise(tmp_path: Path) -> None:
+    run = run_folder(tmp_path / "r", [ASK], profile({"g.h": "must"}))
+    record(run, "01_x", ready(), reply("a", "Paris.", cap=64))
+    run.seal()
+    with pytest.raises(
+        BadInput, match=r"key 'target' adds \{'thinking_tokens': 100\}.*asked with nothing; write request"
+    ):
+        judge_again(run.path, profile({"g.h": "must"}, **PARSED), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
