@@ -196,16 +196,8 @@ def _usage(exchange: Exchange, answer: Answer) -> Iterator[str]:
     if limit is not None and completion > limit * choices:
         yield f"{completion} completion tokens although max_tokens is {limit}"
     size = len("".join([answer.text, answer.reasoning, *answer.others.values()]).encode())
-    if size and not answer.tool_calls and completion - _thoughts(answer) > size + 16 * choices:
+    if size and not answer.tool_calls and completion - answer.thought_tokens > size + 16 * choices:
         yield f"usage says {completion} completion tokens for {size} bytes of text"
-
-
-def _thoughts(answer: Answer) -> int:
-    """Tokens that were thought and not said, as usage tells them (`reasoning_tokens`)."""
-    usage = answer.usage or {}
-    details = usage.get("completion_tokens_details")
-    told = [said.get("reasoning_tokens") for said in (usage, details) if isinstance(said, dict)]
-    return max([n for n in told if isinstance(n, int) and n > 0], default=0)
 
 
 def _misspelt(exchange: Exchange, answer: Answer) -> Iterator[str]:

@@ -25,13 +25,18 @@ class Reply:
 
     ask: Ask
     exchange: Exchange
+    thinks: bool = False
+    """What follows the thoughts is the answer, without the blank lines between them."""
     raw: bool = False
     """Thoughts stand for the text where there is none: what is generated is judged."""
 
     @cached_property
     def answer(self) -> Answer:
         answer = read_answer(self.exchange)
-        return replace(answer, content=answer.generated) if self.raw and answer.reasoning else answer
+        if not self.thinks or not answer.reasoning:
+            return answer
+        said = answer.generated if self.raw else answer.content
+        return replace(answer, content=said and said.lstrip("\n"))
 
     @property
     def refused(self) -> bool:

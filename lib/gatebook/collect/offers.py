@@ -104,10 +104,9 @@ async def learn(lane: Lane, model: str, models: tuple[str, ...]) -> Learned:
         exchanges.append(await lane.ask(kind="probe", key=key, body=body, deadline_s=DEADLINE_S, retries=1))
         return exchanges[-1]
 
-    thinks = await _thinks(ask)
+    thinks, plain = await _thinks(ask)
     common |= thinks.settings.get("request", {})
     room = thinks.settings.get("thinking_tokens", 0)
-    plain = await ask(max_tokens=SHORT)
     streamed = await ask(max_tokens=SHORT, stream=True, stream_options={"include_usage": True})
     extras = await _extras(ask, plain)
     auto = await ask(max_tokens=1, tools=[TOOL])
@@ -154,13 +153,14 @@ async def learn(lane: Lane, model: str, models: tuple[str, ...]) -> Learned:
     )
 
 
-async def _thinks(ask: Ask) -> Thinks:
-    """One plain greeting; where it has thoughts, one more without them."""
+async def _thinks(ask: Ask) -> tuple[Thinks, Exchange]:
+    """One plain greeting; where it has thoughts, one more without them. Also the greeting as the profile will ask for it."""
     greeted = await ask(max_tokens=GREETING)
     if not (where := _thoughts(greeted)):
-        return Thinks()
+        return Thinks(), greeted
     without = await ask(max_tokens=GREETING, **WITHOUT)
-    return Thinks(where, bool(read_answer(without).text.strip()) and not _thoughts(without))
+    thinks = Thinks(where, bool(read_answer(without).text.strip()) and not _thoughts(without))
+    return thinks, without if "request" in thinks.settings else greeted
 
 
 def _thoughts(done: Exchange) -> Literal["", "field", "text"]:

@@ -162,9 +162,8 @@ class Explorer:
         recorded = {one.ask: one for one in said}
         if exchange.fault or any(ask.name not in recorded for ask in case.requests()):
             return []
-        target = self.run.manifest.profile.target
-        raw = [target.thinks and not is_answer(case, ask) for ask in case.requests()]
-        replies = [Reply(ask, recorded[ask.name], r) for ask, r in zip(case.requests(), raw, strict=True)]
+        thinks = self.run.manifest.profile.target.thinks
+        replies = [Reply(ask, recorded[ask.name], thinks, not is_answer(case, ask)) for ask in case.requests()]
         seen = Evidence(case, replies, run_identity(self.run), self.run.manifest.profile)
         of_case = {"notebook": case.notebook, "case": name, "group": case.group}
         return [Finding(id=f"{name}.{c}", check=c, **of_case, **vars(now)) for c, _, now in expectations(seen)]

@@ -28,6 +28,16 @@ KNOWN = (
         "logit_bias",
     ),
     *("reasoning_effort", "chat_template_kwargs", "thinking_token_budget", "include_reasoning", "reasoning_format"),
+    *(
+        "min_tokens",
+        "length_penalty",
+        "repeat_penalty",
+        "repeat_last_n",
+        "typical_p",
+        "skip_special_tokens",
+        "bad_words",
+        "priority",
+    ),
     *("service_tier", "metadata", "safety_identifier", "prompt_cache_key", "verbosity", EXTRA),
 )
 """Options of the API and of its engines that a misspelt one is told by."""

@@ -172,7 +172,7 @@ class _Judge:
     def _replies(self, case: Case) -> list[Reply]:
         """Of the requests that are in the record."""
         asks = [(a, self._by_key[key]) for a in case.requests() if (key := f"{case.id}/{a.name}") in self._by_key]
-        return [Reply(a, e, self._thinks and not is_answer(case, a)) for a, e in asks]
+        return [Reply(a, e, self._thinks, not is_answer(case, a)) for a, e in asks]
 
     def _canary(self, case: Case) -> Exchange | None:
         """The plain request after it."""
@@ -318,7 +318,7 @@ class _Judge:
         """What is wrong with the plain answer after a hard request: none, noise, another's (sglang#2414), a broken contract."""
         if canary is None:
             return
-        reply = Reply(Ask(name="canary"), canary, raw=self._thinks)
+        reply = Reply(Ask(name="canary"), canary, self._thinks, raw=True)
         text = reply.answer.text
         if canary.fault or not text.strip():
             said = [f"was not answered: {canary.detail or 'empty content'}"]

@@ -102,7 +102,7 @@ def _thinking(run: Run) -> str | None:
     if not run.manifest.profile.target.thinks:
         return None
     said = [read_answer(e) for name in run.notebooks for e in run.exchanges(name) if e.kind == "ask" and _is_reply(e)]
-    if any(answer.reasoning.strip() for answer in said):
+    if any(answer.has_thoughts for answer in said):
         return THOUGHTS
     return NO_THOUGHTS if any(answer.text for answer in said) else None
 
