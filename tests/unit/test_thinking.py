@@ -124,7 +124,7 @@ def test_every_chat_carries_the_options_and_answers_the_room(tmp_path: Path, mon
     monkeypatch.setenv(STARTED, now())
     by = profile({"g.h": "must"}, **PARSED, request=WITHOUT)
     cases = [
-        case("a", options={"max_tokens": 64, "temperature": 0}, finish="any", canary=True),
+        case("a", options={"max_tokens": 64, "temperature": 0}, canary=True),
         case("b", options={"max_tokens": 8}, finish="any", raw=True, expect=[{"length_chars": {"min": 1}}]),
     ]
     with ScriptedServer(MODEL) as server:
@@ -145,11 +145,13 @@ def test_every_chat_carries_the_options_and_answers_the_room(tmp_path: Path, mon
 
 
 def reply(
-    name: str, content: str | None, thoughts: str = "", finish: str = "stop", tokens: int = 64, cap: int = 164
+    name: str, content: str | None, thoughts: str = "", finish: str = "stop", tokens: int = 0, cap: int = 164
 ) -> Exchange:
     message = {"role": "assistant", "content": content, "reasoning_content": thoughts}
     body = chat_body(
-        id=f"id-{name}", choices=[{"index": 0, "message": message, "finish_reason": finish}], usage=usage(tokens)
+        id=f"id-{name}",
+        choices=[{"index": 0, "message": message, "finish_reason": finish}],
+        usage=usage(tokens or (64 if thoughts else 3)),
     )
     return plain(body, key=f"{name}/ask", sent={"max_tokens": cap})
 
@@ -164,7 +166,7 @@ def found(tmp_path: Path, by: Profile, cases: list[Case], *recorded: Exchange) -
     return {f.id: f for f in judge_notebook(run, "01_x")}
 
 
-THOUGHT = "Let me see what the user wants. " * 4
+THOUGHT = "Let me see what the user wants. " * 8
 ASK = case("a", finish="any", options={"max_tokens": 64}, expect=[{"length_chars": {"min": 1}}])
 
 
