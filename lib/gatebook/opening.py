@@ -62,6 +62,7 @@ def planned(profile: Profile, suite: Suite, only: list[str] | None) -> list[Case
     chosen = select(cases, suite, only)
     check_plan(profile, chosen, {contract_group(case.group) for case in chosen})
     _refuse_misspelt(profile, cases, chosen)
+    _refuse_idle(profile, cases)
     secrets(profile.target)
     return chosen
 
@@ -79,6 +80,17 @@ def _refuse_misspelt(profile: Profile, cases: list[Case], chosen: list[Case]) ->
         if not any(fnmatchcase(one, name) for one in known):
             said = "no case and no group has this name; correct or delete it"
             raise BadInput(f"profile {profile.name!r}, key '{key}.{name}': {said}")
+
+
+def _refuse_idle(profile: Profile, cases: list[Case]) -> None:
+    """Raises BadInput where every case says itself what target.request puts under it."""
+    chats = [ask for case in cases for ask in case.requests() if ask.path is None]
+    for name, value in profile.target.request_options.items():
+        if chats and all(name in ask.options and not isinstance(ask.options[name], dict) for ask in chats):
+            said = (
+                f"key 'target.request.{name}' has value {value!r}: every case sets its own, so it would change nothing"
+            )
+            raise BadInput(f"profile {profile.name!r}, {said}; delete it")
 
 
 def accepted(profile: Profile) -> tuple[Baseline | None, bytes | None]:

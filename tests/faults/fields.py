@@ -44,6 +44,37 @@ def lose_field(call: Call, context: Context) -> None:
     call.edit(change)
 
 
+THOUGHTS = "The user wants an answer. I should be brief and to the point. "
+THOUGHT_TOKENS = 12
+
+
+@fault
+def thinks(call: Call, context: Context) -> None:
+    """A model that thinks, no fault: twelve tokens in the field `arg` (reasoning_content) first, unless enable_thinking is false."""
+    cap, told = call.body.get("max_tokens"), call.body.get("chat_template_kwargs")
+    if isinstance(told, dict) and told.get("enable_thinking") is False:
+        return
+    cut = isinstance(cap, int) and 0 < cap <= THOUGHT_TOKENS
+    if isinstance(cap, int) and cap > THOUGHT_TOKENS:
+        call.body["max_tokens"] = cap - THOUGHT_TOKENS
+    thought: set[int] = set()
+
+    def change(document: Json) -> None:
+        for choice in document.get("choices") or []:
+            part, index = choice.get("delta") or choice.get("message") or {}, choice.get("index", 0)
+            if part.get("content") and (cut or index not in thought):
+                part[str(context.arg or "reasoning_content")] = part["content"] if cut else THOUGHTS
+                part["content"] = None if cut else part["content"]
+                thought.add(index)
+            if choice.get("finish_reason") and cut:
+                choice["finish_reason"] = "length"
+        if usage := document.get("usage"):
+            usage["completion_tokens"] = cap if cut else usage["completion_tokens"] + THOUGHT_TOKENS
+            usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
+
+    call.edit(change)
+
+
 @fault
 def preamble(call: Call, context: Context) -> None:
     """The server puts `arg` before the system prompt (or makes one of it)."""

@@ -20,6 +20,7 @@ import pytest
 from aiohttp import web
 
 from tests.faults.faults import FAULTS, STREAMS_ONLY
+from tests.faults.fields import THOUGHTS
 from tests.faults.proxy import Fault, FaultProxy
 
 WORDS = [
@@ -331,6 +332,7 @@ SYMPTOMS: dict[str, Callable[[Answer, Answer], bool]] = {
     "lose_field": lambda a, b: complete(a) and (a.usage or {}).keys() == {"prompt_tokens", "completion_tokens"},
     "reply": lambda a, b: a.status == 200 and json.loads(a.raw) == {"version": "1"} and not a.upstream,
     "missing": lambda a, b: a.status == 404 and not a.upstream,
+    "thinks": lambda a, b: complete(a) and a.content == TEXT and a.reasoning == THOUGHTS,
     "preamble": lambda a, b: a.upstream[-1]["messages"][0]["content"] == "You have tools.\nBe kind.",
     "overthink": lambda a, b: a.finishes == ["length"] and not a.content and a.reasoning == TEXT,
     "previous": lambda a, b: complete(b) and a.content == b.content == TEXT,  # the same question; see below

@@ -57,7 +57,7 @@ def _lives(evidence: Evidence, limit: str) -> Result:
     status = first.exchange.status
     if canary is None:
         return Result("error", "no record of the plain request that must follow")
-    if canary.fault or not read_answer(canary).text.strip():
+    if canary.fault or not read_answer(canary).generated.strip():
         said = f"after its HTTP {status} the plain request was not answered: {canary.detail or 'empty content'}"
         return Result("fail", said, canary.status, 200)
     if not first.refused:

@@ -11,7 +11,7 @@ from typing import Any
 from gatebook.checks.evidence import Reply
 from gatebook.checks.text import broken_characters, leaked_markup
 from gatebook.engines.engine import same_model
-from gatebook.record.answer import Answer
+from gatebook.record.answer import THOUGHT, Answer
 from gatebook.record.exchange import Exchange
 from gatebook.record.replies import read_answer, whole
 
@@ -45,11 +45,13 @@ def violations(
     counts_streams: bool = True,
     is_alias: Callable[[str, str], bool] = lambda asked, told: same_model(asked, told, []),
     behind_s: float = 0.0,
+    thinks: bool = False,
 ) -> Iterator[str]:
     """Every broken clause of one 200 reply, most telling first. `seen_ids`: response id -> the request it first answered.
 
     A server that offers no [DONE] or no usage in streams, by its profile, owes none. `is_alias(asked, told)`: whether a
     reply under the name `told` is the asked model's. `behind_s`: how far the server's clock is behind ours (`clock_behind_s`).
+    `thinks`: the profile says that answers come after thoughts, in a field of their own.
     """
     exchange, answer = reply.exchange, reply.answer
     if (unreadable := _unreadable(exchange, answer)) is not None:
@@ -61,7 +63,7 @@ def violations(
     if not answer.choices or (answer.flaws and not (answer.text or answer.tool_calls)):
         return
     yield from _envelope(exchange, answer, ends_with_done)
-    yield from text_flaws(answer)
+    yield from text_flaws(answer, thinks)
     yield from _finish(exchange, answer, context_tokens)
     if answer.usage is not None or exchange.events is None or counts_streams:
         yield from _usage(exchange, answer)
@@ -129,18 +131,35 @@ def _envelope(exchange: Exchange, answer: Answer, ends_with_done: bool) -> Itera
         yield f"one reply has {len(answer.ids)} different response ids"
 
 
-def text_flaws(answer: Answer) -> Iterator[str]:
+def text_flaws(answer: Answer, thinks: bool) -> Iterator[str]:
     """What is wrong with the text alone: other weights, another template or sampling make a model say it on a sound wire."""
-    if hides_in_reasoning(answer):
-        yield f"content is empty and the answer is in the reasoning field: {answer.reasoning[:60]!r}"
-    elif _empty(answer):
+    if said := thoughts_astray(answer, thinks):
+        yield said
+    elif _empty(answer) and not (thinks and answer.ends_in_thoughts):
         yield f"content is {'null' if answer.content is None else 'blank' if answer.content else 'empty'}"
     yield from filter(None, (_broken(answer), leaked_markup(answer.text)))
 
 
-def hides_in_reasoning(answer: Answer) -> bool:
-    """Whether the content is empty and the answer stands in the reasoning field."""
-    return _empty(answer) and bool(answer.reasoning.strip())
+def thoughts_astray(answer: Answer, thinks: bool) -> str | None:
+    """Text in the reasoning field where no thoughts should be, or where the answer should be too."""
+    if not answer.reasoning.strip() or (thinks and answer.ends_in_thoughts):
+        return None
+    if _empty(answer):
+        return f"content is empty and the answer is in the reasoning field: {answer.reasoning[:60]!r}"
+    return None if thinks else f"there are thoughts in the reasoning field: {answer.reasoning[:60]!r}"
+
+
+def thinking_advice(answer: Answer, thinks: bool) -> str | None:
+    """What to set in the profile where an answer has thoughts in a place that it does not name."""
+    in_text = THOUGHT.search(answer.text)
+    if not in_text and not thoughts_astray(answer, thinks):
+        return None
+    without = "to gate it without thoughts, set target.request: {chat_template_kwargs: {enable_thinking: false}}"
+    if in_text:
+        return (
+            f"{without}; to gate it with them, start the server with a reasoning parser and set target.thinking: parsed"
+        )
+    return None if thinks else f"to gate a model that thinks, set target.thinking: parsed; {without}"
 
 
 def _empty(answer: Answer) -> bool:
@@ -177,16 +196,8 @@ def _usage(exchange: Exchange, answer: Answer) -> Iterator[str]:
     if limit is not None and completion > limit * choices:
         yield f"{completion} completion tokens although max_tokens is {limit}"
     size = len("".join([answer.text, answer.reasoning, *answer.others.values()]).encode())
-    if size and not answer.tool_calls and completion - _thoughts(answer) > size + 16 * choices:
+    if size and not answer.tool_calls and completion - answer.thought_tokens > size + 16 * choices:
         yield f"usage says {completion} completion tokens for {size} bytes of text"
-
-
-def _thoughts(answer: Answer) -> int:
-    """Tokens that were thought and not said, as usage tells them (`reasoning_tokens`)."""
-    usage = answer.usage or {}
-    details = usage.get("completion_tokens_details")
-    told = [said.get("reasoning_tokens") for said in (usage, details) if isinstance(said, dict)]
-    return max([n for n in told if isinstance(n, int) and n > 0], default=0)
 
 
 def _misspelt(exchange: Exchange, answer: Answer) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from gatebook.checks.finding import Outcome, Result, Stage
@@ -25,10 +25,18 @@ class Reply:
 
     ask: Ask
     exchange: Exchange
+    thinks: bool = False
+    """What follows the thoughts is the answer, without the blank lines between them."""
+    raw: bool = False
+    """Thoughts stand for the text where there is none: what is generated is judged."""
 
     @cached_property
     def answer(self) -> Answer:
-        return read_answer(self.exchange)
+        answer = read_answer(self.exchange)
+        if not self.thinks or not answer.reasoning:
+            return answer
+        said = answer.generated if self.raw else answer.content
+        return replace(answer, content=said and said.lstrip("\n"))
 
     @property
     def refused(self) -> bool:

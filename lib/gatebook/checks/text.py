@@ -13,12 +13,13 @@ from pydantic import Field
 
 from gatebook.checks.finding import Result, Stage
 from gatebook.checks.registry import Pattern, Text, Words, check
+from gatebook.record.answer import THOUGHT
 
 LEAKS = {
     "special token": re.compile(
         r"<\|[\w ]{2,30}\|>|<｜[^｜]{2,30}｜>|\[/?INST\]|<</?SYS>>|^\s*<s>|</s>\s*$|<(?:start|end)_of_turn>|<(?:unk|eos|bos|pad)>|</?tool_call>"
     ),
-    "thinking block": re.compile(r"</?think(?:ing)?>", re.IGNORECASE),
+    "thinking block": THOUGHT,
     "role header of the chat template": re.compile(r"^\s*(?:assistant|user|system)\s*\n", re.IGNORECASE),
 }
 CJK = ("CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "IDEOGRAPHIC", "BOPOMOFO")

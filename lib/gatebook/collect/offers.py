@@ -6,11 +6,13 @@ import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from gatebook.collect.client import Lane
 from gatebook.config.policies import Feature, Offer
+from gatebook.config.profile import THINKING_TOKENS
 from gatebook.engines import refused
+from gatebook.record.answer import THOUGHT
 from gatebook.record.exchange import Exchange, Timing
 from gatebook.record.logprobs import read_logprobs
 from gatebook.record.replies import error_message, parse, read_answer
@@ -39,6 +41,34 @@ ANY = {"role": "user", "content": "Write any word that comes to your mind."}
 PART = {"type": "text", "text": HELLO}
 IMAGE = {"type": "image_url", "image_url": {"url": PIXEL}}
 Ask = Callable[..., Awaitable[Exchange]]
+GREETING = 256
+"""Tokens in which the thoughts about a greeting begin, and the greeting of a model that does not think ends."""
+WITHOUT = {"chat_template_kwargs": {"enable_thinking": False}}
+
+
+@dataclass(frozen=True)
+class Thinks:
+    """Where thoughts stand when nothing is said of thinking, and whether a request can do without."""
+
+    where: Literal["", "field", "text"] = ""
+    heeds: bool = False
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Of the profile's target: what clients get; without thoughts where they would stand in the answers."""
+        if self.where == "field":
+            return {"thinking": "parsed", "thinking_tokens": THINKING_TOKENS}
+        return {"request": WITHOUT} if self.where and self.heeds else {}
+
+    def __str__(self) -> str:
+        without = f"target.request: {WITHOUT}".replace("'", "").replace("False", "false")
+        heeded = f"{without}, which it {'heeds' if self.heeds else 'does not heed'}"
+        if self.where == "field":
+            return f"it thinks, in the reasoning field: written as target.thinking: parsed; to gate it without thoughts, put in its place {heeded}"
+        with_ = "start it with a reasoning parser and run `gatebook init` again"
+        if self.heeds:
+            return f"it thinks, and its thoughts stand in the text: written with {heeded}; to gate it with thoughts, {with_}"
+        return f"it thinks, its thoughts stand in the text, and it does not heed {without}: every answer fails till you {with_}"
 
 
 @dataclass(frozen=True)
@@ -53,6 +83,7 @@ class Learned:
     told_as: str | None
     """The model's name in replies."""
     exchanges: list[Exchange]
+    thinks: Thinks = Thinks()
 
     @property
     def greeting_ms(self) -> float | None:
@@ -63,22 +94,25 @@ class Learned:
 async def learn(lane: Lane, model: str, models: tuple[str, ...]) -> Learned:
     """Ask for each part of the API. Never raises for what the server does; what has no clear answer counts as offered."""
     exchanges: list[Exchange] = []
+    common: dict[str, Any] = {}
 
     async def ask(**options: Any) -> Exchange:
         """A greedy greeting, but for these options; None takes one out."""
-        body = {"model": model, "messages": [USER], "temperature": 0, **options}
+        body = {"model": model, "messages": [USER], "temperature": 0, **common, **options}
         body = {k: v for k, v in body.items() if v is not None}
         key = f"offer/{len(exchanges)}"
         exchanges.append(await lane.ask(kind="probe", key=key, body=body, deadline_s=DEADLINE_S, retries=1))
         return exchanges[-1]
 
-    plain = await ask(max_tokens=SHORT)
+    thinks, plain = await _thinks(ask)
+    common |= thinks.settings.get("request", {})
+    room = thinks.settings.get("thinking_tokens", 0)
     streamed = await ask(max_tokens=SHORT, stream=True, stream_options={"include_usage": True})
     extras = await _extras(ask, plain)
     auto = await ask(max_tokens=1, tools=[TOOL])
     named = await ask(max_tokens=1, tools=[TOOL], tool_choice=NAMED)
-    schema = await ask(max_tokens=16, response_format=FORMAT)
-    anything = await ask(max_tokens=8, response_format={"type": "json_object"})
+    schema = await ask(max_tokens=16 + room, response_format=FORMAT)
+    anything = await ask(max_tokens=8 + room, response_format={"type": "json_object"})
     history = await ask(max_tokens=1, messages=[USER, CALL, RESULT, USER])
     second = await ask(max_tokens=1, messages=[SYSTEM, USER, GREETED, SYSTEM, USER])
     several = await ask(max_tokens=SHORT, messages=[ANY], temperature=None, n=2)  # greedy, vLLM refuses it
@@ -114,7 +148,24 @@ async def learn(lane: Lane, model: str, models: tuple[str, ...]) -> Learned:
         "refuses_parameters": _refuses(out, "a temperature that is no number"),
     }
     times, tokens = streamed.timing or Timing(queued_ms=0), read_answer(streamed).tokens("completion_tokens") or SHORT
-    return Learned(offers, times.first_token_ms, times.itl_ms(max(tokens, 2)), read_answer(plain).model, exchanges)
+    return Learned(
+        offers, times.first_token_ms, times.itl_ms(max(tokens, 2)), read_answer(plain).model, exchanges, thinks
+    )
+
+
+async def _thinks(ask: Ask) -> tuple[Thinks, Exchange]:
+    """One plain greeting; where it has thoughts, one more without them. Also the greeting as the profile will ask for it."""
+    greeted = await ask(max_tokens=GREETING)
+    if not (where := _thoughts(greeted)):
+        return Thinks(), greeted
+    without = await ask(max_tokens=GREETING, **WITHOUT)
+    thinks = Thinks(where, bool(read_answer(without).text.strip()) and not _thoughts(without))
+    return thinks, without if "request" in thinks.settings else greeted
+
+
+def _thoughts(done: Exchange) -> Literal["", "field", "text"]:
+    answer = read_answer(done)
+    return "field" if answer.reasoning.strip() else "text" if THOUGHT.search(answer.text) else ""
 
 
 async def _extras(ask: Ask, plain: Exchange) -> dict[Feature, Offer]:
@@ -151,7 +202,7 @@ def _streams(streamed: Exchange) -> dict[Feature, Offer]:
 
 
 def _samples(several: Exchange, sampled: list[Exchange]) -> dict[Feature, Offer]:
-    texts = {read_answer(e).text for e in [several, *sampled] if e.fault is None}
+    texts = {read_answer(e).generated for e in [several, *sampled] if e.fault is None}
     if len(texts) != 1 or any(e.fault for e in sampled):
         return {}
     return {"default_sampling": "without parameters its answers are all the same"}

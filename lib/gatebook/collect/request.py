@@ -12,7 +12,8 @@ from gatebook.collect.load import Prepared
 from gatebook.collect.session import PROBE_DEADLINE_S, Session
 from gatebook.config import policies as load
 from gatebook.config import rows as repeats
-from gatebook.config.cases import NONCE, Ask, Case
+from gatebook.config.cases import NONCE, Ask, Case, sent
+from gatebook.config.profile import Target
 from gatebook.config.rows import filled
 from gatebook.record.identity import Identity
 from gatebook.record.replies import counted_tokens, read_answer
@@ -32,10 +33,11 @@ class Requests:
         self._lengths = Lengths(cases, budget, self._limit, self._count, self._tokenize)
         self._writing = asyncio.Lock()
 
-    async def prepare(self, case: Case, ask: Ask, key: str) -> Prepared | None:
-        """The request as it is sent; None when it cannot be, and then the record says why."""
+    async def prepare(self, case: Case, ask: Ask, key: str, target: Target | None = None) -> Prepared | None:
+        """The request as it is sent to the target under test, or to the second one; None when it cannot be, and then the record says why."""
         session = self._session
         try:
+            ask = ask.model_copy(update={"options": sent(target or session.profile.target, case, ask)})
             ask = self._written(case, ask, key)
             if case.document is not None:
                 session.hanging.refuse(LONG)  # before it is cut to length, which asks too
@@ -53,7 +55,7 @@ class Requests:
             body = {k: v for k, v in body.items() if k not in ("logprobs", "top_logprobs")}
         if case.load is not None:
             body = filled(body, load.word(session.run.manifest.run, key), load.PLACE)
-        return Prepared(case, ask, key, session.body(key, body))
+        return Prepared(case, ask, key, session.body(key, body, target))
 
     async def hangs(self, request: Prepared) -> bool:
         """Whether its kind has hung too often; then the record says that it was not asked because of it."""

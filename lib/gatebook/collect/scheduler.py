@@ -200,10 +200,9 @@ class _Schedule:
             return done.fault is None
         if await session.too_late():
             return False
-        request = await self._requests.prepare(case, ask, key)
+        request = await self._requests.prepare(case, ask, key, against.target)
         if request is None:
             return True
-        body = {**request.body, "model": against.target.model}
-        found = await session.send(lane, "against", key, body, case=case.id, ask=ask.name)
+        found = await session.send(lane, "against", key, request.body, case=case.id, ask=ask.name)
         await session.record(found.model_copy(update={"target": against.name}))
         return found.fault is None

@@ -15,6 +15,8 @@ from gatebook.collect.hanging import Hanging, Spending
 from gatebook.collect.lengths import Unfit
 from gatebook.collect.load import is_broken
 from gatebook.config.cases import Ask, Case
+from gatebook.config.options import under
+from gatebook.config.profile import Target
 from gatebook.engines import SETTINGS_PATHS
 from gatebook.record.exchange import GONE, OUT_OF_TIME, Exchange, Kind
 from gatebook.record.identity import kept
@@ -99,9 +101,11 @@ class Session:
         self._progress(exchange)
         return exchange
 
-    def body(self, key: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Model first, and a `user` that no other request has, so that no exact-match cache can answer."""
-        return {"model": self.profile.target.model, "user": f"gatebook-{self.nonce(key)}", **body}
+    def body(self, key: str, body: dict[str, Any], target: Target | None = None) -> dict[str, Any]:
+        """Model first, a `user` that no other request has, so that no exact-match cache can answer, and the target's options."""
+        target = target or self.profile.target
+        options = under(target.request_options, body)
+        return {"model": target.model, "user": f"gatebook-{self.nonce(key)}", **options}
 
     def nonce(self, key: str) -> str:
         return hashlib.sha256(f"{self.run.manifest.run}/{self.notebook}/{key}".encode()).hexdigest()[:16]

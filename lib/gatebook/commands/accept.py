@@ -21,7 +21,7 @@ from gatebook.record.run import Run, now
 from gatebook.record.samples import streamed_times
 from gatebook.verdict.baseline import Acceptance, AcceptedCase, Baseline, Flips, values_asked_alike
 from gatebook.verdict.causes import refusals
-from gatebook.verdict.fingerprint import case_of, changes
+from gatebook.verdict.fingerprint import asked_otherwise, case_of, changes
 from gatebook.verdict.policy import COMPARED
 from gatebook.verdict.pooled import score_of
 from gatebook.verdict.sensitivity import answer_keywords
@@ -99,7 +99,7 @@ def _baseline(run: Run, verdict: Verdict, reason: str) -> Baseline:
         found = [f for f in verdict.findings if f.case == case.id]
         outcome = worst([f.outcome for f in found if f.group == case.group])
         score = score_of(f for f in found if f.group == case.group)
-        cases[case.id] = AcceptedCase(group=case.group, outcome=outcome, prompt=case.prompt_hash, measured=score)
+        cases[case.id] = AcceptedCase(group=case.group, outcome=outcome, prompt=run.asked(case.id), measured=score)
     return Baseline(
         profile=run.manifest.profile.name, run=run.manifest.run, accepted=now(), reason=reason, model=target.model,
         revision=target.revision, suite=run.manifest.suite, fingerprint=verdict.fingerprint, latency_ms=_latencies(run), cases=cases,
@@ -210,6 +210,8 @@ def _entry(
     same = [i for i in both if before[i].prompt == after[i].prompt]
     known = values_asked_alike(old, {i: case.prompt for i, case in after.items()}) if old else {}
     moved = [str(c) for c in changes(known, new.fingerprint, tolerance_nats, new.run)]
+    if old and (asked := asked_otherwise(old.fingerprint, new.fingerprint)):
+        moved = [asked, *moved]
     if old and old.revision != new.revision:
         moved = [f"revision changed: was {old.revision or 'none named'}, is {new.revision or 'none named'}", *moved]
     waived = {case for waiver in verdict.waivers for case in waiver.cases}

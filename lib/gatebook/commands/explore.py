@@ -16,7 +16,8 @@ from gatebook.checks.evidence import Evidence, Reply
 from gatebook.checks.finding import Finding
 from gatebook.commands.casefiles import add_case, draft_case
 from gatebook.config import project
-from gatebook.config.cases import load_cases
+from gatebook.config.cases import CAPS, is_answer, load_cases
+from gatebook.config.options import under
 from gatebook.errors import BadInput
 from gatebook.record.exchange import Exchange
 from gatebook.record.journal import Journal, read_journal
@@ -77,7 +78,9 @@ class Explorer:
         An option of None is taken out. The exchange is recorded in outputs/explore/, never in the run.
         """
         before = self.answer(case, request) if case else None
-        body: dict[str, Any] = dict(before.exchange.body or {}) if before else {"temperature": 0, "max_tokens": 256}
+        target = self.run.manifest.profile.target
+        first: dict[str, Any] = {"temperature": 0, "max_tokens": 256 + target.room}
+        body: dict[str, Any] = dict(before.exchange.body or {}) if before else under(target.request_options, first)
         if before and not body.get("messages"):
             raise BadInput(f"case {case!r}: {before.exchange.ask!r} is no recorded chat; name another with request=")
         said = messages if messages is not None else _edited(body.get("messages") or [], user, system)
@@ -137,7 +140,7 @@ class Explorer:
         entry |= {
             "why": why,
             "messages": answered.messages,
-            "options": {k: v for k, v in body.items() if k not in OURS},
+            "options": self._own(body),
         }
         if not body.get("stream"):
             entry["stream"] = False
@@ -149,13 +152,22 @@ class Explorer:
                 raise BadInput(f"new case {name!r}: say {needed}=, because it comes from no case of the run")
         return entry | fields
 
+    def _own(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The options of a case that was asked so: without what the profile adds."""
+        target = self.run.manifest.profile.target
+        common = {name: value for name, value in target.request_options.items() if body.get(name) == value}
+        own = {name: value for name, value in body.items() if name not in OURS and name not in common}
+        room = target.room
+        return {k: v - room if k in CAPS and type(v) is int and v > room else v for k, v in own.items()}
+
     def _judged(self, name: str, exchange: Exchange) -> list[Finding]:
         """What the case's own checks say when this answer stands in the place of the recorded one."""
         case, said = self.run.cases[name], [*(one.exchange for one in self.answers(name)), exchange]
         recorded = {one.ask: one for one in said}
         if exchange.fault or any(ask.name not in recorded for ask in case.requests()):
             return []
-        replies = [Reply(ask, recorded[ask.name]) for ask in case.requests()]
+        thinks = self.run.manifest.profile.target.thinks
+        replies = [Reply(ask, recorded[ask.name], thinks, not is_answer(case, ask)) for ask in case.requests()]
         seen = Evidence(case, replies, run_identity(self.run), self.run.manifest.profile)
         of_case = {"notebook": case.notebook, "case": name, "group": case.group}
         return [Finding(id=f"{name}.{c}", check=c, **of_case, **vars(now)) for c, _, now in expectations(seen)]

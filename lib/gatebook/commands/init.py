@@ -20,7 +20,7 @@ from gatebook.collect.nvml import readings
 from gatebook.collect.offers import Learned, learn, problem
 from gatebook.collect.scheduler import HELLO, PROBE_DEADLINE_S
 from gatebook.config import project
-from gatebook.config.cases import Case, cap, in_suite, load_cases
+from gatebook.config.cases import Case, cap, in_suite, load_cases, sent
 from gatebook.config.files import build, replace_text, to_yaml
 from gatebook.config.policies import Latency, LoadSettings
 from gatebook.config.profile import SUITES, PolicyName, Profile, Target, load_profile
@@ -105,6 +105,7 @@ def introduce(base_url: str, name: str | None, model: str | None, api_key_env: s
     file = _new(name or _slug(chosen))
     target = target.model_copy(update={"model": chosen})
     hello, learned = asyncio.run(_learn(target, url, identify(exchanges, chosen).models))
+    target = target.model_copy(update=learned.thinks.settings)
     identity = identify([*exchanges, hello], chosen)
     _write(file, Introduction(target, identity, learned, glance(target, url)).profile(file.stem))
     load_profile(file)  # what we write must be what we read
@@ -157,6 +158,7 @@ def _summary(file: Path, identity: Identity, chosen: str, learned: Learned, prob
     lines = [f"{file}: {chosen} on {engine}, {identity.context_tokens or 'an untold number of'} tokens of context"]
     missing = [f"{feature} ({said})" for feature, said in learned.offers.items() if said is not True]
     lines += [f"not offered, so not asked: {'; '.join(missing)}"] if missing else []
+    lines += [str(learned.thinks)] if learned.thinks.where else []
     if learned.told_as and not identity.is_alias(chosen, learned.told_as):
         todo = "where that is the same model, add it to target.aliases; till then every answer fails"
         lines.append(f"its replies say model {learned.told_as!r}: {todo}")
@@ -195,9 +197,16 @@ class Introduction:
         measured = {"ttft_ms": told.ttft_ms, "itl_ms": told.itl_ms, "total_ms": told.greeting_ms}
         return {name: round(ROOM * ms, -1) for name, ms in measured.items() if ms is not None}
 
+    @cached_property
+    def room(self) -> int | None:
+        """Tokens of context for a prompt, beside what is thought."""
+        context = self.identity.context_tokens
+        return None if context is None else max(context - self.target.room, 1)
+
     def profile(self, name: str) -> str:
         """The file."""
         target = self.target.model_dump(include={"server", "base_url", "model", "revision", "api_key_env"})
+        target |= self.target.model_dump(include={"request", "thinking", "thinking_tokens"}, exclude_defaults=True)
         latency, load = (part.model_dump(mode="json", exclude_defaults=True) for part in (self.latency(), self.load()))
         sections: dict[str, Any] = {
             "limits": self.limits(),
@@ -220,7 +229,8 @@ class Introduction:
         it ends the longest answer that is asked for."""
         limits: dict[str, float] = self.template.limits.model_dump(exclude_none=True)
         if self.learned.itl_ms is not None:
-            longest = max(cap(ask.options) for case in self.cases if not case.negative for ask in case.requests())
+            asks = ((case, ask) for case in self.cases if not case.negative for ask in case.requests())
+            longest = max(cap(sent(self.target, case, ask)) for case, ask in asks)
             answer_s = longest * self.learned.itl_ms / 1000
             slowest = max(ROOM, 2 * limits["in_flight"]) * answer_s  # as if nothing were batched
             times = max(slowest / limits["request_deadline_s"], 1)
@@ -240,7 +250,7 @@ class Introduction:
 
     def load(self) -> LoadSettings:
         """Long documents no longer than most of what this server reads."""
-        load, context = self.template.load, self.identity.context_tokens
+        load, context = self.template.load, self.room
         long = load.long_prompts
         if long.tokens is None or context is None:
             return load
@@ -283,7 +293,7 @@ class Introduction:
                 found[case.id] = UNTOLD
         if any(case.group == GPU_MEMORY for case in self.cases) and (unseen := _gpu_unseen(str(self.target.base_url))):
             found[GPU_MEMORY] = unseen
-        return found | too_long(self.cases, self.identity.context_tokens)
+        return found | too_long(self.cases, self.room, self.target.room)
 
 
 def _gpu_unseen(url: str) -> str | None:
@@ -296,7 +306,7 @@ def _gpu_unseen(url: str) -> str | None:
     return None if seen else "no GPU is visible on this machine; delete this line where one is"
 
 
-def too_long(cases: list[Case], context_tokens: int | None) -> dict[str, str]:
+def too_long(cases: list[Case], context_tokens: int | None, thoughts: int = 0) -> dict[str, str]:
     """Cases whose document is longer than the context, by the shortest pattern that names none of the others."""
     if context_tokens is None:
         return {}
@@ -308,7 +318,9 @@ def too_long(cases: list[Case], context_tokens: int | None) -> dict[str, str]:
         parts = case.split("-")
         heads = ("-".join(parts[:n]) + "-" for n in range(1, len(parts)))
         head = next((h for h in heads if not any(other.startswith(h) for other in others)), None)
-        patterns[f"{head}*" if head else case] = f"it serves {context_tokens:,} tokens"
+        patterns[f"{head}*" if head else case] = (
+            f"it serves {context_tokens + thoughts:,} tokens{f', {thoughts:,} of them for thoughts' if thoughts else ''}"
+        )
     return patterns
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gatebook.config.profile import Profile
 from gatebook.entering import open_intact
+from gatebook.errors import BadInput
 from gatebook.opening import accepted
 from gatebook.record.lock import held
 from gatebook.record.run import HISTORY, Manifest, Run
@@ -24,6 +25,11 @@ def judge_again(path: Path, profile: Profile, out: Path) -> tuple[Run, Verdict]:
     old = open_intact(path, "only an intact run is judged again")
     asked = old.manifest
     cases = [old.cases[i] for ids in asked.expected.values() for i in ids]
+    if profile.target.asks_with != asked.profile.target.asks_with:
+        raise BadInput(
+            f"profile {profile.name!r}: key 'target' adds {profile.target.asks_with or 'nothing'} to every request, and the run was asked "
+            f"with {asked.profile.target.asks_with or 'nothing'}; write request and thinking as the run had them, or run it anew"
+        )
     check_plan(profile, cases, {contract_group(case.group) for case in cases})
     said = {"run": out.name, "profile": profile.model_dump(), "judged_from": asked.judged_from or asked.run}
     manifest = Manifest.model_validate(asked.model_dump() | said)

@@ -16,8 +16,9 @@ from gatebook.config import documents, policies, project, rows
 from gatebook.config.documents import Document
 from gatebook.config.files import FileName, Strict, build, demand, read_yaml
 from gatebook.config.minutes import Minutes, with_minutes
+from gatebook.config.options import under
 from gatebook.config.policies import Feature, Load
-from gatebook.config.profile import Suite
+from gatebook.config.profile import Suite, Target
 from gatebook.config.rows import Repeat, rows_of
 from gatebook.errors import BadInput
 
@@ -85,6 +86,8 @@ class Case(Strict):
     """The finish_reason of a good answer; `any` where a cut is no fault."""
     negative: bool = False
     """The server may refuse with a clean 4xx; that is then a result."""
+    raw: bool = False
+    """Looks at what is generated and not at an answer: the first thoughts of a model that thinks do as well, within max_tokens."""
     canary: bool = False
     """A plain request must still be answered afterwards."""
     samples: int | None = Field(default=None, ge=2, le=1000)
@@ -324,3 +327,25 @@ def cap(options: dict[str, Any]) -> int:
     """The largest answer that a request allows; a default where it sets no whole number."""
     said = options.get("max_completion_tokens", options.get("max_tokens"))
     return said if isinstance(said, int) and not isinstance(said, bool) and said >= 0 else DEFAULT_CAP
+
+
+CAPS = ("max_tokens", "max_completion_tokens")
+
+
+def asked_hash(target: Target, case: Case) -> str:
+    """The case's `prompt_hash`, with what the target's profile adds to its requests."""
+    if not (more := target.asks_with):
+        return case.prompt_hash
+    return hashlib.sha256(json.dumps([case.prompt_hash, more], sort_keys=True).encode()).hexdigest()[:12]
+
+
+def is_answer(case: Case, ask: Ask) -> bool:
+    """Whether it asks for an answer, which a model that thinks gives after its thoughts; else for so many tokens, or a refusal."""
+    one_token = any(ask.options.get(name) == 1 for name in CAPS)
+    return not (case.raw or case.negative or case.samples or ask.finish == "length" or one_token)
+
+
+def sent(target: Target, case: Case, ask: Ask) -> dict[str, Any]:
+    """The options of a request as this target gets them."""
+    options, room = under(target.request_options, ask.options), target.room if is_answer(case, ask) else 0
+    return {name: value + room if name in CAPS and type(value) is int else value for name, value in options.items()}

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from gatebook.config.files import FileName, Strict, build, demand, read_yaml
+from gatebook.config.options import request_options
 from gatebook.config.policies import Feature, Latency, LoadSettings, Offer, Production, Waiver
 from gatebook.config.secrets import Scrubber, is_sendable, refuse_secrets, searched, sendable
 from gatebook.errors import BadInput
@@ -46,6 +47,15 @@ _IS_BARE = demand(
 _Bare = Annotated[str, _IS_BARE]
 
 
+def _flat(request: dict[str, Any]) -> dict[str, Any]:
+    request_options(request)
+    return request
+
+
+THINKING_TOKENS = 2048
+"""What a model of some billion parameters thinks about a hard question; 40 s at 50 tokens a second."""
+
+
 class Target(Strict):
     """The deployment under test."""
 
@@ -68,10 +78,43 @@ class Target(Strict):
     """Prometheus endpoint, when a gateway hides the server's own /metrics."""
     context_tokens: int | None = Field(default=None, ge=1)
     """The context that clients rely on; a server that says less fails."""
+    request: Annotated[dict[str, Any], AfterValidator(_flat)] = Field(default_factory=dict)
+    """Options under every request's own, such as `chat_template_kwargs: {enable_thinking: false}`, `reasoning_effort`, `top_p`;
+    those of `extra_body` go into the body, as the OpenAI client does it."""
+    thinking: Annotated[Literal["off", "parsed"], BeforeValidator(lambda said: "off" if said is False else said)] = (
+        "off"
+    )
+    """`off`: a thought in an answer is a fault. `parsed`: the model thinks first, and the server puts its thoughts into
+    `reasoning_content` or `reasoning`; what follows them is judged."""
+    thinking_tokens: int | None = Field(default=None, ge=1)
+    """thinking: parsed adds these to the max_tokens of a request whose answer is judged; default 2048."""
     baseline: FileName | None = None
     """Name of the accepted baseline in params/baselines/; default: the profile's file name."""
     default_suite: Suite = "full"
     """The suite of `gatebook run` without --suite."""
+
+    def mistakes(self) -> Iterator[str]:
+        if self.thinking_tokens is not None and not self.thinks:
+            yield f"key 'thinking_tokens' has value {self.thinking_tokens} and thinking is off, so it does nothing; set thinking: parsed, or delete it"
+
+    @property
+    def thinks(self) -> bool:
+        return self.thinking == "parsed"
+
+    @property
+    def room(self) -> int:
+        """Tokens for the thoughts before an answer."""
+        return (self.thinking_tokens or THINKING_TOKENS) if self.thinks else 0
+
+    @property
+    def request_options(self) -> dict[str, Any]:
+        """What every body has where its request says nothing else."""
+        return request_options(self.request)
+
+    @property
+    def asks_with(self) -> dict[str, Any]:
+        """What this profile adds to the requests of its cases: with something else they are other questions."""
+        return {**self.request_options, **({"thinking_tokens": self.room} if self.room else {})}
 
 
 class Limits(Strict):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from gatebook.engines.engine import Json, obj, whole_number
+
+THOUGHT = re.compile(r"</?think(?:ing)?>", re.IGNORECASE)
+"""How thoughts begin or end in a text."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,33 @@ class Answer:
     @property
     def text(self) -> str:
         return self.content or ""
+
+    @property
+    def generated(self) -> str:
+        """The text; where there is none, what was thought."""
+        return self.text if self.text.strip() else self.reasoning
+
+    @property
+    def thought_tokens(self) -> int:
+        """Tokens that were thought and not said, as usage tells them (`reasoning_tokens`)."""
+        usage = self.usage or {}
+        told = [
+            said.get("reasoning_tokens")
+            for said in (usage, usage.get("completion_tokens_details"))
+            if isinstance(said, dict)
+        ]
+        return max([n for n in told if isinstance(n, int) and n > 0], default=0)
+
+    @property
+    def has_thoughts(self) -> bool:
+        """In their field, or hidden and counted."""
+        return bool(self.reasoning.strip()) or self.thought_tokens > 0
+
+    @property
+    def ends_in_thoughts(self) -> bool:
+        """Cut before the thoughts came to an end."""
+        said = self.text.strip() or self.tool_calls
+        return self.finish_reason == "length" and self.has_thoughts and not said
 
     @property
     def has_token(self) -> bool:

@@ -33,9 +33,9 @@ def read_answer(exchange: Exchange) -> Answer:
 
 
 def is_good(exchange: Exchange) -> bool:
-    """A complete chat reply with text: the server can do it."""
+    """A complete chat reply with a token: the server can do it."""
     asked = exchange.kind in ("ask", "canary", "ready") and exchange.method == "POST"
-    return asked and not exchange.fault and bool(read_answer(exchange).text)
+    return asked and not exchange.fault and read_answer(exchange).has_token
 
 
 def is_token(data: str) -> bool:

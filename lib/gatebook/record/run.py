@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, TypeAdapter, ValidationError, field_validator
 
-from gatebook.config.cases import Case
+from gatebook.config.cases import Case, asked_hash
 from gatebook.config.files import file_name, replace_text
 from gatebook.config.profile import Profile, Suite, Target
 from gatebook.config.shards import shard_text
@@ -156,6 +156,10 @@ class Run:
 
     def expected(self, notebook: str) -> list[Case]:
         return [self.cases[i] for i in self.manifest.expected.get(notebook, [])]
+
+    def asked(self, case: str) -> str:
+        """What one of its cases was asked, as a hash."""
+        return asked_hash(self.manifest.profile.target, self.cases[case])
 
     def record_file(self, notebook: str, shard: int = 1) -> Path:
         """The journal of a notebook; of a merged run those of the further shards stand beside the first one's."""

@@ -196,7 +196,7 @@ def _workload(run: Run, notebook: str, group: str, asked: list[Exchange]) -> str
     """SHA-256 of what was asked: every case's prompts and options in their order and how many of its requests were
     sent, the concurrency, and whether a prefix cache knew the prompts. What was not asked is not in it."""
     sent = [
-        (case.prompt_hash, count)
+        (run.asked(case.id), count)
         for case in run.expected(notebook)
         if case.group == group and (count := sum(e.case == case.id for e in asked))
     ]

@@ -229,7 +229,7 @@ def _judged(run: Run, texts: bool = True) -> tuple[dict[str, Any], list[dict[str
     manifest, served = run.manifest, verdict.served
     times = streamed_times(recorded(run))
     memory = [f.measured for f in verdict.findings if f.check == MEMORY_CHECK and isinstance(f.measured, int | float)]
-    cases = [_case(c, c.case, texts) for c in standings(run, verdict) if c.case]
+    cases = [_case(c, c.case, run.asked(c.id), texts) for c in standings(run, verdict) if c.case]
     summary = {
         **verdict.model_dump(include={"run", "partial", "profile", "suite"}), **manifest.model_dump(include={"created", "commit", "asked_by", "judged_from"}),
         **served.model_dump(include={"model", "revision", "base_url"}), "engine": f"{served.engine} {served.version or ''}".strip(),
@@ -242,7 +242,7 @@ def _judged(run: Run, texts: bool = True) -> tuple[dict[str, Any], list[dict[str
     return _seen(summary), _seen(cases), full
 
 
-def _case(stands: CaseStanding, case: Case, texts: bool) -> dict[str, Any]:
+def _case(stands: CaseStanding, case: Case, asked: str, texts: bool) -> dict[str, Any]:
     rules = json.dumps(case.model_dump(mode="json", exclude=NOT_RULES), sort_keys=True)
     return {
         "id": stands.id,
@@ -251,7 +251,7 @@ def _case(stands: CaseStanding, case: Case, texts: bool) -> dict[str, Any]:
         "why": shorten(case.why, REASON_CHARS) if texts else "",
         "outcome": stands.outcome,
         "reason": shorten(stands.reason, REASON_CHARS),
-        "asked": case.prompt_hash,
+        "asked": asked,
         "expected": hashlib.sha256(rules.encode()).hexdigest()[:12],
         "requests": [asdict(request) for request in conversation(stands, TEXT_CHARS)] if texts else [],
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
-from gatebook.config.cases import Case, cap, prompt_tokens
+from gatebook.config.cases import Case, asked_hash, cap, prompt_tokens, sent
 from gatebook.config.profile import Profile, Suite
 from gatebook.record.exchange import Exchange
 from gatebook.record.replies import read_answer
@@ -41,8 +41,9 @@ def estimate(profile: Profile, suite: Suite, cases: list[Case], baseline: Baseli
             read.add(case.document.name)
             ms += long * speed["prompt_token"]
         chats = [ask for ask in case.requests() if ask.path is None]
-        asked = long + sum(prompt_tokens(ask.messages or [], ask.options) for ask in chats)
-        caps = sum(cap(ask.options) for ask in chats)
+        options = [sent(profile.target, case, ask) for ask in chats]
+        asked = long + sum(prompt_tokens(a.messages or [], o) for a, o in zip(chats, options, strict=True))
+        caps = sum(map(cap, options))
         ms += len(case.requests()) * speed["ttft"] + caps * SHARE_OF_CAP * speed["tpot"]
         row.update({"requests": len(case.requests()) + case.canary, "prompt tokens": asked, "answer tokens": caps})
         spent += asked + caps
@@ -60,6 +61,7 @@ def estimate(profile: Profile, suite: Suite, cases: list[Case], baseline: Baseli
         f"suite {suite} of {profile.name}: about {minutes:.1f} minutes with {limits.in_flight} in flight, from {basis}",
         f"it ends after {limits.run_deadline_s / 60:g} minutes in any case; answer tokens are caps; nothing was asked",
     ]
+    table += _overridden(profile, cases)
     if told := _pooled(profile, cases, baseline, context_tokens):
         table.append(told)
     if late:
@@ -89,10 +91,21 @@ def _pooled(profile: Profile, cases: list[Case], baseline: Baseline | None, cont
     if baseline:
         rate = baseline.flips.rate if baseline.flips else rate
         old = baseline.cases
-        compared = [c for c in compared if c.id in old and old[c.id].prompt == c.prompt_hash]
+        compared = [c for c in compared if c.id in old and old[c.id].prompt == asked_hash(profile.target, c)]
         passed, basis = sum(old[c.id].outcome == "pass" for c in compared), f"of the baseline {baseline.run}"
     drop = visible_drop(passed, len(compared), rate)
     return f"{told}; the smallest drop that they would show together: {drop_of(drop, passed, rate)}, {basis}"
+
+
+def _overridden(profile: Profile, cases: list[Case]) -> list[str]:
+    """Where target.request says nothing, because the requests do."""
+    chats = [ask for case in cases for ask in case.requests() if ask.path is None]
+    counts = {name: sum(name in ask.options for ask in chats) for name in profile.target.request_options}
+    return [
+        f"target.request.{name}: {count:,} of {len(chats):,} requests say their own"
+        for name, count in counts.items()
+        if count
+    ]
 
 
 def document_cost(run: Run, notebook: str, ruled: list[Exchange]) -> str:

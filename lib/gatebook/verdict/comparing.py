@@ -14,7 +14,6 @@ from typing import Literal
 
 from gatebook.checks import stats
 from gatebook.checks.finding import Outcome
-from gatebook.config.cases import Case
 from gatebook.config.profile import Group, PolicyName
 from gatebook.record.exchange import Timing
 from gatebook.record.replies import read_answer
@@ -25,7 +24,7 @@ from gatebook.verdict.verdict import Comparison, Verdict
 Word = Literal["worse", "error", "cannot tell", "better", "same", "watched"]
 EXIT_CODES: dict[Word, int] = {"worse": 1, "error": 75, "cannot tell": 3, "better": 0, "same": 0, "watched": 0}
 PRECEDENCE: tuple[Word, ...] = ("worse", "error", "cannot tell", "better", "same")
-NOT_RULES = {"why", "suites", "good", "bad", "notebook", "needs"}
+NOT_RULES = {"why", "suites", "good", "bad", "notebook", "needs", "raw"}
 """Fields of a case that neither ask nor judge."""
 
 
@@ -114,7 +113,7 @@ def difference(first: Judged, second: Judged) -> Difference:
     for key in dict.fromkeys((*after, *before)):
         group, case = key
         old, new = before.get(key), after.get(key)
-        if why := _other(first.run.cases.get(case), second.run.cases.get(case), old, new):
+        if why := _other(first.run, second.run, case, old, new):
             unpaired.append(Unpaired(case, group, why))
         elif old in ("pass", "fail") and new in ("pass", "fail"):
             then[group][case], now[group][case] = old, new
@@ -138,11 +137,12 @@ def difference(first: Judged, second: Judged) -> Difference:
     return Difference(*_overall(first, second, groups), groups, unpaired, latencies)
 
 
-def _other(old: Case | None, new: Case | None, before: Outcome | None, after: Outcome | None) -> str:
+def _other(first: Run, second: Run, case: str, before: Outcome | None, after: Outcome | None) -> str:
     """Why a case is not the same in both runs; empty when it is."""
+    old, new = first.cases.get(case), second.cases.get(case)
     if old is None or new is None or before is None or after is None:
         return "only in the first run" if new is None or after is None else "only in the second run"
-    if old.prompt_hash != new.prompt_hash:
+    if first.asked(case) != second.asked(case):
         return "asked differently: the prompts or options are others"
     if old.model_dump(exclude=NOT_RULES) != new.model_dump(exclude=NOT_RULES):
         return "asked alike, but something else is expected"

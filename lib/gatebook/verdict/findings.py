@@ -16,10 +16,11 @@ from gatebook.checks.context import length_kept
 from gatebook.checks.contract import (
     clock_behind_s,
     drawn_by_chance,
-    hides_in_reasoning,
     notes,
     packing_flaw,
     text_flaws,
+    thinking_advice,
+    thoughts_astray,
     violations,
 )
 from gatebook.checks.evidence import Evidence, Reply, Seen
@@ -29,7 +30,7 @@ from gatebook.checks.similarity import cosines_of
 from gatebook.checks.text import noise
 from gatebook.checks.timed import timed_cases
 from gatebook.checks.watched import Watched
-from gatebook.config.cases import Ask, Case
+from gatebook.config.cases import Ask, Case, is_answer
 from gatebook.config.files import replace_text
 from gatebook.config.policies import level_of
 from gatebook.errors import BrokenRecord
@@ -134,6 +135,7 @@ class _Judge:
         self._cosines = cache(lambda: cosines_of(run, notebook))
         self._watched = cache(lambda: Watched(run.gauges(notebook), exchanges))
         self._cases, self._exchanges = run.expected(notebook), exchanges
+        self._thinks = self._profile.target.thinks
         self._by_key = {e.key: e for e in exchanges}
         self._rulers_told: set[str] = set()
         self._identity = identify(exchanges, self._profile.target.model)
@@ -170,7 +172,8 @@ class _Judge:
 
     def _replies(self, case: Case) -> list[Reply]:
         """Of the requests that are in the record."""
-        return [Reply(a, self._by_key[key]) for a in case.requests() if (key := f"{case.id}/{a.name}") in self._by_key]
+        asks = [(a, self._by_key[key]) for a in case.requests() if (key := f"{case.id}/{a.name}") in self._by_key]
+        return [Reply(a, e, self._thinks, not is_answer(case, a)) for a, e in asks]
 
     def _canary(self, case: Case) -> Exchange | None:
         """The plain request after it."""
@@ -210,6 +213,8 @@ class _Judge:
             yield contract, "length", length_kept(replies[0], case.document, self._by_key)
         if broken:
             yield case.group, "answered", self._blame.of(broken[0])
+        elif said := self._in_thoughts(case, chats):
+            yield case.group, "finished", said
         elif skipped:
             yield from self._skipped(case, skipped[0])
         elif case.canary and self._blame.stops and self._canary(case) is None:
@@ -267,6 +272,16 @@ class _Judge:
         for check, number, result in expectations(evidence):
             yield evidence.case.group, check if number == 1 else f"{check}-{number}", result
 
+    def _in_thoughts(self, case: Case, chats: list[Reply]) -> Result | None:
+        """Of a model that thinks: an answer was asked for, and its thoughts came to no end."""
+        for reply in chats if self._thinks else ():
+            if is_answer(case, reply.ask) and reply.answer.ends_in_thoughts:
+                spent, room = reply.answer.tokens("completion_tokens"), self._profile.target.room
+                told = f"spent its {'' if spent is None else f'{spent:,} '}tokens thinking and did not answer"
+                todo = f"target.thinking_tokens ({room:,}) is the room for thoughts"
+                return Result("fail", f"{reply.ask.name}: {told}; {todo}", spent, room, "tokens")
+        return None
+
     def _together(self, case: Case) -> list[Exchange]:
         """What the group of a load case asked at the case's levels."""
         levels = set(case.load.at_once) if case.load else set()
@@ -283,8 +298,10 @@ class _Judge:
             return self._blame.of(canary)
         if flaws:
             said = "; ".join(text for _, text in flaws[:3]) + (f"; and {len(flaws) - 3} more" if len(flaws) > 3 else "")
-            hidden = any(hides_in_reasoning(r.answer) for r in chats)
-            stage = Stage.REASONING if hidden else min(stage for stage, _ in flaws)
+            astray = any(thoughts_astray(r.answer, self._thinks) for r in chats)
+            stage = Stage.REASONING if astray else min(stage for stage, _ in flaws)
+            advice = next(filter(None, (thinking_advice(r.answer, self._thinks) for r in chats)), None)
+            said += f"; {advice}" if advice else ""
             return Result("fail", said, len(flaws), 0, "violations", stage)
         if case.canary and canary is None:
             return self._blame.unasked()
@@ -302,7 +319,10 @@ class _Judge:
             if case.negative and reply.refused:
                 yield from [(Stage.BEHAVIOUR, flaw)] if (flaw := packing_flaw(reply.exchange)) else []
                 continue
-            label, of_text = f"{reply.ask.name}: " if len(chats) > 1 else "", set(text_flaws(reply.answer))
+            label, of_text = (
+                f"{reply.ask.name}: " if len(chats) > 1 else "",
+                set(text_flaws(reply.answer, self._thinks)),
+            )
             for text in self._violations(reply):
                 if (reply, text) != chance:
                     yield Stage.BEHAVIOUR if text in of_text else Stage.ENVELOPE, label + text
@@ -313,13 +333,14 @@ class _Judge:
             reply, target.model, self._seen_ids, self._identity.context_tokens,
             ends_with_done=profile.not_offered("stream_done") is None, counts_streams=profile.not_offered("stream_usage") is None,
             is_alias=lambda asked, told: told in target.aliases or self._identity.is_alias(asked, told), behind_s=self._behind_s,
+            thinks=self._thinks,
         )  # fmt: skip
 
     def _canary_flaws(self, canary: Exchange | None) -> Iterator[tuple[Stage, str]]:
         """What is wrong with the plain answer after a hard request: none, noise, another's (sglang#2414), a broken contract."""
         if canary is None:
             return
-        reply = Reply(Ask(name="canary"), canary)
+        reply = Reply(Ask(name="canary"), canary, self._thinks, raw=True)
         text = reply.answer.text
         if canary.fault or not text.strip():
             said = [f"was not answered: {canary.detail or 'empty content'}"]

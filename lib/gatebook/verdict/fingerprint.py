@@ -25,6 +25,7 @@ PARTS = {
     "metadata": ("weights or precision", Stage.WEIGHTS),
     "sampling": ("sampling defaults", Stage.SAMPLING),
     "defaults": ("sampling defaults", Stage.SAMPLING),
+    "thinking": ("thinking", Stage.SETTINGS),
     "tokens": ("chat template or tokenizer", Stage.TEMPLATE),
     "keyword": ("constraint enforcement", Stage.CONSTRAINT),
     "logprobs": ("weights or precision", Stage.WEIGHTS),
@@ -32,9 +33,12 @@ PARTS = {
 }
 """Kind of value -> what its change points to, and what that explains; causes first: a new template moves every log probability."""
 SYSTEM = "system_fingerprint"
-HARMLESS = {"metadata.root", "metadata.owned_by", SYSTEM}
+REQUEST = "request"
+"""What the profile adds to every request; none of it where a baseline has no such value (`asked_otherwise`)."""
+THOUGHTS, NO_THOUGHTS = "thoughts before answers", "no thoughts"
+HARMLESS = {"metadata.root", "metadata.owned_by", SYSTEM, REQUEST}
 """A path on the server's disk, a name of the house, a hash of the whole configuration: none of them is what is served.
-The last is told when it moved."""
+The fingerprint of the engine is told when it moved; what the profile asks with is `asked_otherwise`."""
 MEASURED_BY = {
     "prompt_tokens": "tokens",
     "first_token_logprobs": "logprobs",
@@ -77,6 +81,8 @@ def fingerprint(run: Run, identity: Identity, findings: list[Finding]) -> Finger
         **{f"options.{k}": v for k, v in sorted(identity.options.items())},
         SYSTEM: identity.system_fingerprint,
         **{f"sampling.{k}": _rounded(v) for k, v in sorted(identity.sampling.items())},
+        REQUEST: run.manifest.profile.target.asks_with or None,
+        "thinking": _thinking(run),
     }
     for notebook in run.notebooks:
         names = [(case.id, name) for case in run.expected(notebook) for item in case.expect for name in item]
@@ -91,6 +97,16 @@ def fingerprint(run: Run, identity: Identity, findings: list[Finding]) -> Finger
     return {name: value for name, value in values.items() if value is not None}
 
 
+def _thinking(run: Run) -> str | None:
+    """Whether any answer came after thoughts; None where the profile says that none should, or nothing was answered."""
+    if not run.manifest.profile.target.thinks:
+        return None
+    said = [read_answer(e) for name in run.notebooks for e in run.exchanges(name) if e.kind == "ask" and _is_reply(e)]
+    if any(answer.has_thoughts for answer in said):
+        return THOUGHTS
+    return NO_THOUGHTS if any(answer.text for answer in said) else None
+
+
 def _is_reply(exchange: Exchange) -> bool:
     """A body that is no JSON, an error at HTTP 200 or a broken stream measures nothing."""
     if exchange.status != 200 or exchange.fault:
@@ -103,7 +119,9 @@ def _values(kind: str, case: str, exchanges: list[Exchange]) -> Fingerprint:
     if kind == "tokens":
         return {f"tokens.{case}.{e.ask}": read_answer(e).tokens("prompt_tokens") for e in exchanges}
     if kind == "defaults":
-        samples = [(read_answer(e).text[: drift.PREFIX_CHARS], mean_shortfall(read_logprobs(e))) for e in exchanges]
+        samples = [
+            (read_answer(e).generated[: drift.PREFIX_CHARS], mean_shortfall(read_logprobs(e))) for e in exchanges
+        ]
         return {f"defaults.{case}": sorted(([text, _rounded(mean)] for text, mean in samples), key=str)}
     found = [tokens for e in exchanges if (tokens := read_logprobs(e))]
     if not found:
@@ -174,6 +192,17 @@ def _part(name: str, old: Fingerprint, new: Fingerprint, moved: Collection[str])
         return "answers, as the prompt's tokens changed,", Stage.BEHAVIOUR
     steered = kind == "greedy" and _any("logprobs", known) and not _any("logprobs", moved)
     return PARTS["sampling" if steered else kind]
+
+
+def asked_otherwise(old: Fingerprint, new: Fingerprint) -> str | None:
+    """What of the profile's own request options is not as it was when the baseline was accepted."""
+    was, now = old.get(REQUEST, {}), new.get(REQUEST, {})
+    moved = [
+        f"{k} was {was.get(k, 'not set')}, is {now.get(k, 'not set')}"
+        for k in sorted({*was, *now})
+        if was.get(k) != now.get(k)
+    ]
+    return f"request options changed: {'; '.join(moved)}" if moved else None
 
 
 def noted(old: Fingerprint, new: Fingerprint) -> list[str]:

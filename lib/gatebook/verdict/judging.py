@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 
 from gatebook.checks.contract import clock_behind_s
 from gatebook.checks.finding import NEVER_EXCUSED, Finding, Stage
+from gatebook.config.cases import asked_hash
 from gatebook.errors import BrokenRecord
 from gatebook.record.run import Run
 from gatebook.verdict.baseline import Baseline, read_baseline, values_asked_alike
 from gatebook.verdict.causes import ACCEPT, Said, causes
 from gatebook.verdict.findings import NO_RUN_WRITES, judge_notebook, kept_findings, run_identity
-from gatebook.verdict.fingerprint import Change, changes, fingerprint, measured, noted
+from gatebook.verdict.fingerprint import NO_THOUGHTS, Change, asked_otherwise, changes, fingerprint, measured, noted
 from gatebook.verdict.policy import AGAIN, COMPARED, EXCUSE, MEND, WORDS, Judged, compared_groups, judge_groups, waivers
 from gatebook.verdict.pooled import Key, Pooled, pool, score_of
 from gatebook.verdict.verdict import EXIT_CODES, Excuse, GroupVerdict, Served, Verdict, WaiverUse, Word
@@ -62,7 +63,7 @@ def run_baseline(run: Run) -> Baseline | None:
 def decide(judged: Judged) -> Verdict:
     """Fold everything into one verdict; the first of FAIL, ERROR, INCONCLUSIVE, PASS that holds."""
     manifest, baseline, used = judged.manifest, judged.baseline, waivers(judged.manifest, judged.outcomes)
-    prompts = {i: case.prompt_hash for i, case in judged.cases.items()}
+    prompts = {i: asked_hash(judged.profile.target, case) for i, case in judged.cases.items()}
     accepted = values_asked_alike(baseline, prompts) if baseline else {}
     moved = _moved(judged, accepted)
     groups, of_groups = judge_groups(judged, used)
@@ -157,7 +158,7 @@ def _pooled(judged: Judged, used: list[WaiverUse]) -> Pooled | None:
     for finding in judged.findings:
         found[finding.group, finding.case].append(finding)
     scores = {key: score for key in outcomes if (score := score_of(found[key])) is not None}
-    return pool(outcomes, scores, judged.cases, judged.baseline, judged.profile.flip_rate)
+    return pool(outcomes, scores, judged.cases, judged.baseline, judged.profile.target, judged.profile.flip_rate)
 
 
 def _worse_together(judged: Judged, pooled: Pooled | None) -> Iterator[Said]:
@@ -172,6 +173,9 @@ def _without_baseline(judged: Judged, lacking: set[str]) -> Iterator[Said]:
         return
     if judged.baseline is None:
         text = "no baseline yet: nothing was accepted that this run could be compared with; accept it as the baseline"
+        yield Said("INCONCLUSIVE", None, "baseline", text, ACCEPT)
+    elif moved := asked_otherwise(judged.baseline.fingerprint, judged.fingerprint):
+        text = f"{moved}; the baseline's answers are answers to other requests, so nothing is compared with them; accept this run"
         yield Said("INCONCLUSIVE", None, "baseline", text, ACCEPT)
     elif lacking:
         text = f"fingerprint: the baseline has no {' and no '.join(sorted(lacking))} as they are asked now; accept this run to take them in"
@@ -205,6 +209,8 @@ def _notes(judged: Judged, groups: list[GroupVerdict]) -> Iterator[str]:
         )
     if judged.alone:
         return
+    if judged.fingerprint.get("thinking") == NO_THOUGHTS:
+        yield "target.thinking is parsed, and no answer came after thoughts: set it to off, or find out why the model does not think"
     lacks = dict.fromkeys(said for said in profile.offers.values() if said is not True)
     if told := "; ".join(f"{', '.join(f for f, s in profile.offers.items() if s == said)} ({said})" for said in lacks):
         yield f"not offered by this server, so not asked: {told}"

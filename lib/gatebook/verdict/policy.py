@@ -12,7 +12,7 @@ from typing import Literal
 
 from gatebook.checks import stats
 from gatebook.checks.finding import NEVER_EXCUSED, WORST_FIRST, Finding, Outcome, Stage, worst
-from gatebook.config.cases import Case
+from gatebook.config.cases import Case, asked_hash
 from gatebook.config.policies import Waiver
 from gatebook.config.profile import Group, Profile
 from gatebook.errors import BadInput
@@ -200,8 +200,10 @@ class _Group:
         self.waived = [c for c in failing if any(c in w.cases and w.names(c, name) for w in used)]
         left = {c: had for c, had in self.outcomes.items() if c not in {*self.excused, *self.waived}}
         self.cases = {outcome: [c for c, had in left.items() if had == outcome] for outcome in WORST_FIRST}
-        old, asked = judged.baseline.cases if judged.baseline else {}, judged.cases
-        alike = {c: old[c].outcome for c in left if c in old and c in asked and old[c].prompt == asked[c].prompt_hash}
+        old, asked, target = judged.baseline.cases if judged.baseline else {}, judged.cases, judged.profile.target
+        alike = {
+            c: old[c].outcome for c in left if c in old and c in asked and old[c].prompt == asked_hash(target, asked[c])
+        }
         self.than = compare(alike, left, self.policy, judged.family, judged.baseline is not None)
         self.total, self.passed = len(left), len(self.cases["pass"])
         self.too_few = stats.smallest_visible_drop(self.passed, judged.family) is None

@@ -15,7 +15,8 @@ from typing import Any
 from gatebook.checks import stats
 from gatebook.checks.facts import COVERAGE
 from gatebook.checks.finding import Finding, Outcome
-from gatebook.config.cases import Case
+from gatebook.config.cases import Case, asked_hash
+from gatebook.config.profile import Target
 from gatebook.record.exchange import Recorded
 from gatebook.verdict.baseline import Baseline
 
@@ -100,7 +101,12 @@ def _share(finding: Finding) -> float | None:
 
 
 def pool(
-    outcomes: Mapping[Key, Outcome], scores: dict[Key, float], cases: dict[str, Case], baseline: Baseline, stated: float
+    outcomes: Mapping[Key, Outcome],
+    scores: dict[Key, float],
+    cases: dict[str, Case],
+    baseline: Baseline,
+    target: Target,
+    stated: float,
 ) -> Pooled | None:
     """Every case of `outcomes` (those of compared groups that are neither waived nor excused) beside the baseline.
 
@@ -111,7 +117,12 @@ def pool(
     passed = 0
     for (_, name), outcome in outcomes.items():
         old, case = baseline.cases.get(name), cases.get(name)
-        if old is None or case is None or old.prompt != case.prompt_hash or {old.outcome, outcome} - {"pass", "fail"}:
+        if (
+            old is None
+            or case is None
+            or old.prompt != asked_hash(target, case)
+            or {old.outcome, outcome} - {"pass", "fail"}
+        ):
             continue
         passed += old.outcome == "pass"
         changes[case.cluster].append((outcome == "pass") - (old.outcome == "pass"))
