@@ -252,11 +252,12 @@ def init(
     name: Annotated[str | None, Option(help="Name of the profile; default: from the model.")] = None,
     model: Annotated[str | None, Option(help="Which model, when the server lists several.")] = None,
     api_key_env: Annotated[str | None, Option(help="NAME of the environment variable with the key.")] = None,
+    adapters: Annotated[bool, Option("--adapters", help="And one for each LoRA adapter that it lists.")] = False,
 ) -> str:
     """Probe a server and write a profile for it in params/."""
     from gatebook.commands.init import introduce
 
-    return introduce(base_url, name, model, api_key_env)
+    return introduce(base_url, name, model, api_key_env, adapters)
 
 
 @app.command()

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from gatebook.config.cases import Case, cap, prompt_tokens
 from gatebook.config.profile import Profile, Suite
 from gatebook.record.exchange import Exchange
+from gatebook.record.identity import asked_of_parent
 from gatebook.record.replies import read_answer
 from gatebook.record.run import Run
 from gatebook.verdict.baseline import Baseline
@@ -58,6 +59,11 @@ def estimate(profile: Profile, suite: Suite, cases: list[Case], baseline: Baseli
         f"suite {suite} of {profile.name}: about {minutes:.1f} minutes with {limits.in_flight} in flight, from {basis}",
         f"it ends after {limits.run_deadline_s / 60:g} minutes in any case; answer tokens are caps; nothing was asked",
     ]
+    if beside := list(asked_of_parent(cases, profile)):
+        tokens = sum(prompt_tokens(ask.messages or [], ask.options) + cap(ask.options) for _, ask in beside)
+        table.append(
+            f"if the model is an adapter, its parent is asked {len(beside)} requests more of {tokens:,.0f} tokens at most"
+        )
     if late:
         named = ", ".join(f"{group} ({count})" for group, count in late.items())
         table.append(f"limits.tokens is {limits.tokens:,}: these may not fit and would not be measured: {named}")

@@ -58,10 +58,14 @@ class Blame:
 
     def _not_served(self, exchange: Exchange) -> Result | None:
         model, models = self._profile.target.model, self._identity.models
-        if exchange.status != 404 or model in models or not (models or "model" in exchange.detail.lower()):
+        if exchange.status != 404 or not (models or "model" in exchange.detail.lower()):
             return None
-        told = f"; served: {', '.join(models)}" if models else f": {exchange.detail}"
-        return Result("fail", f"model {model!r} is not served{told}", stage=Stage.NOT_SERVED)
+        unloaded = model in models and self._good_before(exchange) and model in exchange.detail
+        if model in models and not unloaded:
+            return None
+        told = f"; served: {', '.join(models)}" if models and not unloaded else f": {exchange.detail}"
+        word = "not served any more" if self._good_before(exchange) else "not served"
+        return Result("fail", f"model {model!r} is {word}{told}", stage=Stage.NOT_SERVED)
 
     def _key_refused(self, exchange: Exchange) -> Result | None:
         if not credentials_refused(exchange.status, exchange.detail):
