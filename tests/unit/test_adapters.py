@@ -39,7 +39,7 @@ def said(*rows: Row, **more: Any) -> dict[str, Any]:
     ]  # fmt: skip
     body = chat_body("".join(str(token["token"]) for token in tokens), **more)
     body["choices"][0] |= {"logprobs": {"content": tokens}, "finish_reason": "length"}
-    return body
+    return {**body, "usage": {"prompt_tokens": 7, "completion_tokens": len(rows), "total_tokens": 7 + len(rows)}}
 
 
 def shifted(nats: float) -> Row:
@@ -51,7 +51,10 @@ def answers(adapter: Row, greedy: Row | None = None) -> list[Exchange]:
     """Of the model under test to all requests of the cases."""
     asks = [(case, ask) for case in CASES for ask in case.requests()]
     rows = {case.id: [SURE, greedy or SURE] if case.id == "greedy-boat" else [adapter] for case, _ in asks}
-    return [plain(said(*rows[c.id], id=f"{c.id}-{a.name}"), key=f"{c.id}/{a.name}") for c, a in asks]
+    return [
+        plain(said(*rows[c.id], id=f"{c.id}-{a.name}"), key=f"{c.id}/{a.name}", sent={"max_tokens": len(rows[c.id])})
+        for c, a in asks
+    ]
 
 
 def parents(**changes: Any) -> list[Exchange]:
@@ -67,7 +70,7 @@ def parents(**changes: Any) -> list[Exchange]:
 
 
 def recorded(folder: Path, *exchanges: Exchange, listed: Exchange = LISTED, cases: list[Case] = CASES) -> Run:
-    run = run_folder(folder / "run", cases, MUST, ACCEPTED)
+    run = run_folder(folder / "run", cases, MUST, ACCEPTED, only=["05"])
     record(run, BOOK, ready(), listed, *exchanges)
     return run
 
