@@ -131,7 +131,11 @@ class Blame:
         """The cases whose requests were open when this one broke, and broke within the moment; itself among them."""
         if (own := _break(exchange)) is None:
             return []
-        asked = [e for e in (*self._earlier, *self._exchanges) if e.kind in ("ask", "canary") and e.case is not None]
+        asked = [
+            e
+            for e in (*self._earlier, *self._exchanges)
+            if e.kind in ("ask", "canary", "parent") and e.case is not None
+        ]
         broken = [(str(e.case), span) for e in asked if (span := _break(e)) and abs(span[1] - own[1]) <= MOMENT_MS]
         first = min((broke for _, (_, broke) in broken), default=own[1])
         return list(dict.fromkeys(name for name, (sent, _) in broken if sent <= first))
@@ -143,7 +147,7 @@ class Blame:
 
     def _last_crash(self) -> Exchange | None:
         """The last request of this notebook or an earlier one that broke, unless the server answered after it."""
-        asked = [e for e in (*self._earlier, *self._exchanges) if e.kind in ("ask", "canary", "ready")]
+        asked = [e for e in (*self._earlier, *self._exchanges) if e.kind in ("ask", "canary", "parent", "ready")]
         broken = [(e, span[1]) for e in asked if e.case is not None and (span := _break(e))]
         crash, broke = broken[-1] if broken else (None, 0.0)
         return None if any(epoch_ms(e.at) > broke and is_good(e) for e in asked) else crash
