@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 from gatebook.collect.embedded import MODEL
+from gatebook.collect.scheduler import collect
+from gatebook.record.run import Run
 
 from tests.conftest import Project
 from tests.faults.proxy import Fault, FaultProxy
@@ -29,7 +31,7 @@ OTHERWISE = Fault("shift_logprobs", match=f'"{ADAPTER}"')
 def gating(project: Project) -> Project:
     """Asks the adapter for the fingerprint's prompts."""
     project.choose(*ASKED)
-    project.edit_profile(target={"model": ADAPTER, "revision": "r1"})
+    project.edit_profile(target={"model": ADAPTER, "revision": "r1", "aliases": [MODEL]})  # llama.cpp's own name
     return project
 
 
@@ -69,14 +71,16 @@ def test_a_base_that_is_not_listed_or_not_answered_is_not_measured(gating: Proje
 
 def test_a_resumed_run_asks_only_what_is_missing_of_the_base(gating: Project, server: str) -> None:
     with FaultProxy(server, [listing(BASE_CARD, CARD), OTHERWISE]) as proxy:
-        done = gating.run(proxy.base_url, "--only", "05")
+        done = gating.ask(proxy.base_url, "05")
         record = done.run / "05_fingerprint.exchanges.jsonl"
         record.write_text("\n".join(record.read_text().splitlines()[:-1]) + "\n")
         before = len(proxy.requests)
-        again = gating.gatebook("run", "--resume", done.run)
+        with gating.inside():
+            collect(Run(done.run), "05_fingerprint")
+            collect(Run(done.run), "05_fingerprint")
         chats = [r.body for r in proxy.requests[before:] if r.path.endswith("chat/completions")]
-    assert again.code == done.code and len(parents(done.run)) == 3
-    assert [b["model"] for b in chats if b["max_tokens"] > 1] == [MODEL], "the greedy prompt, which was the last"
+    assert [(b["model"], b["max_tokens"]) for b in chats] == [(ADAPTER, 1), (MODEL, 24)], "ready, and the last prompt"
+    assert len(parents(done.run)) == 3
 
 
 def test_an_adapters_profile_is_written_beside_the_bases_and_none_is_written_over(

@@ -58,10 +58,12 @@ class Probes:
     @property
     def max_model_len(self) -> int | None:
         """Of the asked model's card; vLLM writes none on an adapter's, so of its parent's where there is none."""
-        limits = (whole_number(self._card(name).get("max_model_len")) for name in (self.model, self.parent))
-        return next((limit for limit in limits if limit is not None), None)
+        own = whole_number(self.card.get("max_model_len"))
+        if own is None and self.parent is not None:
+            return whole_number(self._card(self.parent).get("max_model_len"))
+        return own
 
-    def _card(self, name: str | None) -> Json:
+    def _card(self, name: str) -> Json:
         return next((card for card in self.cards if card.get("id") == name), {})
 
 
