@@ -296,13 +296,14 @@ def init(
     name: Annotated[str | None, Option(help="Name of the profile; default: from the model.")] = None,
     model: Annotated[str | None, Option(help="Which model, when the server lists several.")] = None,
     api_key_env: Annotated[str | None, Option(help="NAME of the environment variable with the key.")] = None,
+    adapters: Annotated[bool, Option("--adapters", help="And one for each LoRA adapter that it lists.")] = False,
 ) -> str:
     """Probe a server and write a profile for it in params/, which is made where there is no project yet."""
     from gatebook.commands.init import begin, introduce
 
-    if base_url is None and any((name, model, api_key_env)):
-        raise BadInput("--base-url is missing: --name, --model and --api-key-env are of a server that runs")
-    return begin() if base_url is None else introduce(base_url, name, model, api_key_env)
+    if base_url is None and (adapters or any((name, model, api_key_env))):
+        raise BadInput("--base-url is missing: --name, --model, --api-key-env and --adapters are of a server that runs")
+    return begin() if base_url is None else introduce(base_url, name, model, api_key_env, adapters)
 
 
 app.command()(doctor)

@@ -15,16 +15,17 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+import httpx
 from gatebook.collect.embedded import MODEL
 
 from tests.conftest import ROOT, Done, Project, checkout
-from tests.engines import install
+from tests.engines import adapters, install
 from tests.engines.serving import Running, vllm_process
 from tests.faults.catalogue import LLAMA_TEMPLATE, Kind
 from tests.faults.lab import PATIENCE_S, Result, judged, results
@@ -35,6 +36,9 @@ KILLED_AFTER = 40
 GONE_S = 60
 """From the death of the engine core to the verdict, on a busy machine; before, it took ten minutes."""
 CORE = "VLLM::EngineCore"
+ADAPTER = "tuned"
+LORA = ("--enable-lora", "--max-lora-rank", str(adapters.RANK), "--lora-modules")
+LORA_ENVIRONMENT = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
 KEY_VARIABLE = "OPENAI_API_KEY"
 
 
@@ -49,6 +53,13 @@ class Server:
     """VLLM_SERVER_DEV_MODE: it tells its settings."""
     template: str = ""
     """Of --chat-template, written to a file."""
+    adapter: adapters.Kind | None = field(default=None, repr=False)
+    """Served as ADAPTER, and gated, beside its base; it may be loaded and unloaded while the server runs."""
+
+    @property
+    def model(self) -> str:
+        """What is gated."""
+        return ADAPTER if self.adapter else MODEL
 
 
 QUICK = ("--dtype", "float32")
@@ -67,6 +78,7 @@ BEFORE = {
     "hermes": Server(("--enable-auto-tool-choice", "--tool-call-parser", "hermes")),
     "tools": Server(("--enable-auto-tool-choice", "--tool-call-parser", "hermes"), template=TOOLS_TEMPLATE),
     "dev": Server(dev=True),
+    "adapter": Server(adapter="right"),
 }
 """Healthy deployments with a baseline of their own."""
 
@@ -93,6 +105,8 @@ class VllmRow:
     """The engine core is killed in the middle of the run."""
     noted: str = ""
     """Regular expression: what a note beside the verdict must say."""
+    unloads: bool = field(default=False, repr=False)
+    """The adapter is unloaded in the middle of the run."""
 
     @property
     def injected(self) -> str:
@@ -100,6 +114,7 @@ class VllmRow:
         told = ["VLLM_SERVER_DEV_MODE=1"] if self.server.dev else []
         told += [f"weights {self.server.weights}"] if self.server.weights != "base" else []
         told += [" ".join(self.server.arguments)] if self.server.arguments else []
+        told += [f"--lora-modules {ADAPTER}=adapter-{self.server.adapter}"] if self.server.adapter else []
         told += ["--chat-template [INST]"] if self.server.template == LLAMA_TEMPLATE else []
         told += (
             [f"no {' '.join(BEFORE[self.before].arguments)}"]
@@ -108,6 +123,7 @@ class VllmRow:
         )
         told += [f"gatebook run {' '.join(self.arguments)}"] if self.arguments else []
         told += [f"kill -9 {CORE}"] if self.kills else []
+        told += ["POST /v1/unload_lora_adapter"] if self.unloads else []
         return ", ".join(f"`{said}`" for said in told) or "nothing"
 
 
@@ -152,6 +168,10 @@ VLLM_ROWS = [
     VllmRow("V16", "served under another name", f"'?{MODEL}'? is not served", Server(("--served-model-name", "another-name"))),
     VllmRow("V16-asked", "a model is asked for that is not there", "'?other'? is not served", arguments=("--model", "other")),
     VllmRow("V17", "the engine core dies in the middle of a run", "in flight", kills=True),
+    VllmRow("LORA-zero", "an adapter that adds nothing, as one whose weights match no module", f"{ADAPTER} answers as its base {MODEL}", Server(adapter="zero"), before="adapter"),
+    VllmRow("LORA-modules", "an adapter for modules that are not adapted (vllm#55193)", f"{ADAPTER} answers as its base {MODEL}", Server(("--lora-target-modules", "down_proj"), adapter="right"), before="adapter"),
+    VllmRow("LORA-other", "another adapter under the right name", WEIGHTS, Server(adapter="other"), before="adapter"),
+    VllmRow("LORA-gone", "the adapter is unloaded in the middle of a run", f"{ADAPTER}'? is not served any more", Server(adapter="right"), before="adapter", unloads=True),
 ]  # fmt: skip
 
 VLLM_HARMLESS = [
@@ -165,6 +185,8 @@ VLLM_HARMLESS = [
     _healthy("VH05", "one sequence at a time", Server(("--max-num-seqs", "1"))),
     _healthy("VH06", "the same weights at another path", Server(weights="same")),
     _healthy("VH07", "a second served name", Server(("--served-model-name", MODEL, "second-name"))),
+    VllmRow("LORA-first", "first gate of a healthy adapter", "no baseline", BEFORE["adapter"], "smoke", "adapter", "harmless", (3,), first=True),
+    VllmRow("LORA-right", "the same adapter, the server started anew", "", BEFORE["adapter"], before="adapter", kind="harmless", code=(0,)),
     _healthy("VH07-alias", "a second served name, first in replies", Server(("--served-model-name", "second-name", MODEL))),
 ]  # fmt: skip
 
@@ -173,8 +195,10 @@ VLLM = [*VLLM_ROWS, *VLLM_HARMLESS]
 
 def row_digest(row: VllmRow) -> str:
     """Changes with the row, the engine's pins and its weights."""
-    made = [install.HERE / name for name in ("vllm.txt", "weights.py", "serving.py")]
-    return hashlib.sha256(repr(row).encode() + b"".join(p.read_bytes() for p in made)).hexdigest()[:12]
+    of_adapters = ("adapters.py",) if row.server.adapter else ()
+    made = [install.HERE / name for name in ("vllm.txt", "weights.py", "serving.py", *of_adapters)]
+    said = f"{row!r}{row.server.adapter, row.unloads}" if of_adapters else repr(row)
+    return hashlib.sha256(said.encode() + b"".join(p.read_bytes() for p in made)).hexdigest()[:12]
 
 
 def vllm_results(now: str | None = None) -> dict[str, Result]:
@@ -235,17 +259,21 @@ class VllmLab:
         with tempfile.TemporaryDirectory(prefix=f"{row.id}-", dir=self.folder) as scratch:
             project = Introduced(Path(scratch) / "project")
             shutil.copytree(base.root, project.root, ignore=shutil.ignore_patterns("outputs"))
-            with self.deployment(row.server) as running, killer(running) if row.kills else nullcontext(()) as killed:
+            strike = kill_core if row.kills else unload if row.unloads else None
+            with (
+                self.deployment(row.server) as running,
+                striker(running, strike) if strike else nullcontext(()) as struck,
+            ):
                 started = time.monotonic()
                 done = project.ask(running.base_url, row.suite, *row.arguments)
                 ended = time.monotonic()
             if done.code != 2 and not (done.folder / "latest" / "verdict.json").exists():
                 raise RuntimeError(f"{row.id}: the run left no verdict; {done}")
-            if row.kills and not killed:
-                raise RuntimeError(f"{row.id}: the run ended before the engine core could be killed; {done}")
+            if strike and not struck:
+                raise RuntimeError(f"{row.id}: the run ended before anything could be broken; {done}")
             result = _first_line(row, done, ended - started)
-            late = bool(killed) and ended - killed[0] > GONE_S
-            return replace(result, caught=result.caught and not late, struck=len(killed))
+            late = row.kills and ended - struck[0] > GONE_S
+            return replace(result, caught=result.caught and not late, struck=len(struck))
 
     def base(self, before: str) -> Introduced:
         """The project of a healthy deployment, with its baseline; made once."""
@@ -264,7 +292,7 @@ class VllmLab:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             with self.deployment(BEFORE[before]) as running:
-                made = introduced(folder, running.base_url)
+                made = introduced(folder, running.base_url, BEFORE[before].model)
                 started = time.monotonic()
                 done = made.ask(running.base_url, suite)
             seconds = time.monotonic() - started
@@ -283,7 +311,10 @@ class VllmLab:
             file = self.folder / f"{hashlib.sha256(server.template.encode()).hexdigest()[:8]}.jinja"
             file.write_text(server.template)
             arguments += ["--chat-template", str(file)]
+        if server.adapter:
+            arguments += [*LORA, f"{ADAPTER}={adapters.adapter(server.adapter, self.folder)}"]
         env = {"OMP_NUM_THREADS": str(self._threads), **({"VLLM_SERVER_DEV_MODE": "1"} if server.dev else {})}
+        env |= LORA_ENVIRONMENT if server.adapter else {}
         with vllm_process(*arguments, env=env, weights=server.weights) as running:
             yield running
 
@@ -307,28 +338,47 @@ def _first_line(row: VllmRow, done: Done, seconds: float) -> Result:
     return replace(result, named=named or result.named, first=named, reasons=reasons)
 
 
+def killer(running: Running) -> AbstractContextManager[list[float]]:
+    """Kills the engine core once the server has answered some chats."""
+    return striker(running, kill_core)
+
+
 @contextmanager
-def killer(running: Running) -> Iterator[list[float]]:
-    """Kills the engine core once the server has answered some chats; yields when it did (monotonic seconds)."""
-    killed: list[float] = []
+def striker(running: Running, strike: Callable[[Running], bool]) -> Iterator[list[float]]:
+    """Breaks something, once, when the server has answered some chats; yields when it did (monotonic seconds)."""
+    struck: list[float] = []
     over = threading.Event()
 
     def watch() -> None:
         start = _answered(running.log)
         while not over.wait(0.1):
             if _answered(running.log) - start >= KILLED_AFTER:
-                for pid in running.members(CORE):
-                    os.kill(pid, signal.SIGKILL)
-                    killed[:] = killed or [time.monotonic()]
+                if strike(running):
+                    struck.append(time.monotonic())
                 return
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
-        yield killed
+        yield struck
     finally:
         over.set()
         thread.join()
+
+
+def kill_core(running: Running) -> bool:
+    """Whether there was an engine core to kill."""
+    cores = running.members(CORE)
+    for pid in cores:
+        os.kill(pid, signal.SIGKILL)
+    return bool(cores)
+
+
+def unload(running: Running) -> bool:
+    """Whether the server unloaded the adapter."""
+    return httpx.post(
+        f"{running.base_url}/unload_lora_adapter", json={"lora_name": ADAPTER}, timeout=60, trust_env=False
+    ).is_success
 
 
 def _answered(log: Path) -> int:

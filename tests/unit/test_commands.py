@@ -23,6 +23,7 @@ TYPED = {
     "docs/archive.md": "tests/integration/test_documents.py",
     "docs/history.md": "tests/integration/test_documents.py",
     "docs/verdict.md": "tests/integration/test_documents.py",
+    "docs/engines.md": "tests/integration/test_vllm_adapters.py",
     "docs/cases.md": "tests/integration/test_explore.py",
     "docs/audit.md": "tests/unit/test_audit_page.py",
     "docs/latency.md": "tests/integration/test_latency.py",

@@ -1,16 +1,21 @@
-"""What is served, in numbers: these checks only say that it could be measured; the comparison is checks/drift.py's."""
+"""What is served, in numbers: these checks say that it could be measured, and whether an adapter is more than its parent; the
+comparison is checks/drift.py's."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import Field
 
-from gatebook.checks.drift import noise_nats
+from gatebook.checks.drift import Moved, Row, distance_nats, greedy_moved, logprobs_moved, noise_nats
 from gatebook.checks.evidence import Evidence
 from gatebook.checks.finding import Result, Stage
-from gatebook.checks.registry import check
-from gatebook.record.logprobs import mean_logprob, mean_shortfall, read_logprobs
+from gatebook.checks.registry import OVER_A_GROUP, check
+from gatebook.record.exchange import Exchange
+from gatebook.record.logprobs import TokenLogprobs, mean_logprob, mean_shortfall, read_logprobs
 
 NO_LOGPROBS = "the server tells no logprobs, so a change of weights or precision would not be seen; offers.logprobs in the profile says so where it has none"
 
@@ -49,3 +54,77 @@ def default_samples(evidence: Evidence) -> Result:
     told = f", {sum(short) / len(short):.2f} nats a token behind the likeliest" if short else ""
     different = len(set(texts))
     return Result("pass", f"{different} different answers of {len(texts)}{told}", different, None, "answers")
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A prompt as an adapter answered it, and its parent."""
+
+    case: str
+    adapter: list[list[TokenLogprobs]]
+    """The tokens of each equal request."""
+    parent: list[TokenLogprobs]
+
+    @property
+    def texts(self) -> tuple[str, str]:
+        """What the adapter answered first, and the parent; tokens that the engine names by their ids stay so."""
+        adapter, parent = ("".join(t.token for t in tokens) for tokens in (self.adapter[0], self.parent))
+        return adapter, parent
+
+    @property
+    def apart_nats(self) -> float:
+        """Of the first token's alternatives."""
+        return distance_nats(*self._first)
+
+    @property
+    def _first(self) -> tuple[list[Row], list[Row]]:
+        return [self.parent[0].top], [tokens[0].top for tokens in self.adapter]
+
+    def moved(self, tolerance: float) -> Moved | None:
+        """How the adapter differs: in the first token's alternatives, or further on in a greedy answer."""
+        parent, adapter = ([[t.token, t.logprob, t.gap] for t in tokens] for tokens in (self.parent, self.adapter[0]))
+        return logprobs_moved(*self._first, tolerance) or greedy_moved(parent, adapter, tolerance)
+
+
+def beside_parent(adapter: Iterable[Exchange], parent: Iterable[Exchange]) -> list[Beside]:
+    """The prompts to which both sides told alternatives of the first token, every equal request of the adapter; what the parent was
+    asked has the adapter's case as its ask."""
+    own: dict[str | None, list[list[TokenLogprobs]]] = defaultdict(list)
+    for exchange in adapter:
+        own[exchange.case].append(read_logprobs(exchange))
+    pairs = [Beside(e.ask, own[e.ask], read_logprobs(e)) for e in parent]
+    return [p for p in pairs if p.adapter and all(tokens and tokens[0].top for tokens in (p.parent, *p.adapter))]
+
+
+@check(Stage.WEIGHTS, OVER_A_GROUP)
+def unlike_parent(evidence: Evidence) -> Result:
+    """A served adapter (LoRA), whose card in /v1/models names a `parent`, answers one prompt at least otherwise than that model, by
+    more than limits.logprob_tolerance_nats. Where no parent is named, none is asked."""
+    model, parent, models = evidence.profile.target.model, evidence.identity.parent, evidence.identity.models
+    if parent is None:
+        return Result("pass", f"no adapter: /v1/models names no parent of {model}")
+    if parent not in models:
+        said = (
+            f"{parent}, the parent of adapter {model}, is not served, so it was not asked; served: {', '.join(models)}"
+        )
+        return Result("not_measured", said, None, parent)
+    if refused := next((r for r in evidence.replies if r.exchange.fault), None):
+        said = f"{parent}, the parent of adapter {model}, does not answer: {refused.exchange.detail}"
+        return Result("not_measured", said, None, parent)
+    own = [r.exchange for seen in evidence.over for r in seen.replies]
+    pairs = beside_parent(own, [r.exchange for r in evidence.replies])
+    tolerance, total = evidence.profile.limits.logprob_tolerance_nats, len(evidence.replies)
+    moved, apart = (
+        [pair.case for pair in pairs if pair.moved(tolerance)],
+        max((p.apart_nats for p in pairs), default=0.0),
+    )
+    if moved:
+        said = f"adapter {model} answers {len(moved)} of {len(pairs)} prompts otherwise than its parent {parent}"
+        return Result(
+            "pass", f"{said}, the first tokens up to {apart:.2f} nats apart", round(apart, 4), tolerance, "nats"
+        )
+    if not total or len(pairs) < total:
+        said = f"of {total} prompts {len(pairs)} have log probabilities of both {model} and its parent {parent}"
+        return Result("not_measured", f"{said}: too few to say that they answer alike", len(pairs), total, "prompts")
+    said = f"adapter {model} answers as its base {parent}: all {total} prompts within {tolerance:g} nats (largest difference {apart:.3f})"
+    return Result("fail", f"{said}; see whether its weights were applied", round(apart, 4), tolerance, "nats")

@@ -19,7 +19,7 @@ from gatebook.config.cases import Ask, Case
 from gatebook.engines import HOST_PATHS, SETTINGS_PATHS
 from gatebook.errors import CannotMeasure
 from gatebook.record.exchange import Exchange
-from gatebook.record.identity import Identity, identify
+from gatebook.record.identity import Identity, asked_of_parent, identify
 from gatebook.record.run import Run
 
 __all__ = ["HELLO", "PROBE_DEADLINE_S", "STARTED", "collect"]
@@ -56,16 +56,19 @@ async def _collect(run: Run, notebook: str, progress: Progress) -> None:
     """Besides groups of cases: `gauges` while the notebook asks, `settings` of the server."""
     probes = (*PROBES, *(SETTINGS_PATHS if "settings" in looks_at else ()))
     with run.journal(notebook) as journal:
-        done = {e.key for e in run.exchanges(notebook)}
+        recorded = run.exchanges(notebook)
+        done = {e.key for e in recorded}
         todo = [case for case in expected if profile.not_offered(*case.needs) is None and _keys(run, case) - done]
-        if not todo and done >= {f"probe/{path}" for path in probes}:
+        beside = asked_of_parent(expected, profile) if identify(recorded, profile.target.model).parent else ()
+        wanted = {f"probe/{path}" for path in probes} | {f"{case.id}/{ask.name}" for case, ask in beside}
+        if not todo and done >= wanted:
             return
         schedule = _Schedule(Session(run, notebook, journal, progress), todo)
-        beside: AbstractAsyncContextManager[None] = nullcontext()
+        sampling: AbstractAsyncContextManager[None] = nullcontext()
         if "gauges" in looks_at:
-            beside = sampled(run, notebook, profile, base_url)
+            sampling = sampled(run, notebook, profile, base_url)
         try:
-            async with beside:
+            async with sampling:
                 identity = await schedule.meet(probes, glance="settings" in looks_at and "gauges" not in looks_at)
                 if identity is not None:
                     await schedule.ask_all(identity)
@@ -86,7 +89,7 @@ class _Schedule:
         self._session, self._todo, self._lag = session, todo, LoopLag()
         self._ticker = asyncio.create_task(self._lag.run())
         self._run, self._notebook, self._target = session.run, session.notebook, session.profile.target
-        self._base_url = self._run.manifest.base_url
+        self._base_url, self._expected = self._run.manifest.base_url, self._run.expected(self._notebook)
 
     async def meet(self, probes: Iterable[str], glance: bool) -> Identity | None:
         """Wait for the server's first token, and read what it says of itself. None when nothing can be asked."""
@@ -122,13 +125,15 @@ class _Schedule:
             async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
                 for _ in range(min(self._session.limits.in_flight, len(beside))):
                     group.create_task(self._work(await stack.enter_async_context(self._open()), queue))
+            parent = identity.parent if identity.parent in identity.models else None
+            for case, ask in asked_of_parent(self._expected, self._session.profile) if parent else ():
+                await self._ask(lane, case, ask, parent)
             for stage in stages(todo):
                 await self._stage(lane, stage)
 
     def _first_constrained(self) -> list[Case]:
         """The first case of a group whose schemas' time is judged: while it is alone the engine loads its grammars, once (vLLM: 3 s)."""
-        expected = self._run.expected(self._notebook)
-        over = {case.over for case in expected if any("schema_ms" in item for item in case.expect)}
+        over = {case.over for case in self._expected if any("schema_ms" in item for item in case.expect)}
         return [case for case in self._todo if case.group in over][:1]
 
     async def _work(self, lane: Lane, queue: Iterator[list[Case]]) -> None:
@@ -139,8 +144,8 @@ class _Schedule:
             if case.canary and (key := f"{case.id}/canary") not in session.done and not await session.too_late():
                 await session.check(lane, await session.hello(lane, "canary", key, 8, case=case.id, ask="canary"))
 
-    async def _ask(self, lane: Lane, case: Case, ask: Ask) -> None:
-        """One request, where it is not recorded yet."""
+    async def _ask(self, lane: Lane, case: Case, ask: Ask, parent: str | None = None) -> None:
+        """One request, where it is not recorded yet; to the parent of the model where it is named."""
         session, key = self._session, f"{case.id}/{ask.name}"
         if key in session.done or await session.too_late():
             return
@@ -150,11 +155,13 @@ class _Schedule:
         request = await self._requests.prepare(case, ask, key)
         if request is None or await self._requests.hangs(request) or await session.too_late():
             return
-        await session.check(lane, await session.record(await self._send(lane, request)))
+        await session.check(lane, await session.record(await self._send(lane, request, parent)))
 
-    async def _send(self, lane: Lane, request: Prepared) -> Exchange:
-        names = {"case": request.case.id, "ask": request.ask.name}
-        return await self._session.send(lane, "ask", request.key, request.body, **names)
+    async def _send(self, lane: Lane, request: Prepared, parent: str | None = None) -> Exchange:
+        names, body = {"case": request.case.id, "ask": request.ask.name}, request.body
+        if parent is not None:
+            return await self._session.send(lane, "parent", request.key, {**body, "model": parent}, **names)
+        return await self._session.send(lane, "ask", request.key, body, **names)
 
     async def _stage(self, lane: Lane, stage: Stage) -> None:
         """What is missing of one level of load, with nothing else in flight; after a break one plain token decides whether to go on."""

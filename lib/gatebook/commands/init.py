@@ -45,7 +45,7 @@ DEADLINES = ("request_deadline_s", "notebook_deadline_s", "run_deadline_s")
 SERVICE = frozenset({
     "health.identity", "health.production", "health.service", "health.canaries", "health.greeting", "health.latency",
     "health.conversations", "structured.latency", "latency.schema",
-    "structured.enforced", "fingerprint.tokens", "fingerprint.logprobs", "fingerprint.defaults",
+    "structured.enforced", "fingerprint.tokens", "fingerprint.logprobs", "fingerprint.adapter", "fingerprint.defaults",
     "boundaries.media", "boundaries.length", "boundaries.hostile", "latency.chat", "latency.prompt",
     "load.order", "load.flips", "load.steps", "load.goodput", "load.gpu_memory", "load.kv_cache",
 })  # fmt: skip
@@ -70,19 +70,17 @@ NOTES = {
 
 def begin() -> str:
     """Write the profile of the embedded model and say what to type next. Raises BadInput."""
-    file = _new("smollm2")
+    file = _file("smollm2")
+    if file.exists():
+        raise BadInput(f"{file}: exists already; edit it, or name a server with --base-url")
     text = (project.PACKAGE / "params" / "smollm2.yaml").read_text(encoding="utf-8")
     _write(file, "".join(text.splitlines(keepends=True)[1:]))
     return f"{file}: the embedded model, to try Gatebook with\nnext: gatebook run --profile {file} --suite smoke"
 
 
-def _new(name: str) -> Path:
-    """The file of a new profile, here where there is no project. Raises BadInput when it exists."""
-    home = project.find() or Path.cwd()
-    file = home / "params" / f"{name}.yaml"
-    if file.exists():
-        raise BadInput(f"{file}: exists already; choose another --name or edit it")
-    return file
+def _file(name: str) -> Path:
+    """The file of a profile, here where there is no project."""
+    return (project.find() or Path.cwd()) / "params" / f"{name}.yaml"
 
 
 def _write(file: Path, profile: str) -> None:
@@ -91,8 +89,11 @@ def _write(file: Path, profile: str) -> None:
     replace_text(file, project.schema_line("profile", "../") + profile)
 
 
-def introduce(base_url: str, name: str | None, model: str | None, api_key_env: str | None) -> str:
-    """Write `params/<name>.yaml` and say what to type next. Raises BadInput, CannotMeasure when nobody answers."""
+def introduce(
+    base_url: str, name: str | None, model: str | None, api_key_env: str | None, adapters: bool = False
+) -> str:
+    """Write `params/<name>.yaml` and say what to type next; with `adapters` one more for each that the server lists, by its
+    own name. Raises BadInput, CannotMeasure when nobody answers; then nothing is written."""
     url = normal_base_url(base_url)
     if name is not None and not NAME.fullmatch(name):
         raise BadInput(
@@ -101,15 +102,47 @@ def introduce(base_url: str, name: str | None, model: str | None, api_key_env: s
     refuse_secrets({"target": {"api_key_env": api_key_env, "model": model}}, "command line")
     target = build(Target, {"model": model or "unknown", "api_key_env": api_key_env, "base_url": url}, "command line")
     exchanges = asyncio.run(_probe(target, url))
-    chosen = _choose(identify(exchanges, target.model), exchanges[0], model, url)
-    file = _new(name or _slug(chosen))
-    target = target.model_copy(update={"model": chosen})
-    hello, learned = asyncio.run(_learn(target, url, identify(exchanges, chosen).models))
+    models, found = identify(exchanges, target.model).models, _adapters(exchanges, url) if adapters else []
+    chosen = _choose(tuple(m for m in models if m not in found), exchanges[0], model, url)
+    files = [(chosen, _file(name or _slug(chosen))), *((m, _file(_slug(m))) for m in found)]
+    if twice := [file for file, count in Counter(file for _, file in files).items() if count > 1]:
+        both = " and ".join(m for m, file in files if file == twice[0])
+        raise BadInput(
+            f"{twice[0]}: would be the profile of {both}; choose another --name, or name an adapter otherwise"
+        )
+    there = [str(file) for _, file in files if file.exists()]
+    if len(there) == len(files):
+        raise BadInput(f"{', '.join(there)}: exists already; choose another --name or edit it")
+    said = [f"{file}: exists already, left as it is" for file in there]
+    made = [(file, *_introduced(target, m, file, exchanges)) for m, file in files if not file.exists()]
+    for file, text, lines in made:
+        _write(file, text)
+        load_profile(file)  # what we write must be what we read
+        said += lines
+    return "\n".join(said)
+
+
+def _introduced(target: Target, model: str, file: Path, probes: list[Exchange]) -> tuple[str, list[str]]:
+    """The profile of one model of the server, and what to say of it. Raises CannotMeasure when it does not answer."""
+    target, url = target.model_copy(update={"model": model}), str(target.base_url)
+    hello, learned = asyncio.run(_learn(target, url, identify(probes, model).models))
     target = target.model_copy(update=learned.thinks.settings)
-    identity = identify([*exchanges, hello], chosen)
-    _write(file, Introduction(target, identity, learned, glance(target, url)).profile(file.stem))
-    load_profile(file)  # what we write must be what we read
-    return "\n".join(_summary(file, identity, chosen, learned, exchanges))
+    identity = identify([*probes, hello], model)
+    text = Introduction(target, identity, learned, glance(target, url)).profile(file.stem)
+    return text, _summary(file, identity, model, learned, probes)
+
+
+def _adapters(probes: list[Exchange], url: str) -> list[str]:
+    """The served models whose cards name a parent. Raises BadInput where there is none, or one's parent is not served."""
+    models = identify(probes, "").models
+    parents = {m: parent for m in models if (parent := identify(probes, m).parent)}
+    if not parents:
+        todo = "load one (vLLM: --enable-lora --lora-modules NAME=PATH), or leave --adapters out"
+        raise BadInput(f"--adapters: {url}/models lists no adapter, no card has a `parent`; {todo}")
+    if lone := [m for m, parent in parents.items() if parent not in models]:
+        todo = "list it too, or write the adapter's profile with --model and without --adapters"
+        raise BadInput(f"--adapters: {url}/models lists {lone[0]!r} without its parent {parents[lone[0]]!r}; {todo}")
+    return list(parents)
 
 
 async def _probe(target: Target, url: str) -> list[Exchange]:
@@ -141,15 +174,15 @@ async def _learn(target: Target, url: str, models: tuple[str, ...]) -> tuple[Exc
         return hello, await learn(lane, target.model, models)
 
 
-def _choose(identity: Identity, asked: Exchange, model: str | None, url: str) -> str:
-    """The model to gate. Raises BadInput, which says what happened at /v1/models where that is the reason."""
+def _choose(models: tuple[str, ...], asked: Exchange, model: str | None, url: str) -> str:
+    """The model to gate, of these. Raises BadInput, which says what happened at /v1/models where that is the reason."""
     if model is not None:
         return model
-    if len(identity.models) == 1:
-        return identity.models[0]
-    if not identity.models:
+    if len(models) == 1:
+        return models[0]
+    if not models:
         raise BadInput(f"{url}/models: {problem(asked)}; name the served model with --model")
-    raise BadInput(f"{url} serves {', '.join(identity.models)}; name one with --model")
+    raise BadInput(f"{url} serves {', '.join(models)}; name one with --model")
 
 
 def _summary(file: Path, identity: Identity, chosen: str, learned: Learned, probes: Iterable[Exchange]) -> list[str]:

@@ -47,7 +47,24 @@ class Probes:
     @property
     def card(self) -> Json:
         """The entry of the asked model."""
-        return next((card for card in self.cards if card.get("id") == self.model), {})
+        return self._card(self.model)
+
+    @property
+    def parent(self) -> str | None:
+        """The model that the asked one adapts (LoRA), as its card says; None where it is no adapter."""
+        named = self.card.get("parent")
+        return named if isinstance(named, str) and named not in ("", self.model) else None
+
+    @property
+    def max_model_len(self) -> int | None:
+        """Of the asked model's card; vLLM writes none on an adapter's, so of its parent's where there is none."""
+        own = whole_number(self.card.get("max_model_len"))
+        if own is None and self.parent is not None:
+            return whole_number(self._card(self.parent).get("max_model_len"))
+        return own
+
+    def _card(self, name: str) -> Json:
+        return next((card for card in self.cards if card.get("id") == name), {})
 
 
 class Engine:
@@ -96,7 +113,7 @@ class Engine:
 
     def context_tokens(self, probes: Probes) -> int | None:
         """The context limit of the asked model."""
-        return whole_number(probes.card.get("max_model_len"))
+        return probes.max_model_len
 
     def sampling(self, probes: Probes) -> Json:
         """Default sampling parameters, where it tells them."""
@@ -116,7 +133,7 @@ class Engine:
 
     def settings(self, probes: Probes) -> Iterator[Said]:
         """How it was started, where it tells."""
-        yield from items("/v1/models", {"max_model_len": "max_model_len"}, probes.card)
+        yield from items("/v1/models", {"max_model_len": "max_model_len"}, {"max_model_len": probes.max_model_len})
 
     def settings_kept(self, body: Json) -> Json:
         """Of a body of `settings_paths`, what may be recorded."""

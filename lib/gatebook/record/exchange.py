@@ -9,8 +9,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from gatebook.engines import REFUSED_KEY
 
-Kind = Literal["ready", "probe", "ask", "canary", "stop", "skip", "against"]
-"""`against` went to the second target. `stop` and `skip` say why something was not asked: everything from there on, or one request."""
+Kind = Literal["ready", "probe", "ask", "canary", "stop", "skip", "against", "parent"]
+"""`against` went to the second target, `parent` to the model that the one under test adapts. `stop` and `skip` say why something was not asked: everything from there on, or one request."""
 FaultKind = Literal["connect", "no_byte", "deadline", "broken", "status"]
 Packing = Literal["packed", "not packed", "broken", "more", "unknown"]
 """`more`: bytes after the packed ones, which clients do not read. `unknown`: no text, and packed in a way that the client cannot undo."""

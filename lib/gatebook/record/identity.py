@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from gatebook.config.cases import Ask, Case
+from gatebook.config.profile import Profile
 from gatebook.engines import Engine, Probes, by_name, recognise, settings_kept
 from gatebook.engines.engine import Said, items, obj
 from gatebook.engines.vllm import CACHE_CONFIG, CACHE_LABELS
 from gatebook.record.exchange import Exchange
 from gatebook.record.gauges import Gauge, gpus
 from gatebook.record.replies import parse
+
+UNLIKE_PARENT = "unlike_parent"
+"""The check for which the parent of a served adapter is asked too."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,11 @@ class Identity:
     system_fingerprint: str | None = None
     """Of the plain replies that open notebooks, all values told: version and a hash of the configuration (vLLM), the build (llama.cpp)."""
     probes: Probes = field(default_factory=lambda: Probes({}, ""), compare=False, repr=False)
+
+    @property
+    def parent(self) -> str | None:
+        """The model that the asked one adapts (LoRA), as its card says."""
+        return self.probes.parent
 
     @property
     def dialect(self) -> Engine:
@@ -72,6 +82,15 @@ def identify(exchanges: list[Exchange], model: str) -> Identity:
         system_fingerprint=", ".join(sorted(fingerprints)) or None,
         probes=probes,
     )
+
+
+def asked_of_parent(cases: list[Case], profile: Profile) -> Iterator[tuple[Case, Ask]]:
+    """What the parent of an adapter is asked: of each case that a case with UNLIKE_PARENT looks over, the first request,
+    under the id of the one that looks; the ask has the id of the other."""
+    for looking in (c for c in cases if any(UNLIKE_PARENT in item for item in c.expect)):
+        for case in (c for c in cases if c.group == looking.over and not profile.not_offered(*c.needs)):
+            names = {"id": looking.id, "group": looking.group}
+            yield case.model_copy(update=names), case.requests()[0].model_copy(update={"name": case.id})
 
 
 def kept(text: str) -> str:

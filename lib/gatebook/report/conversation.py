@@ -61,7 +61,7 @@ class Request:
 
 def conversation(case: CaseStanding, most: int) -> list[Request]:
     """What was said in a case, request by request. A canary (the plain request after it) only where it broke."""
-    asked = [e for e in case.exchanges if e.kind in ("ask", "ready") or (e.kind == "canary" and e.fault)]
+    asked = [e for e in case.exchanges if e.kind in ("ask", "parent", "ready") or (e.kind == "canary" and e.fault)]
     if asked or not case.case:
         return [read_request(e, (e.ask or e.kind) if len(asked) > 1 else "", most) for e in asked]
     return [
@@ -190,7 +190,7 @@ def failing_cases(run: Run, verdict: Verdict, notebook: str, most: int = 12) -> 
     for found in red[:most]:
         body = {"messages": run.cases[found.id].messages}
         lost = Exchange(kind="skip", key=found.id, at=run.manifest.created, body=body, detail="(not recorded)")
-        first, *more = [e for e in found.exchanges if e.kind == "ask"] or [lost]
+        first, *more = [e for e in found.exchanges if e.kind in ("ask", "parent")] or [lost]
         shown.append(Answered(found.id, found.group, first, found.red, run.cases[found.id].why, most=LONGEST_OF_MANY))
         shown += [Answered(found.id, found.group, e, most=LONGEST_OF_MANY) for e in more]
     left = f"and {len(red) - most} more failing cases: see the evidence table" if len(red) > most else ""

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from gatebook.config.cases import Case, asked_hash, cap, prompt_tokens, sent
 from gatebook.config.profile import Profile, Suite
 from gatebook.record.exchange import Exchange
+from gatebook.record.identity import asked_of_parent
 from gatebook.record.replies import read_answer
 from gatebook.record.run import Run
 from gatebook.verdict.baseline import Baseline
@@ -64,6 +65,11 @@ def estimate(profile: Profile, suite: Suite, cases: list[Case], baseline: Baseli
     table += _overridden(profile, cases)
     if told := _pooled(profile, cases, baseline, context_tokens):
         table.append(told)
+    if beside := list(asked_of_parent(cases, profile)):
+        tokens = sum(prompt_tokens(ask.messages or [], ask.options) + cap(ask.options) for _, ask in beside)
+        table.append(
+            f"if the model is an adapter, its parent is asked {len(beside)} requests more of {tokens:,.0f} tokens at most"
+        )
     if late:
         named = ", ".join(f"{group} ({count})" for group, count in late.items())
         table.append(f"limits.tokens is {limits.tokens:,}: these may not fit and would not be measured: {named}")

@@ -7,12 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-<<<<<<< HEAD
-from gatebook.config.project import PACKAGE
-=======
 from gatebook.config.files import replace_text
+from gatebook.config.project import PACKAGE
 from gatebook.errors import BadInput, os_reason
->>>>>>> h-told
 from gatebook.errors import visible as visible
 
 if TYPE_CHECKING:

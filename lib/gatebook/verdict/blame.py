@@ -58,10 +58,14 @@ class Blame:
 
     def _not_served(self, exchange: Exchange) -> Result | None:
         model, models = self._profile.target.model, self._identity.models
-        if exchange.status != 404 or model in models or not (models or "model" in exchange.detail.lower()):
+        if exchange.status != 404 or not (models or "model" in exchange.detail.lower()):
             return None
-        told = f"; served: {', '.join(models)}" if models else f": {exchange.detail}"
-        return Result("fail", f"model {model!r} is not served{told}", stage=Stage.NOT_SERVED)
+        unloaded = model in models and self._good_before(exchange) and model in exchange.detail
+        if model in models and not unloaded:
+            return None
+        told = f"; served: {', '.join(models)}" if models and not unloaded else f": {exchange.detail}"
+        word = "not served any more" if self._good_before(exchange) else "not served"
+        return Result("fail", f"model {model!r} is {word}{told}", stage=Stage.NOT_SERVED)
 
     def _key_refused(self, exchange: Exchange) -> Result | None:
         if not credentials_refused(exchange.status, exchange.detail):
@@ -127,7 +131,11 @@ class Blame:
         """The cases whose requests were open when this one broke, and broke within the moment; itself among them."""
         if (own := _break(exchange)) is None:
             return []
-        asked = [e for e in (*self._earlier, *self._exchanges) if e.kind in ("ask", "canary") and e.case is not None]
+        asked = [
+            e
+            for e in (*self._earlier, *self._exchanges)
+            if e.kind in ("ask", "canary", "parent") and e.case is not None
+        ]
         broken = [(str(e.case), span) for e in asked if (span := _break(e)) and abs(span[1] - own[1]) <= MOMENT_MS]
         first = min((broke for _, (_, broke) in broken), default=own[1])
         return list(dict.fromkeys(name for name, (sent, _) in broken if sent <= first))
@@ -139,7 +147,7 @@ class Blame:
 
     def _last_crash(self) -> Exchange | None:
         """The last request of this notebook or an earlier one that broke, unless the server answered after it."""
-        asked = [e for e in (*self._earlier, *self._exchanges) if e.kind in ("ask", "canary", "ready")]
+        asked = [e for e in (*self._earlier, *self._exchanges) if e.kind in ("ask", "canary", "parent", "ready")]
         broken = [(e, span[1]) for e in asked if e.case is not None and (span := _break(e))]
         crash, broke = broken[-1] if broken else (None, 0.0)
         return None if any(epoch_ms(e.at) > broke and is_good(e) for e in asked) else crash

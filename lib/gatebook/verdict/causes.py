@@ -17,9 +17,10 @@ BY_CHANGE: dict[Stage, tuple[Stage, ...]] = {
     Stage.SETTINGS: (Stage.SAMPLING, Stage.WEIGHTS, Stage.CONSTRAINT, Stage.BEHAVIOUR, Stage.SPEED),
     Stage.TEMPLATE: (Stage.SAMPLING, Stage.WEIGHTS, Stage.BEHAVIOUR),
     Stage.SAMPLING: (Stage.BEHAVIOUR,),
-    Stage.WEIGHTS: (Stage.BEHAVIOUR,),
+    Stage.WEIGHTS: (Stage.WEIGHTS, Stage.BEHAVIOUR),
 }
-"""What a change of what is served explains, whatever the cases."""
+"""What a change of what is served explains, whatever the cases. A case of the stage of weights (an adapter that answers as
+its parent) says what is served by itself, and stands before what moved because of it."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,10 @@ class Said:
     moved: tuple[str, ...] = ()
 
     @property
-    def rank(self) -> tuple[int, bool, bool, int]:
+    def rank(self) -> tuple[int, bool, bool, int, bool]:
         """By verdict, then by stage. What accepting mends stands last, since it is no news once anything else is wrong."""
-        stage = -1 if self.stage is None else self.stage
-        return PRECEDENCE.index(self.word), self.todo == ACCEPT, self.about != "baseline", stage
+        stage, later = -1 if self.stage is None else self.stage, self.stage == Stage.WEIGHTS and bool(self.moved)
+        return PRECEDENCE.index(self.word), self.todo == ACCEPT, self.about != "baseline", stage, later
 
     def explains(self, other: Said) -> bool:
         """Whether it, standing before the other one, is why that one holds."""
@@ -50,7 +51,8 @@ class Said:
             return other.stage >= self.stage or other.word == "INCONCLUSIVE"
         if self.stage in BY_CASE and other.stage >= self.stage and other.cases and other.cases <= self.cases:
             return True
-        return bool(self.moved) and other.stage in BY_CHANGE.get(self.stage, ())
+        changed = bool(self.moved) or self.stage == Stage.WEIGHTS
+        return changed and other.stage in BY_CHANGE.get(self.stage, ())
 
     def fields(self) -> dict[str, Any]:
         """Of a `Reason`."""

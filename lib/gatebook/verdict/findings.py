@@ -35,7 +35,7 @@ from gatebook.config.files import replace_text
 from gatebook.config.policies import level_of
 from gatebook.errors import BrokenRecord
 from gatebook.record.exchange import HANGING, OVER_BUDGET, Exchange
-from gatebook.record.identity import Identity, identify
+from gatebook.record.identity import Identity, asked_of_parent, identify
 from gatebook.record.replies import read_answer
 from gatebook.record.run import HISTORY, Run, sha256_of
 from gatebook.verdict.blame import Blame
@@ -158,10 +158,7 @@ class _Judge:
             outcome = worst([f.outcome for f in found if f.group == case.group])
             seen[case.group].append(Seen(case, outcome, self._replies(case), self._canary(case)))
         for case in (c for c in self._cases if c.over is not None):
-            evidence = Evidence(
-                case, [], self._identity, self._profile, over=seen[case.over], watching=self._watched, restarts=self._restarts
-            )  # fmt: skip
-            yield from (self._finding(case.id, *said) for said in self._expected(evidence))
+            yield from (self._finding(case.id, *said) for said in self._over(case, seen[case.over]))
 
     def _finding(self, case: str, group: str, check: str, result: Result) -> Finding:
         return Finding(
@@ -221,6 +218,26 @@ class _Judge:
             yield case.group, "recorded", self._blame.unasked()
         else:
             yield from self._answers(case, replies, chats)
+
+    def _over(self, case: Case, seen: list[Seen]) -> Iterator[Said]:
+        """A case that asks nothing, but where it is about an adapter: then the adapter's parent was asked the same."""
+        served = self._identity.parent in self._identity.models
+        asked = [ask for of, ask in asked_of_parent(self._cases, self._profile) if served and of.id == case.id]
+        replies = [Reply(a, self._by_key[key]) for a in asked if (key := f"{case.id}/{a.name}") in self._by_key]
+        skipped = [r.exchange.detail for r in replies if r.exchange.kind == "skip"]
+        broken = [r.exchange for r in replies if r.exchange.fault and not 400 <= (r.exchange.status or 0) < 500]
+        lost = ", ".join(a.name for a in asked if f"{case.id}/{a.name}" not in self._by_key)
+        if lost and not broken:
+            why = f"no record of {lost} as asked of {self._identity.parent}: expected, but never asked or lost"
+            yield case.group, "recorded", self._blame.unasked(why)
+        elif broken:
+            yield case.group, "answered", self._blame.of(broken[0])
+        elif skipped:
+            yield from self._skipped(case, skipped[0])
+        else:
+            yield from self._expected(Evidence(
+                case, replies, self._identity, self._profile, over=seen, watching=self._watched, restarts=self._restarts
+            ))  # fmt: skip
 
     def _broken(self, case: Case, exchange: Exchange) -> Iterator[Said]:
         for group, check in ((contract_group(case.group), "contract"), (case.group, "answered")):
