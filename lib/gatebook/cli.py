@@ -53,7 +53,8 @@ def _names(text: str) -> list[str]:
 RunArgument = Annotated[Path, Argument(metavar="RUN", help="A run folder in outputs/.")]
 AsJson = Annotated[bool, Option("--json", help="Print the verdict as JSON (docs/schema/verdict.schema.json).")]
 Only = Annotated[Any, Option(parser=_names, metavar="<str>", help="Notebooks, groups or cases, by commas; PARTIAL.")]
-Suite = Annotated[Any, Option(parser=_suite, metavar="<str>", help="demo, smoke, integration, scenario or full.")]
+Suite = Annotated[Any, Option(parser=_suite, metavar="<str>", help="demo, live, smoke, integration, scenario or full.")]
+YesLoad = Annotated[bool, Option("--yes-load", help="Ask load (08) although others use the server.")]
 Html = Annotated[Path | None, Option(help="Also write it as a page.")]
 
 
@@ -68,6 +69,7 @@ def run(
     out: Annotated[Path | None, Option(help="Where run folders go; default: outputs/.")] = None,
     against: Annotated[Path | None, Option(help="Profile of a second target, asked latency groups in turn.")] = None,
     resume: Annotated[Path | None, Option(help="Go on with this run instead: ask what is not recorded.")] = None,
+    yes_load: YesLoad = False,
     plan: Annotated[bool, Option("--plan", help="Print cases, tokens and minutes; ask nothing.")] = False,
     as_json: AsJson = False,
 ) -> str:
@@ -77,19 +79,18 @@ def run(
 
     if resume is not None:
         if any((profile, base_url, model, revision, suite, only, out, against, plan)):
-            raise BadInput("--resume takes no other option but --json: the run folder says what was asked of whom")
-        _end(*runner.resume(resume, watch=not as_json), as_json)
+            raise BadInput("--resume takes no other option but --json and --yes-load: the run folder says the rest")
+        _end(*runner.resume(resume, watch=not as_json, yes_load=yes_load), as_json)
     if profile is None:
         raise BadInput("--profile is missing; for the embedded model: gatebook run --profile params/smollm2.yaml")
     asked = with_target(load_profile(profile), base_url=base_url, model=model, revision=revision)
     suite = suite or asked.target.default_suite
     if plan:
-        from gatebook.opening import accepted, planned
-        from gatebook.report.estimate import estimate
+        from gatebook.opening import estimated
 
-        return estimate(asked, suite, planned(asked, suite, only), accepted(asked)[0])
+        return estimated(asked, suite, only)
     second = load_profile(against) if against else None
-    _end(*runner.run_profile(asked, suite, only, out, watch=not as_json, against=second), as_json)
+    _end(*runner.run_profile(asked, suite, only, out, watch=not as_json, against=second, yes_load=yes_load), as_json)
 
 
 @app.command()
@@ -203,6 +204,7 @@ def compare(
     model: Annotated[list[str] | None, Option(help="For two URLs: the served name; twice where they differ.")] = None,
     revision: Annotated[list[str] | None, Option(help="For two URLs: what is deployed; twice, A then B.")] = None,
     out: Annotated[Path | None, Option(help="For two URLs: where the two runs go; default: outputs/.")] = None,
+    yes_load: YesLoad = False,
 ) -> None:
     """Compare two runs case by case, or two live servers (both are asked, and both runs are kept).
 
@@ -216,8 +218,8 @@ def compare(
     if are_urls(first, second):
         if profile is None:
             raise BadInput("--profile is missing: two servers are asked by one profile, such as params/qwen3-4b.yaml")
-        sides = live(load_profile(profile), (first, second), suite, only, out, model=model, revision=revision)
-    elif any((profile, suite, only, model, revision, out)):
+        sides = live(load_profile(profile), (first, second), suite, only, out, model, revision, yes_load)
+    elif any((profile, suite, only, model, revision, out, yes_load)):
         raise BadInput("two recorded runs take no other option but --html: they say what was asked of whom")
     else:
         sides = recorded(first, second)
@@ -252,11 +254,12 @@ def init(
     name: Annotated[str | None, Option(help="Name of the profile; default: from the model.")] = None,
     model: Annotated[str | None, Option(help="Which model, when the server lists several.")] = None,
     api_key_env: Annotated[str | None, Option(help="NAME of the environment variable with the key.")] = None,
+    languages: Annotated[str | None, Option(help="The model's, by commas: en or en,zh; default: all cases.")] = None,
 ) -> str:
     """Probe a server and write a profile for it in params/."""
     from gatebook.commands.init import introduce
 
-    return introduce(base_url, name, model, api_key_env)
+    return introduce(base_url, name, model, api_key_env, languages)
 
 
 @app.command()

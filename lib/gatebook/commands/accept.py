@@ -62,7 +62,8 @@ def accept(path: Path, reason: str, group: str | None, by: str | None = None) ->
     file.parent.mkdir(parents=True, exist_ok=True)
     replace_text(file, new.to_json())
     taken = f"{len(new.cases) - kept} cases of {run.manifest.run} accepted{_difference(old, new)}"
-    left = [f"  kept: {kept} cases that suite {run.manifest.suite} does not ask"] if kept else []
+    spoken = f" in {', '.join(profile.languages)}" if profile.languages else ""
+    left = [f"  kept: {kept} cases that suite {run.manifest.suite}{spoken} does not ask"] if kept else []
     return "\n".join([f"{file}: {taken}; commit it ({_git_hint(file)})", *left, *_shown(entry)])
 
 
@@ -92,7 +93,7 @@ def _baseline(run: Run, verdict: Verdict, reason: str) -> Baseline:
         cases[case.id] = AcceptedCase(group=case.group, outcome=outcome, prompt=case.prompt_hash, measured=coverage)
     return Baseline(
         profile=run.manifest.profile.name, run=run.manifest.run, accepted=now(), reason=reason, model=target.model,
-        revision=target.revision, suite=run.manifest.suite, fingerprint=verdict.fingerprint, latency_ms=_latencies(run), cases=cases,
+        revision=target.revision, suite=run.manifest.suite, languages=run.manifest.profile.languages, fingerprint=verdict.fingerprint, latency_ms=_latencies(run), cases=cases,
         keywords=answer_keywords(run),
     )  # fmt: skip
 

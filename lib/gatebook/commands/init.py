@@ -20,13 +20,14 @@ from gatebook.collect.nvml import readings
 from gatebook.collect.offers import Learned, learn, problem
 from gatebook.collect.scheduler import HELLO, PROBE_DEADLINE_S
 from gatebook.config import project
-from gatebook.config.cases import Case, cap, in_suite, load_cases
-from gatebook.config.files import build, replace_text, to_yaml
+from gatebook.config.cases import Case, cap, in_languages, in_suite, load_cases
+from gatebook.config.files import build, parse_yaml, replace_text, to_yaml
 from gatebook.config.policies import Latency, LoadSettings
-from gatebook.config.profile import SUITES, PolicyName, Profile, Target, load_profile
+from gatebook.config.profile import SUITES, PolicyName, Profile, Target, load_profile, profile_from
 from gatebook.config.secrets import refuse_secrets
 from gatebook.engines import HOST_PATHS, SETTINGS_PATHS, Probes, Value, credentials_refused, recognise
 from gatebook.errors import BadInput, CannotMeasure
+from gatebook.opening import refuse_languages
 from gatebook.record.exchange import Exchange
 from gatebook.record.gauges import KV_CACHE, PREEMPTED, TOTAL, WAITING, Gauge
 from gatebook.record.identity import Identity, identify, shown
@@ -59,6 +60,7 @@ CHARS_A_TOKEN = 4
 LONG_SHARE = 0.85
 """Of the context, for a document: room for the question and the answer, and for counting by another tokenizer."""
 NOTES = {
+    "languages": "the model's: cases that are tagged with others are not asked",
     "groups": "must | no_worse | proven_no_worse (with a margin) | watch",
     "latency": "docs/latency.md: which rule blocks, by how much; the caps are yours to set",
     "load": "docs/load.md: requests in flight, goodput, documents read at once",
@@ -68,7 +70,9 @@ NOTES = {
 """Section of the profile -> what a person should know of it."""
 
 
-def introduce(base_url: str, name: str | None, model: str | None, api_key_env: str | None) -> str:
+def introduce(
+    base_url: str, name: str | None, model: str | None, api_key_env: str | None, languages: str | None = None
+) -> str:
     """Write `params/<name>.yaml` and say what to type next. Raises BadInput, CannotMeasure when nobody answers."""
     url = normal_base_url(base_url)
     if name is not None and not NAME.fullmatch(name):
@@ -76,7 +80,13 @@ def introduce(base_url: str, name: str | None, model: str | None, api_key_env: s
             f"--name has value {name!r}: letters, digits, dots, dashes and underscores only, such as gpu-box"
         )
     refuse_secrets({"target": {"api_key_env": api_key_env, "model": model}}, "command line")
+    spoken, cases = (
+        None if languages is None else [said.strip() for said in languages.split(",")],
+        load_cases(project.cases_dir()),
+    )
     target = build(Target, {"model": model or "unknown", "api_key_env": api_key_env, "base_url": url}, "command line")
+    asked = {"name": "--languages", "target": target.model_dump(), "groups": {}, "languages": spoken}
+    refuse_languages(build(Profile, asked, "command line"), "full", cases)
     exchanges = asyncio.run(_probe(target, url))
     chosen = _choose(identify(exchanges, target.model), exchanges[0], model, url)
     file = project.root() / "params" / f"{name or _slug(chosen)}.yaml"
@@ -85,8 +95,10 @@ def introduce(base_url: str, name: str | None, model: str | None, api_key_env: s
     target = target.model_copy(update={"model": chosen})
     hello, learned = asyncio.run(_learn(target, url, identify(exchanges, chosen).models))
     identity = identify([*exchanges, hello], chosen)
-    replace_text(file, Introduction(target, identity, learned, glance(target, url)).profile(file.stem))
-    load_profile(file)  # what we write must be what we read
+    made = Introduction(target, identity, learned, glance(target, url), spoken).profile(file.stem)
+    read = profile_from(parse_yaml(made, str(file)), str(file), file.stem)  # what we write must be what we read
+    refuse_languages(read, "full", cases)
+    replace_text(file, made)
     return "\n".join(_summary(file, identity, chosen, learned, exchanges))
 
 
@@ -153,6 +165,7 @@ class Introduction:
     identity: Identity
     learned: Learned
     gauges: list[Gauge]
+    languages: list[str] | None = None
 
     @cached_property
     def template(self) -> Profile:
@@ -179,6 +192,7 @@ class Introduction:
         target = self.target.model_dump(include={"server", "base_url", "model", "revision", "api_key_env"})
         latency, load = (part.model_dump(mode="json", exclude_defaults=True) for part in (self.latency(), self.load()))
         sections: dict[str, Any] = {
+            **({"languages": self.languages} if self.languages else {}),
             "limits": self.limits(),
             "groups": self.policies(),
             "latency": latency,
@@ -241,7 +255,8 @@ class Introduction:
             if slow and group in SPEED:
                 found[group] = "watch"
         for suite in SUITES:
-            sizes = Counter(case.group for case in self.cases if in_suite(case, suite))
+            asked = in_languages((case for case in self.cases if in_suite(case, suite)), self.languages)
+            sizes = Counter(case.group for case in asked)
             family = sum(found[group] == "no_worse" for group in sizes)
             for group, size in sizes.items():
                 if found[group] == "no_worse" and stats.smallest_visible_drop(size, family) is None:

@@ -68,6 +68,10 @@ class Manifest(Recorded):
     """The CI job that it ran in."""
     judged_from: str | None = None
     """The run whose answers these are, when `gatebook judge` made this one."""
+    yes_load: bool = False
+    """Whether load may be asked beside requests that are not ours."""
+    left_out: dict[str, int] = {}
+    """Language -> cases of the suite that the profile's `languages` leave out."""
 
     @field_validator("expected")
     @classmethod

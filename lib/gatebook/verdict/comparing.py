@@ -184,7 +184,7 @@ def _overall(first: Judged, second: Judged, groups: list[GroupDifference]) -> tu
 
 
 def _latencies(first: Run, second: Run, unpaired: set[str]) -> list[LatencyDifference]:
-    one, other = first.manifest.profile.limits.in_flight, second.manifest.profile.limits.in_flight
+    one, other = (run.manifest.profile.in_flight(run.manifest.suite) for run in (first, second))
     names = ("first token", "per further token", "complete, answers of equal length")
     if one != other:
         why = f"{one} requests in flight in the first run, {other} in the second"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from gatebook.checks.contract import clock_behind_s
 from gatebook.checks.finding import NEVER_EXCUSED, Finding, Stage
+from gatebook.config.cases import told_languages
 from gatebook.errors import BrokenRecord
 from gatebook.record.run import Run
 from gatebook.verdict.baseline import Baseline, read_baseline, values_asked_alike
@@ -47,6 +48,7 @@ def _read(
     return Judged(
         manifest, run.cases, findings, served, fingerprint(run, identity, findings), run_baseline(run), troubles, family,
         alone=notebook is not None, behind_s=clock_behind_s(e for name in manifest.expected for e in run.exchanges(name)),
+        told=tuple(e.detail for name in manifest.expected for e in run.exchanges(name) if e.kind == "note"),
     )  # fmt: skip
 
 
@@ -174,8 +176,11 @@ def _notes(judged: Judged, groups: list[GroupVerdict]) -> Iterator[str]:
             f"the server's clock is {abs(behind_s):,.0f} s {'behind' if behind_s > 0 else 'ahead of'} ours by what its replies tell; "
             "set this machine's clock if it is the wrong one. The freshest reply is the measure of what came from a cache"
         )
+    yield from judged.told
     if judged.alone:
         return
+    if told := told_languages(profile.languages, judged.manifest.left_out):
+        yield told
     lacks = dict.fromkeys(said for said in profile.offers.values() if said is not True)
     if told := "; ".join(f"{', '.join(f for f, s in profile.offers.items() if s == said)} ({said})" for said in lacks):
         yield f"not offered by this server, so not asked: {told}"

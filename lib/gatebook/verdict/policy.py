@@ -152,10 +152,18 @@ class Judged:
     """One notebook of the run, which is not asked for what only the whole run has."""
     behind_s: float = 0.0
     """How far the server's clock is behind ours, where they disagree."""
+    told: tuple[str, ...] = ()
+    """What the record notes of the asking and nothing is judged by."""
 
     @property
     def profile(self) -> Profile:
         return self.manifest.profile
+
+    def asks_alike(self, case: str) -> bool:
+        """Whether the baseline has the case's outcome of the same question: of the same prompts, over a group in the same languages."""
+        assert self.baseline is not None
+        now, same = self.cases[case], {*(self.baseline.languages or ())} == {*(self.profile.languages or ())}
+        return self.baseline.cases[case].prompt == now.prompt_hash and (now.over is None or same)
 
     @cached_property
     def outcomes(self) -> Outcomes:
@@ -201,7 +209,7 @@ class _Group:
         left = {c: had for c, had in self.outcomes.items() if c not in {*self.excused, *self.waived}}
         self.cases = {outcome: [c for c, had in left.items() if had == outcome] for outcome in WORST_FIRST}
         old, asked = judged.baseline.cases if judged.baseline else {}, judged.cases
-        alike = {c: old[c].outcome for c in left if c in old and c in asked and old[c].prompt == asked[c].prompt_hash}
+        alike = {c: old[c].outcome for c in left if c in old and c in asked and judged.asks_alike(c)}
         self.than = compare(alike, left, self.policy, judged.family, judged.baseline is not None)
         self.total, self.passed = len(left), len(self.cases["pass"])
         self.too_few = stats.smallest_visible_drop(self.passed, judged.family) is None
