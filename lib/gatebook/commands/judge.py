@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gatebook.config.profile import Profile
 from gatebook.entering import open_intact
+from gatebook.errors import BadInput
 from gatebook.opening import accepted
 from gatebook.record.lock import held
 from gatebook.record.run import HISTORY, Manifest, Run
@@ -23,6 +24,9 @@ def judge_again(path: Path, profile: Profile, out: Path) -> tuple[Run, Verdict]:
     check_latest(out.parent)
     old = open_intact(path, "only an intact run is judged again")
     asked = old.manifest
+    if asked.profile.languages != profile.languages:
+        had = ", ".join(asked.profile.languages or ["all"])
+        raise BadInput(f"profile {profile.name!r}, key 'languages': {path} was asked in others ({had}); name the same")
     cases = [old.cases[i] for ids in asked.expected.values() for i in ids]
     check_plan(profile, cases, {contract_group(case.group) for case in cases})
     said = {"run": out.name, "profile": profile.model_dump(), "judged_from": asked.judged_from or asked.run}
