@@ -87,8 +87,9 @@ def test_load_is_asked_beside_users_only_where_someone_says_so(project: Project,
     with user(quiet):
         red = project.run(quiet)
         assert red.code == 3 and red.verdict["verdict"] == "INCONCLUSIVE", red
-        assert "it has 1 request that is not ours (llamacpp:requests_processing" in red.verdict["reason"], red
-        assert "--yes-load" in red.out.splitlines()[-1] and red.verdict["reason"].count(IN_USE) == 1
+        said = f"08_load: {IN_USE}: 1 request that is not ours (llamacpp:requests_processing) in flight"
+        assert red.verdict["reason"].startswith(said) and "--yes-load" in red.out.splitlines()[-1], red
+        assert [cause["about"] for cause in red.verdict["causes"]] == ["08_load"], "one cause explains the rest"
         assert not [e for e in Run(red.run).exchanges("08_load") if e.kind == "ask"]
         assert all(f["outcome"] == "pass" for f in red.verdict["findings"] if f["notebook"] == "01_health")
         allowed = project.gatebook("run", "--resume", red.run, "--yes-load")

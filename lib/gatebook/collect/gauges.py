@@ -106,13 +106,13 @@ def _others(source: Readings) -> tuple[int, str] | str:
     for _ in range(READINGS):
         time.sleep(METRICS_S)
         rows += next(source)
-        told = dict.fromkeys(row.name for row in rows if row.name in (*RUNNING, *WAITING))
-        if not told:
+        read = [row for row in rows if row.name in (*RUNNING, *WAITING)]
+        if not read:
             return "; ".join(unavailable(rows, "metrics")) or "its /metrics have no count of requests"
     counts: Counter[float] = Counter()
     for names in (RUNNING, WAITING):
         counts.update({ms: int(count) for ms, count in series(rows, names, total=True)})
-    return max(counts.values()), " and ".join(told)
+    return int(max(counts.values())), " and ".join(dict.fromkeys(row.name for row in read if row.value))
 
 
 def _sample(file: GaugeFile, ended: threading.Event, of: str, every_s: float, read: Callable[[], Readings]) -> None:

@@ -120,7 +120,7 @@ class _Schedule:
             await self._session.note(f"load was asked beside {theirs}, by --yes-load: its times are those of both")
         elif count:
             todo = "allow it with --yes-load, or resume the run when they are done"
-            await self._session.stop(f"{IN_USE}, it has {theirs} in flight, so no load was asked: {todo}")
+            await self._session.stop(f"{IN_USE}: {theirs} in flight, so no load was asked; {todo}")
         return not count or self._run.manifest.yes_load
 
     async def ask_all(self, identity: Identity) -> None:

@@ -85,7 +85,7 @@ def introduce(
         load_cases(project.cases_dir()),
     )
     target = build(Target, {"model": model or "unknown", "api_key_env": api_key_env, "base_url": url}, "command line")
-    asked = {"name": "--languages", "target": target.model_dump(), "groups": {}, "languages": spoken}
+    asked = {"name": name or "new", "target": target.model_dump(), "groups": {}, "languages": spoken}
     refuse_languages(build(Profile, asked, "command line"), "full", cases)
     exchanges = asyncio.run(_probe(target, url))
     chosen = _choose(identify(exchanges, target.model), exchanges[0], model, url)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from operator import attrgetter, itemgetter
@@ -154,6 +154,8 @@ class Judged:
     """How far the server's clock is behind ours, where they disagree."""
     told: tuple[str, ...] = ()
     """What the record notes of the asking and nothing is judged by."""
+    in_use: dict[str, str] = field(default_factory=dict)
+    """Notebook -> why no load was asked, where others used the server."""
 
     @property
     def profile(self) -> Profile:
