@@ -36,7 +36,7 @@ matplotlib.use("agg")
 def run(profile: Path, base_url: str, only: list[str] | None, revision: str | None) -> tuple[Verdict, Path, str]:
     """(verdict, the run's folder, what the command prints). Raises BadInput as the command does."""
     chosen = with_target(load_profile(profile), base_url=base_url, revision=revision)
-    made = open_run(chosen, base_url, chosen.target.default_suite, only, out=project.outputs())
+    made = open_run(chosen, base_url, chosen.target.default_suite, only, out=project.outputs(), yes_load=True)
     troubles = [cut for notebook in made.notebooks if (cut := execute(made, notebook))]
     made.note_troubles(troubles)
     troubles += [cut for cut in [execute(made, OVERALL)] if cut]

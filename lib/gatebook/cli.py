@@ -61,8 +61,9 @@ def _shard(text: str) -> Any:
 RunArgument = Annotated[Path, Argument(metavar="RUN", help="A run folder in outputs/.")]
 AsJson = Annotated[bool, Option("--json", help="Print the verdict as JSON (docs/schema/verdict.schema.json).")]
 Only = Annotated[Any, Option(parser=_names, metavar="<str>", help="Notebooks, groups or cases, by commas; PARTIAL.")]
-Suite = Annotated[Any, Option(parser=_suite, metavar="<str>", help="demo, smoke, integration, scenario or full.")]
+Suite = Annotated[Any, Option(parser=_suite, metavar="<str>", help="demo, live, smoke, integration, scenario or full.")]
 NoTexts = Annotated[bool, Option("--no-texts", help="Verdicts and figures only: no prompt, no answer.")]
+YesLoad = Annotated[bool, Option("--yes-load", help="Ask load (08) although others use the server.")]
 Html = Annotated[Path | None, Option(help="Also write it as a page.")]
 
 
@@ -81,6 +82,7 @@ def run(
         Option(parser=_shard, metavar="<K/N>", help="Ask this part of the cases only; `gatebook merge` joins all N."),
     ] = None,
     resume: Annotated[Path | None, Option(help="Go on with this run instead: ask what is not recorded.")] = None,
+    yes_load: YesLoad = False,
     plan: Annotated[bool, Option("--plan", help="Print cases, tokens and minutes; ask nothing.")] = False,
     as_json: AsJson = False,
 ) -> str:
@@ -91,22 +93,20 @@ def run(
 
     if resume is not None:
         if any((profile, base_url, model, revision, suite, only, out, against, shard, plan)):
-            raise BadInput("--resume takes no other option but --json: the run folder says what was asked of whom")
-        _end(*runner.resume(resume, watch=not as_json), as_json)
+            raise BadInput("--resume takes no other option but --json and --yes-load: the run folder says the rest")
+        _end(*runner.resume(resume, watch=not as_json, yes_load=yes_load), as_json)
     project.root()
     if profile is None:
         raise BadInput("--profile is missing; for the embedded model: gatebook run --profile params/smollm2.yaml")
     asked = with_target(load_profile(profile), base_url=base_url, model=model, revision=revision)
     suite = suite or asked.target.default_suite
     if plan:
-        from gatebook.config.shards import part_of
-        from gatebook.opening import accepted, planned
-        from gatebook.report.estimate import estimate
+        from gatebook.opening import estimated
 
-        cases = planned(asked, suite, only)
-        return estimate(asked, suite, part_of(cases, shard) if shard else cases, accepted(asked)[0])
+        return estimated(asked, suite, only, shard)
     second = load_profile(against) if against else None
-    _end(*runner.run_profile(asked, suite, only, out, watch=not as_json, against=second, shard=shard), as_json)
+    how = {"watch": not as_json, "against": second, "shard": shard, "yes_load": yes_load}
+    _end(*runner.run_profile(asked, suite, only, out, **how), as_json)
 
 
 @app.command()
@@ -246,6 +246,7 @@ def compare(
     model: Annotated[list[str] | None, Option(help="For two URLs: the served name; twice where they differ.")] = None,
     revision: Annotated[list[str] | None, Option(help="For two URLs: what is deployed; twice, A then B.")] = None,
     out: Annotated[Path | None, Option(help="For two URLs: where the two runs go; default: outputs/.")] = None,
+    yes_load: YesLoad = False,
 ) -> None:
     """Compare two runs case by case, or two live servers (both are asked, and both runs are kept).
 
@@ -260,8 +261,8 @@ def compare(
     if are_urls(first, second):
         if profile is None:
             raise BadInput("--profile is missing: two servers are asked by one profile, such as params/qwen3-4b.yaml")
-        sides = live(load_profile(profile), (first, second), suite, only, out, model=model, revision=revision)
-    elif any((profile, suite, only, model, revision, out)):
+        sides = live(load_profile(profile), (first, second), suite, only, out, model, revision, yes_load)
+    elif any((profile, suite, only, model, revision, out, yes_load)):
         raise BadInput("two recorded runs take no other option but --html: they say what was asked of whom")
     else:
         sides = recorded(first, second)
@@ -297,13 +298,16 @@ def init(
     model: Annotated[str | None, Option(help="Which model, when the server lists several.")] = None,
     api_key_env: Annotated[str | None, Option(help="NAME of the environment variable with the key.")] = None,
     adapters: Annotated[bool, Option("--adapters", help="And one for each LoRA adapter that it lists.")] = False,
+    languages: Annotated[str | None, Option(help="The model's, by commas: en or en,zh; default: all cases.")] = None,
 ) -> str:
     """Probe a server and write a profile for it in params/, which is made where there is no project yet."""
     from gatebook.commands.init import begin, introduce
 
-    if base_url is None and (adapters or any((name, model, api_key_env))):
-        raise BadInput("--base-url is missing: --name, --model, --api-key-env and --adapters are of a server that runs")
-    return begin() if base_url is None else introduce(base_url, name, model, api_key_env, adapters)
+    if base_url is None and (adapters or any((name, model, api_key_env, languages))):
+        raise BadInput(
+            "--base-url is missing: --name, --model, --api-key-env, --adapters and --languages are of a server that runs"
+        )
+    return begin() if base_url is None else introduce(base_url, name, model, api_key_env, adapters, languages)
 
 
 app.command()(doctor)

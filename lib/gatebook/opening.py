@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gatebook.checks import validate
 from gatebook.config import project
-from gatebook.config.cases import Case, load_cases, select
+from gatebook.config.cases import Case, left_out, load_cases, select
 from gatebook.config.files import read_file
 from gatebook.config.profile import Profile, Suite, scrubber, secrets
 from gatebook.config.project import person
@@ -26,6 +26,7 @@ from gatebook.entering import window
 from gatebook.errors import BadInput
 from gatebook.record.run import MAX_JSON_MIB, Against, Manifest, Run, now
 from gatebook.record.shelf import new_name
+from gatebook.report.estimate import estimate
 from gatebook.verdict.baseline import Baseline, read_baseline
 from gatebook.verdict.findings import contract_group
 from gatebook.verdict.policy import check_plan
@@ -54,17 +55,32 @@ def check_case(case: Case) -> None:
         raise BadInput(f"{case.source}, case {case.id!r}, key 'notebook': {error}") from None
 
 
-def planned(profile: Profile, suite: Suite, only: list[str] | None) -> list[Case]:
-    """The cases of a run, every one of them valid and judgeable. Raises BadInput."""
+def planned(profile: Profile, suite: Suite, only: list[str] | None) -> tuple[list[Case], dict[str, int]]:
+    """The cases of a run, every one of them valid and judgeable, and what the profile's languages leave out. Raises BadInput."""
     cases = in_steps(load_cases(*project.case_folders()), profile.load)
     for case in cases:
         check_case(case)
-    chosen = select(cases, suite, only)
+    refuse_languages(profile, suite, cases)
+    chosen = select(cases, suite, only, profile.languages)
     check_plan(profile, chosen, {contract_group(case.group) for case in chosen})
     _refuse_misspelt(profile, cases, chosen)
     _refuse_idle(profile, cases)
     secrets(profile.target)
-    return chosen
+    return chosen, left_out(cases, suite, profile.languages)
+
+
+def refuse_languages(profile: Profile, suite: Suite, cases: list[Case]) -> None:
+    """A language that no case has, and languages in which nothing is asked of a group that must pass."""
+    named, known = profile.languages or [], {name for case in cases for name in case.languages}
+    where = f"profile {profile.name!r}, key 'languages' has value {', '.join(named)}"
+    for name in named:
+        if name not in known:
+            raise BadInput(f"{where}: no case is tagged {name!r}; the cases are in {', '.join(sorted(known))}")
+    groups = {case.group for case in select(cases, suite, None)} if named else set[str]()
+    lost = groups - {case.group for case in select(cases, suite, None, named)} if named else groups
+    for group in sorted(group for group in lost if profile.policy(group).policy == "must"):
+        todo = "add such cases (docs/cases.md), name another language, or make the group watch"
+        raise BadInput(f"{where}: group {group!r} is must, and suite {suite!r} has no case of it in them; {todo}")
 
 
 def _refuse_misspelt(profile: Profile, cases: list[Case], chosen: list[Case]) -> None:
@@ -100,6 +116,13 @@ def accepted(profile: Profile) -> tuple[Baseline | None, bytes | None]:
     return read_baseline(raw, str(file)), raw
 
 
+def estimated(profile: Profile, suite: Suite, only: list[str] | None, shard: Shard | None = None) -> str:
+    """What a run, or a shard of it, would cost. Raises BadInput where it could not be begun."""
+    cases, left = planned(profile, suite, only)
+    cases = part_of(cases, shard) if shard else cases
+    return estimate(profile, suite, cases, accepted(profile)[0], left)
+
+
 def open_run(
     profile: Profile,
     base_url: str,
@@ -109,9 +132,10 @@ def open_run(
     out: Path | None = None,
     against: Against | None = None,
     shard: Shard | None = None,
+    yes_load: bool = False,
 ) -> Run:
     """Make the run folder with manifest, all cases and baseline in it; a shard expects its part of them. Raises BadInput; then nothing was made."""
-    cases = planned(profile, suite, only)
+    cases, left = planned(profile, suite, only)
     if against is not None:
         check_against(against, profile, base_url, cases)
     _refuse_own_secrets(profile, against, cases)
@@ -120,7 +144,8 @@ def open_run(
     manifest = Manifest(
         run=name, created=now(), profile=profile, base_url=base_url, suite=suite, only=only or [], expected=by_notebook(cases if shard is None else part_of(cases, shard)),
         versions=versions(PACKAGES), machine={"platform": platform.platform(), "cpus": os.cpu_count()}, commit=_commit(),
-        against=against, asked_by=person(), job_url=_job_url(), shard=str(shard) if shard else None,
+        against=against, asked_by=person(), job_url=_job_url(), shard=str(shard) if shard else None, yes_load=yes_load,
+        left_out=left,
     )  # fmt: skip
     history = window(profile, suite, (case.group for case in cases), manifest.created)
     return Run.create(folder or (out or project.outputs()) / name, manifest, cases, raw, history)

@@ -43,8 +43,9 @@ def run_profile(
     watch: bool,
     against: Profile | None = None,
     shard: Shard | None = None,
+    yes_load: bool = False,
 ) -> tuple[Run, Verdict]:
-    """A new run, or one shard of it; `against` names a second target. Raises BadInput before anything is asked."""
+    """A new run, or one shard of it; `against` names a second target, `yes_load` allows load beside others. Raises BadInput before anything is asked."""
     check_latest(out or project.outputs())
     base_url, start = endpoint(profile.target, None)
     second = None
@@ -54,7 +55,7 @@ def run_profile(
             todo = "start it with `gatebook serve` and name target.base_url"
             raise BadInput(f"--against {against.name}: its server is embedded; {todo}")
         second = Against(profile=against.name, target=against.target, base_url=other_url)
-    run = open_run(profile, base_url, suite, only, out=out, against=second, shard=shard)
+    run = open_run(profile, base_url, suite, only, out=out, against=second, shard=shard, yes_load=yes_load)
     for said in dict.fromkeys(untelling(one.target) for one in (profile, against) if one):
         if said:
             _warn(said)
@@ -62,7 +63,7 @@ def run_profile(
         return execute(run, start, watch)
 
 
-def resume(path: Path, watch: bool) -> tuple[Run, Verdict]:
+def resume(path: Path, watch: bool, yes_load: bool = False) -> tuple[Run, Verdict]:
     """Go on where a killed or failed run stopped: nothing recorded is asked again. Raises BadInput, BrokenRecord."""
     run = Run(path.resolve())
     check_latest(run.path.parent)
@@ -73,6 +74,9 @@ def resume(path: Path, watch: bool) -> tuple[Run, Verdict]:
             if ".exchanges.jsonl" in damage or ".gauges.jsonl" in damage or damage.startswith(EVIDENCE):
                 raise BrokenRecord(f"{path}: {damage} since the run was sealed; an edited record is not resumed")
         run.unseal()
+        if yes_load:
+            run.manifest = run.manifest.model_copy(update={"yes_load": True})
+            run.write("manifest.json", run.manifest.model_dump_json(indent=1))
         return execute(run, endpoint(run.manifest.profile.target, run.manifest.base_url)[1], watch)
 
 

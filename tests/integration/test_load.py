@@ -57,6 +57,7 @@ def test_a_scripted_server_is_green_where_its_faults_are_not(project: Project) -
     with ScriptedServer("smollm2-135m-instruct") as healthy:
         done = project.ask(f"{healthy.url}/v1")
     assert done.code == 0, done
+    assert [note for note in done.verdict["notes"] if "whether others use the server is not known" in note], done
 
 
 def test_what_breaks_only_in_company_is_caught_by_name(project: Project) -> None:

@@ -80,3 +80,11 @@ def test_a_value_of_a_case_that_is_asked_differently_is_left_out() -> None:
     assert values_asked_alike(old, now) == prints
     left = values_asked_alike(old, {**now, "c0": "another"})
     assert left == {"tokens.c1.ask": 9, "metadata.c0": 1, "version": "1"}
+
+
+def test_languages_stand_in_it_only_where_a_profile_names_some() -> None:
+    """A baseline from before there were any keeps its bytes and its content's hash."""
+    plain, english = baseline({}, []), baseline({}, [], languages=["en"])
+    assert "languages" not in plain.to_json() and '"languages": [' in english.to_json()
+    assert read_baseline(english.to_json().encode(), "b.json") == english
+    assert plain.content != english.content

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gatebook.config.cases import Case, load_cases, read_case_file, select
+from gatebook.config.cases import Case, in_languages, load_cases, read_case_file, select
 from gatebook.errors import BadInput
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,6 +38,9 @@ def refused(file: Path) -> str:
     ("text", "words"),
     [
         ("", ["holds no cases"]),
+        (one("a", ", asks: [{name: x, language: en}]"), ["asks.x.language", "tag the case"]),
+        (one("a", ", asks: [{name: x, language: en}, {name: y, follows: x}]"), ["asks.x.language"]),
+        (one("a", ", asks: [{name: x, language: en}, {name: y}], expect: [{rule: {ask: x}}]"), ["asks.x.language"]),
         ("# only a comment\n", ["holds no cases"]),
         ("[]\n", ["holds no cases"]),
         ("id: a\n", ["holds no cases"]),
@@ -249,3 +252,48 @@ def test_an_unknown_role_is_refused_unless_a_refusal_is_the_result(role: object)
     with pytest.raises(ValueError, match=f"key 'messages' has the role {role!r}; roles are system"):
         case("a", messages=[message])
     assert case("a", messages=[message], negative=True).negative
+
+
+SPOKEN = [
+    case("protocol"),
+    case("english", tags={"language": "en"}),
+    case("chinese", tags={"language": "zh"}),
+    case("translated", tags={"language": "en", "from": "zh"}),
+    case("both", asks=[{"name": "a"}, {"name": "b", "language": "zh"}]),
+    case("over", group="g.o", over="g.h", messages=[], expect=[{"decision_flips": True}]),
+    case("gauges", group="g.o", over="gauges", messages=[], expect=[{"queue": "limit"}]),
+]
+
+
+@pytest.mark.parametrize(
+    ("languages", "left_out", "asks"),
+    [
+        (None, [], ["a", "b"]),
+        (["en"], ["chinese", "translated"], ["a"]),
+        (["zh"], ["english", "translated"], ["a", "b"]),
+        (["zh", "en"], [], ["a", "b"]),
+    ],
+)
+def test_languages_leave_out_cases_and_asks_of_others(
+    languages: list[str] | None, left_out: list[str], asks: list[str]
+) -> None:
+    left = {c.id: c for c in in_languages(SPOKEN, languages)}
+    assert [c.id for c in SPOKEN if c.id not in left] == left_out
+    assert [ask.name for ask in left["both"].requests()] == asks
+
+
+def test_a_case_over_a_group_of_other_languages_is_not_left() -> None:
+    chinese = [c.model_copy(update={"tags": {"language": "zh"}}) for c in SPOKEN if not c.over]
+    assert [c.id for c in in_languages([*chinese, *SPOKEN[-2:]], ["en"])] == ["gauges"]
+
+
+def test_tags_and_languages_of_asks_change_no_prompt() -> None:
+    bare = case("both", asks=[{"name": "a"}, {"name": "b"}])
+    assert SPOKEN[4].prompt_hash == bare.prompt_hash != in_languages(SPOKEN, ["en"])[2].prompt_hash
+    assert SPOKEN[1].prompt_hash == SPOKEN[0].prompt_hash
+
+
+def test_a_row_adds_tags_of_its_own(tmp_path: Path) -> None:
+    more = ", tags: {task: t}, each: [{tags: {language: fr}, suites: [demo]}]"
+    [made] = read_case_file(write(tmp_path, one("a", more)))
+    assert made.tags == {"task": "t", "language": "fr"}

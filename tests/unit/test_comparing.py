@@ -10,9 +10,9 @@ from gatebook.commands.compare import are_urls, recorded, two
 from gatebook.config.profile import Profile
 from gatebook.errors import BadInput, BrokenRecord
 from gatebook.report.comparison import comparison_page, show
-from gatebook.verdict.comparing import Difference, difference
+from gatebook.verdict.comparing import Difference, _other, difference
 
-from tests.unit.replies import profile
+from tests.unit.replies import case, profile
 from tests.unit.runs import GROUPS, answered, bundle, hellos, judged
 
 BAD = "No."
@@ -93,7 +93,7 @@ def test_another_prompt_and_another_expectation_are_not_paired(tmp_path: Path) -
     cases[0] = cases[0].model_copy(update={"messages": asked})
     cases[1] = cases[1].model_copy(update={"expect": [{"contains_any": ["Hi"]}]})
     cases[2] = cases[2].model_copy(update={"id": "new"})
-    cases[3] = cases[3].model_copy(update={"why": "said better", "suites": ["smoke"]})
+    cases[3] = cases[3].model_copy(update={"why": "said better", "suites": ["smoke"], "tags": {"language": "en"}})
     found = compare(tmp_path, {}, {}, cases=cases)
     told = {(u.case, u.why) for u in found.unpaired if u.group == "g.h"}
     assert told == {
@@ -103,6 +103,15 @@ def test_another_prompt_and_another_expectation_are_not_paired(tmp_path: Path) -
         ("c2", "only in the first run"),
     }
     assert next(g.comparison.paired for g in found.groups if g.group == "g.h") == 5
+
+
+def test_a_case_over_a_group_is_paired_in_the_same_languages_only() -> None:
+    asks = [{"name": "a"}, {"name": "b"}]
+    plain, over = case(asks=asks), case(over="g.o", messages=[], expect=[{"goodput": "profile"}])
+    tagged = case(asks=[asks[0], {**asks[1], "language": "zh"}])
+    assert _other(plain, tagged, "pass", "pass", alike=False) == ""
+    assert _other(over, over, "pass", "pass", alike=True) == ""
+    assert _other(over, over, "pass", "pass", alike=False) == "judged over cases of other languages"
 
 
 def test_a_group_without_a_pair_cannot_be_told(tmp_path: Path) -> None:

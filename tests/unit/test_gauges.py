@@ -15,9 +15,10 @@ from types import SimpleNamespace
 
 import pynvml
 import pytest
-from gatebook.collect.gauges import glanced, on_this_machine, parsed, sampled
+from gatebook.collect.gauges import READINGS, glanced, on_this_machine, others, parsed, sampled
 from gatebook.collect.nvml import Device, readings, visible, why
 from gatebook.config.policies import Production
+from gatebook.engines import by_name
 from gatebook.errors import BrokenRecord
 from gatebook.record.gauges import (
     CACHE_CONFIG,
@@ -253,6 +254,53 @@ def hostile(head: bytes, piece: bytes, pause_s: float) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_port}"
         ended.set()
         server.shutdown()
+
+
+@contextlib.contextmanager
+def counting(*running: int | None) -> Iterator[str]:
+    """A /metrics that counts so many running requests at each scrape, and goes on with the last; None is 404."""
+    left = [*running]
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            count = left.pop(0) if len(left) > 1 else left[0]
+            body = f"sglang:num_running_reqs {count}\nsglang:num_queue_reqs 0\n".encode()
+            self.send_response(404 if count is None else 200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+        server.shutdown()
+
+
+TOLD = "sglang:num_running_reqs"
+
+
+@pytest.mark.parametrize(
+    ("running", "settle_s", "found"),
+    [
+        ([0], 0.0, (0, "")),
+        ([0, 0, 2, 0], 0.0, (2, TOLD)),
+        ([1] * READINGS + [0], 0.1, (0, "")),
+        ([1] * READINGS + [3], 0.1, (3, TOLD)),
+        ([None], 0.1, "HTTP 404"),
+    ],
+    ids=["nobody", "users come and go", "our own last request", "users who stay", "untold"],
+)
+def test_requests_of_others_are_what_stands_while_we_ask_nothing(
+    running: list[int | None], settle_s: float, found: tuple[int, str] | str
+) -> None:
+    """An idle SGLang goes on showing the last request for half a minute."""
+    with counting(*running) as url:
+        said = others(profile().target, url, settle_s)
+    assert said == found or (isinstance(found, str) and found in str(said)), said
+    assert by_name("sglang").gauges_settle_s > 30 > by_name("vllm").gauges_settle_s
 
 
 BOMB = gzip.compress(bytes(200 * 2**20), 9)

@@ -14,6 +14,7 @@ from gatebook.config.cases import select
 from gatebook.config.profile import SUITES, Profile, Target, load_profile, profile_from
 from gatebook.engines import Said
 from gatebook.errors import BadInput
+from gatebook.opening import planned
 from gatebook.record.identity import Identity
 from gatebook.verdict.policy import check_plan
 
@@ -28,13 +29,17 @@ LEARNED = Learned({"tools": "HTTP 400: no", "logprobs": True}, 40.0, 4.0, "m", [
 
 
 def written(
-    context_tokens: int | None, url: str = FAR, learned: Learned = LEARNED, seats: int | None = None
+    context_tokens: int | None,
+    url: str = FAR,
+    learned: Learned = LEARNED,
+    seats: int | None = None,
+    languages: list[str] | None = None,
 ) -> Profile:
     said = [Said("max_num_seqs", seats, "/props")] if seats else []
     identity = Identity(
         models=("m",), engine="vllm", version="0.30.0", context_tokens=context_tokens, settings=tuple(said)
     )
-    text = Introduction(Target(model="m", base_url=url), identity, learned, []).profile("mine")
+    text = Introduction(Target(model="m", base_url=url), identity, learned, [], languages).profile("mine")
     return profile_from(yaml.safe_load(text), "mine.yaml", "other")
 
 
@@ -119,6 +124,16 @@ def test_what_a_model_must_know_is_compared_and_what_a_service_must_do_blocks() 
     assert made.policy("health.manners").policy == "watch", "one case can never be shown worse"
     for suite in SUITES:
         check_plan(made, select(CASES, suite, None), set())
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_a_model_of_one_language_can_be_asked_every_suite(language: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEBOOK_ROOT", str(ROOT))
+    made = written(32768, languages=[language])
+    assert made.languages == [language] and written(32768).languages is None
+    for suite in SUITES if language == "en" else [suite for suite in SUITES if suite != "demo"]:
+        planned(made, suite, None)
+    assert made.policy("health.greeting").policy == "must"
 
 
 def test_deadlines_leave_a_slow_server_time_for_the_longest_answer() -> None:

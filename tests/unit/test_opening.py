@@ -56,9 +56,9 @@ def refused(by: Profile, *words: str, suite: Any = "full", only: list[str] | Non
 def test_a_good_plan_is_every_selected_case(place: Place) -> None:
     place.cases({"id": "a"}, {"id": "b", "suites": []}, {"id": "c", "notebook": "02_y"})
     by = profile({"g.h": "must"})
-    assert [c.id for c in planned(by, "full", None)] == ["a", "b", "c"]
-    assert [c.id for c in planned(by, "smoke", None)] == ["a", "c"]
-    assert [c.id for c in planned(by, "full", ["02"])] == ["c"]
+    assert [c.id for c in planned(by, "full", None)[0]] == ["a", "b", "c"]
+    assert [c.id for c in planned(by, "smoke", None)[0]] == ["a", "c"]
+    assert [c.id for c in planned(by, "full", ["02"])[0]] == ["c"]
 
 
 def test_an_unknown_check_names_its_file_even_when_the_case_is_not_selected(place: Place) -> None:
@@ -87,7 +87,7 @@ def test_a_case_file_with_another_ending_is_not_silently_left_out(place: Place) 
     place.cases({"id": "a"})
     place.cases({"id": "b"}, name="more.yml")
     try:
-        assert [c.id for c in planned(profile({"g.h": "must"}), "full", None)] == ["b", "a"]
+        assert [c.id for c in planned(profile({"g.h": "must"}), "full", None)[0]] == ["b", "a"]
     except BadInput as error:
         assert "more.yml" in str(error)
 
@@ -115,7 +115,7 @@ def test_a_waiver_for_a_case_that_does_not_exist_is_refused(place: Place) -> Non
 
 def test_a_group_that_is_newer_than_the_profile_is_planned_and_one_that_is_misspelt_is_not(place: Place) -> None:
     place.cases({"id": "a", "group": "structured.tools"}, {"id": "b", "group": "latency.constrained"})
-    assert len(planned(profile({"structured.tools": "must", "structured.gone": "must"}), "full", None)) == 2
+    assert len(planned(profile({"structured.tools": "must", "structured.gone": "must"}), "full", None)[0]) == 2
     for wrong, right in (("structured.tool", "structured.tools"), ("structured.contarct", "structured.contract")):
         refused(profile({wrong: "must"}), f"'groups.{wrong}': no case has this group", f"{right!r} has no policy")
 
@@ -123,7 +123,29 @@ def test_a_group_that_is_newer_than_the_profile_is_planned_and_one_that_is_missp
 def test_an_excuse_may_name_a_case_a_group_or_a_group_that_is_not_selected(place: Place) -> None:
     place.cases({"id": "a"}, {"id": "b", "group": "g.i", "suites": []})
     by = profile({"g.h": "must", "g.i": "must", "g.later": "must"}, {"a": "x", "b": "x", "g.i": "x", "g.later": "x"})
-    assert len(planned(by, "smoke", None)) == 1
+    assert len(planned(by, "smoke", None)[0]) == 1
+
+
+def test_languages_select_and_what_they_leave_out_is_counted(place: Place) -> None:
+    place.cases({"id": "a"}, {"id": "b", "tags": {"language": "en"}}, {"id": "c", "tags": {"language": "zh"}})
+    by = profile({"g.h": "must"}).model_copy(update={"languages": ["en"]})
+    chosen, left_out = planned(by, "full", None)
+    assert ([c.id for c in chosen], left_out) == (["a", "b"], {"zh": 1})
+    refused(by, "--only 'c' matches no case of suite 'full' in en", only=["c"])
+
+
+def test_languages_that_ask_nothing_of_a_group_that_must_pass_are_refused(place: Place) -> None:
+    place.cases(
+        {"id": "a", "tags": {"language": "en"}},
+        {"id": "b", "group": "g.i", "tags": {"language": "zh"}},
+        {"id": "c", "group": "g.j", "over": "g.i", "messages": [], "expect": [{"decision_flips": True}]},
+    )
+    for groups, lost in (({"g.i": "must"}, "g.i"), ({"g.j": "must"}, "g.j")):
+        by = profile({"g.h": "must", **groups}).model_copy(update={"languages": ["en"]})
+        refused(by, "key 'languages' has value en", f"group {lost!r} is must", "suite 'full'", "docs/cases.md")
+    by = profile({"g.h": "must", "g.i": "watch", "g.j": "watch"}).model_copy(update={"languages": ["en"]})
+    assert [c.id for c in planned(by, "full", None)[0]] == ["a"], "a case over nothing is not asked either"
+    refused(by.model_copy(update={"languages": ["eng"]}), "no case is tagged 'eng'; the cases are in en, zh")
 
 
 def test_a_key_or_header_that_is_not_set_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

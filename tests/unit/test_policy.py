@@ -544,3 +544,23 @@ def test_a_pass_counts_only_what_was_measured() -> None:
         "PASS",
         "1 cases asked, recorded and judged; 1 not measured, excused or watched",
     )
+
+
+def test_a_case_over_a_group_of_other_languages_was_never_asked() -> None:
+    """What it is judged from is not what the baseline judged; a plain case is the same case in any profile."""
+    plain = [case(f"p{n}", group="g.p") for n in range(8)]
+    over = [case(f"o{n}", group="g.o", over="g.p", messages=[], expect=[{"goodput": "profile"}]) for n in range(8)]
+    every = [*plain, *over]
+    by = profile({"g.p": "no_worse", "g.o": "no_worse"}).model_copy(update={"languages": ["en"]})
+    found = [finding(c.id, "fail", c.group) for c in every]
+    for languages, lost in ((["en"], ["g.o", "g.p"]), (None, ["g.p"]), (["en", "zh"], ["g.p"])):
+        accepted = baseline({c.id: "pass" for c in every}, every, languages=languages)
+        said = verdict_of(found, every, by, accepted)
+        assert sorted(g.group for g in said.groups if g.word == "FAIL") == lost, languages
+
+
+def test_a_run_of_some_languages_says_so_and_is_not_partial() -> None:
+    by = profile({"g.must": "must"}).model_copy(update={"languages": ["en"]})
+    said = verdict_of([finding(one.id, "pass", "g.must") for one in MUST], MUST, by)
+    assert (said.verdict, said.partial) == ("PASS", False)
+    assert "languages of the profile: en; cases in others are not expected: none" in said.notes

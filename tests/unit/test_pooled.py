@@ -76,9 +76,7 @@ def test_phrasings_of_a_task_and_questions_of_a_document_are_one_observation() -
     assert {one.cluster for one in tagged} == {"g.0/t0", "g.0/t1"} and len({one.cluster for one in long}) == 1
     assert case("m").cluster == "m"
     found: dict[tuple[str, str], Outcome] = {(one.group, one.id): "fail" for one in tagged}
-    said = pool(
-        found, {}, {one.id: one for one in tagged}, baseline({one.id: "pass" for one in tagged}, tagged), BY.target, 0.0
-    )
+    said = pool(found, {}, {one.id: one for one in tagged}, baseline({one.id: "pass" for one in tagged}, tagged), 0.0)
     assert said and (said.worse, said.clusters, said.p_value, said.shown_worse) == (12, 2, 0.25, False)
 
 
@@ -90,10 +88,10 @@ def test_scores_show_what_passes_do_not() -> None:
     kept = {i: accepted.model_copy(update={"measured": 1.0}) for i, accepted in old.cases.items()}
     old = old.model_copy(update={"cases": kept})
     passed: dict[tuple[str, str], Outcome] = {("g.0", i): "pass" for i in cases}
-    said = pool(passed, {key: 0.8 for key in passed}, cases, old, BY.target, 0.0)
+    said = pool(passed, {key: 0.8 for key in passed}, cases, old, 0.0)
     assert said and said.shown_worse and said.p_value == 1.0 and said.score_p_value == pytest.approx(2**-24)
     assert said.score_change == pytest.approx(-0.2) and "24 scores changed by -0.200" in str(said)
-    same = pool(passed, {key: 1.0 for key in passed}, cases, old, BY.target, 0.0)
+    same = pool(passed, {key: 1.0 for key in passed}, cases, old, 0.0)
     assert same and not same.shown_worse and same.score_p_value == 1.0
 
 

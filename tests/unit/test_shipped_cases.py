@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import nbformat
 import pytest
 from gatebook.checks import validate
 from gatebook.checks.facts import states_all
-from gatebook.config.cases import Case, read_case_file, select
+from gatebook.config.cases import Case, cap, in_languages, prompt_tokens, read_case_file, select
 from gatebook.config.profile import SUITES, load_profile
 from gatebook.opening import planned
 from gatebook.verdict.examples import text_checks, try_examples
@@ -21,6 +22,9 @@ from tests.conftest import ROOT, shipped_cases
 
 CASES = list(shipped_cases().values())
 PROFILES = sorted((ROOT / "params").glob("*.yaml"))
+CJK = re.compile(
+    "[\u1100-\u11ff\u2e80-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]"
+)
 FOR_PEOPLE = ROOT / "notebooks" / "00_explore.ipynb"
 """No part of any run: no parameters, no gate."""
 NOTEBOOKS = [path for path in sorted((ROOT / "notebooks").glob("*.ipynb")) if path != FOR_PEOPLE]
@@ -179,7 +183,7 @@ def test_every_group_has_a_policy_and_every_policy_a_group(file: Path) -> None:
 @pytest.mark.parametrize("file", PROFILES, ids=lambda file: file.stem)
 def test_every_suite_of_every_profile_can_be_planned(file: Path, suite: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEBOOK_ROOT", str(ROOT))
-    cases = planned(load_profile(file), suite, None)
+    cases, _ = planned(load_profile(file), suite, None)
     assert {case.notebook for case in cases} >= {"01_health"}
 
 
@@ -187,6 +191,42 @@ def test_suites_contain_each_other() -> None:
     chosen = {suite: {c.id for c in select(CASES, suite, None)} for suite in SUITES}
     assert chosen["smoke"] <= chosen["integration"] <= chosen["scenario"] <= chosen["full"]
     assert chosen["demo"] <= chosen["full"] == {c.id for c in CASES}
+
+
+@pytest.mark.parametrize("file", PROFILES, ids=lambda file: file.stem)
+def test_every_group_that_must_pass_asks_in_english_and_in_chinese(file: Path) -> None:
+    """Or is pure protocol, which is asked of everybody."""
+    shipped = load_profile(file)
+    must = {case.group for case in CASES if shipped.policy(case.group).policy == "must"}
+    for suite in ("live", "smoke", "integration", "scenario", "full"):
+        asked = {case.group for case in select(CASES, suite, None)} & must
+        for language in ("en", "zh"):
+            assert asked <= {case.group for case in select(CASES, suite, None, [language])}, (suite, language)
+    tags = {group: {c.tags["language"] for c in CASES if c.group == group and "language" in c.tags} for group in must}
+    alone = {"boundaries.media"}  # pictures in English ask no language of anybody
+    assert {group for group, has in tags.items() if has and not has >= {"en", "zh"}} <= alone
+
+
+def test_an_english_model_is_shown_no_other_script_and_a_chinese_one_loses_nothing() -> None:
+    def shown(case: Case) -> str:
+        document = case.document.language if case.document else ""
+        return f"{document} {[[ask.messages, ask.options] for ask in case.requests()]}"
+
+    foreign = [c.id for c in in_languages(CASES, ["en"]) if CJK.search(shown(c)) or shown(c).startswith("zh")]
+    assert foreign == []
+    chinese = {c.id for c in CASES if c.tags.get("language") == "zh"}
+    assert len(chinese) > 200 and chinese <= {c.id for c in in_languages(CASES, ["zh"])}
+
+
+def test_what_is_asked_beside_users_is_small_harmless_and_ends() -> None:
+    live = select(CASES, "live", None)
+    asks = [ask for case in live for ask in case.requests() if ask.path is None]
+    assert all("max_tokens" in ask.options or "max_completion_tokens" in ask.options for ask in asks)
+    spent = sum(prompt_tokens(ask.messages or [], ask.options) + cap(ask.options) for ask in asks)
+    assert len(asks) + sum(case.canary for case in live) <= 70 and spent <= 10_000, "probes and greetings come on top"
+    assert not [c.id for c in live if c.load or c.samples or c.document or c.golden or c.negative]
+    assert not {"boundaries.hostile", "load.graded", "latency.chat"} & {case.group for case in live}
+    assert not [c.id for c in live for e in c.expect if {"ttft_ms", "total_ms", "schema_ms"} & e.keys()]
 
 
 def test_the_article_s_limits_hold_in_production() -> None:

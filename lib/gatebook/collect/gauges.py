@@ -12,6 +12,7 @@ import os
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from functools import partial
@@ -21,11 +22,25 @@ from gatebook.collect.client import Lane, LoopLag
 from gatebook.config.profile import Profile, Target
 from gatebook.engines.vllm import CACHE_CONFIG
 from gatebook.record.exchange import Exchange
-from gatebook.record.gauges import DCGM_FREE, DCGM_USED, KNOWN, SESSION, UNAVAILABLE, Gauge, GaugeFile
+from gatebook.record.gauges import (
+    DCGM_FREE,
+    DCGM_USED,
+    KNOWN,
+    RUNNING,
+    SESSION,
+    UNAVAILABLE,
+    WAITING,
+    Gauge,
+    GaugeFile,
+    series,
+    unavailable,
+)
 from gatebook.record.run import Run
 
 NVML_S = 0.1
 METRICS_S = 0.5
+READINGS = 4
+"""Of requests that are not ours: users come and go."""
 SCRAPE_S = 5.0
 """llama.cpp answers /metrics between two batches only."""
 MAX_ROWS, MAX_LINE_CHARS = 2_000, 16_384
@@ -71,6 +86,33 @@ def glance(target: Target, base_url: str) -> list[Gauge]:
     """One reading of the server's own /metrics; it has no value where there are none."""
     with closing(_scrapes(target, _metrics_url(target, base_url), base_url, "metrics")) as source:
         return next(source)
+
+
+def others(target: Target, base_url: str, settle_s: float) -> tuple[int, str] | str:
+    """Requests in flight while we ask nothing, the most of a few readings, and where they are told; or why nobody knows.
+
+    `settle_s`: how long an engine's gauges may go on showing our own last request.
+    """
+    with closing(_scrapes(target, _metrics_url(target, base_url), base_url, "metrics")) as source:
+        found = _others(source)
+        if settle_s and isinstance(found, tuple) and found[0]:
+            time.sleep(settle_s)
+            found = _others(source)
+    return found
+
+
+def _others(source: Readings) -> tuple[int, str] | str:
+    rows: list[Gauge] = []
+    for _ in range(READINGS):
+        time.sleep(METRICS_S)
+        rows += next(source)
+        read = [row for row in rows if row.name in (*RUNNING, *WAITING)]
+        if not read:
+            return "; ".join(unavailable(rows, "metrics")) or "its /metrics have no count of requests"
+    counts: Counter[float] = Counter()
+    for names in (RUNNING, WAITING):
+        counts.update({ms: int(count) for ms, count in series(rows, names, total=True)})
+    return int(max(counts.values())), " and ".join(dict.fromkeys(row.name for row in read if row.value))
 
 
 def _sample(file: GaugeFile, ended: threading.Event, of: str, every_s: float, read: Callable[[], Readings]) -> None:

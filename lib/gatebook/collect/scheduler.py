@@ -10,7 +10,7 @@ from functools import partial
 from itertools import chain
 
 from gatebook.collect.client import Lane, LoopLag
-from gatebook.collect.gauges import glanced, sampled
+from gatebook.collect.gauges import glanced, others, sampled
 from gatebook.collect.lengths import shelves
 from gatebook.collect.load import Prepared, Stage, closed_loop, stages
 from gatebook.collect.request import Requests
@@ -18,7 +18,7 @@ from gatebook.collect.session import HELLO, PROBE_DEADLINE_S, STARTED, Progress,
 from gatebook.config.cases import Ask, Case
 from gatebook.engines import HOST_PATHS, SETTINGS_PATHS
 from gatebook.errors import CannotMeasure
-from gatebook.record.exchange import Exchange
+from gatebook.record.exchange import IN_USE, Exchange
 from gatebook.record.identity import Identity, asked_of_parent, identify
 from gatebook.record.run import Run
 
@@ -70,7 +70,7 @@ async def _collect(run: Run, notebook: str, progress: Progress) -> None:
         try:
             async with sampling:
                 identity = await schedule.meet(probes, glance="settings" in looks_at and "gauges" not in looks_at)
-                if identity is not None:
+                if identity is not None and await schedule.may_load(identity):
                     await schedule.ask_all(identity)
         except* CannotMeasure as group:
             raise group.exceptions[0] from None
@@ -109,6 +109,23 @@ class _Schedule:
             return None
         return identify(session.recorded, self._target.model)
 
+    async def may_load(self, identity: Identity) -> bool:
+        """Whether load, if any is left, may be asked: nobody else is served, or the run says that it may all the same."""
+        if self._target.server == "embedded" or not any(case.load for case in self._todo):
+            return True
+        found = await asyncio.to_thread(others, self._target, self._base_url, identity.dialect.gauges_settle_s)
+        if isinstance(found, str):
+            await self._session.note(f"load was asked, and whether others use the server is not known: {found}")
+            return True
+        count, told = found
+        theirs = f"{count} request{'s' if count > 1 else ''} that {'are' if count > 1 else 'is'} not ours ({told})"
+        if count and self._run.manifest.yes_load:
+            await self._session.note(f"load was asked beside {theirs}, by --yes-load: its times are those of both")
+        elif count:
+            todo = "allow it with --yes-load, or resume the run when they are done"
+            await self._session.stop(f"{IN_USE}: {theirs} in flight, so no load was asked; {todo}")
+        return not count or self._run.manifest.yes_load
+
     async def ask_all(self, identity: Identity) -> None:
         """What is timed, with nothing beside it; then everything else; then the levels of load."""
         engine, todo = identity.dialect, self._todo
@@ -123,7 +140,7 @@ class _Schedule:
             beside = shelves(c for c in todo if not c.samples and c.load is None and c not in alone)
             queue = iter(beside)
             async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
-                for _ in range(min(self._session.limits.in_flight, len(beside))):
+                for _ in range(min(self._session.profile.in_flight(self._run.manifest.suite), len(beside))):
                     group.create_task(self._work(await stack.enter_async_context(self._open()), queue))
             parent = identity.parent if identity.parent in identity.models else None
             for case, ask in asked_of_parent(self._expected, self._session.profile) if parent else ():

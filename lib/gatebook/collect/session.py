@@ -18,7 +18,7 @@ from gatebook.config.cases import Ask, Case
 from gatebook.config.options import under
 from gatebook.config.profile import Target
 from gatebook.engines import SETTINGS_PATHS
-from gatebook.record.exchange import GONE, OUT_OF_TIME, Exchange, Kind
+from gatebook.record.exchange import GONE, IN_USE, OUT_OF_TIME, Exchange, Kind
 from gatebook.record.identity import kept
 from gatebook.record.journal import Journal
 from gatebook.record.replies import is_good
@@ -91,6 +91,10 @@ class Session:
             self.stopped = why
             count = sum(e.kind == "stop" for e in self.recorded)
             await self.record(Exchange(kind="stop", key=f"stop/{count}", at=now(), detail=why))
+
+    async def note(self, what: str) -> None:
+        count = sum(e.kind == "note" for e in self.recorded)
+        await self.record(Exchange(kind="note", key=f"note/{count}", at=now(), detail=what))
 
     async def record(self, exchange: Exchange) -> Exchange:
         await asyncio.to_thread(self._journal.append, exchange)
@@ -181,5 +185,5 @@ class Session:
 
 
 def _gave_up(exchange: Exchange) -> bool:
-    """A notebook stopped because of the server, and not of our own deadline."""
-    return exchange.kind == "stop" and not exchange.detail.startswith(OUT_OF_TIME)
+    """A notebook stopped because of the server, and not of our own deadline or of other users."""
+    return exchange.kind == "stop" and not exchange.detail.startswith((*OUT_OF_TIME, IN_USE))

@@ -72,7 +72,8 @@ def accept(path: Path, reason: str, group: str | None, by: str | None = None, ag
         if again and flips
         else []
     )
-    left = [*turned, *([f"  kept: {kept} cases that suite {run.manifest.suite} does not ask"] if kept else [])]
+    spoken = f" in {', '.join(profile.languages)}" if profile.languages else ""
+    left = [*turned, *([f"  kept: {kept} cases that suite {run.manifest.suite}{spoken} does not ask"] if kept else [])]
     return "\n".join([f"{file}: {taken}; commit it ({_git_hint(file)})", *left, *_shown(entry)])
 
 
@@ -102,7 +103,7 @@ def _baseline(run: Run, verdict: Verdict, reason: str) -> Baseline:
         cases[case.id] = AcceptedCase(group=case.group, outcome=outcome, prompt=run.asked(case.id), measured=score)
     return Baseline(
         profile=run.manifest.profile.name, run=run.manifest.run, accepted=now(), reason=reason, model=target.model,
-        revision=target.revision, suite=run.manifest.suite, fingerprint=verdict.fingerprint, latency_ms=_latencies(run), cases=cases,
+        revision=target.revision, suite=run.manifest.suite, languages=run.manifest.profile.languages, fingerprint=verdict.fingerprint, latency_ms=_latencies(run), cases=cases,
         keywords=answer_keywords(run),
     )  # fmt: skip
 

@@ -41,7 +41,7 @@ def _judged(name: str) -> Judged:
 
 def live(
     profile: Profile, urls: tuple[str, str], suite: Suite | None, only: list[str] | None, out: Path | None,
-    model: list[str] | None, revision: list[str] | None,
+    model: list[str] | None, revision: list[str] | None, yes_load: bool,
 ) -> tuple[Judged, Judged]:  # fmt: skip
     """Ask both servers the same suite; two runs are kept as evidence. Raises BadInput before anything is asked."""
     from gatebook import runner
@@ -50,7 +50,8 @@ def live(
     targets = [with_target(profile, base_url=url, model=name, revision=deployed) for url, name, deployed in said]
     sides = []
     for target in targets:
-        sides.append(Judged(*runner.run_profile(target, suite or target.target.default_suite, only, out, watch=True)))
+        suite = suite or target.target.default_suite
+        sides.append(Judged(*runner.run_profile(target, suite, only, out, watch=True, yes_load=yes_load)))
         if stopped():
             raise KeyboardInterrupt  # its run has its own verdict, and the comparison has none
     return sides[0], sides[1]

@@ -20,13 +20,14 @@ from gatebook.collect.nvml import readings
 from gatebook.collect.offers import Learned, learn, problem
 from gatebook.collect.scheduler import HELLO, PROBE_DEADLINE_S
 from gatebook.config import project
-from gatebook.config.cases import Case, cap, in_suite, load_cases, sent
-from gatebook.config.files import build, replace_text, to_yaml
+from gatebook.config.cases import Case, cap, in_languages, in_suite, load_cases, sent
+from gatebook.config.files import build, parse_yaml, replace_text, to_yaml
 from gatebook.config.policies import Latency, LoadSettings
-from gatebook.config.profile import SUITES, PolicyName, Profile, Target, load_profile
+from gatebook.config.profile import SUITES, PolicyName, Profile, Target, load_profile, profile_from
 from gatebook.config.secrets import refuse_secrets
 from gatebook.engines import HOST_PATHS, SETTINGS_PATHS, Probes, Value, credentials_refused, recognise
 from gatebook.errors import BadInput, CannotMeasure
+from gatebook.opening import refuse_languages
 from gatebook.record.exchange import Exchange
 from gatebook.record.gauges import KV_CACHE, PREEMPTED, TOTAL, WAITING, Gauge
 from gatebook.record.identity import Identity, identify, shown
@@ -59,6 +60,7 @@ CHARS_A_TOKEN = 4
 LONG_SHARE = 0.85
 """Of the context, for a document: room for the question and the answer, and for counting by another tokenizer."""
 NOTES = {
+    "languages": "the model's: cases that are tagged with others are not asked",
     "groups": "must | no_worse | proven_no_worse (with a margin) | watch",
     "latency": "docs/latency.md: which rule blocks, by how much; the caps are yours to set",
     "load": "docs/load.md: requests in flight, goodput, documents read at once",
@@ -90,7 +92,12 @@ def _write(file: Path, profile: str) -> None:
 
 
 def introduce(
-    base_url: str, name: str | None, model: str | None, api_key_env: str | None, adapters: bool = False
+    base_url: str,
+    name: str | None,
+    model: str | None,
+    api_key_env: str | None,
+    adapters: bool = False,
+    languages: str | None = None,
 ) -> str:
     """Write `params/<name>.yaml` and say what to type next; with `adapters` one more for each that the server lists, by its
     own name. Raises BadInput, CannotMeasure when nobody answers; then nothing is written."""
@@ -100,7 +107,13 @@ def introduce(
             f"--name has value {name!r}: letters, digits, dots, dashes and underscores only, such as gpu-box"
         )
     refuse_secrets({"target": {"api_key_env": api_key_env, "model": model}}, "command line")
+    spoken, cases = (
+        None if languages is None else [said.strip() for said in languages.split(",")],
+        load_cases(project.cases_dir()),
+    )
     target = build(Target, {"model": model or "unknown", "api_key_env": api_key_env, "base_url": url}, "command line")
+    asked = {"name": name or "new", "target": target.model_dump(), "groups": {}, "languages": spoken}
+    refuse_languages(build(Profile, asked, "command line"), "full", cases)
     exchanges = asyncio.run(_probe(target, url))
     models, found = identify(exchanges, target.model).models, _adapters(exchanges, url) if adapters else []
     chosen = _choose(tuple(m for m in models if m not in found), exchanges[0], model, url)
@@ -114,21 +127,24 @@ def introduce(
     if len(there) == len(files):
         raise BadInput(f"{', '.join(there)}: exists already; choose another --name or edit it")
     said = [f"{file}: exists already, left as it is" for file in there]
-    made = [(file, *_introduced(target, m, file, exchanges)) for m, file in files if not file.exists()]
+    made = [(file, *_introduced(target, m, file, exchanges, spoken)) for m, file in files if not file.exists()]
     for file, text, lines in made:
+        read = profile_from(parse_yaml(text, str(file)), str(file), file.stem)  # what we write must be what we read
+        refuse_languages(read, "full", cases)
         _write(file, text)
-        load_profile(file)  # what we write must be what we read
         said += lines
     return "\n".join(said)
 
 
-def _introduced(target: Target, model: str, file: Path, probes: list[Exchange]) -> tuple[str, list[str]]:
+def _introduced(
+    target: Target, model: str, file: Path, probes: list[Exchange], spoken: list[str] | None
+) -> tuple[str, list[str]]:
     """The profile of one model of the server, and what to say of it. Raises CannotMeasure when it does not answer."""
     target, url = target.model_copy(update={"model": model}), str(target.base_url)
     hello, learned = asyncio.run(_learn(target, url, identify(probes, model).models))
     target = target.model_copy(update=learned.thinks.settings)
     identity = identify([*probes, hello], model)
-    text = Introduction(target, identity, learned, glance(target, url)).profile(file.stem)
+    text = Introduction(target, identity, learned, glance(target, url), spoken).profile(file.stem)
     return text, _summary(file, identity, model, learned, probes)
 
 
@@ -209,6 +225,7 @@ class Introduction:
     identity: Identity
     learned: Learned
     gauges: list[Gauge]
+    languages: list[str] | None = None
 
     @cached_property
     def template(self) -> Profile:
@@ -242,6 +259,7 @@ class Introduction:
         target |= self.target.model_dump(include={"request", "thinking", "thinking_tokens"}, exclude_defaults=True)
         latency, load = (part.model_dump(mode="json", exclude_defaults=True) for part in (self.latency(), self.load()))
         sections: dict[str, Any] = {
+            **({"languages": self.languages} if self.languages else {}),
             "limits": self.limits(),
             "groups": self.policies(),
             "latency": latency,
@@ -304,7 +322,8 @@ class Introduction:
             if slow and group in SPEED:
                 found[group] = "watch"
         for suite in SUITES:
-            sizes = Counter(case.group for case in self.cases if in_suite(case, suite))
+            asked = in_languages((case for case in self.cases if in_suite(case, suite)), self.languages)
+            sizes = Counter(case.group for case in asked)
             family = sum(found[group] == "no_worse" for group in sizes)
             for group, size in sizes.items():
                 if found[group] == "no_worse" and stats.smallest_visible_drop(size, family) is None:

@@ -24,6 +24,9 @@ def judge_again(path: Path, profile: Profile, out: Path) -> tuple[Run, Verdict]:
     check_latest(out.parent)
     old = open_intact(path, "only an intact run is judged again")
     asked = old.manifest
+    if asked.profile.languages != profile.languages:
+        had = ", ".join(asked.profile.languages or ["all"])
+        raise BadInput(f"profile {profile.name!r}, key 'languages': {path} was asked in others ({had}); name the same")
     cases = [old.cases[i] for ids in asked.expected.values() for i in ids]
     if profile.target.asks_with != asked.profile.target.asks_with:
         raise BadInput(

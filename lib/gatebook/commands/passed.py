@@ -123,7 +123,9 @@ def differences(run: Run, profile: Profile, cases: Sequence[Path]) -> list[str]:
     servers = manifest.profile.target.server, profile.target.server
     if servers[0] != servers[1] and servers != ("external", "embedded"):
         found.append(f"profile target.server: the run has {servers[0]}, the checkout {servers[1]}")
-    chosen = select(in_steps(load_cases(*cases), profile.load), manifest.suite, manifest.only or None)
+    chosen = select(
+        in_steps(load_cases(*cases), profile.load), manifest.suite, manifest.only or None, profile.languages
+    )
     mine = {case.id: _plain(case) for case in chosen}
     asked = {i for ids in manifest.expected.values() for i in ids}
     found += [f"case {i}: is not in the run" for i in mine if i not in asked]

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -55,6 +55,8 @@ class Ask(Strict):
     stream: bool | None = None
     """false asks for a plain reply."""
     finish: Finish | None = None
+    language: str | None = None
+    """Asked only where the profile's `languages` have it."""
 
 
 class Case(Strict):
@@ -69,7 +71,8 @@ class Case(Strict):
     suites: list[Suite] = Field(default_factory=list)
     """Where it runs; every case runs in `full`."""
     tags: dict[str, str | int] = Field(default_factory=dict)
-    """What it is about, as data: `{task: table, phrasing: 3, language: zh}`. Tables are made by tags; nothing is read out of an id."""
+    """What it is about, as data: `{task: table, phrasing: 3, language: zh}`. Tables are made by tags; nothing is read out of an id.
+    `language` and `from` (that of its material) say what a model must know to be asked it: the profile's `languages` select by them."""
     why: Annotated[str, _SAYS_WHY]
     """One sentence for whoever reads the red line."""
     messages: list[dict[str, Any]] = Field(default_factory=list)
@@ -121,6 +124,11 @@ class Case(Strict):
     _source: str = PrivateAttr(default="")
 
     @property
+    def languages(self) -> list[str]:
+        """What a model must know to be asked it."""
+        return [str(self.tags[tag]) for tag in ("language", "from") if tag in self.tags]
+
+    @property
     def source(self) -> str:
         """The file that it came from, for messages."""
         return self._source
@@ -144,6 +152,9 @@ class Case(Strict):
         for number, ask in enumerate(self.asks):
             if ask.follows is not None and ask.follows not in names[:number]:
                 yield f"key 'asks.{ask.name}.follows' names {ask.follows!r}, which is no earlier ask"
+            needed = ask.follows or f"'{ask.name}'" in str([self.expect, [a.follows for a in self.asks]])
+            if ask.language and (needed or all(a.language for a in self.asks)):
+                yield f"key 'asks.{ask.name}.language': the case cannot do without this ask; tag the case instead"
 
     def _misused(self, asks: list[Ask]) -> Iterator[str]:
         """What `samples` and `load` cannot be combined with."""
@@ -229,7 +240,9 @@ class Case(Strict):
     def prompt_hash(self) -> str:
         """What was asked, in 12 hex digits: a case whose prompt changed is not compared with its old result."""
         asked = [
-            ask.model_dump(exclude={"finish", *(key for key in ("follows", "repeat") if getattr(ask, key) is None)})
+            ask.model_dump(
+                exclude={"finish", "language", *(key for key in ("follows", "repeat") if getattr(ask, key) is None)}
+            )
             for ask in self.requests()
         ]
         asked += [{"document": self.document.model_dump()}] if self.document else []
@@ -290,21 +303,55 @@ def in_suite(case: Case, suite: Suite) -> bool:
     return suite == "full" or bool(set(case.suites) & {suite, *INCLUDES.get(suite, ())})
 
 
-def select(cases: list[Case], suite: Suite, only: list[str] | None) -> list[Case]:
+def in_languages(cases: Iterable[Case], languages: Collection[str] | None) -> list[Case]:
+    """What a model of these languages is asked: of the cases and of their asks those that have no other; all without `languages`.
+    A case over a group of which nothing is left is not left."""
+    if languages is None:
+        return list(cases)
+    known, found = {None, *languages}, list(cases)
+    had, left = {case.group for case in found}, [case for case in found if known.issuperset(case.languages)]
+    have = {case.group for case in left}
+    return [_of_asks(case, known) for case in left if case.over not in had or case.over in have]
+
+
+def _of_asks(case: Case, known: Collection[str | None]) -> Case:
+    asks = [ask for ask in case.asks if ask.language in known]
+    return case if len(asks) == len(case.asks) else case.model_copy(update={"asks": asks})
+
+
+def select(
+    cases: list[Case], suite: Suite, only: list[str] | None, languages: Collection[str] | None = None
+) -> list[Case]:
     """The expected cases of a run, by notebook and then in file order. Raises BadInput when nothing is left.
 
     `only` holds beginnings of notebook names (`02`), group names or case ids.
     """
-    chosen = [case for case in cases if in_suite(case, suite)]
+    chosen = in_languages((case for case in cases if in_suite(case, suite)), languages)
+    where = f"suite {suite!r}" + (f" in {', '.join(languages)}" if languages else "")
     for pattern in only or []:
         if not any(_matches(case, pattern) for case in chosen):
             names = sorted({case.notebook for case in chosen})
-            raise BadInput(f"--only {pattern!r} matches no case of suite {suite!r}; notebooks here: {', '.join(names)}")
+            raise BadInput(f"--only {pattern!r} matches no case of {where}; notebooks here: {', '.join(names)}")
     if only:
         chosen = [case for case in chosen if any(_matches(case, pattern) for pattern in only)]
     if not chosen:
-        raise BadInput(f"suite {suite!r} selects no case; choose another with --suite")
+        raise BadInput(f"{where} selects no case; choose another with --suite")
     return sorted(chosen, key=lambda case: case.notebook)
+
+
+def left_out(cases: Iterable[Case], suite: Suite, languages: Collection[str] | None) -> dict[str, int]:
+    """Language -> cases of a suite that are tagged with it and not asked because the profile has other languages."""
+    found = [case for case in cases if in_suite(case, suite)]
+    asked = {case.id for case in in_languages(found, languages)}
+    return dict(Counter(case.languages[-1] for case in found if case.languages and case.id not in asked))
+
+
+def told_languages(languages: Collection[str] | None, out: dict[str, int]) -> str:
+    """One line; empty where every language is asked."""
+    if not languages:
+        return ""
+    told = ", ".join(f"{count} in {name}" for name, count in sorted(out.items())) or "none"
+    return f"languages of the profile: {', '.join(languages)}; cases in others are not expected: {told}"
 
 
 def _matches(case: Case, pattern: str) -> bool:

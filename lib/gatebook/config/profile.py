@@ -19,7 +19,7 @@ from gatebook.config.secrets import Scrubber, is_sendable, refuse_secrets, searc
 from gatebook.errors import BadInput
 
 PolicyName = Literal["must", "no_worse", "proven_no_worse", "watch"]
-Suite = Literal["demo", "smoke", "integration", "scenario", "full"]
+Suite = Literal["demo", "live", "smoke", "integration", "scenario", "full"]
 SUITES: tuple[Suite, ...] = get_args(Suite)
 
 
@@ -188,6 +188,15 @@ def _with_reasons(excused: dict[str, str]) -> dict[str, str]:
     return excused
 
 
+def _different(languages: list[str]) -> list[str]:
+    wrong = next((name for name in languages if not re.fullmatch("[a-z]{2,3}", name)), None)
+    if wrong is not None or not languages or len({*languages}) < len(languages):
+        raise ValueError(
+            "must be languages as cases are tagged with them, each once, such as [en]; leave it out for all"
+        )
+    return languages
+
+
 class Profile(Strict):
     """One YAML in params/."""
 
@@ -202,6 +211,8 @@ class Profile(Strict):
     """Part of the API -> true, or why it is not offered (`gatebook init` writes it). What is left out counts as offered."""
     excused: Annotated[dict[str, str], AfterValidator(_with_reasons)] = Field(default_factory=dict)
     """Group or case id (`*` stands for anything) -> why it may be not_measured here."""
+    languages: Annotated[list[str], AfterValidator(_different)] | None = None
+    """The model's: only their cases are asked (tag `language`), and those that have none. Without it all are."""
     waivers: list[Waiver] = Field(default_factory=list)
     """Failing cases that a person answers for until a day."""
     pooled: Literal["no_worse", "watch"] | None = None
@@ -224,6 +235,10 @@ class Profile(Strict):
         exact = [name for name in names if name in self.excused]
         patterns = [key for key in self.excused if any(fnmatchcase(name, key) for name in names)]
         return next((self.excused[key] for key in exact + patterns), None)
+
+    def in_flight(self, suite: Suite) -> int:
+        """Requests at a time where no case says another number; beside users one."""
+        return 1 if suite == "live" else self.limits.in_flight
 
     def policy(self, group: str) -> Group:
         """The group's policy; a group that the profile does not name is newer than the profile, and is watched."""

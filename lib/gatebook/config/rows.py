@@ -23,7 +23,9 @@ def rows_of(entry: dict[str, Any], where: str) -> Iterator[dict[str, Any]]:
     for row in _rows(entry["each"], where):
         if not isinstance(row, dict):
             raise BadInput(f"{where}: key 'each' has row {row!r}; a row is a mapping of names to values")
-        yield {**_filled_in(template, row, where), **({"suites": row["suites"]} if "suites" in row else {})}
+        filled = _filled_in(template, row, where)
+        own = {"tags": {**(filled.get("tags") or {}), **row["tags"]}} if isinstance(row.get("tags"), dict) else {}
+        yield {**filled, **own, **({"suites": row["suites"]} if "suites" in row else {})}
 
 
 def _rows(each: Any, where: str) -> list[Any]:

@@ -90,6 +90,8 @@ class Engine:
     """Gauges of the share of the KV cache in use, 0 to 1."""
     waiting: tuple[str, ...] = ()
     running: tuple[str, ...] = ()
+    gauges_settle_s = 0.0
+    """How long its gauges may go on showing the last request after it is done."""
     preempted: tuple[str, ...] = ()
     """Counters of requests that lost their place."""
     ttft_histograms: tuple[str, ...] = ()

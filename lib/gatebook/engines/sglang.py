@@ -37,6 +37,7 @@ class SGLang(Engine):
     takes_memory_at_start = True
     kv_cache = ("sglang:token_usage",)
     waiting = ("sglang:num_queue_reqs",)
+    gauges_settle_s = 31.0  # an idle one wrote them anew every 30 s only (sglang PR 26495, mended by PR 31517)
     running = ("sglang:num_running_reqs",)
     preempted = ("sglang:num_retracted_requests_total",)
     ttft_histograms = ("sglang:time_to_first_token_seconds",)

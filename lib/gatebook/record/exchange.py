@@ -9,8 +9,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from gatebook.engines import REFUSED_KEY
 
-Kind = Literal["ready", "probe", "ask", "canary", "stop", "skip", "against", "parent"]
-"""`against` went to the second target, `parent` to the model that the one under test adapts. `stop` and `skip` say why something was not asked: everything from there on, or one request."""
+Kind = Literal["ready", "probe", "ask", "canary", "stop", "skip", "note", "against", "parent"]
+"""`against` went to the second target, `parent` to the model that the one under test adapts. `stop` and `skip` say why something
+was not asked: everything from there on, or one request. `note` stands beside the verdict, and nothing is judged by it."""
 FaultKind = Literal["connect", "no_byte", "deadline", "broken", "status"]
 Packing = Literal["packed", "not packed", "broken", "more", "unknown"]
 """`more`: bytes after the packed ones, which clients do not read. `unknown`: no text, and packed in a way that the client cannot undo."""
@@ -20,7 +21,9 @@ PASSING = REFUSED_KEY | {408, 425, 429}
 """4xx of the moment or of who asks: the same request may be answered later."""
 
 OUT_OF_TIME, GONE = ("limits.notebook_deadline_s", "limits.run_deadline_s"), "the server is gone"
-"""How the detail of a stop begins: our own deadline made it, or nobody listens where the server had answered."""
+IN_USE = "others use the server"
+"""How the detail of a stop begins: our own deadline made it, nobody listens where the server had answered, or load would
+meet requests that are not ours."""
 OVER_BUDGET, HANGING = "limits.tokens", "this kind of request hangs"
 """How the detail of a skip begins: the run's token budget had no room for it, or its like hung before."""
 

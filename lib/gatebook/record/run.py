@@ -73,6 +73,10 @@ class Manifest(Recorded):
     """`3/8` where only the third of eight parts of the cases is asked."""
     merged_from: list[str] = []
     """The runs of the shards, in their order, when `gatebook merge` made this one."""
+    yes_load: bool = False
+    """Whether load may be asked beside requests that are not ours."""
+    left_out: dict[str, int] = {}
+    """Language -> cases of the suite that the profile's `languages` leave out."""
 
     @field_validator("expected")
     @classmethod

@@ -200,7 +200,7 @@ def _workload(run: Run, notebook: str, group: str, asked: list[Exchange]) -> str
         for case in run.expected(notebook)
         if case.group == group and (count := sum(e.case == case.id for e in asked))
     ]
-    told = {"asked": sent, "in_flight": run.manifest.profile.limits.in_flight, "cache": _cache(asked)}
+    told = {"asked": sent, "in_flight": run.manifest.profile.in_flight(run.manifest.suite), "cache": _cache(asked)}
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
-from gatebook.config.cases import Case, asked_hash, cap, prompt_tokens, sent
+from gatebook.config.cases import Case, asked_hash, cap, prompt_tokens, sent, told_languages
 from gatebook.config.profile import Profile, Suite
 from gatebook.record.exchange import Exchange
 from gatebook.record.identity import asked_of_parent
@@ -24,10 +24,12 @@ COLUMNS = ("cases", "requests", "prompt tokens", "answer tokens")
 ROW = "{:<28}{:>7}{:>10}{:>15,.0f}{:>15,.0f}"
 
 
-def estimate(profile: Profile, suite: Suite, cases: list[Case], baseline: Baseline | None) -> str:
+def estimate(
+    profile: Profile, suite: Suite, cases: list[Case], baseline: Baseline | None, left_out: dict[str, int] | None = None
+) -> str:
     """A table of notebooks with cases, requests, tokens and minutes; says what it rests on. Tokens are upper bounds."""
     speed = {**ASSUMED_MS, **(baseline.latency_ms if baseline else {})}
-    limits, context_tokens = profile.limits, profile.target.context_tokens
+    limits, context_tokens, in_flight = profile.limits, profile.target.context_tokens, profile.in_flight(suite)
     rows: dict[str, Counter[str]] = defaultdict(Counter)
     late: Counter[str] = Counter()
     ms, spent, beyond, read = 0.0, 0.0, 0, set()
@@ -53,13 +55,13 @@ def estimate(profile: Profile, suite: Suite, cases: list[Case], baseline: Baseli
     table = [ROW.replace(",.0f", "").format("notebook", *COLUMNS)]
     for name, row in (*sorted(rows.items()), ("total", sum(rows.values(), Counter()))):
         table.append(ROW.format(name, *(row[column] for column in COLUMNS)))
-    minutes = (ms / 1000 / limits.in_flight + NOTEBOOK_S * (len(rows) + 1)) / 60
+    minutes = (ms / 1000 / in_flight + NOTEBOOK_S * (len(rows) + 1)) / 60
     basis = f"an assumed {speed['tpot']:g} ms a token (no baseline yet)"
     if baseline:
         basis = f"latencies of the baseline {baseline.run}"
     table += [
         "",
-        f"suite {suite} of {profile.name}: about {minutes:.1f} minutes with {limits.in_flight} in flight, from {basis}",
+        f"suite {suite} of {profile.name}: about {minutes:.1f} minutes with {in_flight} in flight, from {basis}",
         f"it ends after {limits.run_deadline_s / 60:g} minutes in any case; answer tokens are caps; nothing was asked",
     ]
     table += _overridden(profile, cases)
@@ -75,6 +77,8 @@ def estimate(profile: Profile, suite: Suite, cases: list[Case], baseline: Baseli
         table.append(f"limits.tokens is {limits.tokens:,}: these may not fit and would not be measured: {named}")
     if beyond:
         table.append(f"{beyond} cases with a document beyond {context_tokens:,} tokens will not be asked")
+    if told := told_languages(profile.languages, left_out or {}):
+        table.append(told)
     return "\n".join(table)
 
 

@@ -24,7 +24,7 @@ def settings_table(run: Run, notebook: str) -> pd.DataFrame:
     rows: dict[str, Any] = {
         "profile": profile.name, "base URL": manifest.base_url, "model": target.model, "revision": target.revision or "none named",
         "suite": f"{manifest.suite}{' (PARTIAL: ' + manifest.narrowed + ')' if manifest.partial else ''}",
-        "cases": len(cases), "in flight": profile.limits.in_flight,
+        "cases": len(cases), "in flight": profile.in_flight(run.manifest.suite),
         "request deadline": f"{profile.limits.request_deadline_s:g} s", "transport retries": profile.limits.transport_retries,
         **(_load_settings(profile.load) if any(c.load for c in cases) else {}),
         **{f"policy of {g}": f"{p.policy} (margin {p.margin:g})" if p.margin else p.policy for g, p in policies.items()},

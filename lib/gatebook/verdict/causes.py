@@ -9,6 +9,7 @@ from gatebook.checks.finding import Stage
 from gatebook.verdict.verdict import PRECEDENCE, Cause, Reason, Verdict, Word
 
 ACCEPT = "accept this run"
+ALLOW = "allow load beside other users with --yes-load, or resume the run when they are done"
 EVERYTHING = (Stage.UNREACHABLE, Stage.GONE, Stage.NOT_SERVED)
 """Where one of these holds, nothing later means anything."""
 BY_CASE = (Stage.REFUSED, Stage.REASONING, Stage.ENVELOPE, Stage.CONSTRAINT)
@@ -45,6 +46,8 @@ class Said:
         """Whether it, standing before the other one, is why that one holds."""
         if self.todo == ACCEPT:
             return self.about == "baseline" and other.todo == ACCEPT
+        if self.todo == ALLOW:
+            return bool(other.cases) and other.cases <= self.cases
         if self.stage is None or other.stage is None or self.word == "INCONCLUSIVE":
             return False
         if self.stage in EVERYTHING:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
-from typing import Literal
+from typing import Any, Literal
 
 from gatebook.checks import stats
 from gatebook.checks.finding import Outcome
@@ -24,7 +24,10 @@ from gatebook.verdict.verdict import Comparison, Verdict
 Word = Literal["worse", "error", "cannot tell", "better", "same", "watched"]
 EXIT_CODES: dict[Word, int] = {"worse": 1, "error": 75, "cannot tell": 3, "better": 0, "same": 0, "watched": 0}
 PRECEDENCE: tuple[Word, ...] = ("worse", "error", "cannot tell", "better", "same")
-NOT_RULES = {"why", "suites", "good", "bad", "notebook", "needs", "raw"}
+NOT_RULES: dict[str, Any] = {
+    **dict.fromkeys(("why", "suites", "tags", "good", "bad", "notebook", "needs", "raw"), True),
+    "asks": {"__all__": {"language"}},
+}
 """Fields of a case that neither ask nor judge."""
 
 
@@ -106,6 +109,7 @@ def difference(first: Judged, second: Judged) -> Difference:
     # of the cases and not of the chats that open notebooks
     before, after = (outcomes_of(f for f in s.verdict.findings if f.case in s.run.cases) for s in (first, second))
     rules, never = second.run.manifest.profile, never_excused(second.verdict.findings)
+    alike = len({frozenset(s.run.manifest.profile.languages or ()) for s in (first, second)}) == 1
     then: dict[str, dict[str, Outcome]] = {group: {} for group, _ in sorted((*before, *after))}
     now: dict[str, dict[str, Outcome]] = defaultdict(dict)
     unjudged: dict[str, list[str]] = defaultdict(list)
@@ -113,7 +117,7 @@ def difference(first: Judged, second: Judged) -> Difference:
     for key in dict.fromkeys((*after, *before)):
         group, case = key
         old, new = before.get(key), after.get(key)
-        if why := _other(first.run, second.run, case, old, new):
+        if why := _other(first.run, second.run, case, old, new, alike):
             unpaired.append(Unpaired(case, group, why))
         elif old in ("pass", "fail") and new in ("pass", "fail"):
             then[group][case], now[group][case] = old, new
@@ -137,11 +141,13 @@ def difference(first: Judged, second: Judged) -> Difference:
     return Difference(*_overall(first, second, groups), groups, unpaired, latencies)
 
 
-def _other(first: Run, second: Run, case: str, before: Outcome | None, after: Outcome | None) -> str:
-    """Why a case is not the same in both runs; empty when it is."""
+def _other(first: Run, second: Run, case: str, before: Outcome | None, after: Outcome | None, alike: bool) -> str:
+    """Why a case is not the same in both runs, which name the same languages if `alike`; empty when it is."""
     old, new = first.cases.get(case), second.cases.get(case)
     if old is None or new is None or before is None or after is None:
         return "only in the first run" if new is None or after is None else "only in the second run"
+    if old.over and not alike:
+        return "judged over cases of other languages"
     if first.asked(case) != second.asked(case):
         return "asked differently: the prompts or options are others"
     if old.model_dump(exclude=NOT_RULES) != new.model_dump(exclude=NOT_RULES):
@@ -182,7 +188,7 @@ def _overall(first: Judged, second: Judged, groups: list[GroupDifference]) -> tu
 
 
 def _latencies(first: Run, second: Run, unpaired: set[str]) -> list[LatencyDifference]:
-    one, other = first.manifest.profile.limits.in_flight, second.manifest.profile.limits.in_flight
+    one, other = (run.manifest.profile.in_flight(run.manifest.suite) for run in (first, second))
     names = ("first token", "per further token", "complete, answers of equal length")
     if one != other:
         why = f"{one} requests in flight in the first run, {other} in the second"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from itertools import chain
 
 from gatebook.checks.contract import clock_behind_s
 from gatebook.checks.finding import NEVER_EXCUSED, Finding, Stage
-from gatebook.config.cases import asked_hash
+from gatebook.config.cases import asked_hash, told_languages
 from gatebook.errors import BrokenRecord
+from gatebook.record.exchange import IN_USE
 from gatebook.record.run import Run
 from gatebook.verdict.baseline import Baseline, read_baseline, values_asked_alike
-from gatebook.verdict.causes import ACCEPT, Said, causes
+from gatebook.verdict.causes import ACCEPT, ALLOW, Said, causes
 from gatebook.verdict.findings import NO_RUN_WRITES, judge_notebook, kept_findings, run_identity
 from gatebook.verdict.fingerprint import NO_THOUGHTS, Change, asked_otherwise, changes, fingerprint, measured, noted
 from gatebook.verdict.policy import AGAIN, COMPARED, EXCUSE, MEND, WORDS, Judged, compared_groups, judge_groups, waivers
@@ -44,13 +46,17 @@ def _read(
     family = compared_groups(manifest.profile, (run.cases[i].group for ids in manifest.expected.values() for i in ids))
     if notebook:
         manifest = manifest.model_copy(update={"expected": {notebook: manifest.expected[notebook]}})
+    asked = {name: run.exchanges(name) for name in manifest.expected}
+    stops = {name: e.detail for name, exchanges in asked.items() for e in exchanges if e.kind == "stop"}
     served = Served(
         base_url=manifest.base_url, model=target.model, revision=target.revision,
         engine=identity.engine, version=identity.version, context_tokens=identity.context_tokens,
     )  # fmt: skip
     return Judged(
         manifest, run.cases, findings, served, fingerprint(run, identity, findings), run_baseline(run), troubles, family,
-        alone=notebook is not None, behind_s=clock_behind_s(e for name in manifest.expected for e in run.exchanges(name)),
+        alone=notebook is not None, behind_s=clock_behind_s(chain.from_iterable(asked.values())),
+        told=tuple(e.detail for e in chain.from_iterable(asked.values()) if e.kind == "note"),
+        in_use={name: why for name, why in stops.items() if why.startswith(IN_USE)},
     )  # fmt: skip
 
 
@@ -71,6 +77,7 @@ def decide(judged: Judged) -> Verdict:
     said = [
         *(Said("ERROR", None, "this run", text, f"mend what broke on our side; {AGAIN}") for text in judged.troubles),
         *_missing(judged),
+        *_beside_others(judged),
         *_unasked(judged),
         *_under_one_revision(judged, moved),
         *(
@@ -105,6 +112,15 @@ def _missing(judged: Judged) -> Iterator[Said]:
     elif lost:
         text = f"{len(lost)} expected cases were not judged: {', '.join(lost[:5])}"
         yield Said("ERROR", None, "this run", text, AGAIN)
+
+
+def _beside_others(judged: Judged) -> Iterator[Said]:
+    """A notebook in which load was not asked because others use the server, and what of it is not measured therefore."""
+    for notebook, why in judged.in_use.items():
+        unmeasured = [f for f in judged.findings if f.notebook == notebook and f.outcome == "not_measured"]
+        if any(f.check == "recorded" for f in unmeasured):
+            cases = frozenset(f.case for f in unmeasured)
+            yield Said("INCONCLUSIVE", None, notebook, f"{notebook}: {why}", ALLOW, cases)
 
 
 def _unasked(judged: Judged) -> Iterator[Said]:
@@ -152,13 +168,14 @@ def _pooled(judged: Judged, used: list[WaiverUse]) -> Pooled | None:
         for group, cases in judged.outcomes.items()
         if judged.profile.policy(group).policy in COMPARED
         for case, outcome in cases.items()
+        if case in judged.baseline.cases and case in judged.cases and judged.asks_alike(case)
         if (group, case) not in judged.excused and not any(case in w.cases and w.names(case, group) for w in used)
     }
     found: dict[Key, list[Finding]] = defaultdict(list)
     for finding in judged.findings:
         found[finding.group, finding.case].append(finding)
     scores = {key: score for key in outcomes if (score := score_of(found[key])) is not None}
-    return pool(outcomes, scores, judged.cases, judged.baseline, judged.profile.target, judged.profile.flip_rate)
+    return pool(outcomes, scores, judged.cases, judged.baseline, judged.profile.flip_rate)
 
 
 def _worse_together(judged: Judged, pooled: Pooled | None) -> Iterator[Said]:
@@ -207,10 +224,13 @@ def _notes(judged: Judged, groups: list[GroupVerdict]) -> Iterator[str]:
             f"the server's clock is {abs(behind_s):,.0f} s {'behind' if behind_s > 0 else 'ahead of'} ours by what its replies tell; "
             "set this machine's clock if it is the wrong one. The freshest reply is the measure of what came from a cache"
         )
+    yield from judged.told
     if judged.alone:
         return
     if judged.fingerprint.get("thinking") == NO_THOUGHTS:
         yield "target.thinking is parsed, and no answer came after thoughts: set it to off, or find out why the model does not think"
+    if told := told_languages(profile.languages, judged.manifest.left_out):
+        yield told
     lacks = dict.fromkeys(said for said in profile.offers.values() if said is not True)
     if told := "; ".join(f"{', '.join(f for f, s in profile.offers.items() if s == said)} ({said})" for said in lacks):
         yield f"not offered by this server, so not asked: {told}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from operator import attrgetter, itemgetter
@@ -12,7 +12,7 @@ from typing import Literal
 
 from gatebook.checks import stats
 from gatebook.checks.finding import NEVER_EXCUSED, WORST_FIRST, Finding, Outcome, Stage, worst
-from gatebook.config.cases import Case, asked_hash
+from gatebook.config.cases import Case
 from gatebook.config.policies import Waiver
 from gatebook.config.profile import Group, Profile
 from gatebook.errors import BadInput
@@ -152,10 +152,20 @@ class Judged:
     """One notebook of the run, which is not asked for what only the whole run has."""
     behind_s: float = 0.0
     """How far the server's clock is behind ours, where they disagree."""
+    told: tuple[str, ...] = ()
+    """What the record notes of the asking and nothing is judged by."""
+    in_use: dict[str, str] = field(default_factory=dict)
+    """Notebook -> why no load was asked, where others used the server."""
 
     @property
     def profile(self) -> Profile:
         return self.manifest.profile
+
+    def asks_alike(self, case: str) -> bool:
+        """Whether the baseline has the case's outcome of the same question: of the same prompts, over a group in the same languages."""
+        assert self.baseline is not None
+        now, same = self.cases[case], {*(self.baseline.languages or ())} == {*(self.profile.languages or ())}
+        return self.baseline.cases[case].prompt == asked_hash(self.profile.target, now) and (now.over is None or same)
 
     @cached_property
     def outcomes(self) -> Outcomes:
@@ -200,10 +210,8 @@ class _Group:
         self.waived = [c for c in failing if any(c in w.cases and w.names(c, name) for w in used)]
         left = {c: had for c, had in self.outcomes.items() if c not in {*self.excused, *self.waived}}
         self.cases = {outcome: [c for c, had in left.items() if had == outcome] for outcome in WORST_FIRST}
-        old, asked, target = judged.baseline.cases if judged.baseline else {}, judged.cases, judged.profile.target
-        alike = {
-            c: old[c].outcome for c in left if c in old and c in asked and old[c].prompt == asked_hash(target, asked[c])
-        }
+        old, asked = judged.baseline.cases if judged.baseline else {}, judged.cases
+        alike = {c: old[c].outcome for c in left if c in old and c in asked and judged.asks_alike(c)}
         self.than = compare(alike, left, self.policy, judged.family, judged.baseline is not None)
         self.total, self.passed = len(left), len(self.cases["pass"])
         self.too_few = stats.smallest_visible_drop(self.passed, judged.family) is None

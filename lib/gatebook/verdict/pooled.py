@@ -15,8 +15,7 @@ from typing import Any
 from gatebook.checks import stats
 from gatebook.checks.facts import COVERAGE
 from gatebook.checks.finding import Finding, Outcome
-from gatebook.config.cases import Case, asked_hash
-from gatebook.config.profile import Target
+from gatebook.config.cases import Case
 from gatebook.record.exchange import Recorded
 from gatebook.verdict.baseline import Baseline
 
@@ -105,10 +104,9 @@ def pool(
     scores: dict[Key, float],
     cases: dict[str, Case],
     baseline: Baseline,
-    target: Target,
     stated: float,
 ) -> Pooled | None:
-    """Every case of `outcomes` (those of compared groups that are neither waived nor excused) beside the baseline.
+    """Every case of `outcomes` (of compared groups, asked as in the baseline, neither waived nor excused) beside it.
 
     `stated`: the profile's flip rate, where the baseline has measured none. None without pairs.
     """
