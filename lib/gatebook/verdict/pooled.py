@@ -115,12 +115,7 @@ def pool(
     passed = 0
     for (_, name), outcome in outcomes.items():
         old, case = baseline.cases.get(name), cases.get(name)
-        if (
-            old is None
-            or case is None
-            or old.prompt != asked_hash(target, case)
-            or {old.outcome, outcome} - {"pass", "fail"}
-        ):
+        if old is None or case is None or {old.outcome, outcome} - {"pass", "fail"}:
             continue
         passed += old.outcome == "pass"
         changes[case.cluster].append((outcome == "pass") - (old.outcome == "pass"))
