@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from gatebook.commands.lab import jupyter_path
 
 from tests.conftest import ROOT, Project
 
@@ -48,7 +48,9 @@ def test_a_locale_that_is_not_utf8_changes_nothing(project: Project, server: str
     assert "你好" in exchanges
 
 
-def test_somebody_else_s_kernelspec_is_not_ours(project: Project, server: str, tmp_path: Path) -> None:
+def test_somebody_else_s_kernelspec_is_not_ours(
+    project: Project, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = tmp_path / "jupyter" / "kernels" / "python3"
     spec.mkdir(parents=True)
     kernel = {"argv": ["/bin/false", "{connection_file}"], "display_name": "another tool's", "language": "python"}
@@ -61,10 +63,8 @@ def test_somebody_else_s_kernelspec_is_not_ours(project: Project, server: str, t
     assert project.gatebook("verify", done.run, "--reproduced", env=hostile).code == 0
     shared = [*(tmp_path / "ipython").rglob("history.sqlite")]
     assert not shared, "kernels that share a history tell of it in the output of a cell, which is then not reproduced"
-    lab = re.search(r"JUPYTER_PATH=(\S+)", (ROOT / "Makefile").read_text(encoding="utf-8"))
-    assert lab, "make lab looks at its own environment first"
-    ours = lab[1].replace("$$JUPYTER_PATH", hostile["JUPYTER_PATH"])
-    assert str(spec) not in _kernels({"JUPYTER_PATH": ours}, project), "make lab would take it"
+    monkeypatch.setenv("JUPYTER_PATH", hostile["JUPYTER_PATH"])
+    assert str(spec) not in _kernels({"JUPYTER_PATH": jupyter_path()}, project), "gatebook lab would take it"
     assert "another environment's" in project.gatebook("doctor", env=hostile).out
 
 

@@ -30,6 +30,11 @@ def laid_out(root: Path) -> Path:
     return copies if package and copies.is_dir() else own
 
 
+def jupyter_path() -> str:
+    """Where Jupyter looks for kernels: in this environment first, whatever JUPYTER_PATH holds."""
+    return os.pathsep.join(filter(None, [f"{sys.prefix}/share/jupyter", os.environ.get("JUPYTER_PATH")]))
+
+
 def lab(
     ctx: Context, profile: Annotated[Path | None, Option(help="Whom the notebooks ask; or GATEBOOK_PROFILE.")] = None
 ) -> None:
@@ -50,8 +55,6 @@ def lab(
     print(
         f"notebooks ask by {chosen}; look into {folder}/; what stands in notebooks/ is what a run executes", flush=True
     )
-    own = f"{sys.prefix}/share/jupyter"
-    path = os.pathsep.join(filter(None, [own, os.environ.get("JUPYTER_PATH")]))
-    environment = {**os.environ, "JUPYTER_PATH": path, "GATEBOOK_PROFILE": str(chosen)}
+    environment = {**os.environ, "JUPYTER_PATH": jupyter_path(), "GATEBOOK_PROFILE": str(chosen)}
     options = [f"--ServerApp.root_dir={root}", f"--LabApp.default_url=/lab/tree/{folder.as_posix()}", *ctx.args]
     os.execve(sys.executable, [sys.executable, "-P", "-m", "jupyterlab", *options], environment)
