@@ -163,7 +163,7 @@ class _Reading(Answer):
             self._error(said, piece)
         if isinstance(piece.get("id"), str):
             self.ids.add(whole(piece["id"]))
-        for name, kind in (("created", int), ("model", str), ("usage", dict)):
+        for name, kind in (("created", int), ("model", str), ("system_fingerprint", str), ("usage", dict)):
             if isinstance(piece.get(name), kind):
                 setattr(self, name, piece[name])
         choices = piece.get("choices")

@@ -39,10 +39,13 @@ def estimate(profile: Profile, suite: Suite, cases: list[Case], baseline: Baseli
             read.add(case.document.name)
             ms += long * speed["prompt_token"]
         chats = [ask for ask in case.requests() if ask.path is None]
-        asked = long + sum(prompt_tokens(ask.messages or [], ask.options) for ask in chats)
-        caps = sum(cap(ask.options) for ask in chats)
-        ms += len(case.requests()) * speed["ttft"] + caps * SHARE_OF_CAP * speed["tpot"]
-        row.update({"requests": len(case.requests()) + case.canary, "prompt tokens": asked, "answer tokens": caps})
+        times = 1 + (len(profile.target.replicas) if case.fingerprints and not profile.not_offered(*case.needs) else 0)
+        asked = long + times * sum(prompt_tokens(ask.messages or [], ask.options) for ask in chats)
+        caps = times * sum(cap(ask.options) for ask in chats)
+        ms += times * len(case.requests()) * speed["ttft"] + caps * SHARE_OF_CAP * speed["tpot"]
+        row.update(
+            {"requests": times * len(case.requests()) + case.canary, "prompt tokens": asked, "answer tokens": caps}
+        )
         spent += asked + caps
         if limits.tokens and spent > limits.tokens:
             late[case.group] += 1

@@ -6,7 +6,7 @@ from gatebook.checks.finding import Result, Stage
 from gatebook.checks.intervals import epoch_ms
 from gatebook.config.profile import Profile
 from gatebook.engines import credentials_refused
-from gatebook.record.exchange import GONE, Exchange
+from gatebook.record.exchange import ELSEWHERE, GONE, Exchange
 from gatebook.record.identity import Identity
 from gatebook.record.replies import is_good
 
@@ -51,7 +51,7 @@ class Blame:
         refused = [
             epoch_ms(a.at)
             for e in self._exchanges
-            for a in (e.attempts if e.kind != "against" else [])
+            for a in (e.attempts if e.kind not in ELSEWHERE else [])
             if a.fault == "connect" or (a.fault == "no_byte" and (e.kind == "ready" or e.ask == "still-there"))
         ]
         return broke is not None and any(-MOMENT_MS <= at - broke[1] <= GONE_MS for at in refused)

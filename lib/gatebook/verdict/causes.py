@@ -14,6 +14,7 @@ EVERYTHING = (Stage.UNREACHABLE, Stage.GONE, Stage.NOT_SERVED)
 BY_CASE = (Stage.REFUSED, Stage.REASONING, Stage.ENVELOPE, Stage.CONSTRAINT)
 """These explain what else is wrong with the same cases."""
 BY_CHANGE: dict[Stage, tuple[Stage, ...]] = {
+    Stage.REPLICAS: tuple(stage for stage in Stage if stage > Stage.REPLICAS),
     Stage.SETTINGS: (Stage.SAMPLING, Stage.WEIGHTS, Stage.CONSTRAINT, Stage.BEHAVIOUR, Stage.SPEED),
     Stage.TEMPLATE: (Stage.SAMPLING, Stage.WEIGHTS, Stage.BEHAVIOUR),
     Stage.SAMPLING: (Stage.BEHAVIOUR,),

@@ -33,7 +33,7 @@ from gatebook.config.cases import Ask, Case
 from gatebook.config.files import replace_text
 from gatebook.config.policies import level_of
 from gatebook.errors import BrokenRecord
-from gatebook.record.exchange import HANGING, OVER_BUDGET, Exchange
+from gatebook.record.exchange import ELSEWHERE, HANGING, OVER_BUDGET, Exchange
 from gatebook.record.identity import Identity, identify
 from gatebook.record.replies import read_answer
 from gatebook.record.run import HISTORY, Run, sha256_of
@@ -141,7 +141,7 @@ class _Judge:
         self._restarts = restarts_of(exchanges)
         self._behind_s = max(clock_behind_s(exchanges), 0.0)
         self._seen_ids: dict[str, str] = {}
-        for exchange in (e for e in earlier if e.kind not in ("probe", "against")):
+        for exchange in (e for e in earlier if e.kind not in {"probe", *ELSEWHERE}):
             for name in read_answer(exchange).ids:
                 self._seen_ids.setdefault(name, f"{exchange.key} (in an earlier notebook)")
 

@@ -14,6 +14,7 @@ from gatebook.verdict.causes import ACCEPT, Said, causes
 from gatebook.verdict.findings import NO_RUN_WRITES, judge_notebook, kept_findings, run_identity
 from gatebook.verdict.fingerprint import Change, changes, fingerprint, measured, noted
 from gatebook.verdict.policy import AGAIN, EXCUSE, MEND, WORDS, Judged, compared_groups, judge_groups, waivers
+from gatebook.verdict.replicas import servers
 from gatebook.verdict.verdict import EXIT_CODES, Excuse, GroupVerdict, Served, Verdict, Word
 
 
@@ -44,9 +45,12 @@ def _read(
         base_url=manifest.base_url, model=target.model, revision=target.revision,
         engine=identity.engine, version=identity.version, context_tokens=identity.context_tokens,
     )  # fmt: skip
+    baseline, notebooks = run_baseline(run), list(manifest.expected)
+    known = baseline.fingerprint if baseline and baseline.revision == target.revision else {}
     return Judged(
-        manifest, run.cases, findings, served, fingerprint(run, identity, findings), run_baseline(run), troubles, family,
+        manifest, run.cases, findings, served, fingerprint(run, identity, findings), baseline, troubles, family,
         alone=notebook is not None, behind_s=clock_behind_s(e for name in manifest.expected for e in run.exchanges(name)),
+        servers=list(servers(run, notebooks, known)),
     )  # fmt: skip
 
 
@@ -65,6 +69,7 @@ def decide(judged: Judged) -> Verdict:
     groups, of_groups = judge_groups(judged, used)
     said = [
         *(Said("ERROR", None, "this run", text, f"mend what broke on our side; {AGAIN}") for text in judged.troubles),
+        *judged.servers,
         *_missing(judged),
         *_unasked(judged),
         *_under_one_revision(judged, moved),

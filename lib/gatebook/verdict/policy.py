@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from operator import attrgetter, itemgetter
@@ -152,6 +152,8 @@ class Judged:
     """One notebook of the run, which is not asked for what only the whole run has."""
     behind_s: float = 0.0
     """How far the server's clock is behind ours, where they disagree."""
+    servers: list[Said] = field(default_factory=list)
+    """Why it is not one server that answers."""
 
     @property
     def profile(self) -> Profile:
