@@ -11,7 +11,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,9 +32,14 @@ events {{}}
 http {{
   access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/f;
   uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
-  server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass {upstream}; proxy_buffering off; }} }}
+  {more}
+  upstream behind {{ {upstreams} }}
+  server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://behind; }} }}
 }}
 """
+STREAMS = "proxy_buffering off;"
+BUFFERED = "proxy_buffering on; proxy_buffers 8 64k; proxy_buffer_size 64k; proxy_busy_buffers_size 128k; gzip on; gzip_types text/event-stream;"
+"""What stands in configurations that are made for web pages."""
 
 
 @contextmanager
@@ -150,12 +155,32 @@ def _vllm_router(port: int, upstream: str, folder: Path) -> list[str]:
     return [*command, "--worker-urls", upstream, "--prometheus-port", str(free_port())]
 
 
-def _nginx(port: int, upstream: str, folder: Path) -> list[str]:
+def nginx_program() -> str:
     program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if program is None:
         raise CannotHave("nginx: not installed; apt-get install nginx-light")
-    (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=port, upstream=upstream))
+    return program
+
+
+def _nginx(port: int, upstream: str, folder: Path) -> list[str]:
+    return nginx_command(nginx_program(), port, [upstream], folder, STREAMS)
+
+
+def nginx_command(program: str, port: int, upstreams: Sequence[str], folder: Path, more: str) -> list[str]:
+    servers = " ".join(f"server {url.removeprefix('http://')};" for url in upstreams)
+    (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=port, upstreams=servers, more=more))
     return [program, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-g", f"user {_me()};"]
+
+
+@contextmanager
+def nginx(*base_urls: str, more: str = STREAMS) -> Iterator[str]:
+    """The base URL of an nginx that asks these servers in turn. Raises CannotHave without nginx."""
+    with tempfile.TemporaryDirectory() as name:
+        port = free_port()
+        command = nginx_command(nginx_program(), port, [u.removesuffix("/v1") for u in base_urls], Path(name), more)
+        ready = lambda client, url: client.get(f"{url}/models").status_code == 200  # noqa: E731
+        with running(command, f"http://127.0.0.1:{port}/v1", environment(HOME=name), log_file("nginx"), ready) as found:
+            yield found.base_url
 
 
 def _me() -> str:

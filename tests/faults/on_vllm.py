@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -25,6 +25,7 @@ from gatebook.collect.embedded import MODEL
 
 from tests.conftest import ROOT, Done, Project
 from tests.engines import install
+from tests.engines.others import BUFFERED, STREAMS, nginx
 from tests.engines.serving import Running, vllm_process
 from tests.faults.catalogue import LLAMA_TEMPLATE, Kind
 from tests.faults.lab import PATIENCE_S, Result, judged, results
@@ -93,6 +94,10 @@ class VllmRow:
     """The engine core is killed in the middle of the run."""
     noted: str = ""
     """Regular expression: what a note beside the verdict must say."""
+    beside: Server | None = field(default=None, repr=False)
+    """A second replica: nginx asks both in turn, and the profile names both."""
+    front: str = field(default="", repr=False)
+    """What an nginx in front is configured with."""
 
     @property
     def injected(self) -> str:
@@ -106,6 +111,9 @@ class VllmRow:
             if self.before in ("tools", "hermes") and self.kind == "fault"
             else []
         )
+        told += [f"beside {' '.join(self.beside.arguments) or self.beside.weights}"] if self.beside else []
+        told += ["--chat-template [INST] beside"] if self.beside and self.beside.template else []
+        told += [f"nginx: {self.front}"] if self.front else []
         told += [f"gatebook run {' '.join(self.arguments)}"] if self.arguments else []
         told += [f"kill -9 {CORE}"] if self.kills else []
         return ", ".join(f"`{said}`" for said in told) or "nothing"
@@ -128,6 +136,8 @@ SAMPLING = "sampling defaults changed"
 TOOLS_REFUSED = '"auto" tool choice requires'
 TEMPLATE = "chat template( or tokenizer)? changed"
 WEIGHTS = "weights or precision changed"
+
+TWO = "two different servers answer at this address: .*replica \\S+ differs from \\S+ in "
 
 VLLM_ROWS = [
     VllmRow("V01", "default temperature 2.0: clients get gibberish", SAMPLING, _override(temperature=2.0)),
@@ -152,6 +162,10 @@ VLLM_ROWS = [
     VllmRow("V16", "served under another name", f"'?{MODEL}'? is not served", Server(("--served-model-name", "another-name"))),
     VllmRow("V16-asked", "a model is asked for that is not there", "'?other'? is not served", arguments=("--model", "other")),
     VllmRow("V17", "the engine core dies in the middle of a run", "in flight", kills=True),
+    VllmRow("V18", "one of two replicas has 5 % noise on its weights", TWO + "weights or precision", beside=Server(weights="noise_5")),
+    VllmRow("V18-template", "one of two replicas has another template", TWO + "chat template", beside=Server(template=LLAMA_TEMPLATE)),
+    VllmRow("V18-hot", "one of two replicas has temperature 2.0 by default", TWO + "sampling defaults", beside=_override(temperature=2.0)),
+    VllmRow("V19", "nginx buffers streams and would pack them", "arrives in one piece: something in front buffers it", front=BUFFERED, noted="answers come through nginx"),
 ]  # fmt: skip
 
 VLLM_HARMLESS = [
@@ -165,6 +179,8 @@ VLLM_HARMLESS = [
     _healthy("VH05", "one sequence at a time", Server(("--max-num-seqs", "1"))),
     _healthy("VH06", "the same weights at another path", Server(weights="same")),
     _healthy("VH07", "a second served name", Server(("--served-model-name", MODEL, "second-name"))),
+    VllmRow("VH08", "two equal replicas behind nginx", "", kind="harmless", code=(0,), beside=Server(), noted="answers come through nginx"),
+    VllmRow("VH09", "nginx that passes streams on", "", kind="harmless", code=(0,), front=STREAMS, noted="answers come through nginx"),
     _healthy("VH07-alias", "a second served name, first in replies", Server(("--served-model-name", "second-name", MODEL))),
 ]  # fmt: skip
 
@@ -174,7 +190,8 @@ VLLM = [*VLLM_ROWS, *VLLM_HARMLESS]
 def row_digest(row: VllmRow) -> str:
     """Changes with the row, the engine's pins and its weights."""
     made = [install.HERE / name for name in ("vllm.txt", "weights.py", "serving.py")]
-    return hashlib.sha256(repr(row).encode() + b"".join(p.read_bytes() for p in made)).hexdigest()[:12]
+    told = f"{row!r}{row.beside or ''}{row.front}"
+    return hashlib.sha256(told.encode() + b"".join(p.read_bytes() for p in made)).hexdigest()[:12]
 
 
 def vllm_results(now: str | None = None) -> dict[str, Result]:
@@ -235,7 +252,8 @@ class VllmLab:
         with tempfile.TemporaryDirectory(prefix=f"{row.id}-", dir=self.folder) as scratch:
             project = Introduced(Path(scratch) / "project")
             shutil.copytree(base.root, project.root, ignore=shutil.ignore_patterns("outputs"))
-            with self.deployment(row.server) as running, killer(running) if row.kills else nullcontext(()) as killed:
+            kills = killer if row.kills else lambda running: nullcontext(())
+            with self.behind(row, project) as running, kills(running) as killed:
                 started = time.monotonic()
                 done = project.ask(running.base_url, row.suite, *row.arguments)
                 ended = time.monotonic()
@@ -275,6 +293,20 @@ class VllmLab:
                 raise RuntimeError(f"the healthy deployment {before!r} was not accepted: exit {done.code}: {reason}")
             (folder / "ready.json").write_text(json.dumps({"code": done.code, "seconds": seconds}))
         return made
+
+    @contextmanager
+    def behind(self, row: VllmRow, project: Introduced) -> Iterator[Running]:
+        """The row's server, with its replica and the front that it has."""
+        with ExitStack() as stack:
+            some = [self.deployment(server) for server in (row.server, row.beside) if server is not None]
+            found = [stack.enter_context(one) for one in some]
+            if row.beside:
+                project.edit_profile(target={"replicas": [one.base_url for one in found]})
+            if row.beside or row.front:
+                url = stack.enter_context(nginx(*(one.base_url for one in found), more=row.front or STREAMS))
+                yield replace(found[0], base_url=url)
+            else:
+                yield found[0]
 
     @contextmanager
     def deployment(self, server: Server) -> Iterator[Running]:

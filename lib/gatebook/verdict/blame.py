@@ -6,6 +6,7 @@ from gatebook.checks.finding import Result, Stage
 from gatebook.checks.intervals import epoch_ms
 from gatebook.config.profile import Profile
 from gatebook.engines import credentials_refused
+from gatebook.engines.fronts import said_by
 from gatebook.record.exchange import ELSEWHERE, GONE, Exchange
 from gatebook.record.identity import Identity
 from gatebook.record.replies import is_good
@@ -118,7 +119,9 @@ class Blame:
 
     def _detail(self, exchange: Exchange) -> str:
         alive = exchange.fault == "deadline" and self._identity.health == 200
-        return exchange.detail + (", though /health says 200" if alive else "")
+        front = said_by(exchange.headers, exchange.text) if exchange.fault == "status" else None
+        told = f" (said by {front}, not by the server behind it)" if front else ""
+        return exchange.detail + told + (", though /health says 200" if alive else "")
 
     def _good_before(self, exchange: Exchange) -> bool:
         return self._first_good < self._order[exchange.key]

@@ -12,6 +12,7 @@ from functools import cache
 from pydantic import BaseModel, ConfigDict
 
 from gatebook.checks import CHECKS, parameters
+from gatebook.checks.arrival import kept_back
 from gatebook.checks.context import length_kept
 from gatebook.checks.contract import (
     clock_behind_s,
@@ -140,6 +141,7 @@ class _Judge:
         self._timed = timed_cases(run, notebook, exchanges)
         self._restarts = restarts_of(exchanges)
         self._behind_s = max(clock_behind_s(exchanges), 0.0)
+        self._kept_back = kept_back([*earlier, *exchanges])
         self._seen_ids: dict[str, str] = {}
         for exchange in (e for e in earlier if e.kind not in {"probe", *ELSEWHERE}):
             for name in read_answer(exchange).ids:
@@ -281,6 +283,11 @@ class _Judge:
                 yield from [(Stage.BEHAVIOUR, flaw)] if (flaw := packing_flaw(reply.exchange)) else []
                 continue
             label, of_text = f"{reply.ask.name}: " if len(chats) > 1 else "", set(text_flaws(reply.answer))
+            if how := self._kept_back.get(reply.exchange.key):
+                yield (
+                    Stage.ENVELOPE,
+                    f"{label}the streamed reply arrives in one piece: something in front buffers it ({how})",
+                )
             for text in self._violations(reply):
                 if (reply, text) != chance:
                     yield Stage.BEHAVIOUR if text in of_text else Stage.ENVELOPE, label + text

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 
 from gatebook.checks.contract import clock_behind_s
 from gatebook.checks.finding import NEVER_EXCUSED, Finding, Stage
+from gatebook.engines.fronts import fronts
 from gatebook.errors import BrokenRecord
+from gatebook.record.exchange import ELSEWHERE
 from gatebook.record.run import Run
 from gatebook.verdict.baseline import Baseline, read_baseline, values_asked_alike
 from gatebook.verdict.causes import ACCEPT, Said, causes
@@ -51,6 +53,7 @@ def _read(
         manifest, run.cases, findings, served, fingerprint(run, identity, findings), baseline, troubles, family,
         alone=notebook is not None, behind_s=clock_behind_s(e for name in manifest.expected for e in run.exchanges(name)),
         servers=list(servers(run, notebooks, known)),
+        fronts=fronts(e.headers for name in notebooks for e in run.exchanges(name) if e.kind not in ELSEWHERE),
     )  # fmt: skip
 
 
@@ -179,6 +182,8 @@ def _notes(judged: Judged, groups: list[GroupVerdict]) -> Iterator[str]:
             f"the server's clock is {abs(behind_s):,.0f} s {'behind' if behind_s > 0 else 'ahead of'} ours by what its replies tell; "
             "set this machine's clock if it is the wrong one. The freshest reply is the measure of what came from a cache"
         )
+    if judged.fronts:
+        yield f"answers come through {', '.join(judged.fronts)}"
     if judged.alone:
         return
     lacks = dict.fromkeys(said for said in profile.offers.values() if said is not True)

@@ -154,6 +154,8 @@ class Judged:
     """How far the server's clock is behind ours, where they disagree."""
     servers: list[Said] = field(default_factory=list)
     """Why it is not one server that answers."""
+    fronts: list[str] = field(default_factory=list)
+    """Who passed its replies on."""
 
     @property
     def profile(self) -> Profile:
