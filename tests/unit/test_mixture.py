@@ -37,7 +37,7 @@ def test_two_values_in_turns_are_two_servers_with_their_shares() -> None:
 def test_one_switch_in_time_is_a_server_that_changed(values: str, changed: bool) -> None:
     found = mixed(seen(values))
     assert found is not None
-    assert (found.changed_at == at(values.index("b"))) is changed
+    assert (found.changed_at == at(values.index("b")) and found.firm) is changed
 
 
 def test_a_switch_is_at_one_time_in_all_places() -> None:

@@ -40,7 +40,9 @@ class Mixed:
     """With how often each was seen, the most frequent first."""
     places: int
     changed_at: str | None
-    """One switch in the order of time: the server changed in mid-run. None where the values come in turns."""
+    """When all places switched once, at one time; None where the values come in turns."""
+    firm: bool
+    """Whether there are EACH_SIDE readings before such a switch and after it."""
 
     @property
     def total(self) -> int:
@@ -56,19 +58,18 @@ def mixed(seen: Sequence[Seen], first_may_differ: bool = False) -> Mixed | None:
     if not places:
         return None
     widest = max(places, key=lambda place: min(Counter(s.value for s in place).values()))
-    return Mixed(Counter(s.value for s in widest).most_common(), len(places), changed_at(places))
+    return _found(Counter(s.value for s in widest).most_common(), places)
 
 
-def changed_at(places: list[list[Seen]]) -> str | None:
-    """When all places switch once, at one time, with EACH_SIDE readings before and after; None where they do not."""
+def _found(values: list[tuple[str, int]], places: list[list[Seen]]) -> Mixed:
     before, after, last, first = 0, 0, "", "~"
     for place in places:
         switch = next(n for n, s in enumerate(place) if s.value != place[0].value)
-        if len({s.value for s in place[switch:]}) > 1 or place[0].value in {s.value for s in place[switch:]}:
-            return None
+        if len({s.value for s in place[switch:]}) > 1:
+            return Mixed(values, len(places), None, False)
         before, after = before + switch, after + len(place) - switch
         last, first = max(last, place[switch - 1].at), min(first, place[switch].at)
-    return first if last <= first and min(before, after) >= EACH_SIDE else None
+    return Mixed(values, len(places), first if last <= first else None, min(before, after) >= EACH_SIDE)
 
 
 def cut(rows: Sequence[Row], tolerance_nats: float) -> list[int] | None:
@@ -103,4 +104,4 @@ def mixed_rows(prompts: dict[str, list[tuple[str, Row]]], tolerance_nats: float)
     if len(places) < min(PROMPTS, len(asked)) or max(fewer, default=0) < EACH_SIDE:
         return None
     total = sum(map(len, asked.values()))
-    return Mixed([("first", total - sum(fewer)), ("second", sum(fewer))], len(places), changed_at(places))
+    return _found([("first", total - sum(fewer)), ("second", sum(fewer))], places)

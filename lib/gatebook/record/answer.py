@@ -31,7 +31,6 @@ class Answer:
     ids: set[str] = field(default_factory=set)
     created: int | None = None
     model: str | None = None
-    system_fingerprint: str | None = None
     choices: int = 0
     """Chunks (or replies) that carried a choice."""
     others: dict[int, str] = field(default_factory=dict)

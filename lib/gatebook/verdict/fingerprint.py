@@ -12,7 +12,7 @@ from gatebook.config.cases import Case
 from gatebook.record.exchange import Exchange, Recorded
 from gatebook.record.identity import Identity
 from gatebook.record.logprobs import TOKEN_ID, mean_shortfall, read_logprobs
-from gatebook.record.replies import read_answer
+from gatebook.record.replies import SYSTEM, read_answer
 from gatebook.record.run import Run
 
 Fingerprint = dict[str, Any]
@@ -32,7 +32,6 @@ PARTS = {
     "greedy": ("weights or precision", Stage.WEIGHTS),
 }
 """Kind of value -> what its change points to, and what that explains; causes first: a new template moves every log probability."""
-SYSTEM = "system_fingerprint"
 HARMLESS = {"metadata.root", "metadata.owned_by", SYSTEM}
 """A path on the server's disk, a name of the house, a hash of the whole configuration: none of them is what is served.
 The last is told when it moved."""

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from gatebook.checks.finding import Stage
 from gatebook.checks.mixture import Mixed, Seen, mixed, mixed_rows
-from gatebook.config.cases import Case
+from gatebook.engines.engine import obj, whole_number
 from gatebook.record.exchange import ELSEWHERE, Exchange
 from gatebook.record.identity import identify
 from gatebook.record.logprobs import read_logprobs
-from gatebook.record.replies import read_answer, whole
+from gatebook.record.replies import SYSTEM, signed, whole
 from gatebook.record.run import Run
 from gatebook.verdict.causes import Said
-from gatebook.verdict.fingerprint import HARMLESS, SYSTEM, Fingerprint, changes, measured_values, told
+from gatebook.verdict.fingerprint import HARMLESS, Fingerprint, changes, measured_values, told
 from gatebook.verdict.policy import AGAIN
+from gatebook.verdict.verdict import Word
 
 COUNTS = {2: "two", 3: "three", 4: "four"}
 NO_PROMPT = ("user", "stream", "stream_options")
@@ -25,6 +26,7 @@ NO_PROMPT = ("user", "stream", "stream_options")
 COMPARE = (
     "run the same image, weights, template and arguments everywhere; target.replicas in the profile asks each by itself"
 )
+Stranger = Word | Literal["differs"]
 SHOWN = 60
 """Characters of a value."""
 
@@ -33,6 +35,7 @@ SHOWN = 60
 class _Readings:
     """What one server says alike in every reply, by what it is called."""
 
+    served: list[Seen] = field(default_factory=list)
     model: list[Seen] = field(default_factory=list)
     told: dict[str, list[Seen]] = field(default_factory=dict)
     system: list[Seen] = field(default_factory=list)
@@ -49,7 +52,7 @@ def servers(run: Run, notebooks: list[str], accepted: Fingerprint) -> Iterator[S
         text = text if seen else f"two different servers stand behind this address: {text}"
         yield Said("FAIL", Stage.REPLICAS, "this address", text, COMPARE, moved=("replicas",))
     for word, text in strangers:
-        if word == "FAIL" or word == "ERROR" or word == "INCONCLUSIVE":
+        if word != "differs":
             todo = AGAIN if word == "INCONCLUSIVE" else "start it, or correct target.replicas in the profile"
             yield Said(word, Stage.REPLICAS, "replicas", text, todo)
 
@@ -57,18 +60,24 @@ def servers(run: Run, notebooks: list[str], accepted: Fingerprint) -> Iterator[S
 def _mixed(run: Run, notebooks: list[str]) -> str:
     """In words, who else answers at the address; empty where nothing shows two."""
     profile, found = run.manifest.profile, _Readings()
+    target = profile.target
     for notebook in notebooks:
         exchanges = [e for e in run.exchanges(notebook) if e.kind not in ELSEWHERE]
-        _read(found, run, notebook, exchanges)
+        _read_probes(found, exchanges, target.model)
+        firsts = {c.id for c in run.expected(notebook) if any("first_token_logprobs" in item for item in c.expect)}
+        for e in exchanges:
+            if e.method == "POST" and e.body and e.attempts and e.body.get("model") == target.model:
+                _read_chat(found, e, e.body, target.aliases, e.kind == "ask" and e.case in firsts)
     tolerance, own_prints = profile.limits.logprob_tolerance_nats, profile.not_offered("system_fingerprint") is None
     named: list[tuple[str, Mixed | None]] = [
+        ("this model", mixed(found.served)),
         ("served name", mixed(found.model)),
         *((name, mixed(seen)) for name, seen in found.told.items()),
         (SYSTEM, mixed(found.system) if own_prints else None),
         ("prompt_tokens of one prompt", mixed(found.tokens, first_may_differ=True)),
     ]
     parts = [(name, one) for name, one in named if one]
-    said = [f"{name} is {_shares(one)}" for name, one in parts]
+    said = [f"{name} is {_shares(one, 'readings' if name in found.told else 'replies')}" for name, one in parts]
     if rows := mixed_rows(found.rows, tolerance):
         parts.append(("rows", rows))
         count = rows.values[1][1]
@@ -77,45 +86,39 @@ def _mixed(run: Run, notebooks: list[str]) -> str:
         )
     if not parts:
         return ""
-    if all(one.changed_at for _, one in parts):
+    if all(one.changed_at for _, one in parts) and any(one.firm for _, one in parts):
         return f"the server changed in mid-run, at {min(str(one.changed_at) for _, one in parts)}: {'; '.join(said)}"
     count = max(len(one.values) for _, one in parts)
     return f"{COUNTS.get(count, str(count))} different servers answer at this address: {'; '.join(said)}"
 
 
-def _shares(one: Mixed) -> str:
-    return " and ".join(f"{value!r} in {count} of {one.total}" for value, count in one.values[:3]) + " replies"
+def _shares(one: Mixed, what: str) -> str:
+    return " and ".join(f"{value!r} in {count} of {one.total}" for value, count in one.values[:3]) + f" {what}"
 
 
-def _read(found: _Readings, run: Run, notebook: str, exchanges: list[Exchange]) -> None:
-    target = run.manifest.profile.target
-    cases = {c.id for c in run.expected(notebook) if any("first_token_logprobs" in item for item in c.expect)}
+def _read_probes(found: _Readings, exchanges: list[Exchange], model: str) -> None:
+    """What the server says of itself where a notebook asked it."""
     probes = [e for e in exchanges if e.kind == "probe" and e.method == "GET"]
-    if probes:
-        identity = identify(exchanges, target.model)
-        for name, value in told(identity).items():
-            if name not in HARMLESS and name != "engine":
-                found.told.setdefault(name, []).append(Seen(probes[0].at, identity.engine, _short(value)))
-    for exchange in exchanges:
-        body = exchange.body or {}
-        if exchange.method != "POST" or body.get("model") != target.model:
-            continue
-        at, how = exchange.attempts[-1].at if exchange.attempts else exchange.at, bool(body.get("stream"))
-        if exchange.status == 404 and "model" in exchange.detail.lower():
-            found.model.append(Seen(at, how, "not served"))
-        if exchange.status != 200 or exchange.fault:
-            continue
-        answer = read_answer(exchange)
-        if answer.error or not answer.choices:
-            continue
-        if answer.model is not None:
-            found.model.append(Seen(at, how, target.model if answer.model in target.aliases else _short(answer.model)))
-        if answer.system_fingerprint:
-            found.system.append(Seen(at, how, _short(answer.system_fingerprint)))
-        if (count := answer.tokens("prompt_tokens")) is not None:
-            found.tokens.append(Seen(at, _prompt(body), str(count)))
-        if exchange.kind == "ask" and exchange.case in cases and (tokens := read_logprobs(exchange)) and tokens[0].top:
-            found.rows.setdefault(exchange.case, []).append((at, tokens[0].top))
+    identity = identify(exchanges, model)
+    for name, value in told(identity).items() if probes else ():
+        if name not in HARMLESS and name != "engine":
+            found.told.setdefault(name, []).append(Seen(probes[0].at, identity.engine, _short(value)))
+
+
+def _read_chat(found: _Readings, exchange: Exchange, body: dict[str, Any], aliases: list[str], rows: bool) -> None:
+    """What one reply tells. `rows`: its first token is compared."""
+    at, how, said = exchange.attempts[-1].at, bool(body.get("stream")), signed(exchange)
+    missing = exchange.status == 404 and "model" in exchange.detail.lower()
+    if said or missing:
+        found.served.append(Seen(at, _prompt(body), "not served" if missing else "answered"))
+    if name := said.get("model"):
+        found.model.append(Seen(at, how, _short(body["model"] if name in aliases else name)))
+    if own := said.get(SYSTEM):
+        found.system.append(Seen(at, how, _short(own)))
+    if (count := whole_number(obj(said.get("usage")).get("prompt_tokens"))) is not None:
+        found.tokens.append(Seen(at, _prompt(body), str(count)))
+    if rows and (tokens := read_logprobs(exchange)) and tokens[0].top:
+        found.rows.setdefault(str(exchange.case), []).append((at, tokens[0].top))
 
 
 def _prompt(body: dict[str, Any]) -> str:
@@ -126,45 +129,52 @@ def _short(value: Any) -> str:
     return whole(str(value))[:SHOWN]
 
 
-def _strangers(run: Run, notebooks: list[str], accepted: Fingerprint) -> Iterator[tuple[str, str]]:
+def _strangers(run: Run, notebooks: list[str], accepted: Fingerprint) -> Iterator[tuple[Stranger, str]]:
     """(what it means, in words) of every replica that could not be asked, does not serve the model, or is not as the others are."""
     prints: dict[str, Fingerprint] = {}
     profile = run.manifest.profile
     for url in profile.target.replicas:
-        asked: list[Exchange] = []
-        lacking: list[str] = []
-        values: Fingerprint = {}
-        for notebook in notebooks:
-            cases = [c for c in run.expected(notebook) if c.fingerprints and not profile.not_offered(*c.needs)]
-            own = [e for e in run.exchanges(notebook) if e.kind == "replica" and e.target == url]
-            asked, lacking = asked + own, lacking + _lacking(cases, own)
-            values |= measured_values(run.expected(notebook), [e for e in own if e.method == "POST"])
-        chats = [e for e in asked if e.method == "POST"]
-        if broken := next((e for e in chats if e.fault), None):
-            good = any(not e.fault for e in chats)
-            what = "was refused" if broken.refused_for_good else "broke off" if good else "did not answer"
-            yield "FAIL" if good or broken.refused_for_good else "ERROR", f"replica {url} {what}: {broken.detail}"
-        elif lacking:
-            stops = [e.detail for name in notebooks for e in run.exchanges(name) if e.kind in ("stop", "skip")]
-            why = stops[-1] if stops else "no record of it"
-            yield "INCONCLUSIVE", f"replica {url}: {len(lacking)} requests were not asked ({lacking[0]}): {why}"
-        elif chats:
-            prints[url] = {**told(identify(_as_probes(asked), profile.target.model)), **_system(chats), **values}
+        asked = {
+            name: [e for e in run.exchanges(name) if e.kind == "replica" and e.target == url] for name in notebooks
+        }
+        if found := _unusable(run, url, asked):
+            yield found
+            continue
+        everything = [e for some in asked.values() for e in some]
+        if chats := [e for e in everything if e.method == "POST"]:
+            identity = identify(
+                [e.model_copy(update={"kind": "probe"}) for e in everything if e.method == "GET"], profile.target.model
+            )
+            prints[url] = {**told(identity), **_system(chats)}
+            for name in notebooks:
+                prints[url] |= measured_values(run.expected(name), [e for e in asked[name] if e.method == "POST"])
     yield from (("differs", text) for text in _differing(run, prints, accepted))
 
 
-def _lacking(cases: list[Case], own: list[Exchange]) -> list[str]:
-    there = {(e.case, e.ask) for e in own if e.kind == "replica"}
+def _unusable(run: Run, url: str, asked: dict[str, list[Exchange]]) -> tuple[Stranger, str] | None:
+    """Why a replica cannot be compared; the first request that broke, else the first that was not asked."""
+    chats = [e for some in asked.values() for e in some if e.method == "POST"]
+    if broken := next((e for e in chats if e.fault), None):
+        good = any(not e.fault for e in chats)
+        what = "was refused" if broken.refused_for_good else "broke off" if good else "did not answer"
+        return "FAIL" if good or broken.refused_for_good else "ERROR", f"replica {url} {what}: {broken.detail}"
+    lacking = [key for name, some in asked.items() for key in _lacking(run, name, some)]
+    if not lacking:
+        return None
+    stops = [e.detail for name in asked for e in run.exchanges(name) if e.kind in ("stop", "skip")]
+    why = stops[-1] if stops else "no record of it"
+    return "INCONCLUSIVE", f"replica {url}: {len(lacking)} requests were not asked ({lacking[0]}): {why}"
+
+
+def _lacking(run: Run, notebook: str, own: list[Exchange]) -> list[str]:
+    cases = [c for c in run.expected(notebook) if c.fingerprints and not run.manifest.profile.not_offered(*c.needs)]
+    there = {(e.case, e.ask) for e in own}
     return [f"{case.id}/{ask.name}" for case in cases for ask in case.requests() if (case.id, ask.name) not in there]
 
 
-def _as_probes(asked: list[Exchange]) -> list[Exchange]:
-    return [e.model_copy(update={"kind": "probe"}) for e in asked if e.method == "GET"]
-
-
 def _system(chats: list[Exchange]) -> Fingerprint:
-    found = {one for e in chats if (one := read_answer(e).system_fingerprint)}
-    return {SYSTEM: _short(", ".join(sorted(found)))} if found else {}
+    found = {one for e in chats if (one := signed(e).get(SYSTEM))}
+    return {SYSTEM: _short(", ".join(sorted(map(str, found))))} if found else {}
 
 
 def _differing(run: Run, prints: dict[str, Fingerprint], accepted: Fingerprint) -> Iterator[str]:
