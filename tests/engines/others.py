@@ -32,14 +32,16 @@ events {{}}
 http {{
   access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/f;
   uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
-  {more}
   upstream behind {{ {upstreams} }}
-  server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://behind; }} }}
+  server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://{first}; {edge} }} }}
+  server {{ listen unix:{folder}/inner; location / {{ proxy_pass http://behind; {inner} }} }}
 }}
 """
 STREAMS = "proxy_buffering off;"
-BUFFERED = "proxy_buffering on; proxy_buffers 8 64k; proxy_buffer_size 64k; proxy_busy_buffers_size 128k; gzip on; gzip_types text/event-stream;"
-"""What stands in configurations that are made for web pages."""
+UNPACKING = "proxy_http_version 1.1; proxy_set_header Accept-Encoding gzip; gunzip on;"
+"""An edge that asks for packed replies, as a CDN does, for clients that want none."""
+PACKED = "proxy_http_version 1.1; proxy_buffering on; proxy_ignore_headers X-Accel-Buffering; gzip on; gzip_types text/event-stream; gzip_proxied any;"
+"""As written for web pages: the packer keeps a stream until a block is full. Unpacked streams nginx passes on even where it buffers."""
 
 
 @contextmanager
@@ -163,21 +165,25 @@ def nginx_program() -> str:
 
 
 def _nginx(port: int, upstream: str, folder: Path) -> list[str]:
-    return nginx_command(nginx_program(), port, [upstream], folder, STREAMS)
+    return nginx_command(nginx_program(), port, [upstream], folder)
 
 
-def nginx_command(program: str, port: int, upstreams: Sequence[str], folder: Path, more: str) -> list[str]:
-    servers = " ".join(f"server {url.removeprefix('http://')};" for url in upstreams)
-    (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=port, upstreams=servers, more=more))
+def nginx_command(program: str, port: int, upstreams: Sequence[str], folder: Path, packed: bool = False) -> list[str]:
+    """`packed`: a second nginx behind the first one packs what it passes on, and the first one unpacks it."""
+    text = NGINX.format(
+        folder=folder, port=port, upstreams=" ".join(f"server {url.removeprefix('http://')};" for url in upstreams),
+        first=f"unix:{folder}/inner" if packed else "behind", edge=UNPACKING if packed else STREAMS, inner=PACKED,
+    )  # fmt: skip
+    (folder / "nginx.conf").write_text(text)
     return [program, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-g", f"user {_me()};"]
 
 
 @contextmanager
-def nginx(*base_urls: str, more: str = STREAMS) -> Iterator[str]:
+def nginx(*base_urls: str, packed: bool = False) -> Iterator[str]:
     """The base URL of an nginx that asks these servers in turn. Raises CannotHave without nginx."""
     with tempfile.TemporaryDirectory() as name:
         port = free_port()
-        command = nginx_command(nginx_program(), port, [u.removesuffix("/v1") for u in base_urls], Path(name), more)
+        command = nginx_command(nginx_program(), port, [u.removesuffix("/v1") for u in base_urls], Path(name), packed)
         ready = lambda client, url: client.get(f"{url}/models").status_code == 200  # noqa: E731
         with running(command, f"http://127.0.0.1:{port}/v1", environment(HOME=name), log_file("nginx"), ready) as found:
             yield found.base_url

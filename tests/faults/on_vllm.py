@@ -25,7 +25,7 @@ from gatebook.collect.embedded import MODEL
 
 from tests.conftest import ROOT, Done, Project
 from tests.engines import install
-from tests.engines.others import BUFFERED, STREAMS, nginx
+from tests.engines.others import nginx
 from tests.engines.serving import Running, vllm_process
 from tests.faults.catalogue import LLAMA_TEMPLATE, Kind
 from tests.faults.lab import PATIENCE_S, Result, judged, results
@@ -96,8 +96,8 @@ class VllmRow:
     """Regular expression: what a note beside the verdict must say."""
     beside: Server | None = field(default=None, repr=False)
     """A second replica: nginx asks both in turn, and the profile names both."""
-    front: str = field(default="", repr=False)
-    """What an nginx in front is configured with."""
+    front: Literal["", "plain", "packed"] = field(default="", repr=False)
+    """An nginx stands before it; `packed`: two, of which one packs and keeps streams and the other unpacks them."""
 
     @property
     def injected(self) -> str:
@@ -113,7 +113,7 @@ class VllmRow:
         )
         told += [f"beside {' '.join(self.beside.arguments) or self.beside.weights}"] if self.beside else []
         told += ["--chat-template [INST] beside"] if self.beside and self.beside.template else []
-        told += [f"nginx: {self.front}"] if self.front else []
+        told += ["nginx with gzip before it"] if self.front == "packed" else []
         told += [f"gatebook run {' '.join(self.arguments)}"] if self.arguments else []
         told += [f"kill -9 {CORE}"] if self.kills else []
         return ", ".join(f"`{said}`" for said in told) or "nothing"
@@ -165,7 +165,7 @@ VLLM_ROWS = [
     VllmRow("V18", "one of two replicas has 5 % noise on its weights", TWO + "weights or precision", beside=Server(weights="noise_5")),
     VllmRow("V18-template", "one of two replicas has another template", TWO + "chat template", beside=Server(template=LLAMA_TEMPLATE)),
     VllmRow("V18-hot", "one of two replicas has temperature 2.0 by default", TWO + "sampling defaults", beside=_override(temperature=2.0)),
-    VllmRow("V19", "nginx buffers streams and would pack them", "arrives in one piece: something in front buffers it", front=BUFFERED, noted="answers come through nginx"),
+    VllmRow("V19", "nginx packs streams, and keeps them until they are whole", "arrives in one piece: something in front buffers it", front="packed", noted="answers come through nginx"),
 ]  # fmt: skip
 
 VLLM_HARMLESS = [
@@ -180,7 +180,7 @@ VLLM_HARMLESS = [
     _healthy("VH06", "the same weights at another path", Server(weights="same")),
     _healthy("VH07", "a second served name", Server(("--served-model-name", MODEL, "second-name"))),
     VllmRow("VH08", "two equal replicas behind nginx", "", kind="harmless", code=(0,), beside=Server(), noted="answers come through nginx"),
-    VllmRow("VH09", "nginx that passes streams on", "", kind="harmless", code=(0,), front=STREAMS, noted="answers come through nginx"),
+    VllmRow("VH09", "nginx that passes streams on", "", kind="harmless", code=(0,), front="plain", noted="answers come through nginx"),
     _healthy("VH07-alias", "a second served name, first in replies", Server(("--served-model-name", "second-name", MODEL))),
 ]  # fmt: skip
 
@@ -303,7 +303,7 @@ class VllmLab:
             if row.beside:
                 project.edit_profile(target={"replicas": [one.base_url for one in found]})
             if row.beside or row.front:
-                url = stack.enter_context(nginx(*(one.base_url for one in found), more=row.front or STREAMS))
+                url = stack.enter_context(nginx(*(one.base_url for one in found), packed=row.front == "packed"))
                 yield replace(found[0], base_url=url)
             else:
                 yield found[0]

@@ -13,7 +13,7 @@ from gatebook.record.run import Run
 
 from tests.conftest import Done, Project
 from tests.engines.install import CannotHave
-from tests.engines.others import BUFFERED, STREAMS, nginx, nginx_program
+from tests.engines.others import nginx, nginx_program
 from tests.engines.serving import free_port
 from tests.faults.catalogue import LLAMA_TEMPLATE
 from tests.faults.degraded import degraded_server
@@ -49,8 +49,8 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-def behind(project: Project, *servers: str, more: str = STREAMS) -> Done:
-    with nginx(*servers, more=more) as url:
+def behind(project: Project, *servers: str, packed: bool = False) -> Done:
+    with nginx(*servers, packed=packed) as url:
         return project.ask(url)
 
 
@@ -117,7 +117,7 @@ def tales(project: Project) -> Project:
 
 
 def test_a_front_that_buffers_streams_is_named(project: Project, server: str) -> None:
-    done = behind(tales(project), server, more=BUFFERED)
+    done = behind(tales(project), server, packed=True)
     assert done.code == 1, (done, done.reasons)
     assert "the streamed reply arrives in one piece: something in front buffers it" in done.verdict["reason"], (
         done.reasons
@@ -125,7 +125,7 @@ def test_a_front_that_buffers_streams_is_named(project: Project, server: str) ->
 
 
 def test_a_front_that_passes_streams_on_is_green(project: Project, server: str) -> None:
-    done = behind(tales(project), server, more=STREAMS)
+    done = behind(tales(project), server)
     assert done.code == 0, (done, done.reasons)
 
 
