@@ -222,4 +222,4 @@ def test_the_plan_counts_every_replica() -> None:
     alone, three = (estimate(profile(GROUPS, **more), "smoke", case, None) for more in ({}, {"replicas": REPLICAS[:2]}))
     told = [next(line.split() for line in table.splitlines() if line.startswith("total")) for table in (alone, three)]
     assert told[0][:3] == ["total", "1", "8"] and told[1][:3] == ["total", "1", "24"], (alone, three)
-    assert int(told[1][3]) == 3 * int(told[0][3]) and int(told[1][4]) == 3 * int(told[0][4])
+    assert told[1][4] == "24", "one answer token a request"

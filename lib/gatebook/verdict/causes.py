@@ -51,7 +51,7 @@ class Said:
             return other.stage >= self.stage or other.word == "INCONCLUSIVE"
         if self.stage in BY_CASE and other.stage >= self.stage and other.cases and other.cases <= self.cases:
             return True
-        return bool(self.moved) and other.stage in BY_CHANGE.get(self.stage, ())
+        return (bool(self.moved) or self.stage == Stage.REPLICAS) and other.stage in BY_CHANGE.get(self.stage, ())
 
     def fields(self) -> dict[str, Any]:
         """Of a `Reason`."""

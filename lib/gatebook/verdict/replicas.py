@@ -50,11 +50,11 @@ def servers(run: Run, notebooks: list[str], accepted: Fingerprint) -> Iterator[S
     if seen or differ:
         text = "; ".join(filter(None, (seen, differ)))
         text = text if seen else f"two different servers stand behind this address: {text}"
-        yield Said("FAIL", Stage.REPLICAS, "this address", text, COMPARE, moved=("replicas",))
+        yield Said("FAIL", Stage.REPLICAS, "this address", text, COMPARE)
     for word, text in strangers:
         if word != "differs":
             todo = AGAIN if word == "INCONCLUSIVE" else "start it, or correct target.replicas in the profile"
-            yield Said(word, Stage.REPLICAS, "replicas", text, todo)
+            yield Said(word, Stage.REFUSED, "replicas", text, todo)
 
 
 def _mixed(run: Run, notebooks: list[str]) -> str:
