@@ -15,6 +15,8 @@ from gatebook.checks.mixture import mixed_rows
 
 from benchmarks.report import Row as Table
 
+STEP_NATS = 0.125
+"""Between two logits in bf16, from 16 to 32."""
 TOKENS, BEYOND = 5, 3
 """What a row tells, and how many more are near enough to come into it."""
 
@@ -31,6 +33,8 @@ class Mixture:
     asked: int = 8
     tolerance_nats: float = 0.25
     flips: float = 0.0
+    batches: int = 0
+    """Of a healthy server: its logits are rounded to bf16, in so many ways."""
 
 
 def rate(given: Mixture, times: int, random: Random) -> float:
@@ -43,7 +47,11 @@ def _seen(given: Mixture, random: Random) -> bool:
     for prompt in range(given.prompts):
         own = [random.uniform(-6, -0.3) for _ in range(TOKENS + BEYOND)]
         other = [value + random.gauss(0, given.shift_nats) for value in own]
-        rows = (other if random.random() < max(given.share, given.flips) else own for _ in range(given.asked))
+        ways = [[_rounded(value + random.gauss(0, STEP_NATS / 4)) for value in own] for _ in range(given.batches)]
+        rows = (
+            random.choice(ways) if ways else other if random.random() < max(given.share, given.flips) else own
+            for _ in range(given.asked)
+        )  # fmt: skip
         asked[str(prompt)] = [(f"{n:03d}", _row(values, given.noise_nats, random)) for n, values in enumerate(rows)]
     return mixed_rows(asked, given.tolerance_nats) is not None
 
@@ -51,6 +59,10 @@ def _seen(given: Mixture, random: Random) -> bool:
 def _row(values: list[float], noise_nats: float, random: Random) -> Row:
     told = [value + random.gauss(0, noise_nats) for value in values]
     return {str(n): told[n] for n in sorted(range(len(told)), key=lambda n: -told[n])[:TOKENS]}
+
+
+def _rounded(value: float) -> float:
+    return round(value / STEP_NATS) * STEP_NATS
 
 
 def exact(share: float, replies: int) -> float:
@@ -66,10 +78,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> list[Table]:
     healthy = [Mixture(noise, 0.0, 0.0) for noise in (0.01, 0.03, 0.1, 0.25)]
     jumping = [Mixture(0.03, 0.0, shift, flips=0.05) for shift in (0.1, 0.3)]
+    rounded = [Mixture(0.0, 0.0, 0.0, tolerance_nats=nats, batches=n) for nats in (0.1, 0.25) for n in (2, 4)]
     second = [Mixture(noise, s, shift) for noise in (0.01, 0.06) for shift in (0.2, 0.4, 1.0) for s in (0.1, 0.2, 0.5)]
     rows = [
         Table(_told(given), 100 * rate(given, args.times, Random(args.seed)), "%")
-        for given in (*healthy, *jumping, *second)
+        for given in (*healthy, *rounded, *jumping, *second)
     ]
     return [
         *rows,
@@ -83,5 +96,7 @@ def run(args: argparse.Namespace) -> list[Table]:
 
 def _told(given: Mixture) -> str:
     who = f"{given.share:.0%} of another, off by {given.shift_nats:g}" if given.share else "one server"
+    if given.batches:
+        return f"one server, bf16 logits in {given.batches} batch sizes, tolerance {given.tolerance_nats:g}"
     jump = f", 5 % of rows jump by {given.shift_nats:g}" if given.flips else ""
     return f"{who}, noise {given.noise_nats:g}{jump}"

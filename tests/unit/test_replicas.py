@@ -86,7 +86,7 @@ def test_values_that_one_server_says_alike(tmp_path: Path, first: Said, second: 
 
 
 def test_rows_of_two_clusters_are_two_servers_though_their_mean_is_within_the_tolerance(tmp_path: Path) -> None:
-    cases, other = (CASE, "first-token-code"), {**TOP, "x": -0.7}
+    cases, other = (CASE, "first-token-code"), {"x": -0.7, "y": -1.6, "z": -4.4, "u": -4.6, "v": -6.4}
     found = verdict(tmp_path, *differing("01010010", {"top": other}, {}, cases), cases=cases)
     assert (
         found.reason

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from gatebook.checks.drift import Row, distance_nats
+from gatebook.checks.drift import Row
 
 SEPARATION = 2.0
 """How many times wider than the spread within a side the gap between two clusters of rows is."""
@@ -72,11 +72,22 @@ def _found(values: list[tuple[str, int]], places: list[list[Seen]]) -> Mixed:
     return Mixed(values, len(places), first if last <= first else None, min(before, after) >= EACH_SIDE)
 
 
+def mean_apart(one: Row, other: Row) -> float:
+    """Mean difference of a token, in nats (arXiv 2512.03816); an absent token counts as the row's minimum.
+
+    Not the largest one: logits in bf16 are steps of 0.125 and more apart, so that rounding moves single tokens by a step, and two
+    batch sizes give two such rows; other weights, or another prompt, move all tokens.
+    """
+    least, other_least = min(one.values()), min(other.values())
+    tokens = one.keys() | other.keys()
+    return sum(abs(one.get(t, least) - other.get(t, other_least)) for t in tokens) / len(tokens)
+
+
 def cut(rows: Sequence[Row], tolerance_nats: float) -> list[int] | None:
     """The side (0: that of the first row, 1) of each row, where equal requests got the rows of two servers; None where they did not."""
     if len(rows) < 2:
         return None
-    apart = [[distance_nats([a], [b]) for b in rows] for a in rows]
+    apart = [[mean_apart(a, b) for b in rows] for a in rows]
     reached, edges = {0}, []
     while len(reached) < len(rows):  # Prim's spanning tree: its longest edge is the widest gap of single linkage
         nats, a, b = min((apart[a][b], a, b) for a in reached for b in range(len(rows)) if b not in reached)

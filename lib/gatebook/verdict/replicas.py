@@ -21,8 +21,6 @@ from gatebook.verdict.policy import AGAIN
 from gatebook.verdict.verdict import Word
 
 COUNTS = {2: "two", 3: "three", 4: "four"}
-NO_PROMPT = ("user", "stream", "stream_options")
-"""Of a request's body, what says nothing of its prompt."""
 COMPARE = (
     "run the same image, weights, template and arguments everywhere; target.replicas in the profile asks each by itself"
 )
@@ -122,7 +120,7 @@ def _read_chat(found: _Readings, exchange: Exchange, body: dict[str, Any], alias
 
 
 def _prompt(body: dict[str, Any]) -> str:
-    return json.dumps({k: v for k, v in body.items() if k not in NO_PROMPT}, sort_keys=True)
+    return json.dumps({k: v for k, v in body.items() if k != "user"}, sort_keys=True)
 
 
 def _short(value: Any) -> str:
