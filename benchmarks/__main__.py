@@ -1,4 +1,4 @@
-"""One entry: `python -m benchmarks {accuracy,overhead,demo,embedded,noise,prompts,latency,compare-load,gauges,archive,sampling,vllm}`."""
+"""One entry: `python -m benchmarks {accuracy,overhead,demo,embedded,noise,prompts,latency,compare-load,gauges,archive,replicas,sampling,vllm}`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from benchmarks import (
     noise,
     overhead,
     prompts,
+    replicas,
     sampling,
     vllm,
 )
@@ -32,6 +33,7 @@ COMMANDS = {
     "compare-load": compare_load,
     "gauges": gauges,
     "archive": archive,
+    "replicas": replicas,
     "sampling": sampling,
     "vllm": vllm,
 }

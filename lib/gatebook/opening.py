@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from gatebook.checks import validate
+from gatebook.collect.client import normal_base_url
 from gatebook.config import project
 from gatebook.config.cases import Case, left_out, load_cases, select
 from gatebook.config.files import read_file
@@ -62,6 +63,10 @@ def planned(profile: Profile, suite: Suite, only: list[str] | None) -> tuple[lis
         check_case(case)
     refuse_languages(profile, suite, cases)
     chosen = select(cases, suite, only, profile.languages)
+    for url in profile.target.replicas:
+        if url != normal_base_url(url, f"profile {profile.name!r}, key 'target.replicas'"):
+            said = f"has value {url!r}: write the base URL whole, {normal_base_url(url)}"
+            raise BadInput(f"profile {profile.name!r}, key 'target.replicas' {said}")
     check_plan(profile, chosen, {contract_group(case.group) for case in chosen})
     _refuse_misspelt(profile, cases, chosen)
     _refuse_idle(profile, cases)

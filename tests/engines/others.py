@@ -11,7 +11,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,9 +32,16 @@ events {{}}
 http {{
   access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/f;
   uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
-  server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass {upstream}; proxy_buffering off; }} }}
+  upstream behind {{ {upstreams} }}
+  server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://{first}; {edge} }} }}
+  server {{ listen unix:{folder}/inner; location / {{ proxy_pass http://behind; {inner} }} }}
 }}
 """
+STREAMS = "proxy_buffering off;"
+UNPACKING = "proxy_http_version 1.1; proxy_set_header Accept-Encoding gzip; gunzip on;"
+"""An edge that asks for packed replies, as a CDN does, for clients that want none."""
+PACKED = "proxy_http_version 1.1; proxy_buffering on; proxy_ignore_headers X-Accel-Buffering; gzip on; gzip_types text/event-stream; gzip_proxied any;"
+"""As written for web pages: the packer keeps a stream until a block is full. Unpacked streams nginx passes on even where it buffers."""
 
 
 @contextmanager
@@ -150,12 +157,36 @@ def _vllm_router(port: int, upstream: str, folder: Path) -> list[str]:
     return [*command, "--worker-urls", upstream, "--prometheus-port", str(free_port())]
 
 
-def _nginx(port: int, upstream: str, folder: Path) -> list[str]:
+def nginx_program() -> str:
     program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if program is None:
         raise CannotHave("nginx: not installed; apt-get install nginx-light")
-    (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=port, upstream=upstream))
+    return program
+
+
+def _nginx(port: int, upstream: str, folder: Path) -> list[str]:
+    return nginx_command(nginx_program(), port, [upstream], folder)
+
+
+def nginx_command(program: str, port: int, upstreams: Sequence[str], folder: Path, packed: bool = False) -> list[str]:
+    """`packed`: a second nginx behind the first one packs what it passes on, and the first one unpacks it."""
+    text = NGINX.format(
+        folder=folder, port=port, upstreams=" ".join(f"server {url.removeprefix('http://')};" for url in upstreams),
+        first=f"unix:{folder}/inner" if packed else "behind", edge=UNPACKING if packed else STREAMS, inner=PACKED,
+    )  # fmt: skip
+    (folder / "nginx.conf").write_text(text)
     return [program, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-g", f"user {_me()};"]
+
+
+@contextmanager
+def nginx(*base_urls: str, packed: bool = False) -> Iterator[str]:
+    """The base URL of an nginx that asks these servers in turn. Raises CannotHave without nginx."""
+    with tempfile.TemporaryDirectory() as name:
+        port = free_port()
+        command = nginx_command(nginx_program(), port, [u.removesuffix("/v1") for u in base_urls], Path(name), packed)
+        ready = lambda client, url: client.get(f"{url}/models").status_code == 200  # noqa: E731
+        with running(command, f"http://127.0.0.1:{port}/v1", environment(HOME=name), log_file("nginx"), ready) as found:
+            yield found.base_url
 
 
 def _me() -> str:

@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -26,6 +26,7 @@ from gatebook.collect.embedded import MODEL
 
 from tests.conftest import ROOT, Done, Project, checkout
 from tests.engines import adapters, install
+from tests.engines.others import nginx
 from tests.engines.serving import Running, vllm_process
 from tests.faults.catalogue import LLAMA_TEMPLATE, Kind
 from tests.faults.lab import PATIENCE_S, Result, judged, results
@@ -107,6 +108,10 @@ class VllmRow:
     """Regular expression: what a note beside the verdict must say."""
     unloads: bool = field(default=False, repr=False)
     """The adapter is unloaded in the middle of the run."""
+    beside: Server | None = field(default=None, repr=False)
+    """A second replica: nginx asks both in turn, and the profile names both."""
+    front: Literal["", "plain", "packed"] = field(default="", repr=False)
+    """An nginx stands before it; `packed`: two, of which one packs and keeps streams and the other unpacks them."""
 
     @property
     def injected(self) -> str:
@@ -121,6 +126,9 @@ class VllmRow:
             if self.before in ("tools", "hermes") and self.kind == "fault"
             else []
         )
+        told += [f"beside {' '.join(self.beside.arguments) or self.beside.weights}"] if self.beside else []
+        told += ["--chat-template [INST] beside"] if self.beside and self.beside.template else []
+        told += ["nginx with gzip before it"] if self.front == "packed" else []
         told += [f"gatebook run {' '.join(self.arguments)}"] if self.arguments else []
         told += [f"kill -9 {CORE}"] if self.kills else []
         told += ["POST /v1/unload_lora_adapter"] if self.unloads else []
@@ -144,6 +152,8 @@ SAMPLING = "sampling defaults changed"
 TOOLS_REFUSED = '"auto" tool choice requires'
 TEMPLATE = "chat template( or tokenizer)? changed"
 WEIGHTS = "weights or precision changed"
+
+TWO = "two different servers answer at this address: .*replica \\S+ differs from \\S+ in "
 
 VLLM_ROWS = [
     VllmRow("V01", "default temperature 2.0: clients get gibberish", SAMPLING, _override(temperature=2.0)),
@@ -172,6 +182,10 @@ VLLM_ROWS = [
     VllmRow("LORA-modules", "an adapter for modules that are not adapted (vllm#55193)", f"{ADAPTER} answers as its base {MODEL}", Server(("--lora-target-modules", "down_proj"), adapter="right"), before="adapter"),
     VllmRow("LORA-other", "another adapter under the right name", WEIGHTS, Server(adapter="other"), before="adapter"),
     VllmRow("LORA-gone", "the adapter is unloaded in the middle of a run", f"{ADAPTER}'? is not served any more", Server(adapter="right"), before="adapter", unloads=True),
+    VllmRow("V18", "one of two replicas has 5 % noise on its weights", TWO + "weights or precision", beside=Server(weights="noise_5")),
+    VllmRow("V18-template", "one of two replicas has another template", TWO + "chat template", beside=Server(template=LLAMA_TEMPLATE)),
+    VllmRow("V18-hot", "one of two replicas has temperature 2.0 by default", TWO + "sampling defaults", beside=_override(temperature=2.0)),
+    VllmRow("V19", "nginx packs streams, and keeps them until they are whole", "arrives in one piece: something in front buffers it", front="packed", noted="answers come through nginx"),
 ]  # fmt: skip
 
 VLLM_HARMLESS = [
@@ -187,6 +201,8 @@ VLLM_HARMLESS = [
     _healthy("VH07", "a second served name", Server(("--served-model-name", MODEL, "second-name"))),
     VllmRow("LORA-first", "first gate of a healthy adapter", "no baseline", BEFORE["adapter"], "smoke", "adapter", "harmless", (3,), first=True),
     VllmRow("LORA-right", "the same adapter, the server started anew", "", BEFORE["adapter"], before="adapter", kind="harmless", code=(0,)),
+    VllmRow("VH08", "two equal replicas behind nginx", "", kind="harmless", code=(0,), beside=Server(), noted="answers come through nginx"),
+    VllmRow("VH09", "nginx that passes streams on", "", kind="harmless", code=(0,), front="plain", noted="answers come through nginx"),
     _healthy("VH07-alias", "a second served name, first in replies", Server(("--served-model-name", "second-name", MODEL))),
 ]  # fmt: skip
 
@@ -197,7 +213,7 @@ def row_digest(row: VllmRow) -> str:
     """Changes with the row, the engine's pins and its weights."""
     of_adapters = ("adapters.py",) if row.server.adapter else ()
     made = [install.HERE / name for name in ("vllm.txt", "weights.py", "serving.py", *of_adapters)]
-    said = f"{row!r}{row.server.adapter, row.unloads}" if of_adapters else repr(row)
+    said = f"{row!r}{row.server.adapter, row.unloads}" if of_adapters else f"{row!r}{row.beside or ''}{row.front}"
     return hashlib.sha256(said.encode() + b"".join(p.read_bytes() for p in made)).hexdigest()[:12]
 
 
@@ -261,7 +277,7 @@ class VllmLab:
             shutil.copytree(base.root, project.root, ignore=shutil.ignore_patterns("outputs"))
             strike = kill_core if row.kills else unload if row.unloads else None
             with (
-                self.deployment(row.server) as running,
+                self.behind(row, project) as running,
                 striker(running, strike) if strike else nullcontext(()) as struck,
             ):
                 started = time.monotonic()
@@ -303,6 +319,20 @@ class VllmLab:
                 raise RuntimeError(f"the healthy deployment {before!r} was not accepted: exit {done.code}: {reason}")
             (folder / "ready.json").write_text(json.dumps({"code": done.code, "seconds": seconds}))
         return made
+
+    @contextmanager
+    def behind(self, row: VllmRow, project: Introduced) -> Iterator[Running]:
+        """The row's server, with its replica and the front that it has."""
+        with ExitStack() as stack:
+            some = [self.deployment(server) for server in (row.server, row.beside) if server is not None]
+            found = [stack.enter_context(one) for one in some]
+            if row.beside:
+                project.edit_profile(target={"replicas": [one.base_url for one in found]})
+            if row.beside or row.front:
+                url = stack.enter_context(nginx(*(one.base_url for one in found), packed=row.front == "packed"))
+                yield replace(found[0], base_url=url)
+            else:
+                yield found[0]
 
     @contextmanager
     def deployment(self, server: Server) -> Iterator[Running]:

@@ -12,7 +12,7 @@ from gatebook.checks.evidence import Reply
 from gatebook.checks.text import broken_characters, leaked_markup
 from gatebook.engines.engine import same_model
 from gatebook.record.answer import THOUGHT, Answer
-from gatebook.record.exchange import Exchange
+from gatebook.record.exchange import ELSEWHERE, Exchange
 from gatebook.record.replies import read_answer, whole
 
 FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter")
@@ -248,7 +248,7 @@ def clock_behind_s(exchanges: Iterable[Exchange]) -> float:
     No reply is older than it says, so the freshest one bounds it from above: a clock that is behind makes all replies old
     alike, and a cache makes some older than others. One time in replies that were asked STANDING_S apart is no clock at all.
     """
-    chats = (e for e in exchanges if e.method == "POST" and e.kind not in ("probe", "against") and e.status == 200)
+    chats = (e for e in exchanges if e.method == "POST" and e.kind not in {"probe", *ELSEWHERE} and e.status == 200)
     told = [(_age_s(e, answer), answer.created) for e in chats for answer in [read_answer(e)]]
     ages, times = [age_s for age_s, _ in told if age_s is not None], {at for age_s, at in told if age_s is not None}
     if not ages or (len(times) == 1 and max(ages) - min(ages) > STANDING_S):

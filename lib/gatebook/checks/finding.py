@@ -24,19 +24,21 @@ class Stage(IntEnum):
 
     UNREACHABLE = 0
     GONE = 1
-    NOT_SERVED = 2
-    REFUSED = 3
+    REPLICAS = 2
+    """More than one server answers at the address."""
+    NOT_SERVED = 3
+    REFUSED = 4
     """Also a limit: of the context, of a parameter."""
-    REASONING = 4
+    REASONING = 5
     """The answer stands in the reasoning field, and the content is empty."""
-    ENVELOPE = 5
-    SETTINGS = 6
-    TEMPLATE = 7
-    SAMPLING = 8
-    WEIGHTS = 9
-    CONSTRAINT = 10
-    BEHAVIOUR = 11
-    SPEED = 12
+    ENVELOPE = 6
+    SETTINGS = 7
+    TEMPLATE = 8
+    SAMPLING = 9
+    WEIGHTS = 10
+    CONSTRAINT = 11
+    BEHAVIOUR = 12
+    SPEED = 13
 
 
 StageName = Annotated[

@@ -8,7 +8,7 @@ from typing import Any
 
 from gatebook.collect.lengths import Unfit
 from gatebook.config.cases import cap, prompt_tokens
-from gatebook.record.exchange import HANGING, OVER_BUDGET, Exchange
+from gatebook.record.exchange import ELSEWHERE, HANGING, OVER_BUDGET, Exchange
 from gatebook.record.replies import read_answer
 
 TRIES = 2
@@ -30,7 +30,7 @@ class Hanging:
 
     def note(self, exchange: Exchange) -> None:
         """Of the target under test only."""
-        if exchange.method != "POST" or exchange.kind == "against":
+        if exchange.method != "POST" or exchange.kind in ELSEWHERE:
             return
         body = exchange.body or {}
         self._streams_end = self._streams_end or (bool(body.get("stream")) and exchange.fault is None)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from functools import partial
 from itertools import chain
+from typing import Any
 
 from gatebook.collect.client import Lane, LoopLag
 from gatebook.collect.gauges import glanced, others, sampled
@@ -79,7 +80,9 @@ async def _collect(run: Run, notebook: str, progress: Progress) -> None:
 def _keys(run: Run, case: Case) -> set[str]:
     """Of everything that is asked of a case."""
     keys = {f"{case.id}/{ask.name}" for ask in case.requests()} | ({f"{case.id}/canary"} if case.canary else set())
-    return keys | {f"against/{key}" for key in keys if case.samples and run.manifest.against}
+    replicas = range(len(run.manifest.profile.target.replicas) if case.fingerprints else 0)
+    second = {f"against/{key}" for key in keys if case.samples and run.manifest.against}
+    return keys | second | {f"replica/{number}/{key}" for number in replicas for key in keys}
 
 
 class _Schedule:
@@ -145,6 +148,7 @@ class _Schedule:
             parent = identity.parent if identity.parent in identity.models else None
             for case, ask in asked_of_parent(self._expected, self._session.profile) if parent else ():
                 await self._ask(lane, case, ask, parent)
+            await self._replicas()
             for stage in stages(todo):
                 await self._stage(lane, stage)
 
@@ -192,6 +196,29 @@ class _Schedule:
             if broken is not None and session.stopped is None:
                 await session.check(lane, broken)
                 todo = [request for request in todo if not await hangs(request)]
+
+    async def _replicas(self) -> None:
+        """Ask each of target.replicas the fingerprint's cases by itself. One that breaks is asked no more: the record names it."""
+        session, profile = self._session, self._session.profile
+        expected = (c for c in self._run.expected(self._notebook) if profile.not_offered(*c.needs) is None)
+        cases = [case for case in expected if case.fingerprints]
+        for number, url in enumerate(self._target.replicas if cases else ()):
+            async with Lane(self._target, url, self._lag) as lane:
+                for path in PROBES:
+                    await self._ask_replica(lane, f"replica/{number}/{path}", url, None, path=path)
+                for case, ask in [(one, ask) for one in cases for ask in one.requests()]:
+                    key, names = f"replica/{number}/{case.id}/{ask.name}", {"case": case.id, "ask": ask.name}
+                    request = None if await session.too_late() else await self._requests.prepare(case, ask, key)
+                    if request is None or not await self._ask_replica(lane, key, url, request.body, **names):
+                        break
+
+    async def _ask_replica(self, lane: Lane, key: str, url: str, body: dict[str, Any] | None, **more: Any) -> bool:
+        """One request, where it is not recorded yet; False when it broke."""
+        if (done := self._session.done.get(key)) is None:
+            limits = {"deadline_s": PROBE_DEADLINE_S, "retries": 0} if body is None else {}
+            found = await self._session.send(lane, "replica", key, body, **limits, **more)
+            done = await self._session.record(found.model_copy(update={"target": url}))
+        return done.fault is None
 
     async def _timed(self, cases: list[Case], metrics: bool) -> None:
         """Before anything is asked beside them, on lanes of their own. Every request goes to the second target too: A B, B A,

@@ -18,7 +18,7 @@ from gatebook.config.cases import Ask, Case
 from gatebook.config.options import under
 from gatebook.config.profile import Target
 from gatebook.engines import SETTINGS_PATHS
-from gatebook.record.exchange import GONE, IN_USE, OUT_OF_TIME, Exchange, Kind
+from gatebook.record.exchange import ELSEWHERE, GONE, IN_USE, OUT_OF_TIME, Exchange, Kind
 from gatebook.record.identity import kept
 from gatebook.record.journal import Journal
 from gatebook.record.replies import is_good
@@ -151,7 +151,7 @@ class Session:
         The first notebook has ready_deadline_s for it. Where the server had answered it is a request like any other, and where
         an earlier notebook had to stop it is one try. None when no time is left; the first request of all is asked in any case.
         """
-        earlier = [e for e in self._others if e.at >= self._since and e.kind != "against"]
+        earlier = [e for e in self._others if e.at >= self._since and e.kind not in ELSEWHERE]
         if earlier and await self.too_late():
             return None
         budget_s, tries = self.limits.request_deadline_s, 1

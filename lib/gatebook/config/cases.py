@@ -27,6 +27,8 @@ INCLUDES: dict[Suite, tuple[Suite, ...]] = {"integration": ("smoke",), "scenario
 """A case of a smaller suite runs in the larger one too; demo is a sample of its own, full is everything."""
 NONCE = "{nonce}"
 """Where the messages of a timed case take digits of their own."""
+FINGERPRINT = ("prompt_tokens", "first_token_logprobs", "greedy_logprobs", "default_samples")
+"""Checks whose cases measure what is served."""
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _IS_KEBAB = demand(
     re.compile(r"[a-z0-9][a-z0-9.\-]*").fullmatch,
@@ -132,6 +134,11 @@ class Case(Strict):
     def source(self) -> str:
         """The file that it came from, for messages."""
         return self._source
+
+    @property
+    def fingerprints(self) -> bool:
+        """Whether it measures what is served, so that every replica is asked it too."""
+        return any(name in FINGERPRINT for item in self.expect for name in item)
 
     def mistakes(self) -> Iterator[str]:
         asks = self.requests()

@@ -47,6 +47,12 @@ _IS_BARE = demand(
 _Bare = Annotated[str, _IS_BARE]
 
 
+def _once(urls: list[str]) -> list[str]:
+    if twice := [url for url in urls if urls.count(url) > 1]:
+        raise ValueError(f"{twice[0]!r} stands twice; name each replica once")
+    return urls
+
+
 def _flat(request: dict[str, Any]) -> dict[str, Any]:
     request_options(request)
     return request
@@ -66,6 +72,8 @@ class Target(Strict):
     """The served model name, as /v1/models lists it."""
     aliases: list[str] = Field(default_factory=list)
     """Other names under which its replies may come: a gateway's, a router's."""
+    replicas: Annotated[list[_Url], AfterValidator(_once)] = Field(default_factory=list)
+    """Base URLs of the servers behind base_url: each is asked the fingerprint's cases by itself, and the one that differs is named."""
     revision: _Bare | None = None
     """What is deployed there: an image digest, a commit of the weights."""
     api_key_env: str | None = None

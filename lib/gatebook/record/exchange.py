@@ -9,13 +9,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from gatebook.engines import REFUSED_KEY
 
-Kind = Literal["ready", "probe", "ask", "canary", "stop", "skip", "note", "against", "parent"]
-"""`against` went to the second target, `parent` to the model that the one under test adapts. `stop` and `skip` say why something
-was not asked: everything from there on, or one request. `note` stands beside the verdict, and nothing is judged by it."""
+Kind = Literal["ready", "probe", "ask", "canary", "stop", "skip", "note", "against", "parent", "replica"]
+"""`against` went to the second target, `replica` to one of target.replicas, `parent` to the model that the one under test adapts. `stop`
+and `skip` say why something was not asked: everything from there on, or one request. `note` stands beside the verdict, and nothing is judged by it."""
 FaultKind = Literal["connect", "no_byte", "deadline", "broken", "status"]
 Packing = Literal["packed", "not packed", "broken", "more", "unknown"]
 """`more`: bytes after the packed ones, which clients do not read. `unknown`: no text, and packed in a way that the client cannot undo."""
 
+ELSEWHERE = frozenset({"against", "replica"})
+"""Kinds of requests that did not go to the address under test."""
 BUSY = frozenset({429, 502, 503, 504})
 PASSING = REFUSED_KEY | {408, 425, 429}
 """4xx of the moment or of who asks: the same request may be answered later."""
@@ -90,7 +92,7 @@ class Exchange(Recorded):
     case: str | None = None
     ask: str = ""
     target: str | None = None
-    """Model and base URL of the second target, where it was asked; null is the one under test."""
+    """Model and base URL of the second target, or the base URL of a replica, where it was asked; null is the address under test."""
     at: Time
     method: str = "POST"
     path: str = ""

@@ -35,7 +35,7 @@ def cases_frame(run: Run, notebook: str, *tags: str) -> pd.DataFrame:
 def replies_frame(run: Run, notebook: str) -> pd.DataFrame:
     """One row a request of a case, in the order of the record, by its key `<case>/<ask>`; the columns are REPLIES.
 
-    Probes, warm-ups and requests to a second target are left out; the plain request after a hard one has the ask `canary`.
+    Probes, warm-ups and requests to a second target or to one replica are left out; the plain request after a hard one has the ask `canary`.
     Raises BrokenRecord.
     """
     asked = [e for e in run.exchanges(notebook) if e.kind in ("ask", "canary") and e.case in run.cases]

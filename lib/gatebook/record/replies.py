@@ -17,6 +17,8 @@ from gatebook.record.exchange import Exchange
 MESSAGES = ("message", "detail", "msg", "error_msg", "error_message", "errors")
 """Where servers and gateways say what went wrong."""
 CODES = ("code", "status", "status_code", "error_code")
+SYSTEM, LAST = "system_fingerprint", 4
+"""Chunks at a stream's end, the usage chunk and [DONE] among them, that are read for who wrote it."""
 REMEMBERED_CHARS = 65_536
 """A longer text is parsed again rather than remembered: thousands are."""
 
@@ -66,6 +68,17 @@ def _parsed(text: str) -> Any:
 def whole(text: str) -> str:
     """The text with halves of a character (lone surrogates, which JSON may carry) joined, or replaced by U+FFFD."""
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def signed(exchange: Exchange) -> Json:
+    """`model`, `system_fingerprint` and `usage` of a good reply, of a stream by its first and last chunks; {} of any other."""
+    if exchange.status != 200 or exchange.fault:
+        return {}
+    pieces = [exchange.text or ""] if exchange.events is None else [data for _, data in exchange.events]
+    read = [obj(parse(data)) for data in (*pieces[:1], *pieces[1:][-LAST:])]
+    if any(piece.get("error") for piece in read) or not any(piece.get("choices") for piece in read):
+        return {}
+    return {name: piece[name] for piece in read for name in ("model", SYSTEM, "usage") if piece.get(name)}
 
 
 def error_message(body: str | None) -> str:

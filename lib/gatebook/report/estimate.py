@@ -44,11 +44,13 @@ def estimate(
             read.add(case.document.name)
             ms += long * speed["prompt_token"]
         chats = [ask for ask in case.requests() if ask.path is None]
+        times = 1 + (len(profile.target.replicas) if case.fingerprints and not profile.not_offered(*case.needs) else 0)
         options = [sent(profile.target, case, ask) for ask in chats]
-        asked = long + sum(prompt_tokens(a.messages or [], o) for a, o in zip(chats, options, strict=True))
-        caps = sum(map(cap, options))
-        ms += len(case.requests()) * speed["ttft"] + caps * SHARE_OF_CAP * speed["tpot"]
-        row.update({"requests": len(case.requests()) + case.canary, "prompt tokens": asked, "answer tokens": caps})
+        asked = long + times * sum(prompt_tokens(a.messages or [], o) for a, o in zip(chats, options, strict=True))
+        caps = times * sum(map(cap, options))
+        ms += times * len(case.requests()) * speed["ttft"] + caps * SHARE_OF_CAP * speed["tpot"]
+        requests = times * len(case.requests()) + case.canary
+        row.update({"requests": requests, "prompt tokens": asked, "answer tokens": caps})
         spent += asked + caps
         if limits.tokens and spent > limits.tokens:
             late[case.group] += 1

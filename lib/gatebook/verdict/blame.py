@@ -6,7 +6,8 @@ from gatebook.checks.finding import Result, Stage
 from gatebook.checks.intervals import epoch_ms
 from gatebook.config.profile import Profile
 from gatebook.engines import credentials_refused
-from gatebook.record.exchange import GONE, Exchange
+from gatebook.engines.fronts import said_by
+from gatebook.record.exchange import ELSEWHERE, GONE, Exchange
 from gatebook.record.identity import Identity
 from gatebook.record.replies import is_good
 
@@ -51,7 +52,7 @@ class Blame:
         refused = [
             epoch_ms(a.at)
             for e in self._exchanges
-            for a in (e.attempts if e.kind != "against" else [])
+            for a in (e.attempts if e.kind not in ELSEWHERE else [])
             if a.fault == "connect" or (a.fault == "no_byte" and (e.kind == "ready" or e.ask == "still-there"))
         ]
         return broke is not None and any(-MOMENT_MS <= at - broke[1] <= GONE_MS for at in refused)
@@ -122,7 +123,9 @@ class Blame:
 
     def _detail(self, exchange: Exchange) -> str:
         alive = exchange.fault == "deadline" and self._identity.health == 200
-        return exchange.detail + (", though /health says 200" if alive else "")
+        front = said_by(exchange.headers, exchange.text) if exchange.fault == "status" else None
+        told = f" (said by {front}, not by the server behind it)" if front else ""
+        return exchange.detail + told + (", though /health says 200" if alive else "")
 
     def _good_before(self, exchange: Exchange) -> bool:
         return self._first_good < self._order[exchange.key]

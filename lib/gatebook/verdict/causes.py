@@ -15,6 +15,7 @@ EVERYTHING = (Stage.UNREACHABLE, Stage.GONE, Stage.NOT_SERVED)
 BY_CASE = (Stage.REFUSED, Stage.REASONING, Stage.ENVELOPE, Stage.CONSTRAINT)
 """These explain what else is wrong with the same cases."""
 BY_CHANGE: dict[Stage, tuple[Stage, ...]] = {
+    Stage.REPLICAS: tuple(stage for stage in Stage if stage > Stage.REPLICAS),
     Stage.SETTINGS: (Stage.SAMPLING, Stage.WEIGHTS, Stage.CONSTRAINT, Stage.BEHAVIOUR, Stage.SPEED),
     Stage.TEMPLATE: (Stage.SAMPLING, Stage.WEIGHTS, Stage.BEHAVIOUR),
     Stage.SAMPLING: (Stage.BEHAVIOUR,),
@@ -54,7 +55,7 @@ class Said:
             return other.stage >= self.stage or other.word == "INCONCLUSIVE"
         if self.stage in BY_CASE and other.stage >= self.stage and other.cases and other.cases <= self.cases:
             return True
-        changed = bool(self.moved) or self.stage == Stage.WEIGHTS
+        changed = bool(self.moved) or self.stage in (Stage.REPLICAS, Stage.WEIGHTS)
         return changed and other.stage in BY_CHANGE.get(self.stage, ())
 
     def fields(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from functools import cache
 from pydantic import BaseModel, ConfigDict
 
 from gatebook.checks import CHECKS, parameters
+from gatebook.checks.arrival import kept_back
 from gatebook.checks.context import length_kept
 from gatebook.checks.contract import (
     clock_behind_s,
@@ -34,7 +35,7 @@ from gatebook.config.cases import Ask, Case, is_answer
 from gatebook.config.files import replace_text
 from gatebook.config.policies import level_of
 from gatebook.errors import BrokenRecord
-from gatebook.record.exchange import HANGING, OVER_BUDGET, Exchange
+from gatebook.record.exchange import ELSEWHERE, HANGING, OVER_BUDGET, Exchange
 from gatebook.record.identity import Identity, asked_of_parent, identify
 from gatebook.record.replies import read_answer
 from gatebook.record.run import HISTORY, Run, sha256_of
@@ -143,8 +144,9 @@ class _Judge:
         self._timed = timed_cases(run, notebook, exchanges)
         self._restarts = restarts_of(exchanges)
         self._behind_s = max(clock_behind_s(exchanges), 0.0)
+        self._kept_back = kept_back([*earlier, *exchanges])
         self._seen_ids: dict[str, str] = {}
-        for exchange in (e for e in earlier if e.kind not in ("probe", "against")):
+        for exchange in (e for e in earlier if e.kind not in {"probe", *ELSEWHERE}):
             for name in read_answer(exchange).ids:
                 self._seen_ids.setdefault(name, f"{exchange.key} (in an earlier notebook)")
 
@@ -336,10 +338,11 @@ class _Judge:
             if case.negative and reply.refused:
                 yield from [(Stage.BEHAVIOUR, flaw)] if (flaw := packing_flaw(reply.exchange)) else []
                 continue
-            label, of_text = (
-                f"{reply.ask.name}: " if len(chats) > 1 else "",
-                set(text_flaws(reply.answer, self._thinks)),
-            )
+            label = f"{reply.ask.name}: " if len(chats) > 1 else ""
+            of_text = set(text_flaws(reply.answer, self._thinks))
+            if how := self._kept_back.get(reply.exchange.key):
+                said = f"{label}the streamed reply arrives in one piece: something in front buffers it ({how})"
+                yield Stage.ENVELOPE, said
             for text in self._violations(reply):
                 if (reply, text) != chance:
                     yield Stage.BEHAVIOUR if text in of_text else Stage.ENVELOPE, label + text

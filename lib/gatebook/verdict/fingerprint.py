@@ -8,10 +8,11 @@ from typing import Any
 
 from gatebook.checks import drift
 from gatebook.checks.finding import Finding, Stage, StageName
+from gatebook.config.cases import Case
 from gatebook.record.exchange import Exchange, Recorded
 from gatebook.record.identity import Identity
 from gatebook.record.logprobs import TOKEN_ID, mean_shortfall, read_logprobs
-from gatebook.record.replies import read_answer
+from gatebook.record.replies import SYSTEM, read_answer
 from gatebook.record.run import Run
 
 Fingerprint = dict[str, Any]
@@ -32,7 +33,6 @@ PARTS = {
     "greedy": ("weights or precision", Stage.WEIGHTS),
 }
 """Kind of value -> what its change points to, and what that explains; causes first: a new template moves every log probability."""
-SYSTEM = "system_fingerprint"
 REQUEST = "request"
 """What the profile adds to every request; none of it where a baseline has no such value (`asked_otherwise`)."""
 THOUGHTS, NO_THOUGHTS = "thoughts before answers", "no thoughts"
@@ -74,26 +74,45 @@ def fingerprint(run: Run, identity: Identity, findings: list[Finding]) -> Finger
     answered = (e.status == 200 for notebook in run.notebooks for e in run.exchanges(notebook))
     values: Fingerprint = {
         "model": run.manifest.profile.target.model,
-        "engine": identity.engine if identity.engine != "unknown" or any(answered) else None,  # a dead one is no other
+        **told(identity),
+        REQUEST: run.manifest.profile.target.asks_with or None,
+        "thinking": _thinking(run),
+    }
+    if identity.engine == "unknown" and not any(answered):
+        del values["engine"]  # a dead one is no other
+    for notebook in run.notebooks:
+        cases = run.expected(notebook)
+        if any(case.fingerprints for case in cases):
+            values |= measured_values(cases, [e for e in run.exchanges(notebook) if e.kind == "ask"])
+    values |= {f"keyword.{f.case}": f.measured for f in findings if f.check == "keyword"}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def told(identity: Identity) -> Fingerprint:
+    """What the server says of itself."""
+    values = {
+        "engine": identity.engine,
         "version": identity.version,
         "context_tokens": identity.context_tokens,
         **{f"metadata.{k}": v for k, v in sorted(identity.metadata.items()) if isinstance(v, str | int | float)},
         **{f"options.{k}": v for k, v in sorted(identity.options.items())},
         SYSTEM: identity.system_fingerprint,
         **{f"sampling.{k}": _rounded(v) for k, v in sorted(identity.sampling.items())},
-        REQUEST: run.manifest.profile.target.asks_with or None,
-        "thinking": _thinking(run),
     }
-    for notebook in run.notebooks:
-        names = [(case.id, name) for case in run.expected(notebook) for item in case.expect for name in item]
-        kinds = {case: MEASURED_BY[name] for case, name in names if name in MEASURED_BY}
-        asked: dict[str, list[Exchange]] = defaultdict(list)
-        for exchange in run.exchanges(notebook) if kinds else ():
-            if exchange.case in kinds and exchange.kind == "ask" and _is_reply(exchange):
-                asked[exchange.case].append(exchange)
-        for case, exchanges in asked.items():
-            values |= _values(kinds[case], case, sorted(exchanges, key=lambda e: e.key))
-    values |= {f"keyword.{f.case}": f.measured for f in findings if f.check == "keyword"}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def measured_values(cases: Iterable[Case], exchanges: Iterable[Exchange]) -> Fingerprint:
+    """What the fingerprint's cases measured in these replies."""
+    names = [(case.id, name) for case in cases for item in case.expect for name in item]
+    kinds = {case: MEASURED_BY[name] for case, name in names if name in MEASURED_BY}
+    asked: dict[str, list[Exchange]] = defaultdict(list)
+    for exchange in exchanges:
+        if exchange.case in kinds and _is_reply(exchange):
+            asked[exchange.case].append(exchange)
+    values: Fingerprint = {}
+    for case, found in asked.items():
+        values |= _values(kinds[case], case, sorted(found, key=lambda e: e.key))
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -9,8 +9,9 @@ from itertools import chain
 from gatebook.checks.contract import clock_behind_s
 from gatebook.checks.finding import NEVER_EXCUSED, Finding, Stage
 from gatebook.config.cases import asked_hash, told_languages
+from gatebook.engines.fronts import fronts
 from gatebook.errors import BrokenRecord
-from gatebook.record.exchange import IN_USE
+from gatebook.record.exchange import ELSEWHERE, IN_USE
 from gatebook.record.run import Run
 from gatebook.verdict.baseline import Baseline, read_baseline, values_asked_alike
 from gatebook.verdict.causes import ACCEPT, ALLOW, Said, causes
@@ -18,6 +19,7 @@ from gatebook.verdict.findings import NO_RUN_WRITES, judge_notebook, kept_findin
 from gatebook.verdict.fingerprint import NO_THOUGHTS, Change, asked_otherwise, changes, fingerprint, measured, noted
 from gatebook.verdict.policy import AGAIN, COMPARED, EXCUSE, MEND, WORDS, Judged, compared_groups, judge_groups, waivers
 from gatebook.verdict.pooled import Key, Pooled, pool, score_of
+from gatebook.verdict.replicas import servers
 from gatebook.verdict.verdict import EXIT_CODES, Excuse, GroupVerdict, Served, Verdict, WaiverUse, Word
 
 MEND_ALL = "mend the deployment; `gatebook compare` with the accepted run shows where it lost, or set `pooled: watch`"
@@ -52,11 +54,15 @@ def _read(
         base_url=manifest.base_url, model=target.model, revision=target.revision,
         engine=identity.engine, version=identity.version, context_tokens=identity.context_tokens,
     )  # fmt: skip
+    baseline, notebooks = run_baseline(run), list(manifest.expected)
+    known = baseline.fingerprint if baseline and baseline.revision == target.revision else {}
     return Judged(
-        manifest, run.cases, findings, served, fingerprint(run, identity, findings), run_baseline(run), troubles, family,
+        manifest, run.cases, findings, served, fingerprint(run, identity, findings), baseline, troubles, family,
         alone=notebook is not None, behind_s=clock_behind_s(chain.from_iterable(asked.values())),
         told=tuple(e.detail for e in chain.from_iterable(asked.values()) if e.kind == "note"),
         in_use={name: why for name, why in stops.items() if why.startswith(IN_USE)},
+        servers=list(servers(run, notebooks, known)),
+        fronts=fronts(e.headers for e in chain.from_iterable(asked.values()) if e.kind not in ELSEWHERE),
     )  # fmt: skip
 
 
@@ -76,6 +82,7 @@ def decide(judged: Judged) -> Verdict:
     pooled = _pooled(judged, used)
     said = [
         *(Said("ERROR", None, "this run", text, f"mend what broke on our side; {AGAIN}") for text in judged.troubles),
+        *judged.servers,
         *_missing(judged),
         *_beside_others(judged),
         *_unasked(judged),
@@ -225,6 +232,8 @@ def _notes(judged: Judged, groups: list[GroupVerdict]) -> Iterator[str]:
             "set this machine's clock if it is the wrong one. The freshest reply is the measure of what came from a cache"
         )
     yield from judged.told
+    if judged.fronts:
+        yield f"answers come through {', '.join(judged.fronts)}"
     if judged.alone:
         return
     if judged.fingerprint.get("thinking") == NO_THOUGHTS:

@@ -156,6 +156,10 @@ class Judged:
     """What the record notes of the asking and nothing is judged by."""
     in_use: dict[str, str] = field(default_factory=dict)
     """Notebook -> why no load was asked, where others used the server."""
+    servers: list[Said] = field(default_factory=list)
+    """Why it is not one server that answers."""
+    fronts: list[str] = field(default_factory=list)
+    """Who passed its replies on."""
 
     @property
     def profile(self) -> Profile:

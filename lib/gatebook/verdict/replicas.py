@@ -1,0 +1,209 @@
+"""Does one server answer at the address? What replies say of who gave them, and the profile's replicas asked one by one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from gatebook.checks.finding import Stage
+from gatebook.checks.mixture import Mixed, Seen, mixed, mixed_rows
+from gatebook.engines.engine import obj, whole_number
+from gatebook.record.exchange import ELSEWHERE, Exchange
+from gatebook.record.identity import identify
+from gatebook.record.logprobs import read_logprobs
+from gatebook.record.replies import SYSTEM, signed, whole
+from gatebook.record.run import Run
+from gatebook.verdict.causes import Said
+from gatebook.verdict.fingerprint import HARMLESS, Fingerprint, changes, measured_values, told
+from gatebook.verdict.policy import AGAIN
+from gatebook.verdict.verdict import Word
+
+COUNTS = {2: "two", 3: "three", 4: "four"}
+COMPARE = (
+    "run the same image, weights, template and arguments everywhere; target.replicas in the profile asks each by itself"
+)
+Stranger = Word | Literal["differs"]
+SHOWN = 60
+"""Characters of a value."""
+
+
+@dataclass
+class _Readings:
+    """What one server says alike in every reply, by what it is called."""
+
+    served: list[Seen] = field(default_factory=list)
+    model: list[Seen] = field(default_factory=list)
+    told: dict[str, list[Seen]] = field(default_factory=dict)
+    system: list[Seen] = field(default_factory=list)
+    tokens: list[Seen] = field(default_factory=list)
+    rows: dict[str, list[tuple[str, dict[str, float]]]] = field(default_factory=dict)
+
+
+def servers(run: Run, notebooks: list[str], accepted: Fingerprint) -> Iterator[Said]:
+    """Why it is not one server that answers. `accepted`: the baseline's fingerprint, where it is of the same revision."""
+    seen, strangers = _mixed(run, notebooks), list(_strangers(run, notebooks, accepted))
+    differ = "; ".join(text for word, text in strangers if word == "differs")
+    if seen or differ:
+        text = "; ".join(filter(None, (seen, differ)))
+        text = text if seen else f"two different servers stand behind this address: {text}"
+        yield Said("FAIL", Stage.REPLICAS, "this address", text, COMPARE)
+    for word, text in strangers:
+        if word != "differs":
+            todo = AGAIN if word == "INCONCLUSIVE" else "start it, or correct target.replicas in the profile"
+            yield Said(word, Stage.REFUSED, "replicas", text, todo)
+
+
+def _mixed(run: Run, notebooks: list[str]) -> str:
+    """In words, who else answers at the address; empty where nothing shows two."""
+    profile, found = run.manifest.profile, _Readings()
+    target = profile.target
+    for notebook in notebooks:
+        exchanges = [e for e in run.exchanges(notebook) if e.kind not in ELSEWHERE]
+        _read_probes(found, exchanges, target.model)
+        firsts = {c.id for c in run.expected(notebook) if any("first_token_logprobs" in item for item in c.expect)}
+        for e in exchanges:
+            if e.method == "POST" and e.body and e.attempts and e.body.get("model") == target.model:
+                _read_chat(found, e, e.body, target.aliases, e.kind == "ask" and e.case in firsts)
+    tolerance, own_prints = profile.limits.logprob_tolerance_nats, profile.not_offered("system_fingerprint") is None
+    named: list[tuple[str, Mixed | None]] = [
+        ("this model", mixed(found.served)),
+        ("served name", mixed(found.model)),
+        *((name, mixed(seen)) for name, seen in found.told.items()),
+        (SYSTEM, mixed(found.system) if own_prints else None),
+        ("prompt_tokens of one prompt", mixed(found.tokens, first_may_differ=True)),
+    ]
+    parts = [(name, one) for name, one in named if one]
+    said = [f"{name} is {_shares(one, 'readings' if name in found.told else 'replies')}" for name, one in parts]
+    if rows := mixed_rows(found.rows, tolerance):
+        parts.append(("rows", rows))
+        count = rows.values[1][1]
+        said.append(
+            f"first-token logprobs of {rows.places} prompts fall into two clusters, {count} of {rows.total} replies from the second"
+        )
+    if not parts:
+        return ""
+    if all(one.changed_at for _, one in parts) and any(one.firm for _, one in parts):
+        return f"the server changed in mid-run, at {min(str(one.changed_at) for _, one in parts)}: {'; '.join(said)}"
+    count = max(len(one.values) for _, one in parts)
+    return f"{COUNTS.get(count, str(count))} different servers answer at this address: {'; '.join(said)}"
+
+
+def _shares(one: Mixed, what: str) -> str:
+    return " and ".join(f"{value!r} in {count} of {one.total}" for value, count in one.values[:3]) + f" {what}"
+
+
+def _read_probes(found: _Readings, exchanges: list[Exchange], model: str) -> None:
+    """What the server says of itself where a notebook asked it."""
+    probes = [e for e in exchanges if e.kind == "probe" and e.method == "GET"]
+    identity = identify(exchanges, model)
+    for name, value in told(identity).items() if probes else ():
+        if name not in HARMLESS and name != "engine":
+            found.told.setdefault(name, []).append(Seen(probes[0].at, identity.engine, _short(value)))
+
+
+def _read_chat(found: _Readings, exchange: Exchange, body: dict[str, Any], aliases: list[str], rows: bool) -> None:
+    """What one reply tells. `rows`: its first token is compared."""
+    at, how, said = exchange.attempts[-1].at, bool(body.get("stream")), signed(exchange)
+    missing = exchange.status == 404 and "model" in exchange.detail.lower()
+    if said or missing:
+        found.served.append(Seen(at, _prompt(body), "not served" if missing else "answered"))
+    if name := said.get("model"):
+        found.model.append(Seen(at, how, _short(body["model"] if name in aliases else name)))
+    if own := said.get(SYSTEM):
+        found.system.append(Seen(at, how, _short(own)))
+    if (count := whole_number(obj(said.get("usage")).get("prompt_tokens"))) is not None:
+        found.tokens.append(Seen(at, _prompt(body), str(count)))
+    if rows and (tokens := read_logprobs(exchange)) and tokens[0].top:
+        found.rows.setdefault(str(exchange.case), []).append((at, tokens[0].top))
+
+
+def _prompt(body: dict[str, Any]) -> str:
+    return json.dumps({k: v for k, v in body.items() if k != "user"}, sort_keys=True)
+
+
+def _short(value: Any) -> str:
+    return whole(str(value))[:SHOWN]
+
+
+def _strangers(run: Run, notebooks: list[str], accepted: Fingerprint) -> Iterator[tuple[Stranger, str]]:
+    """(what it means, in words) of every replica that could not be asked, does not serve the model, or is not as the others are."""
+    prints: dict[str, Fingerprint] = {}
+    profile = run.manifest.profile
+    for url in profile.target.replicas:
+        asked = {
+            name: [e for e in run.exchanges(name) if e.kind == "replica" and e.target == url] for name in notebooks
+        }
+        if found := _unusable(run, url, asked):
+            yield found
+            continue
+        everything = [e for some in asked.values() for e in some]
+        if chats := [e for e in everything if e.method == "POST"]:
+            identity = identify(
+                [e.model_copy(update={"kind": "probe"}) for e in everything if e.method == "GET"], profile.target.model
+            )
+            prints[url] = {**told(identity), **_system(chats)}
+            for name in notebooks:
+                prints[url] |= measured_values(run.expected(name), [e for e in asked[name] if e.method == "POST"])
+    yield from (("differs", text) for text in _differing(run, prints, accepted))
+
+
+def _unusable(run: Run, url: str, asked: dict[str, list[Exchange]]) -> tuple[Stranger, str] | None:
+    """Why a replica cannot be compared; the first request that broke, else the first that was not asked."""
+    chats = [e for some in asked.values() for e in some if e.method == "POST"]
+    if broken := next((e for e in chats if e.fault), None):
+        good = any(not e.fault for e in chats)
+        what = "was refused" if broken.refused_for_good else "broke off" if good else "did not answer"
+        return "FAIL" if good or broken.refused_for_good else "ERROR", f"replica {url} {what}: {broken.detail}"
+    lacking = [key for name, some in asked.items() for key in _lacking(run, name, some)]
+    if not lacking:
+        return None
+    stops = [e.detail for name in asked for e in run.exchanges(name) if e.kind in ("stop", "skip")]
+    why = stops[-1] if stops else "no record of it"
+    return "INCONCLUSIVE", f"replica {url}: {len(lacking)} requests were not asked ({lacking[0]}): {why}"
+
+
+def _lacking(run: Run, notebook: str, own: list[Exchange]) -> list[str]:
+    cases = [c for c in run.expected(notebook) if c.fingerprints and not run.manifest.profile.not_offered(*c.needs)]
+    there = {(e.case, e.ask) for e in own}
+    return [f"{case.id}/{ask.name}" for case in cases for ask in case.requests() if (case.id, ask.name) not in there]
+
+
+def _system(chats: list[Exchange]) -> Fingerprint:
+    found = {one for e in chats if (one := signed(e).get(SYSTEM))}
+    return {SYSTEM: _short(", ".join(sorted(map(str, found))))} if found else {}
+
+
+def _differing(run: Run, prints: dict[str, Fingerprint], accepted: Fingerprint) -> Iterator[str]:
+    """Each replica that is not as most are; where as many are so as otherwise, the baseline says which are right."""
+    tolerance, seed = run.manifest.profile.limits.logprob_tolerance_nats, run.manifest.run
+    alike: list[list[str]] = []
+    for url, values in prints.items():
+        home = next((some for some in alike if not _apart(run, prints[some[0]], values)), None)
+        if home is None:
+            alike.append([url])
+        else:
+            home.append(url)
+    if len(alike) < 2:
+        return
+    right = max(
+        alike, key=lambda some: (len(some), bool(accepted) and not changes(accepted, prints[some[0]], tolerance, seed))
+    )
+    for url in (url for some in alike if some is not right for url in some):
+        found = _apart(run, prints[right[0]], prints[url])
+        more = f" (and {len(found) - 1} more values)" if len(found) > 1 else ""
+        yield f"replica {url} differs from {right[0]} in {found[0]}{more}"
+
+
+def _apart(run: Run, one: Fingerprint, other: Fingerprint) -> list[str]:
+    """What differs between two replicas, the first cause first."""
+    profile = run.manifest.profile
+    found = [
+        f"{change.part.rstrip(',')}: {change.name} is {change.now}, there {change.was}"
+        for change in changes(one, other, profile.limits.logprob_tolerance_nats, run.manifest.run)
+    ]
+    prints = one.get(SYSTEM), other.get(SYSTEM)
+    if all(prints) and prints[0] != prints[1] and profile.not_offered("system_fingerprint") is None:
+        found.append(f"configuration: {SYSTEM} is {prints[1]}, there {prints[0]}")
+    return found
