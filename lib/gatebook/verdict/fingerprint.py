@@ -10,9 +10,10 @@ from gatebook.checks import drift
 from gatebook.checks.finding import Finding, Stage, StageName
 from gatebook.record.exchange import Exchange, Recorded
 from gatebook.record.identity import Identity
-from gatebook.record.logprobs import TOKEN_ID, mean_shortfall, read_logprobs
+from gatebook.record.logprobs import TOKEN_ID, Scored, mean_shortfall, read_logprobs, read_scored
 from gatebook.record.replies import read_answer
 from gatebook.record.run import Run
+from gatebook.verdict.golden import value_of
 
 Fingerprint = dict[str, Any]
 SHOWN = 60
@@ -40,6 +41,7 @@ MEASURED_BY = {
     "first_token_logprobs": "logprobs",
     "greedy_logprobs": "greedy",
     "default_samples": "defaults",
+    "golden_logprobs": "golden",
 }
 """Check -> what its case adds to the fingerprint."""
 MEASURED = (*MEASURED_BY.values(), "keyword")
@@ -83,7 +85,8 @@ def fingerprint(run: Run, identity: Identity, findings: list[Finding]) -> Finger
         kinds = {case: MEASURED_BY[name] for case, name in names if name in MEASURED_BY}
         asked: dict[str, list[Exchange]] = defaultdict(list)
         for exchange in run.exchanges(notebook) if kinds else ():
-            if exchange.case in kinds and exchange.kind == "ask" and _is_reply(exchange):
+            scored = kinds.get(str(exchange.case)) == "golden"
+            if exchange.case in kinds and exchange.kind == "ask" and (scored or _is_reply(exchange)):
                 asked[exchange.case].append(exchange)
         for case, exchanges in asked.items():
             values |= _values(kinds[case], case, sorted(exchanges, key=lambda e: e.key))
@@ -105,6 +108,8 @@ def _values(kind: str, case: str, exchanges: list[Exchange]) -> Fingerprint:
     if kind == "defaults":
         samples = [(read_answer(e).text[: drift.PREFIX_CHARS], mean_shortfall(read_logprobs(e))) for e in exchanges]
         return {f"defaults.{case}": sorted(([text, _rounded(mean)] for text, mean in samples), key=str)}
+    if kind == "golden":
+        return {f"golden.{case}": value_of(s) for e in exchanges if isinstance(s := read_scored(e), Scored)}
     found = [tokens for e in exchanges if (tokens := read_logprobs(e))]
     if not found:
         return {}
@@ -150,7 +155,7 @@ def _moved(kind: str, was: Any, now: Any, tolerance_nats: float) -> drift.Moved 
     if kind == "greedy":
         return drift.greedy_moved(was, now, tolerance_nats)
     unlost = kind == "keyword" and (was != "enforced" or now == "unfinished")
-    return None if was == now or unlost or kind in ("options", "defaults") else drift.Moved(was, now)
+    return None if was == now or unlost or kind in ("options", "defaults", "golden") else drift.Moved(was, now)
 
 
 def _part(name: str, old: Fingerprint, new: Fingerprint, moved: Collection[str]) -> tuple[str, Stage]:
@@ -194,8 +199,9 @@ def noted(old: Fingerprint, new: Fingerprint) -> list[str]:
 
 
 def measured(values: Fingerprint) -> set[str]:
-    """The kinds of values that cases measured, not the server told."""
-    return {f"{_kind(name)}{BY_ID if name.endswith(BY_ID) else ''}" for name in values if _kind(name) in MEASURED}
+    """The kinds of values that cases measured, not the server told; golden answers are compared by their group."""
+    kinds = ((name, _kind(name)) for name in values)
+    return {f"{kind}{BY_ID if name.endswith(BY_ID) else ''}" for name, kind in kinds if kind in MEASURED and kind != "golden"}
 
 
 def case_of(name: str) -> str | None:

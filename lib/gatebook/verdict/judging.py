@@ -9,7 +9,7 @@ from gatebook.checks.contract import clock_behind_s
 from gatebook.checks.finding import NEVER_EXCUSED, Finding, Stage
 from gatebook.errors import BrokenRecord
 from gatebook.record.run import Run
-from gatebook.verdict.baseline import Baseline, read_baseline, values_asked_alike
+from gatebook.verdict.baseline import Baseline, read_baseline
 from gatebook.verdict.causes import ACCEPT, Said, causes
 from gatebook.verdict.findings import NO_RUN_WRITES, judge_notebook, kept_findings, run_identity
 from gatebook.verdict.fingerprint import Change, changes, fingerprint, measured, noted
@@ -37,7 +37,8 @@ def _read(
 ) -> Judged:
     findings = [found for name in ([notebook] if notebook else run.notebooks) for found in findings_of(run, name)]
     manifest, target, identity = run.manifest, run.manifest.profile.target, run_identity(run)
-    family = compared_groups(manifest.profile, (run.cases[i].group for ids in manifest.expected.values() for i in ids))
+    planned = (run.cases[i] for ids in manifest.expected.values() for i in ids)
+    family = compared_groups(manifest.profile, (case.group for case in planned if not case.scored))
     if notebook:
         manifest = manifest.model_copy(update={"expected": {notebook: manifest.expected[notebook]}})
     served = Served(
@@ -59,8 +60,7 @@ def run_baseline(run: Run) -> Baseline | None:
 def decide(judged: Judged) -> Verdict:
     """Fold everything into one verdict; the first of FAIL, ERROR, INCONCLUSIVE, PASS that holds."""
     manifest, baseline, used = judged.manifest, judged.baseline, waivers(judged.manifest, judged.outcomes)
-    prompts = {i: case.prompt_hash for i, case in judged.cases.items()}
-    accepted = values_asked_alike(baseline, prompts) if baseline else {}
+    accepted = judged.accepted
     moved = _moved(judged, accepted)
     groups, of_groups = judge_groups(judged, used)
     said = [
@@ -174,6 +174,10 @@ def _notes(judged: Judged, groups: list[GroupVerdict]) -> Iterator[str]:
             f"the server's clock is {abs(behind_s):,.0f} s {'behind' if behind_s > 0 else 'ahead of'} ours by what its replies tell; "
             "set this machine's clock if it is the wrong one. The freshest reply is the measure of what came from a cache"
         )
+    for group in (g.group for g in groups):
+        if (scores := judged.golden.get(group)) and scores.texts:
+            new = f"; {len(scores.new)} more are new to the baseline" if scores.new else ""
+            yield f"{group}: {scores}{new}"
     if judged.alone:
         return
     lacks = dict.fromkeys(said for said in profile.offers.values() if said is not True)
