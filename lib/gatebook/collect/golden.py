@@ -63,7 +63,13 @@ class Golden:
         rendering = self._engine.rendering(messages)
         prompt = await self._ids(lane, f"{key}/prompt", rendering) if rendering else []
         # vLLM and SGLang read `prompt`, llama.cpp `content`; each ignores the other's fields
-        plain = {"prompt": text, "content": text, "add_special_tokens": False, "add_special": False, "with_pieces": True}
+        plain = {
+            "prompt": text,
+            "content": text,
+            "add_special_tokens": False,
+            "add_special": False,
+            "with_pieces": True,
+        }
         answer = await self._ids(lane, f"{key}/answer", (TOKENIZE, plain))
         if (tokens := len(prompt) + len(answer)) > min(MOST_TOKENS, self._limit):
             raise Unfit(f"it has {tokens} tokens with its prompt; at most {min(MOST_TOKENS, self._limit)} are scored")
@@ -78,9 +84,13 @@ class Golden:
             done = await session.ask(lane, "probe", key, body, path=path, deadline_s=PROBE_DEADLINE_S, retries=0)
         found = _ids(obj(parse(done.text or "")))
         if any(isinstance(token, str) for token in found):
-            raise Unfit(f"{self._engine.name} tells no log probability of a token that is a part of a character, and this text has one")
+            raise Unfit(
+                f"{self._engine.name} tells no log probability of a token that is a part of a character, and this text has one"
+            )
         if not found:
-            raise Unfit(f"the server does not tell the tokens of a text ({path}: {done.detail or 'no token ids in its reply'})")
+            raise Unfit(
+                f"the server does not tell the tokens of a text ({path}: {done.detail or 'no token ids in its reply'})"
+            )
         return [int(token) for token in found]
 
 
@@ -95,7 +105,9 @@ def _ids(reply: Json) -> list[int | str]:
     places: tuple[Json, ...] = (reply, obj(choice), obj(choice, "meta_info"))
     lists = (place.get(name) for place in places for name in ("tokens", "prompt_token_ids"))
     told = next((found for found in lists if isinstance(found, list)), [])
-    pieces = [t if isinstance(t, int) else "part" if isinstance(obj(t).get("piece"), list) else obj(t).get("id") for t in told]
+    pieces = [
+        t if isinstance(t, int) else "part" if isinstance(obj(t).get("piece"), list) else obj(t).get("id") for t in told
+    ]
     return [t for t in pieces if isinstance(t, int | str)] if None not in pieces else []
 
 
@@ -111,4 +123,6 @@ def kept(done: Exchange, engine: Engine, answer: list[int]) -> Exchange:
         told, rest = [], {"text": done.text[:HEAD_CHARS]}
     whole = {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest(), **rest}
     same = {name: reply[name] for name in ("id", "model", "created", "usage", "error") if name in reply}
-    return done.model_copy(update={"text": json.dumps({**same, GOLDEN: {"answer": answer, "told": told, "reply": whole}})})
+    return done.model_copy(
+        update={"text": json.dumps({**same, GOLDEN: {"answer": answer, "told": told, "reply": whole}})}
+    )

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from gatebook.config.cases import Case, cap, prompt_tokens
 from gatebook.config.profile import Profile, Suite
 from gatebook.record.exchange import Exchange
+from gatebook.record.logprobs import AT_ONCE, MOST_TOKENS
 from gatebook.record.replies import read_answer
 from gatebook.record.run import Run
 from gatebook.verdict.baseline import Baseline
@@ -17,6 +18,8 @@ ASSUMED_MS = {"ttft": 200.0, "tpot": 20.0, "prompt_token": 0.2}
 """A 4B model on one 24 GB card: 50 tokens/s a stream, 5,000 prompt tokens/s; documents are read once (prefix cache)."""
 SHARE_OF_CAP = 0.6
 """How much of max_tokens an answer uses, where nothing was measured."""
+VOCABULARY_TOKENS, LOGIT_BYTES = 151_936, 2 + 4 + 4
+"""Qwen3's; the logits of a token in 16 bits, in 32, and their logarithms (vLLM 0.32, gpu_model_runner.py)."""
 COLUMNS = ("cases", "requests", "prompt tokens", "answer tokens")
 ROW = "{:<28}{:>7}{:>10}{:>15,.0f}{:>15,.0f}"
 
@@ -41,6 +44,7 @@ def estimate(profile: Profile, suite: Suite, cases: list[Case], baseline: Baseli
         chats = [ask for ask in case.requests() if ask.path is None]
         asked = long + sum(prompt_tokens(ask.messages or [], ask.options) for ask in chats)
         caps = sum(cap(ask.options) for ask in chats)
+        asked += prompt_tokens([{"content": case.golden[0]}], {}) if case.scored else 0
         ms += len(case.requests()) * speed["ttft"] + caps * SHARE_OF_CAP * speed["tpot"]
         row.update({"requests": len(case.requests()) + case.canary, "prompt tokens": asked, "answer tokens": caps})
         spent += asked + caps
@@ -58,12 +62,25 @@ def estimate(profile: Profile, suite: Suite, cases: list[Case], baseline: Baseli
         f"suite {suite} of {profile.name}: about {minutes:.1f} minutes with {limits.in_flight} in flight, from {basis}",
         f"it ends after {limits.run_deadline_s / 60:g} minutes in any case; answer tokens are caps; nothing was asked",
     ]
+    if texts := sum(case.scored for case in cases):
+        table.append(
+            f"{texts} golden answers, {min(AT_ONCE, limits.in_flight)} at a time: {scoring_memory(min(AT_ONCE, limits.in_flight))}"
+        )
     if late:
         named = ", ".join(f"{group} ({count})" for group, count in late.items())
         table.append(f"limits.tokens is {limits.tokens:,}: these may not fit and would not be measured: {named}")
     if beyond:
         table.append(f"{beyond} cases with a document beyond {context_tokens:,} tokens will not be asked")
     return "\n".join(table)
+
+
+def scoring_memory(at_once: int) -> str:
+    """What scoring golden answers takes of the server's memory."""
+    gib = at_once * MOST_TOKENS * VOCABULARY_TOKENS * LOGIT_BYTES / 2**30
+    return (
+        f"up to {gib:.1f} GiB on the server beside its cache, for the logits of {at_once * MOST_TOKENS:,} tokens over a vocabulary of "
+        f"{VOCABULARY_TOKENS:,} (llama.cpp: none)"
+    )
 
 
 def document_cost(run: Run, notebook: str, ruled: list[Exchange]) -> str:

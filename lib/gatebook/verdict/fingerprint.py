@@ -201,7 +201,11 @@ def noted(old: Fingerprint, new: Fingerprint) -> list[str]:
 def measured(values: Fingerprint) -> set[str]:
     """The kinds of values that cases measured, not the server told; golden answers are compared by their group."""
     kinds = ((name, _kind(name)) for name in values)
-    return {f"{kind}{BY_ID if name.endswith(BY_ID) else ''}" for name, kind in kinds if kind in MEASURED and kind != "golden"}
+    return {
+        f"{kind}{BY_ID if name.endswith(BY_ID) else ''}"
+        for name, kind in kinds
+        if kind in MEASURED and kind != "golden"
+    }
 
 
 def case_of(name: str) -> str | None:

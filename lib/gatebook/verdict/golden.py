@@ -16,6 +16,7 @@ from typing import Any
 
 from gatebook.checks.stats import mean_interval, seed_of
 from gatebook.config.cases import Case
+from gatebook.config.profile import Profile
 from gatebook.record.logprobs import Scored
 
 PREFIX = "golden."
@@ -96,6 +97,11 @@ class Golden:
         return self.tested and stdev(found) > SCATTER_NATS and sides >= BOTH_WAYS * len(found)
 
     @property
+    def split_names(self) -> str:
+        more = f" and {len(self.split) - 3} more" if len(self.split) > 3 else ""
+        return f"{', '.join(self.split[:3])}{more}"
+
+    @property
     def names(self) -> str:
         """What moved, in a word; nothing where nothing is shown."""
         if self.other_model:
@@ -118,8 +124,25 @@ class Golden:
         )
 
 
+def compared(
+    profile: Profile, cases: Mapping[str, Case], before: Mapping[str, Any], now: Mapping[str, Any], run: str
+) -> dict[str, Golden]:
+    """Group -> its golden answers in two fingerprints; a run's name is the seed."""
+    groups: dict[str, dict[str, Case]] = defaultdict(dict)
+    for name, case in cases.items():
+        if case.scored:
+            groups[case.group][name] = case
+    family, margin_nats = sum(profile.policy(group).policy != "watch" for group in groups), profile.golden.margin_nats
+    return {g: compare(found, before, now, margin_nats, family, f"{run}/{g}") for g, found in groups.items()}
+
+
 def compare(
-    cases: Mapping[str, Case], before: Mapping[str, Any], now: Mapping[str, Any], margin_nats: float, family: int, seed: str
+    cases: Mapping[str, Case],
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    margin_nats: float,
+    family: int,
+    seed: str,
 ) -> Golden:
     """The golden answers of these cases in two fingerprints. `before`: without what is asked otherwise now; `family`: groups
     that may block by this test."""

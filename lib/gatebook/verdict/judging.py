@@ -9,10 +9,11 @@ from gatebook.checks.contract import clock_behind_s
 from gatebook.checks.finding import NEVER_EXCUSED, Finding, Stage
 from gatebook.errors import BrokenRecord
 from gatebook.record.run import Run
-from gatebook.verdict.baseline import Baseline, read_baseline
+from gatebook.verdict.baseline import Baseline, read_baseline, values_asked_alike
 from gatebook.verdict.causes import ACCEPT, Said, causes
 from gatebook.verdict.findings import NO_RUN_WRITES, judge_notebook, kept_findings, run_identity
-from gatebook.verdict.fingerprint import Change, changes, fingerprint, measured, noted
+from gatebook.verdict.fingerprint import Change, Fingerprint, changes, fingerprint, measured, noted
+from gatebook.verdict.golden import Golden, compared
 from gatebook.verdict.policy import AGAIN, EXCUSE, MEND, WORDS, Judged, compared_groups, judge_groups, waivers
 from gatebook.verdict.verdict import EXIT_CODES, Excuse, GroupVerdict, Served, Verdict, Word
 
@@ -55,6 +56,13 @@ def run_baseline(run: Run) -> Baseline | None:
     """The baseline that was copied into the run when it was planned."""
     path = run.path / "baseline.json"
     return read_baseline(path.read_bytes() if path.exists() else None, str(path))
+
+
+def golden_answers(run: Run, now: Fingerprint) -> dict[str, Golden]:
+    """Group -> its golden answers in this fingerprint of the run, beside the baseline's."""
+    baseline, prompts = run_baseline(run), {i: case.prompt_hash for i, case in run.cases.items()}
+    before = values_asked_alike(baseline, prompts) if baseline else {}
+    return compared(run.manifest.profile, run.cases, before, now, run.manifest.run)
 
 
 def decide(judged: Judged) -> Verdict:

@@ -49,7 +49,7 @@ TEXTS: dict[str, tuple[Word, str, str]] = {
     "margin": ("INCONCLUSIVE", "a drop of up to {than.possible_drop:.1%} is possible, the margin is {margin:.1%}; more cases are needed", "add cases, or widen the margin"),
     "not worse": ("PASS", "not shown worse: {than}", ""),
     "golden lost": ("FAIL", "{golden}", "mend the deployment, or accept the group by itself, with the reason (--group)"),
-    "golden split": ("INCONCLUSIVE", "the tokenizer splits {split} otherwise than in the baseline, so they are not compared; {golden}", ACCEPT),
+    "golden split": ("INCONCLUSIVE", "the tokenizer splits {golden.split_names} otherwise than in the baseline, so they are not compared; {golden}", ACCEPT),
     "golden few": ("INCONCLUSIVE", "{golden}", FEW),
     "golden kept": ("PASS", "{golden}", ""),
     "excused": ("PASS", "excused: nothing of it could be measured here", ""),
@@ -81,9 +81,13 @@ def check_plan(profile: Profile, cases: Iterable[Case], contract_groups: set[str
 
 def _check_scored(policy: str, texts: int, where: str) -> None:
     if policy == "proven_no_worse":
-        raise BadInput(f"{where} has value {policy!r}: golden answers have a margin of their own (golden.margin_nats); use no_worse or watch")
+        raise BadInput(
+            f"{where} has value {policy!r}: golden answers have a margin of their own (golden.margin_nats); use no_worse or watch"
+        )
     if policy != "watch" and texts < golden.FEWEST:
-        raise BadInput(f"{where}: {policy!r} with {texts} golden answers could never be shown to lose anything; {golden.FEWEST} are needed")
+        raise BadInput(
+            f"{where}: {policy!r} with {texts} golden answers could never be shown to lose anything; {golden.FEWEST} are needed"
+        )
 
 
 def compared_groups(profile: Profile, groups: Iterable[str]) -> int:
@@ -190,16 +194,7 @@ class Judged:
     @cached_property
     def golden(self) -> dict[str, golden.Golden]:
         """Group of golden answers -> they beside the baseline's."""
-        groups: dict[str, dict[str, Case]] = defaultdict(dict)
-        for name, case in self.cases.items():
-            if case.scored:
-                groups[case.group][name] = case
-        family = sum(self.profile.policy(group).policy != "watch" for group in groups)
-        margin, run = self.profile.golden.margin_nats, self.manifest.run
-        return {
-            group: golden.compare(cases, self.accepted, self.fingerprint, margin, family, f"{run}/{group}")
-            for group, cases in groups.items()
-        }
+        return golden.compared(self.profile, self.cases, self.accepted, self.fingerprint, self.manifest.run)
 
     @cached_property
     def excused(self) -> dict[tuple[str, str], str]:
@@ -217,7 +212,10 @@ class Judged:
 def judge_groups(judged: Judged, used: list[WaiverUse]) -> tuple[list[GroupVerdict], list[Said]]:
     """Every group's verdict, and what is said of those that are not green: in the order of the notebooks that ask them."""
     groups = [_Group(judged, name, used) for name in judged.outcomes]
-    worse = shown({g.name: g.than.p_value for g in groups if g.policy.policy in COMPARED}, judged.family)
+    worse = shown(
+        {g.name: g.than.p_value for g in groups if g.policy.policy in COMPARED and g.name not in judged.golden},
+        judged.family,
+    )
     found = [group.decide(group.name in worse) for group in groups]
     notebooks = {i: case.notebook for i, case in judged.cases.items()}
     first = [min(notebooks.get(i, i.partition(".")[0]) for i in group.outcomes) for group in groups]
@@ -252,7 +250,7 @@ class _Group:
         reason = text.format(
             count=len(cases), passed=self.passed, total=self.total, than=self.than, margin=self.policy.margin, new=len(self.than.changed),
             none="the baseline has none of its cases as they are asked now" if self.judged.baseline else "no baseline to compare with",
-            golden=scores, split=", ".join(scores.split[:3]) + (f" and {len(scores.split) - 3} more" if len(scores.split) > 3 else "") if scores else "",
+            golden=scores,
             few="; too few pass to show a drop, so nothing of it will be compared" if self.too_few else "",
         )  # fmt: skip
         stage, named = self._named(cases, OUTCOMES[word]) if holds != "golden lost" else (Stage.BEHAVIOUR, "")
