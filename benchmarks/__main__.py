@@ -1,4 +1,4 @@
-"""One entry: `python -m benchmarks {accuracy,overhead,demo,embedded,noise,prompts,latency,compare-load,gauges,archive,sampling,vllm}`."""
+"""One entry: `python -m benchmarks {accuracy,overhead,demo,embedded,noise,prompts,latency,compare-load,gauges,archive,sampling,vllm,power}`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from benchmarks import (
     latency,
     noise,
     overhead,
+    power,
     prompts,
     sampling,
     vllm,
@@ -34,6 +35,7 @@ COMMANDS = {
     "archive": archive,
     "sampling": sampling,
     "vllm": vllm,
+    "power": power,
 }
 
 
