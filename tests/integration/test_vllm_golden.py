@@ -6,7 +6,6 @@ Without `make engines` it is skipped, in continuous integration (CI is set) it f
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 from gatebook.record.logprobs import Scored, read_scored
