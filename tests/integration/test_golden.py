@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(600)
 
 
 def compared(project: Project, *ids: str) -> Project:
-    project.choose("canary-water", *ids)
+    project.choose("model-served", *ids)
     project.edit_profile(groups={GROUP: "no_worse"}, limits=PATIENT)
     return project
 
@@ -71,7 +71,7 @@ def test_parts_of_characters_are_left_out_by_name(project: Project, server: str)
 
 
 def test_a_profile_that_does_not_name_the_group_is_not_judged_by_it(project: Project, server: str) -> None:
-    project.choose("canary-water", *CASES[:8])
+    project.choose("model-served", *CASES[:8])
     project.edit_profile(limits=PATIENT)
     data: dict[str, Any] = {**yaml.safe_load(project.profile.read_text())}
     del data["groups"][GROUP]

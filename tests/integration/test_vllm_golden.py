@@ -32,7 +32,7 @@ def accepted(tmp_path_factory: pytest.TempPathFactory) -> Project:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(f"NOTHING WAS TRIED ON A REAL VLLM: {error}")
     project = small_project(tmp_path_factory.mktemp("golden-vllm"))
     (project.root / "params" / "baselines" / "small.json").unlink()
-    project.choose("canary-water", *CASES)
+    project.choose("model-served", *CASES)
     project.edit_profile(groups={GROUP: "no_worse"}, limits={**PATIENT, "in_flight": 2})
     with vllm(*QUICK) as url:
         first = project.ask(url)

@@ -167,7 +167,7 @@ def accepted(ids: Callable[[int], str] = lambda n: "", **fields: Any) -> bytes:
 
 def scored_run(folder: Path, policy: str | None, lost: float = 0.0, before: bytes | None = None) -> Verdict:
     by = profile({"fingerprint.contract": "must", **({GROUP: policy} if policy else {})})
-    run = run_folder(folder, texts(), by, before or accepted())
+    run = run_folder(folder / "run", texts(), by, before or accepted())
     asked = [told([-2.0 - lost, -2.0 - lost * (1 + n / 10)], key=name) for n, name in enumerate(TEXTS)]
     record(run, "05_fingerprint", ready(), *asked)
     return judge(run)
@@ -210,7 +210,7 @@ def test_a_text_that_is_split_otherwise_is_not_compared_and_not_green(tmp_path: 
 
 
 def test_what_tells_no_scores_is_not_green(tmp_path: Path) -> None:
-    run = run_folder(tmp_path, texts(), profile({"fingerprint.contract": "must", GROUP: "no_worse"}))
+    run = run_folder(tmp_path / "run", texts(), profile({"fingerprint.contract": "must", GROUP: "no_worse"}))
     refused = {"status": 400, "fault": "status", "detail": "HTTP 400: prompt_logprobs is not supported"}
     record(
         run, "05_fingerprint", ready(), *(exchange(key=f"{name}/ask", path="completions", **refused) for name in TEXTS)
@@ -222,7 +222,7 @@ def test_what_tells_no_scores_is_not_green(tmp_path: Path) -> None:
 
 def test_a_server_that_dies_of_it_is_told_so(tmp_path: Path) -> None:
     cases = texts()
-    run = run_folder(tmp_path, cases, profile({"fingerprint.contract": "must", GROUP: "no_worse"}))
+    run = run_folder(tmp_path / "run", cases, profile({"fingerprint.contract": "must", GROUP: "no_worse"}))
     dead = exchange(
         key=f"{TEXTS[0]}/ask", path="completions", status=500, fault="status", detail="HTTP 500: EngineCore died"
     )

@@ -160,8 +160,8 @@ def _golden(first: Judged, second: Judged) -> dict[str, Golden]:
     """Group -> its golden answers in both runs, over the texts that both were asked for alike."""
     cases, before = second.run.cases, first.run.cases
     alike = {i: c for i, c in cases.items() if i in before and before[i].prompt_hash == c.prompt_hash}
-    prints = [side.verdict.fingerprint for side in (first, second)]
-    return golden.compared(second.run.manifest.profile, alike, *prints, second.run.manifest.run)
+    then, now, rules = first.verdict.fingerprint, second.verdict.fingerprint, second.run.manifest
+    return golden.compared(rules.profile, alike, then, now, rules.run)
 
 
 def _of_golden(policy: Group, scores: Golden, unjudged: list[str]) -> tuple[Word, str]:
