@@ -1,4 +1,4 @@
-"""One entry: `python -m benchmarks {accuracy,overhead,demo,embedded,noise,prompts,latency,compare-load,gauges,archive,replicas,sampling,vllm}`."""
+"""One entry: `python -m benchmarks {accuracy,overhead,demo,embedded,noise,prompts,latency,compare-load,gauges,archive,replicas,sampling,vllm,power}`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from benchmarks import (
     latency,
     noise,
     overhead,
+    power,
     prompts,
     replicas,
     sampling,
@@ -36,6 +37,7 @@ COMMANDS = {
     "replicas": replicas,
     "sampling": sampling,
     "vllm": vllm,
+    "power": power,
 }
 
 

@@ -34,7 +34,8 @@ from gatebook.report.conversation import Shown, failing_cases
 from gatebook.report.estimate import document_cost
 from gatebook.verdict.baseline import Baseline
 from gatebook.verdict.findings import keep_findings
-from gatebook.verdict.judging import judge, run_baseline
+from gatebook.verdict.golden import Golden
+from gatebook.verdict.judging import golden_answers, judge, run_baseline
 from gatebook.verdict.spending import Spent, total
 from gatebook.verdict.verdict import Verdict
 
@@ -162,6 +163,10 @@ class Workbook:
             name = self.record.similarity_file(self.notebook).name
             raise BrokenRecord(f"{name} is not what the record says: {'; '.join(wrong)}")
         return Cosines(self.record.expected(self.notebook), kept or anew)
+
+    def golden(self, group: str) -> Golden | None:
+        """The golden answers of a group beside the baseline's; None where none was to be scored."""
+        return golden_answers(self.record, self.verdict.fingerprint).get(group)
 
     def compare_with_production(self) -> list[Compared]:
         """The profile's production block, item by item, beside what the server says of itself."""

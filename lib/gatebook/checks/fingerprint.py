@@ -13,9 +13,9 @@ from pydantic import Field
 from gatebook.checks.drift import Moved, Row, distance_nats, greedy_moved, logprobs_moved, noise_nats
 from gatebook.checks.evidence import Evidence
 from gatebook.checks.finding import Result, Stage
-from gatebook.checks.registry import OVER_A_GROUP, check
+from gatebook.checks.registry import OVER_A_GROUP, check, having
 from gatebook.record.exchange import Exchange
-from gatebook.record.logprobs import TokenLogprobs, mean_logprob, mean_shortfall, read_logprobs
+from gatebook.record.logprobs import TokenLogprobs, mean_logprob, mean_shortfall, read_logprobs, read_scored
 
 NO_LOGPROBS = "the server tells no logprobs, so a change of weights or precision would not be seen; offers.logprobs in the profile says so where it has none"
 
@@ -44,6 +44,17 @@ def greedy_logprobs(evidence: Evidence) -> Result:
     mean, text = mean_logprob(found[0]) or 0.0, evidence.replies[0].answer.text
     said = f"{len(found[0])} tokens, mean logprob {mean:.3f}: {text[:60]!r}"
     return Result("pass", said, round(mean, 4), None, "nats")
+
+
+@check(Stage.BEHAVIOUR, having("golden", "the case has no 'golden' answer to score; add one"))
+def golden_logprobs(evidence: Evidence) -> Result:
+    """The case's golden answer is given to the server, which tells the log probability of each of its tokens; `measured` is
+    their mean, in nats. Compared with the baseline over all texts of the group."""
+    scored = read_scored(evidence.replies[0].exchange)
+    if isinstance(scored, str):
+        return Result("not_measured", scored)
+    said = f"{scored.tokens} tokens, mean logprob {scored.mean_nats:.3f}"
+    return Result("pass", said, round(scored.mean_nats, 5), None, "nats")
 
 
 @check(Stage.SAMPLING)

@@ -15,7 +15,7 @@ TRIES = 2
 """One may be bad luck, and more than two cost a deadline each and tell nothing new."""
 LONG_BYTES = 3000
 """UTF-8 bytes of messages from which on a prompt is long: about 700 tokens, in Latin letters or Chinese."""
-LONG, STREAM = "a long prompt", "a stream"
+LONG, STREAM, GIVEN = "a long prompt", "a stream", "a given answer"
 
 
 class Hanging:
@@ -53,6 +53,8 @@ def kinds_of(body: dict[str, Any]) -> list[str]:
     """What may make a request hang where a plain one does not; the first that holds, and whether it is streamed."""
     messages = json.dumps(body.get("messages"), ensure_ascii=False, default=str).encode(errors="replace")
     match body:
+        case {"prompt_logprobs": _} | {"return_logprob": _} | {"grammar": _}:
+            found = [GIVEN]
         case _ if len(messages) >= LONG_BYTES:
             found = [LONG]
         case {"response_format": {"type": "json_schema" | "json_object"}}:

@@ -12,6 +12,7 @@ from typing import Any
 
 from gatebook.collect.client import Lane, LoopLag
 from gatebook.collect.gauges import glanced, others, sampled
+from gatebook.collect.golden import AT_ONCE, Golden
 from gatebook.collect.lengths import shelves
 from gatebook.collect.load import Prepared, Stage, closed_loop, stages
 from gatebook.collect.request import Requests
@@ -130,27 +131,34 @@ class _Schedule:
         return not count or self._run.manifest.yes_load
 
     async def ask_all(self, identity: Identity) -> None:
-        """What is timed, with nothing beside it; then everything else; then the levels of load."""
+        """What is timed, with nothing beside it; then everything else; then golden answers; then the levels of load."""
         engine, todo = identity.dialect, self._todo
         self._open = partial(Lane, self._target, self._base_url, self._lag, not engine.keeps_connections)
         async with self._open() as lane:
-            self._requests = Requests(self._session, lane, identity)
+            self._requests, self._golden = Requests(self._session, lane, identity), Golden(self._session, identity)
             if timed := [case for case in todo if case.samples]:
                 await self._timed(timed, metrics=bool(engine.ttft_histograms))
             alone = [case for case in todo if any(check in TIMED for item in case.expect for check in item)]
             alone += self._first_constrained()
             await self._work(lane, iter([alone]))
-            beside = shelves(c for c in todo if not c.samples and c.load is None and c not in alone)
-            queue = iter(beside)
-            async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
-                for _ in range(min(self._session.profile.in_flight(self._run.manifest.suite), len(beside))):
-                    group.create_task(self._work(await stack.enter_async_context(self._open()), queue))
+            apart = [c for c in todo if c.samples or c.load or c.scored or c in alone]
+            in_flight = self._session.profile.in_flight(self._run.manifest.suite)
+            await self._beside([c for c in todo if c not in apart], in_flight)
             parent = identity.parent if identity.parent in identity.models else None
             for case, ask in asked_of_parent(self._expected, self._session.profile) if parent else ():
                 await self._ask(lane, case, ask, parent)
             await self._replicas()
+            await self._beside([c for c in todo if c.scored], min(in_flight, AT_ONCE))
             for stage in stages(todo):
                 await self._stage(lane, stage)
+
+    async def _beside(self, cases: list[Case], at_once: int) -> None:
+        """So many at a time, each on a lane of its own."""
+        todo = shelves(cases)
+        queue = iter(todo)
+        async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+            for _ in range(min(at_once, len(todo))):
+                group.create_task(self._work(await stack.enter_async_context(self._open()), queue))
 
     def _first_constrained(self) -> list[Case]:
         """The first case of a group whose schemas' time is judged: while it is alone the engine loads its grammars, once (vLLM: 3 s)."""
@@ -172,6 +180,9 @@ class _Schedule:
             return
         if ask.path is not None:
             await session.ask(lane, "ask", key, None, path=ask.path, case=case.id, ask=ask.name)
+            return
+        if case.scored:
+            await self._golden.score(lane, case, ask, key)
             return
         request = await self._requests.prepare(case, ask, key)
         if request is None or await self._requests.hangs(request) or await session.too_late():

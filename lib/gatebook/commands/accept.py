@@ -19,6 +19,7 @@ from gatebook.opening import accepted
 from gatebook.record.replies import read_answer
 from gatebook.record.run import Run, now
 from gatebook.record.samples import streamed_times
+from gatebook.verdict import golden
 from gatebook.verdict.baseline import Acceptance, AcceptedCase, Baseline, Flips, values_asked_alike
 from gatebook.verdict.causes import refusals
 from gatebook.verdict.fingerprint import asked_otherwise, case_of, changes
@@ -162,9 +163,11 @@ def _with_unasked(new: Baseline, old: Baseline) -> tuple[Baseline, int]:
 
 
 def _one_group(new: Baseline, old: Baseline, group: str) -> Baseline:
-    """The old baseline with this group's cases of the new one; of the fingerprint, what those measured that are asked anew."""
+    """The old baseline with this group's cases of the new one; of the fingerprint, what those measured that are asked anew,
+    and golden answers."""
     taken = {i: case for i, case in new.cases.items() if case.group == group}
     anew = {i for i, case in taken.items() if i not in old.cases or old.cases[i].prompt != case.prompt}
+    anew |= {i for i in taken if golden.PREFIX + i in new.fingerprint}
     prints = {name: value for name, value in old.fingerprint.items() if case_of(name) not in anew}
     prints |= {name: value for name, value in new.fingerprint.items() if case_of(name) in anew}
     reason = f"{group}: {new.reason} (before: {old.reason})"

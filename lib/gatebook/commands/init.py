@@ -321,12 +321,19 @@ class Introduction:
             found[group] = "no_worse" if needs_skill or policy == "proven_no_worse" else policy
             if slow and group in SPEED:
                 found[group] = "watch"
+        scored = {case.group for case in self.cases if case.scored}
+        if self.identity.dialect.rendering([]) is None:  # it scores some golden answers, or none
+            found |= dict.fromkeys(scored, "watch")
         for suite in SUITES:
             asked = in_languages((case for case in self.cases if in_suite(case, suite)), self.languages)
             sizes = Counter(case.group for case in asked)
-            family = sum(found[group] == "no_worse" for group in sizes)
+            family = sum(found[group] == "no_worse" for group in sizes.keys() - scored)
             for group, size in sizes.items():
-                if found[group] == "no_worse" and stats.smallest_visible_drop(size, family) is None:
+                if (
+                    group not in scored
+                    and found[group] == "no_worse"
+                    and stats.smallest_visible_drop(size, family) is None
+                ):
                     found[group] = "watch"
         return found
 

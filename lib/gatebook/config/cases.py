@@ -29,6 +29,8 @@ NONCE = "{nonce}"
 """Where the messages of a timed case take digits of their own."""
 FINGERPRINT = ("prompt_tokens", "first_token_logprobs", "greedy_logprobs", "default_samples")
 """Checks whose cases measure what is served."""
+SCORED = "golden_logprobs"
+"""The check of a case whose golden answer is given to the server, which only tells how likely it is."""
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _IS_KEBAB = demand(
     re.compile(r"[a-z0-9][a-z0-9.\-]*").fullmatch,
@@ -117,7 +119,7 @@ class Case(Strict):
     bad: list[str] = Field(default_factory=list)
     """Answers that some check must fail."""
     golden: list[str] = Field(default_factory=list)
-    """Answers that an expert would give to the last request: what the cosine is taken with."""
+    """Answers that an expert would give to the last request: what the cosine is taken with, and what `golden_logprobs` scores."""
     paraphrases: list[str] = Field(default_factory=list)
     """Correct answers in other words: how often the cosine cries wolf is measured with them."""
     minutes: Minutes | None = None
@@ -145,6 +147,7 @@ class Case(Strict):
         yield from self._misnamed()
         yield from self._misused(asks)
         yield from self._misplaced(asks)
+        yield from self._misscored()
         yield from self._empty(asks)
         try:
             json.dumps([ask.model_dump() for ask in asks], ensure_ascii=False, allow_nan=False).encode()
@@ -177,6 +180,14 @@ class Case(Strict):
             yield "key 'samples' times a streamed chat: no path, no follows, no stream: false"
         if self.load and (special or pathed):
             yield "key 'load' asks plain chats beside each other: no over, canary, negative, path or follows"
+
+    def _misscored(self) -> Iterator[str]:
+        """What a case whose golden answer is scored cannot have."""
+        special = (self.asks, self.samples, self.load, self.document, self.over, self.canary, self.negative)
+        if self.scored and (any(special) or len(self.expect) > 1):
+            yield f"check {SCORED!r} stands alone and scores an answer to plain messages: no asks, samples, load, document, over, canary or negative"
+        if self.scored and (len(self.golden) != 1 or self.golden[0] != self.golden[0].strip() or not self.golden[0]):
+            yield f"check {SCORED!r} scores one answer: key 'golden' holds one text, without blanks around it"
 
     def _misplaced(self, asks: list[Ask]) -> Iterator[str]:
         """Which `{place}` of a request has nothing to take its place, and the other way round."""
@@ -244,6 +255,11 @@ class Case(Strict):
         return f"minutes/{self.minutes.seed}" if self.minutes else self.id
 
     @property
+    def scored(self) -> bool:
+        """Whether its golden answer is given to the server, and nothing is asked of it but the answer's log probabilities."""
+        return any(SCORED in item for item in self.expect)
+
+    @property
     def prompt_hash(self) -> str:
         """What was asked, in 12 hex digits: a case whose prompt changed is not compared with its old result."""
         asked = [
@@ -253,6 +269,7 @@ class Case(Strict):
             for ask in self.requests()
         ]
         asked += [{"document": self.document.model_dump()}] if self.document else []
+        asked += [{"golden": self.golden}] if self.scored else []
         asked += [{"over": self.over, "expect": self.expect}] if self.over else []
         return hashlib.sha256(json.dumps(asked, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:12]
 

@@ -81,6 +81,13 @@ class Latency(Strict):
         return self.caps.get(group, Caps())
 
 
+class Golden(Strict):
+    """How golden answers are judged whose log probabilities are compared with the baseline's (docs/power.md)."""
+
+    margin_nats: float = Field(default=0.005, gt=0)
+    """A mean loss a token up to this never blocks, however surely it is shown."""
+
+
 PLACE = "{word}"
 """Where messages and options of a load case take the request's own word."""
 _LETTERS = "BCDFGHJKLMNPQRSTVWXZ"

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from gatebook.config.files import FileName, Strict, build, demand, read_yaml
 from gatebook.config.options import request_options
-from gatebook.config.policies import Feature, Latency, LoadSettings, Offer, Production, Waiver
+from gatebook.config.policies import Feature, Golden, Latency, LoadSettings, Offer, Production, Waiver
 from gatebook.config.secrets import Scrubber, is_sendable, refuse_secrets, searched, sendable
 from gatebook.errors import BadInput
 
@@ -214,6 +214,7 @@ class Profile(Strict):
     similarity: Similarity = Field(default_factory=Similarity)
     latency: Latency = Field(default_factory=Latency)
     load: LoadSettings = Field(default_factory=LoadSettings)
+    golden: Golden = Field(default_factory=Golden)
     production: Production = Field(default_factory=Production)
     offers: dict[Feature, Offer] = Field(default_factory=dict)
     """Part of the API -> true, or why it is not offered (`gatebook init` writes it). What is left out counts as offered."""

@@ -11,6 +11,10 @@ from gatebook.config.policies import Item
 
 Json = dict[str, Any]
 Value = str | int | float | bool
+Request = tuple[str, Json]
+"""A path, as `Lane.ask` takes it, and a body without the model."""
+Score = tuple[int, float]
+"""A token's id and its log probability in nats."""
 Place = tuple[str, str]
 """A GET and a key of what it answers."""
 
@@ -104,6 +108,18 @@ class Engine:
     """Its words for a key that it does not take, with whatever status."""
     logprob_options: Json = {}
     """Request options that make it name tokens by their ids."""
+
+    def rendering(self, messages: list[Json]) -> Request | None:
+        """The request whose reply tells the tokens of a conversation up to where its answer begins; None where `scoring` needs none."""
+        return None
+
+    def scoring(self, messages: list[Json], prompt: list[int], answer: list[int]) -> Request | None:
+        """The request that tells the log probability of each token of a given answer, without generating another."""
+        return None
+
+    def scores(self, reply: Json) -> list[Score]:
+        """Of a reply to `scoring`, the answer's tokens at least, the last ones last. Raises what a malformed one makes it raise."""
+        return []
 
     def recognises(self, probes: Probes) -> bool:
         """Whether this is the engine that said so."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from gatebook.engines.engine import Engine, Json, Probes, Said, items, obj, whole_number
+from gatebook.engines.engine import Engine, Json, Probes, Request, Said, Score, items, obj, whole_number
 
 PROPS, DEFAULTS = "/props", "default_generation_settings"
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "max_tokens", "ignore_eos")
@@ -22,6 +22,16 @@ class LlamaCpp(Engine):
     waiting = ("llamacpp:requests_deferred",)
     running = ("llamacpp:requests_processing",)
     refusals = re.compile(r"(image|audio|video) input is not supported|Failed to parse (messages|tools)")
+
+    def scoring(self, messages: list[Json], prompt: list[int], answer: list[int]) -> Request:
+        """It tells nothing of a prompt's tokens, so the answer is generated under a grammar that allows no other; the log
+        probabilities are those from before the grammar. It fails where a token is a part of a character."""
+        grammar = "root ::= " + " ".join(f"<[{token}]>" for token in answer)
+        how = {"temperature": 0, "max_tokens": len(answer), "logprobs": True, "top_logprobs": 1}
+        return "chat/completions", {"messages": messages, "grammar": grammar, **how}
+
+    def scores(self, reply: Json) -> list[Score]:
+        return [(int(e["id"]), float(e["logprob"])) for e in reply["choices"][0]["logprobs"]["content"]]
 
     def context_tokens(self, probes: Probes) -> int | None:
         return whole_number(self.metadata(probes).get("n_ctx")) or super().context_tokens(probes)

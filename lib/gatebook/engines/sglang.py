@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from gatebook.config.policies import Item
-from gatebook.engines.engine import Engine, Json, Probes, Said, items, plain
+from gatebook.engines.engine import Engine, Json, Probes, Request, Said, Score, items, plain
 
 ARGUMENTS: Mapping[str, Item] = {
     "context_length": "max_model_len",
@@ -43,6 +43,24 @@ class SGLang(Engine):
     ttft_histograms = ("sglang:time_to_first_token_seconds",)
     itl_histograms = ("sglang:inter_token_latency_seconds",)
     total_histograms = ("sglang:e2e_request_latency_seconds",)
+
+    def rendering(self, messages: list[Json]) -> Request:
+        """Its /tokenize takes no messages; a chat of one token returns those of its prompt."""
+        return "chat/completions", {
+            "messages": messages,
+            "max_tokens": 1,
+            "temperature": 0,
+            "return_prompt_token_ids": True,
+        }
+
+    def scoring(self, messages: list[Json], prompt: list[int], answer: list[int]) -> Request:
+        how = {"return_logprob": True, "logprob_start_len": len(prompt) - 1}
+        sampling = {"max_new_tokens": 1, "temperature": 0}
+        return "/generate", {"input_ids": prompt + answer, "sampling_params": sampling, **how}
+
+    def scores(self, reply: Json) -> list[Score]:
+        told = reply["meta_info"]["input_token_logprobs"][1:]  # [log probability, id, text]; null where it begins
+        return [(int(place[1]), float(place[0])) for place in told]
 
     def sampling(self, probes: Probes) -> Json:
         told = (probes.at(path, "preferred_sampling_params") for path in MODEL_PATHS)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from gatebook.config.policies import Item
-from gatebook.engines.engine import Engine, Json, Probes, Said, items, obj, plain
+from gatebook.engines.engine import Engine, Json, Probes, Request, Said, Score, items, obj, plain
 
 SERVER_INFO = "/server_info?config_format=json"
 CONFIG: Mapping[str, Mapping[str, Item]] = {
@@ -43,6 +43,16 @@ class VLLM(Engine):
         r"HTTP 501: |Grammar error: |is not a multimodal model|requires --(enable-auto-tool-choice|tool-call-parser)"
     )
     logprob_options = {"return_tokens_as_token_ids": True}  # a part of a character has neither text nor bytes there
+
+    def rendering(self, messages: list[Json]) -> Request:
+        return "/tokenize", {"messages": messages, "add_generation_prompt": True}
+
+    def scoring(self, messages: list[Json], prompt: list[int], answer: list[int]) -> Request:
+        return "completions", {"prompt": prompt + answer, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
+
+    def scores(self, reply: Json) -> list[Score]:
+        places = reply["choices"][0]["prompt_logprobs"][1:]  # nothing stands before the first
+        return [(int(token), float(told["logprob"])) for place in places for token, told in list(place.items())[:1]]
 
     def sampling(self, probes: Probes) -> Json:
         """`--override-generation-config`, told in development mode; what the model's own file sets is told nowhere."""

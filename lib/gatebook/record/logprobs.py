@@ -1,17 +1,29 @@
-"""The log probabilities of a reply, token by token."""
+"""The log probabilities of a reply, or of a golden answer that was given to the server, token by token."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from dataclasses import dataclass
 
-from gatebook.engines.engine import Json
+from gatebook.engines.engine import Json, obj, whole_number
 from gatebook.record.exchange import Exchange
-from gatebook.record.replies import read_answer
+from gatebook.record.replies import parse, read_answer
 
 UNTOLD = -9999.0
 """What vLLM writes where it has no log probability."""
+GOLDEN = "golden"
+"""Where collect/golden.py keeps the ids and values of a golden answer."""
+MOST_TOKENS, AT_ONCE = 512, 2
+"""Of a golden answer with its prompt, and of answers that are scored at a time: engines keep a vocabulary of logits for each prompt token."""
+ROUNDED = 0.001
+"""What rounding may make of the log probability 0."""
+VOCABULARY = (
+    "an engine keeps the logits of its whole vocabulary for every token of a golden answer and its prompt: give it memory for "
+    "them (`gatebook run --plan` says how much), or excuse the group"
+)
+"""Told where a server dies of it."""
 TOKEN_ID = re.compile(r"token_id:\d+")
 
 
@@ -54,6 +66,34 @@ def mean_shortfall(tokens: list[TokenLogprobs]) -> float | None:
     if not tokens or not all(t.top for t in tokens):
         return None
     return sum(max(t.logprob, *t.top.values()) - t.logprob for t in tokens) / len(tokens)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A golden answer as the server finds it."""
+
+    tokens: int
+    mean_nats: float
+    """Mean log probability of its tokens."""
+    ids: str
+    """Of the token ids, in 8 hex digits: an answer that is split otherwise is not compared."""
+
+
+def read_scored(exchange: Exchange) -> Scored | str:
+    """What a scored golden answer comes to, or why it comes to nothing."""
+    said = obj(parse(exchange.text or ""), GOLDEN)
+    wanted, told = said.get("answer"), said.get("told")
+    if exchange.fault or not isinstance(wanted, list) or not isinstance(told, list) or not wanted:
+        return exchange.detail or "the server told no log probabilities of the given answer"
+    if len(told) != len(wanted):
+        return f"the server told {len(told)} log probabilities for {len(wanted)} tokens of the given answer"
+    ids, values = zip(*told, strict=True)
+    if list(ids) != wanted or any(whole_number(token) is None for token in wanted):
+        return "the server told the log probabilities of other tokens than those of the given answer"
+    if bad := [value for value in values if not isinstance(value, float | int) or not UNTOLD < value < ROUNDED]:
+        return f"{len(bad)} of {len(values)} log probabilities are none, such as {bad[0]}"
+    digest = hashlib.sha256(repr(wanted).encode()).hexdigest()[:8]
+    return Scored(len(values), sum(values) / len(values), digest)
 
 
 def _token(entry: Json) -> TokenLogprobs:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gatebook.checks.finding import Finding
+from gatebook.config.cases import Case
 from gatebook.record.answer import Answer
 from gatebook.record.exchange import Exchange, Timing
 from gatebook.record.journal import long_name
@@ -62,6 +63,8 @@ class Request:
 def conversation(case: CaseStanding, most: int) -> list[Request]:
     """What was said in a case, request by request. A canary (the plain request after it) only where it broke."""
     asked = [e for e in case.exchanges if e.kind in ("ask", "parent", "ready") or (e.kind == "canary" and e.fault)]
+    if case.case and case.case.scored:
+        return [_given(case.case, e, most) for e in asked]
     if asked or not case.case:
         return [read_request(e, (e.ask or e.kind) if len(asked) > 1 else "", most) for e in asked]
     return [
@@ -77,6 +80,13 @@ def read_request(exchange: Exchange, name: str = "", most: int = LONGEST) -> Req
     turns += [_turn(*said, most) for said in _reply(exchange, answer) if said[2]]
     options = {key: value for key, value in body.items() if key not in NOT_OPTIONS}
     return Request(name, turns, _facts(exchange, answer), pretty(options)[:most] if options else "")
+
+
+def _given(case: Case, exchange: Exchange, most: int) -> Request:
+    """A golden answer that was given to the server, with what went wrong; its tokens and their values stand in the record."""
+    turns = [*_prompt(case.messages, None, most), _turn("answer", "golden answer, given to it", case.golden[0], most)]
+    turns += [_turn("trouble", "what went wrong", exchange.detail, most)] if exchange.detail else []
+    return Request("", turns, _facts(exchange, read_answer(exchange)))
 
 
 def _prompt(messages: list[dict[str, Any]], path: str | None, most: int) -> list[Turn]:

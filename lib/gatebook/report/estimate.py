@@ -8,6 +8,7 @@ from gatebook.config.cases import Case, asked_hash, cap, prompt_tokens, sent, to
 from gatebook.config.profile import Profile, Suite
 from gatebook.record.exchange import Exchange
 from gatebook.record.identity import asked_of_parent
+from gatebook.record.logprobs import AT_ONCE, MOST_TOKENS
 from gatebook.record.replies import read_answer
 from gatebook.record.run import Run
 from gatebook.verdict.baseline import Baseline
@@ -20,6 +21,8 @@ ASSUMED_MS = {"ttft": 200.0, "tpot": 20.0, "prompt_token": 0.2}
 """A 4B model on one 24 GB card: 50 tokens/s a stream, 5,000 prompt tokens/s; documents are read once (prefix cache)."""
 SHARE_OF_CAP = 0.6
 """How much of max_tokens an answer uses, where nothing was measured."""
+VOCABULARY_TOKENS, LOGIT_BYTES = 151_936, 2 + 4 + 4
+"""Qwen3's; the logits of a token in 16 bits, in 32, and their logarithms (vLLM 0.32, gpu_model_runner.py)."""
 COLUMNS = ("cases", "requests", "prompt tokens", "answer tokens")
 ROW = "{:<28}{:>7}{:>10}{:>15,.0f}{:>15,.0f}"
 
@@ -47,6 +50,7 @@ def estimate(
         times = 1 + (len(profile.target.replicas) if case.fingerprints and not profile.not_offered(*case.needs) else 0)
         options = [sent(profile.target, case, ask) for ask in chats]
         asked = long + times * sum(prompt_tokens(a.messages or [], o) for a, o in zip(chats, options, strict=True))
+        asked += prompt_tokens([{"content": case.golden[0]}], {}) if case.scored else 0
         caps = times * sum(map(cap, options))
         ms += times * len(case.requests()) * speed["ttft"] + caps * SHARE_OF_CAP * speed["tpot"]
         requests = times * len(case.requests()) + case.canary
@@ -74,6 +78,10 @@ def estimate(
         table.append(
             f"if the model is an adapter, its parent is asked {len(beside)} requests more of {tokens:,.0f} tokens at most"
         )
+    if texts := sum(case.scored for case in cases):
+        table.append(
+            f"{texts} golden answers, {min(AT_ONCE, in_flight)} at a time: {scoring_memory(min(AT_ONCE, in_flight))}"
+        )
     if late:
         named = ", ".join(f"{group} ({count})" for group, count in late.items())
         table.append(f"limits.tokens is {limits.tokens:,}: these may not fit and would not be measured: {named}")
@@ -94,7 +102,9 @@ def _beyond(case: Case, context_tokens: int | None) -> bool:
 def _pooled(profile: Profile, cases: list[Case], baseline: Baseline | None, context_tokens: int | None) -> str:
     """How small a drop of all compared cases together would be shown; empty where nothing is compared."""
     compared = [
-        case for case in cases if profile.policy(case.group).policy in COMPARED and not _beyond(case, context_tokens)
+        case
+        for case in cases
+        if profile.policy(case.group).policy in COMPARED and not case.scored and not _beyond(case, context_tokens)
     ]
     if not compared or profile.pooled is None:
         return ""
@@ -118,6 +128,15 @@ def _overridden(profile: Profile, cases: list[Case]) -> list[str]:
         for name, count in counts.items()
         if count
     ]
+
+
+def scoring_memory(at_once: int) -> str:
+    """What scoring golden answers takes of the server's memory."""
+    gib = at_once * MOST_TOKENS * VOCABULARY_TOKENS * LOGIT_BYTES / 2**30
+    return (
+        f"up to {gib:.1f} GiB on the server beside its cache, for the logits of {at_once * MOST_TOKENS:,} tokens over a vocabulary of "
+        f"{VOCABULARY_TOKENS:,} (llama.cpp: none)"
+    )
 
 
 def document_cost(run: Run, notebook: str, ruled: list[Exchange]) -> str:

@@ -18,6 +18,8 @@ from gatebook.config.profile import Group, PolicyName
 from gatebook.record.exchange import Timing
 from gatebook.record.replies import read_answer
 from gatebook.record.run import Run
+from gatebook.verdict import golden
+from gatebook.verdict.golden import Golden
 from gatebook.verdict.policy import COMPARED, Rule, compare, never_excused, outcomes_of, rule, shown
 from gatebook.verdict.verdict import Comparison, Verdict
 
@@ -128,13 +130,16 @@ def difference(first: Judged, second: Judged) -> Difference:
             if not excused and new != "pass":
                 unjudged[group].append(case)
     policies = {group: rules.policy(group) for group in then}
-    compared = [group for group in then if policies[group].policy in COMPARED]
+    scores = _golden(first, second)
+    compared = [group for group in then if policies[group].policy in COMPARED and group not in scores]
     found = {group: compare(then[group], now[group], policies[group], len(compared)) for group in then}
     fell = shown({g: found[g].p_value for g in compared}, len(compared))
     chances = {g: stats.mcnemar_worse(len(found[g].better), len(found[g].worse)) for g in compared}
     rose = shown(chances, len(compared))
     groups = [
-        GroupDifference(g, policies[g].policy, c, *_word(policies[g], c, unjudged[g], g in fell, g in rose))
+        GroupDifference(
+            g, policies[g].policy, c, *_word(policies[g], c, unjudged[g], g in fell, g in rose, scores.get(g))
+        )
         for g, c in found.items()
     ]
     latencies = _latencies(first.run, second.run, {u.case for u in unpaired})
@@ -155,8 +160,30 @@ def _other(first: Run, second: Run, case: str, before: Outcome | None, after: Ou
     return ""
 
 
-def _word(policy: Group, than: Comparison, unjudged: list[str], fell: bool, rose: bool) -> tuple[Word, str]:
+def _golden(first: Judged, second: Judged) -> dict[str, Golden]:
+    """Group -> its golden answers in both runs, over the texts that both were asked for alike."""
+    cases, before = second.run.cases, first.run.cases
+    alike = {i: c for i, c in cases.items() if i in before and before[i].prompt_hash == c.prompt_hash}
+    then, now, rules = first.verdict.fingerprint, second.verdict.fingerprint, second.run.manifest
+    return golden.compared(rules.profile, alike, then, now, rules.run)
+
+
+def _of_golden(policy: Group, scores: Golden, unjudged: list[str]) -> tuple[Word, str]:
+    if policy.policy == "watch":
+        return "watched", f"{scores}; watched, never decides"
+    if scores.lost:
+        return "worse", str(scores)
+    if unjudged or scores.split or not scores.tested:
+        return "cannot tell", f"{scores}; {len(unjudged)} could not be judged, {len(scores.split)} are split otherwise"
+    return "same", str(scores)
+
+
+def _word(
+    policy: Group, than: Comparison, unjudged: list[str], fell: bool, rose: bool, scores: Golden | None = None
+) -> tuple[Word, str]:
     """What holds of a group by the rule of verdicts, in the words of a comparison. A case fails here that passed before."""
+    if scores is not None:
+        return _of_golden(policy, scores, unjudged)
     holds = rule(policy, {"fail": than.worse, "error": [], "not_measured": unjudged}, than, fell)
     told = f"{len(than.worse)} newly failing, {len(than.better)} fixed of {than.paired} pairs"
     if rose and holds in ("blind", "margin", "not worse"):

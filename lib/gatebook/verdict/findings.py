@@ -37,6 +37,7 @@ from gatebook.config.policies import level_of
 from gatebook.errors import BrokenRecord
 from gatebook.record.exchange import ELSEWHERE, HANGING, OVER_BUDGET, Exchange
 from gatebook.record.identity import Identity, asked_of_parent, identify
+from gatebook.record.logprobs import VOCABULARY
 from gatebook.record.replies import read_answer
 from gatebook.record.run import HISTORY, Run, sha256_of
 from gatebook.verdict.blame import Blame
@@ -195,7 +196,8 @@ class _Judge:
             yield case.group, "offered", Result("not_measured", f"not offered: {lacking}")
             return
         recorded = self._replies(case)
-        broken = [r.exchange for r in recorded if r.exchange.fault and not (case.negative and r.refused)]
+        may_refuse = case.negative or case.scored
+        broken = [r.exchange for r in recorded if r.exchange.fault and not (may_refuse and r.refused)]
         if lost := ", ".join(a.name for a in case.requests() if f"{case.id}/{a.name}" not in self._by_key):
             if broken and self._blame.stops:  # the rest was not asked because of it
                 yield from self._broken(case, broken[0])
@@ -205,13 +207,13 @@ class _Judge:
             return
         replies = [r for r in recorded if r.exchange.kind != "skip"]
         skipped = [r.exchange.detail for r in recorded if r.exchange.kind == "skip"]
-        contract, chats = contract_group(case.group), [r for r in replies if r.ask.path is None]
+        contract, chats = contract_group(case.group), [r for r in replies if r.ask.path is None and not case.scored]
         if chats:
             yield contract, "contract", self._blame.of(broken[0]) if broken else self._contract(case, chats)
         if case.document is not None and not broken and not skipped:
             yield contract, "length", length_kept(replies[0], case.document, self._by_key)
         if broken:
-            yield case.group, "answered", self._blame.of(broken[0])
+            yield case.group, "answered", self._blamed(case, broken[0])
         elif said := self._in_thoughts(case, chats):
             yield case.group, "finished", said
         elif skipped:
@@ -243,7 +245,13 @@ class _Judge:
 
     def _broken(self, case: Case, exchange: Exchange) -> Iterator[Said]:
         for group, check in ((contract_group(case.group), "contract"), (case.group, "answered")):
-            yield group, check, self._blame.of(exchange)
+            yield group, check, self._blamed(case, exchange)
+
+    def _blamed(self, case: Case, exchange: Exchange) -> Result:
+        """Whose fault it is; of a server that died while it scored a golden answer also what may have killed it."""
+        found = self._blame.of(exchange)
+        told = case.scored and (exchange.status or 500) >= 500 and found.outcome == "fail"
+        return replace(found, reason=f"{found.reason}; {VOCABULARY}") if told else found
 
     def _skipped(self, case: Case, why: str) -> Iterator[Said]:
         """What was not asked. A sample that was to meet a document's length and broke is told once, at the first case on it."""

@@ -11,9 +11,10 @@ from gatebook.checks.finding import Finding, Stage, StageName
 from gatebook.config.cases import Case
 from gatebook.record.exchange import Exchange, Recorded
 from gatebook.record.identity import Identity
-from gatebook.record.logprobs import TOKEN_ID, mean_shortfall, read_logprobs
+from gatebook.record.logprobs import TOKEN_ID, Scored, mean_shortfall, read_logprobs, read_scored
 from gatebook.record.replies import SYSTEM, read_answer
 from gatebook.record.run import Run
+from gatebook.verdict.golden import value_of
 
 Fingerprint = dict[str, Any]
 SHOWN = 60
@@ -44,6 +45,7 @@ MEASURED_BY = {
     "first_token_logprobs": "logprobs",
     "greedy_logprobs": "greedy",
     "default_samples": "defaults",
+    "golden_logprobs": "golden",
 }
 """Check -> what its case adds to the fingerprint."""
 MEASURED = (*MEASURED_BY.values(), "keyword")
@@ -108,7 +110,8 @@ def measured_values(cases: Iterable[Case], exchanges: Iterable[Exchange]) -> Fin
     kinds = {case: MEASURED_BY[name] for case, name in names if name in MEASURED_BY}
     asked: dict[str, list[Exchange]] = defaultdict(list)
     for exchange in exchanges:
-        if exchange.case in kinds and _is_reply(exchange):
+        scored = kinds.get(str(exchange.case)) == "golden"
+        if exchange.case in kinds and (scored or _is_reply(exchange)):
             asked[exchange.case].append(exchange)
     values: Fingerprint = {}
     for case, found in asked.items():
@@ -142,6 +145,8 @@ def _values(kind: str, case: str, exchanges: list[Exchange]) -> Fingerprint:
             (read_answer(e).generated[: drift.PREFIX_CHARS], mean_shortfall(read_logprobs(e))) for e in exchanges
         ]
         return {f"defaults.{case}": sorted(([text, _rounded(mean)] for text, mean in samples), key=str)}
+    if kind == "golden":
+        return {f"golden.{case}": value_of(s) for e in exchanges if isinstance(s := read_scored(e), Scored)}
     found = [tokens for e in exchanges if (tokens := read_logprobs(e))]
     if not found:
         return {}
@@ -187,7 +192,7 @@ def _moved(kind: str, was: Any, now: Any, tolerance_nats: float) -> drift.Moved 
     if kind == "greedy":
         return drift.greedy_moved(was, now, tolerance_nats)
     unlost = kind == "keyword" and (was != "enforced" or now == "unfinished")
-    return None if was == now or unlost or kind in ("options", "defaults") else drift.Moved(was, now)
+    return None if was == now or unlost or kind in ("options", "defaults", "golden") else drift.Moved(was, now)
 
 
 def _part(name: str, old: Fingerprint, new: Fingerprint, moved: Collection[str]) -> tuple[str, Stage]:
@@ -242,8 +247,13 @@ def noted(old: Fingerprint, new: Fingerprint) -> list[str]:
 
 
 def measured(values: Fingerprint) -> set[str]:
-    """The kinds of values that cases measured, not the server told."""
-    return {f"{_kind(name)}{BY_ID if name.endswith(BY_ID) else ''}" for name in values if _kind(name) in MEASURED}
+    """The kinds of values that cases measured, not the server told; golden answers are compared by their group."""
+    kinds = ((name, _kind(name)) for name in values)
+    return {
+        f"{kind}{BY_ID if name.endswith(BY_ID) else ''}"
+        for name, kind in kinds
+        if kind in MEASURED and kind != "golden"
+    }
 
 
 def case_of(name: str) -> str | None:

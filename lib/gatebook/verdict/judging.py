@@ -8,7 +8,7 @@ from itertools import chain
 
 from gatebook.checks.contract import clock_behind_s
 from gatebook.checks.finding import NEVER_EXCUSED, Finding, Stage
-from gatebook.config.cases import asked_hash, told_languages
+from gatebook.config.cases import told_languages
 from gatebook.engines.fronts import fronts
 from gatebook.errors import BrokenRecord
 from gatebook.record.exchange import ELSEWHERE, IN_USE
@@ -16,7 +16,17 @@ from gatebook.record.run import Run
 from gatebook.verdict.baseline import Baseline, read_baseline, values_asked_alike
 from gatebook.verdict.causes import ACCEPT, ALLOW, Said, causes
 from gatebook.verdict.findings import NO_RUN_WRITES, judge_notebook, kept_findings, run_identity
-from gatebook.verdict.fingerprint import NO_THOUGHTS, Change, asked_otherwise, changes, fingerprint, measured, noted
+from gatebook.verdict.fingerprint import (
+    NO_THOUGHTS,
+    Change,
+    Fingerprint,
+    asked_otherwise,
+    changes,
+    fingerprint,
+    measured,
+    noted,
+)
+from gatebook.verdict.golden import Golden, compared
 from gatebook.verdict.policy import AGAIN, COMPARED, EXCUSE, MEND, WORDS, Judged, compared_groups, judge_groups, waivers
 from gatebook.verdict.pooled import Key, Pooled, pool, score_of
 from gatebook.verdict.replicas import servers
@@ -45,7 +55,8 @@ def _read(
 ) -> Judged:
     findings = [found for name in ([notebook] if notebook else run.notebooks) for found in findings_of(run, name)]
     manifest, target, identity = run.manifest, run.manifest.profile.target, run_identity(run)
-    family = compared_groups(manifest.profile, (run.cases[i].group for ids in manifest.expected.values() for i in ids))
+    planned = (run.cases[i] for ids in manifest.expected.values() for i in ids)
+    family = compared_groups(manifest.profile, (case.group for case in planned if not case.scored))
     if notebook:
         manifest = manifest.model_copy(update={"expected": {notebook: manifest.expected[notebook]}})
     asked = {name: run.exchanges(name) for name in manifest.expected}
@@ -72,11 +83,17 @@ def run_baseline(run: Run) -> Baseline | None:
     return read_baseline(path.read_bytes() if path.exists() else None, str(path))
 
 
+def golden_answers(run: Run, now: Fingerprint) -> dict[str, Golden]:
+    """Group -> its golden answers in this fingerprint of the run, beside the baseline's."""
+    baseline, prompts = run_baseline(run), {i: case.prompt_hash for i, case in run.cases.items()}
+    before = values_asked_alike(baseline, prompts) if baseline else {}
+    return compared(run.manifest.profile, run.cases, before, now, run.manifest.run)
+
+
 def decide(judged: Judged) -> Verdict:
     """Fold everything into one verdict; the first of FAIL, ERROR, INCONCLUSIVE, PASS that holds."""
     manifest, baseline, used = judged.manifest, judged.baseline, waivers(judged.manifest, judged.outcomes)
-    prompts = {i: asked_hash(judged.profile.target, case) for i, case in judged.cases.items()}
-    accepted = values_asked_alike(baseline, prompts) if baseline else {}
+    accepted = judged.accepted
     moved = _moved(judged, accepted)
     groups, of_groups = judge_groups(judged, used)
     pooled = _pooled(judged, used)
@@ -173,7 +190,7 @@ def _pooled(judged: Judged, used: list[WaiverUse]) -> Pooled | None:
     outcomes = {
         (group, case): outcome
         for group, cases in judged.outcomes.items()
-        if judged.profile.policy(group).policy in COMPARED
+        if judged.profile.policy(group).policy in COMPARED and group not in judged.golden
         for case, outcome in cases.items()
         if case in judged.baseline.cases and case in judged.cases and judged.asks_alike(case)
         if (group, case) not in judged.excused and not any(case in w.cases and w.names(case, group) for w in used)
@@ -234,6 +251,10 @@ def _notes(judged: Judged, groups: list[GroupVerdict]) -> Iterator[str]:
     yield from judged.told
     if judged.fronts:
         yield f"answers come through {', '.join(judged.fronts)}"
+    for group in (g.group for g in groups):
+        if (scores := judged.golden.get(group)) and scores.texts:
+            new = f"; {len(scores.new)} more are new to the baseline" if scores.new else ""
+            yield f"{group}: {scores}{new}"
     if judged.alone:
         return
     if judged.fingerprint.get("thinking") == NO_THOUGHTS:

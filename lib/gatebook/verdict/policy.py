@@ -17,7 +17,8 @@ from gatebook.config.policies import Waiver
 from gatebook.config.profile import Group, Profile
 from gatebook.errors import BadInput
 from gatebook.record.run import Manifest
-from gatebook.verdict.baseline import Baseline
+from gatebook.verdict import golden
+from gatebook.verdict.baseline import Baseline, values_asked_alike
 from gatebook.verdict.causes import ACCEPT, Said
 from gatebook.verdict.fingerprint import Fingerprint
 from gatebook.verdict.verdict import Comparison, GroupVerdict, Served, WaiverUse, Word
@@ -47,6 +48,10 @@ TEXTS: dict[str, tuple[Word, str, str]] = {
     "blind, more are new": ("INCONCLUSIVE", f"{BLIND}; accept this run to take in {{new}} more, which are new or asked differently", ACCEPT),
     "margin": ("INCONCLUSIVE", "a drop of up to {than.possible_drop:.1%} is possible, the margin is {margin:.1%}; more cases are needed", "add cases, or widen the margin"),
     "not worse": ("PASS", "not shown worse: {than}", ""),
+    "golden lost": ("FAIL", "{golden}", "mend the deployment, or accept the group by itself, with the reason (--group)"),
+    "golden split": ("INCONCLUSIVE", "the tokenizer splits {golden.split_names} otherwise than in the baseline, so they are not compared; {golden}", ACCEPT),
+    "golden few": ("INCONCLUSIVE", "{golden}", FEW),
+    "golden kept": ("PASS", "{golden}", ""),
     "excused": ("PASS", "excused: nothing of it could be measured here", ""),
     "waived": ("PASS", "nothing else was judged", ""),
     "unjudged": ("INCONCLUSIVE", "no case of the group could be judged", EXCUSE),
@@ -57,18 +62,32 @@ TEXTS: dict[str, tuple[Word, str, str]] = {
 def check_plan(profile: Profile, cases: Iterable[Case], contract_groups: set[str]) -> None:
     """Refuse a plan that cannot be judged. Raises BadInput for a compared contract, or a group too small ever to be shown worse."""
     sizes = Counter(case.group for case in cases)
-    family = compared_groups(profile, sizes)
+    scored = {case.group: case.scored for case in cases}
+    family = compared_groups(profile, (group for group in sizes if not scored[group]))
     for group in (*contract_groups, *sizes):
         policy, where = profile.policy(group).policy, f"profile {profile.name!r}, key 'groups.{group}'"
         if policy in COMPARED and group in contract_groups:
             raise BadInput(
                 f"{where} has value {policy!r}: a contract is kept or broken and not compared; use must or watch"
             )
-        if policy in COMPARED and stats.smallest_visible_drop(sizes[group], family) is None:
+        if scored.get(group):
+            _check_scored(policy, sizes[group], where)
+        elif policy in COMPARED and stats.smallest_visible_drop(sizes[group], family) is None:
             raise BadInput(
                 f"{where}: {policy!r} with {sizes[group]} selected cases could never be shown worse (alpha {stats.ALPHA} over "
                 f"{family} compared groups); add cases, choose a larger suite, or use must or watch"
             )
+
+
+def _check_scored(policy: str, texts: int, where: str) -> None:
+    if policy == "proven_no_worse":
+        raise BadInput(
+            f"{where} has value {policy!r}: golden answers have a margin of their own (golden.margin_nats); use no_worse or watch"
+        )
+    if policy != "watch" and texts < golden.FEWEST:
+        raise BadInput(
+            f"{where}: {policy!r} with {texts} golden answers could never be shown to lose anything; {golden.FEWEST} are needed"
+        )
 
 
 def compared_groups(profile: Profile, groups: Iterable[str]) -> int:
@@ -181,6 +200,17 @@ class Judged:
         return dict(sorted(grouped.items(), key=lambda item: (rank.get(item[0], len(rank)), item[0])))
 
     @cached_property
+    def accepted(self) -> Fingerprint:
+        """The baseline's fingerprint, without the values of cases that are asked differently now."""
+        prompts = {i: asked_hash(self.profile.target, case) for i, case in self.cases.items()}
+        return values_asked_alike(self.baseline, prompts) if self.baseline else {}
+
+    @cached_property
+    def golden(self) -> dict[str, golden.Golden]:
+        """Group of golden answers -> they beside the baseline's."""
+        return golden.compared(self.profile, self.cases, self.accepted, self.fingerprint, self.manifest.run)
+
+    @cached_property
     def excused(self) -> dict[tuple[str, str], str]:
         """(group, case) -> why it may be not measured here: it needs what is not offered, or the profile excuses it."""
         found, never = {}, never_excused(self.findings)
@@ -196,7 +226,10 @@ class Judged:
 def judge_groups(judged: Judged, used: list[WaiverUse]) -> tuple[list[GroupVerdict], list[Said]]:
     """Every group's verdict, and what is said of those that are not green: in the order of the notebooks that ask them."""
     groups = [_Group(judged, name, used) for name in judged.outcomes]
-    worse = shown({g.name: g.than.p_value for g in groups if g.policy.policy in COMPARED}, judged.family)
+    worse = shown(
+        {g.name: g.than.p_value for g in groups if g.policy.policy in COMPARED and g.name not in judged.golden},
+        judged.family,
+    )
     found = [group.decide(group.name in worse) for group in groups]
     notebooks = {i: case.notebook for i, case in judged.cases.items()}
     first = [min(notebooks.get(i, i.partition(".")[0]) for i in group.outcomes) for group in groups]
@@ -222,17 +255,19 @@ class _Group:
         """Whether a later run could not be shown worse than this one."""
 
     def decide(self, shown_worse: bool) -> tuple[GroupVerdict, Said]:
-        than = self.than if self.policy.policy in COMPARED else None
-        holds = self._holds(rule(self.policy, self.cases, than, shown_worse))
+        scores = self.judged.golden.get(self.name)
+        than = self.than if self.policy.policy in COMPARED and scores is None else None
+        holds = self._holds(rule(self.policy, self.cases, than, scores.lost if scores else shown_worse))
         word, text, todo = TEXTS[holds]
         own = self.cases[OUTCOMES[word]] if holds in ("broken", "error", "unmeasured") else []
         cases = self.than.worse if holds == "worse" else own
         reason = text.format(
             count=len(cases), passed=self.passed, total=self.total, than=self.than, margin=self.policy.margin, new=len(self.than.changed),
             none="the baseline has none of its cases as they are asked now" if self.judged.baseline else "no baseline to compare with",
+            golden=scores,
             few="; too few pass to show a drop, so nothing of it will be compared" if self.too_few else "",
         )  # fmt: skip
-        stage, named = self._named(cases, OUTCOMES[word])
+        stage, named = self._named(cases, OUTCOMES[word]) if holds != "golden lost" else (Stage.BEHAVIOUR, "")
         reason += f": {named}" if cases else ""
         reason += f"; waived: {self._named(self.waived, 'fail')[1]}" if self.waived else ""
         counts = Counter(self.outcomes.values())
@@ -244,6 +279,8 @@ class _Group:
 
     def _holds(self, by_rule: Rule) -> str:
         """What holds, a key of TEXTS: the rule, and what it comes to for a group that may be new or small."""
+        if self.total and (scores := self.judged.golden.get(self.name)) and by_rule in ("worse", "kept"):
+            return _of_golden(scores)
         to_be_proven = self.policy.policy == "proven_no_worse"
         if not self.total:
             return "excused" if self.excused else "waived"
@@ -264,6 +301,17 @@ class _Group:
         red = sorted((min((f for f in own if f.case == case), key=by_stage) for case in cases), key=by_stage)
         first = "; ".join(f"{f.case} ({f.reason})" for f in red[:3])
         return red[0].stage if red else None, first + (f"; and {len(red) - 3} more" if len(red) > 3 else "")
+
+
+def _of_golden(scores: golden.Golden) -> str:
+    """What holds of golden answers that were all scored, a key of TEXTS."""
+    if scores.lost:
+        return "golden lost"
+    if scores.split:
+        return "golden split"
+    if not scores.texts:
+        return "unpaired"
+    return "golden kept" if scores.tested else "golden few"
 
 
 def waivers(manifest: Manifest, outcomes: Outcomes) -> list[WaiverUse]:
