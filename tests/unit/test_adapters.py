@@ -163,6 +163,12 @@ def test_lost_requests_are_an_error_and_an_unasked_rest_says_why(tmp_path: Path)
     assert (cut.check, cut.outcome, cut.reason) == ("recorded", "not_measured", stopped.detail)
 
 
+def test_a_run_without_the_prompts_compares_nothing_and_is_not_green(tmp_path: Path) -> None:
+    run = recorded(tmp_path, cases=CASES[-1:])
+    assert of_adapter(run).outcome == "not_measured" and "no prompt of fingerprint.logprobs" in of_adapter(run).reason
+    assert judge(run).verdict == "INCONCLUSIVE"
+
+
 def test_an_adapter_unloaded_in_the_middle_is_not_served_any_more(tmp_path: Path) -> None:
     detail = f"HTTP 404: The model `{MODEL}` does not exist."
     first, *rest = answers(shifted(1))

@@ -134,7 +134,12 @@ def unlike_parent(evidence: Evidence) -> Result:
         return Result(
             "pass", f"{said}, the first tokens up to {apart:.2f} nats apart", round(apart, 4), tolerance, "nats"
         )
-    if not total or len(pairs) < total:
+    if not total:
+        said = (
+            f"no prompt of {evidence.case.over} is part of this run, so adapter {model} was not compared with {parent}"
+        )
+        return Result("not_measured", said, 0, None, "prompts")
+    if len(pairs) < total:
         said = f"of {total} prompts {len(pairs)} have log probabilities of both {model} and its parent {parent}"
         return Result("not_measured", f"{said}: too few to say that they answer alike", len(pairs), total, "prompts")
     said = f"adapter {model} answers as its base {parent}: all {total} prompts within {tolerance:g} nats (largest difference {apart:.3f})"
