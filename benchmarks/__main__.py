@@ -1,4 +1,4 @@
-"""One entry: `python -m benchmarks {accuracy,overhead,demo,embedded,noise,prompts,latency,compare-load,gauges,archive,sampling,vllm}`."""
+"""One entry: `python -m benchmarks {accuracy,overhead,demo,embedded,noise,prompts,latency,compare-load,gauges,archive,sampling,vllm,ratio,scale}`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from benchmarks import (
     noise,
     overhead,
     prompts,
+    ratio,
     sampling,
+    scale,
     vllm,
 )
 from benchmarks.report import machine, print_table, write_json
@@ -34,6 +36,8 @@ COMMANDS = {
     "archive": archive,
     "sampling": sampling,
     "vllm": vllm,
+    "ratio": ratio,
+    "scale": scale,
 }
 
 
