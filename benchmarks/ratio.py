@@ -21,10 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from tests.faults.scripted import ScriptedServer
-
 from benchmarks.processes import ROOT
 from benchmarks.report import Row
+from tests.faults.scripted import ScriptedServer
 
 EARLIER = "e6cfffa"
 PROFILE, MODEL = "params/smollm2.yaml", "smollm2-135m-instruct"
@@ -58,7 +57,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", default=EARLIER, help="the commit to compare with")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--demo", action="store_true", help="also the demo on the embedded model: 10 min a round")
-    parser.add_argument("--setup", action="store_true", help="also `make setup` in fresh clones: bytes and seconds, once")
+    parser.add_argument(
+        "--setup", action="store_true", help="also `make setup` in fresh clones: bytes and seconds, once"
+    )
     parser.add_argument("--ci", action="store_true", help="also `.ci/run` in fresh clones, once: more than an hour")
 
 
@@ -79,7 +80,9 @@ class Build:
         )
         took_s = time.perf_counter() - began
         if done.returncode not in ok:
-            raise RuntimeError(f"{self.name}: {arguments}: exit {done.returncode}: {(done.stdout + done.stderr)[-600:]}")
+            raise RuntimeError(
+                f"{self.name}: {arguments}: exit {done.returncode}: {(done.stdout + done.stderr)[-600:]}"
+            )
         return took_s, done.stdout
 
     def gatebook(self, *arguments: str, ok: tuple[int, ...] = (0,)) -> float:
@@ -137,7 +140,9 @@ def common_groups(builds: tuple[Build, Build], requests: int) -> list[str]:
     chosen: list[str] = []
     while requests > 0 and any(sizes.values()):
         for left in filter(None, sizes.values()):
-            group, count = min(left.items(), key=lambda item: (item[1] < 5, item[1]))  # of few cases nothing can be shown
+            group, count = min(
+                left.items(), key=lambda item: (item[1] < 5, item[1])
+            )  # of few cases nothing can be shown
             del left[group]
             chosen.append(group)
             requests -= count

@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from tests.faults.scripted import ScriptedServer
 
 from benchmarks.processes import ROOT
 from benchmarks.report import Row
+from tests.faults.scripted import ScriptedServer
 
 NOTEBOOK, MODEL = "02_structured_output", "scale"
 CASES_A_FILE = 2500
@@ -84,7 +84,9 @@ class Watched:
             except (psutil.Error, OSError):
                 continue
             self.cpu_s[one.pid] = times.user + times.system
-            held = next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), 0) * 1024 / 1e6
+            held = (
+                next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), 0) * 1024 / 1e6
+            )
             name = "kernels" if "gatebook.kernels" in words else "the command"
             self.peak_mb[name] = max(self.peak_mb.get(name, 0.0), held)
 

@@ -60,7 +60,8 @@ async def _collect(run: Run, notebook: str, progress: Progress) -> None:
         todo = [case for case in expected if profile.not_offered(*case.needs) is None and _keys(run, case) - done]
         if not todo and done >= {f"probe/{path}" for path in probes}:
             return
-        schedule = _Schedule(Session(run, notebook, journal, progress), todo)
+        session = Session(run, notebook, journal, progress)
+        schedule = _Schedule(session, todo)
         beside: AbstractAsyncContextManager[None] = nullcontext()
         if "gauges" in looks_at:
             beside = sampled(run, notebook, profile, base_url)
@@ -71,6 +72,8 @@ async def _collect(run: Run, notebook: str, progress: Progress) -> None:
                     await schedule.ask_all(identity)
         except* CannotMeasure as group:
             raise group.exceptions[0] from None
+        finally:
+            session.flush()
 
 
 def _keys(run: Run, case: Case) -> set[str]:

@@ -85,7 +85,9 @@ def keep_findings(run: Run, notebook: str) -> None:
 def kept_findings(run: Run, notebook: str) -> list[Finding]:
     """The findings that the notebook wrote, where they are of these files; else they are computed. Raises BrokenRecord."""
     with suppress(OSError, ValueError):
-        kept = kept_file(run, notebook)
+        (kept,) = run.once(
+            run.findings_file(notebook), lambda path: [KeptFindings.model_validate_json(path.read_bytes())]
+        )
         if kept.evidence == _evidence(run, notebook):
             return kept.findings
     return judge_notebook(run, notebook)

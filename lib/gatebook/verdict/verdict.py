@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from pydantic import Field
@@ -37,6 +38,11 @@ class Comparison(Recorded):
     """The fewest newly failing cases that would have blocked; None when no number could."""
     possible_drop: float | None = None
     """proven_no_worse: upper 95 % bound of the drop."""
+
+    @cached_property
+    def sets(self) -> tuple[frozenset[str], frozenset[str]]:
+        """`changed` and `worse`, to look cases up in."""
+        return frozenset(self.changed), frozenset(self.worse)
 
     def __str__(self) -> str:
         told = f"{len(self.worse)} worse, {len(self.better)} better of {self.paired} paired (p = {self.p_value:.3g})"
@@ -152,6 +158,11 @@ class Verdict(Recorded):
     changes: list[Change] = Field(default_factory=list)
     troubles: list[str] = Field(default_factory=list)
     """What went wrong on our side: a notebook that did not run to its end, a record that is broken."""
+
+    @cached_property
+    def excuses(self) -> dict[str, Excuse]:
+        """By case."""
+        return {excuse.id: excuse for excuse in reversed(self.excused)}
 
     def waiver_of(self, case: str, group: str) -> WaiverUse | None:
         """The waiver that excuses a case's failure in a group."""
