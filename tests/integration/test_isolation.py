@@ -101,7 +101,7 @@ def test_chance_is_not_the_same_in_every_notebook(lines: tuple[list[str], ...]) 
 
 
 def test_the_caller_keeps_its_environment(tmp_path: Path) -> None:
-    before, folder = dict(os.environ), os.getcwd()
+    before, folder = dict(os.environ), Path.cwd()
     with kernels(tmp_path) as kernel:
         execute(kernel, tmp_path, "leaves", LEAVES.replace("FOLDER", repr(str(tmp_path))))
-    assert (dict(os.environ), os.getcwd()) == (before, folder)
+    assert (dict(os.environ), Path.cwd()) == (before, folder)

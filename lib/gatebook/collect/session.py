@@ -16,6 +16,7 @@ from gatebook.collect.lengths import Unfit
 from gatebook.collect.load import is_broken
 from gatebook.config.cases import Ask, Case
 from gatebook.engines import SETTINGS_PATHS
+from gatebook.errors import CannotMeasure
 from gatebook.record.exchange import GONE, OUT_OF_TIME, Exchange, Kind
 from gatebook.record.identity import kept
 from gatebook.record.journal import Journal

@@ -34,7 +34,7 @@ class LineFile:
     """
 
     on_sync: Callable[[Path, int], None] = staticmethod(lambda path, size: None)
-    """Is told how many bytes of the file are on the disk now."""
+    """Is told how many bytes of a file, of a record or of a long text, are on the disk now."""
 
     def __init__(self, path: Path) -> None:
         """Raises BlockingIOError when another process writes the file, OSError when it cannot be opened."""
@@ -163,6 +163,7 @@ class Texts:
                     file.flush()
                     os.fsync(file.fileno())  # the line that refers to it is synced, and so must it be
                 fresh.rename(path)
+                LineFile.on_sync(path, len(data))
             except BaseException:
                 fresh.unlink(missing_ok=True)
                 raise
