@@ -50,7 +50,7 @@ class Attempt(Recorded):
 
 
 class Timing(Recorded):
-    """Milliseconds since the request of the last attempt was sent; missing is null, never 0."""
+    """Milliseconds since the request of the last attempt was sent, its connection made; missing is null, never 0."""
 
     queued_ms: float
     """From schedule to the first attempt: our own waiting."""
