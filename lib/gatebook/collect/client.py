@@ -164,7 +164,10 @@ class Lane:
         stream = partial(self._client.stream, "GET" if content is None else "POST", url)
         traced = {"trace": reply.trace}
         try:
-            async with asyncio.timeout_at(ends_s), stream(content=content, headers=headers, extensions=traced) as response:
+            async with (
+                asyncio.timeout_at(ends_s),
+                stream(content=content, headers=headers, extensions=traced) as response,
+            ):
                 kept = {k: response.headers[k] for k in KEPT_HEADERS if k in response.headers}
                 reply.begin(time.perf_counter_ns(), response.status_code, kept)
                 with suppress(TimeoutError):  # only that of the connection which stays open after [DONE]
