@@ -1,4 +1,4 @@
-"""One entry: `python -m benchmarks {accuracy,overhead,demo,embedded,noise,prompts,latency,compare-load,gauges,archive,replicas,sampling,vllm,power}`."""
+"""One entry: `python -m benchmarks {accuracy,overhead,demo,embedded,noise,prompts,latency,compare-load,gauges,archive,replicas,sampling,vllm,power,ratio,scale}`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from benchmarks import (
     overhead,
     power,
     prompts,
+    ratio,
     replicas,
     sampling,
+    scale,
     vllm,
 )
 from benchmarks.report import machine, print_table, write_json
@@ -38,6 +40,8 @@ COMMANDS = {
     "sampling": sampling,
     "vllm": vllm,
     "power": power,
+    "ratio": ratio,
+    "scale": scale,
 }
 
 

@@ -1,6 +1,6 @@
 """Errors of our TTFT, TPOT and E2E against a server that logs its own sending, and requests that get lost.
 
-An error is our time less the server's for the same request; ours starts before the connection is made. No time is
+An error is our time less the server's for the same request; ours starts when the request leaves, its connection made. No time is
 compared with the schedule, only with the log, so a slow machine does not count as an error of the client's clock.
 """
 

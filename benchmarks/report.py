@@ -28,17 +28,23 @@ class Row:
     goal: float | None = None
     at_least: bool = False
     """The goal is a lower bound; else an upper one."""
+    of_value: bool = False
+    """The goal is one for the value, and `base` is only shown."""
 
     @property
     def ratio(self) -> float | None:
         return self.value / self.base if self.base else None
 
     @property
+    def _of_ratio(self) -> bool:
+        return self.base is not None and not self.of_value
+
+    @property
     def met(self) -> str:
         """`yes`, `NO`, `median only`, or empty without a goal."""
         if self.goal is None:
             return ""
-        if not self._holds(self.value if self.base is None else self.ratio):
+        if not self._holds(self.ratio if self._of_ratio else self.value):
             return "NO"
         return "yes" if self.worst is None or self._holds(self.worst) else "median only"
 
@@ -52,7 +58,7 @@ class Row:
         goal = (
             ""
             if self.goal is None
-            else f"{'≥' if self.at_least else '≤'} {self.goal:g}{'' if self.base is not None else self._unit}"
+            else f"{'≥' if self.at_least else '≤'} {self.goal:g}{'' if self._of_ratio else self._unit}"
         )
         return (self.name, self._said(self.value), self._said(self.worst), self._said(self.base),
                 "" if self.ratio is None else f"{self.ratio:.2f}", goal, self.met)  # fmt: skip

@@ -175,8 +175,10 @@ def serve() -> None:
 
 
 def _become_kernel(argv: list[str], cwd: str, env: dict[str, str]) -> None:
+    import numpy
     from ipykernel.kernelapp import IPKernelApp
 
+    numpy.random.seed()  # as a fresh process has it; Python's own does it at a fork
     parent = os.getppid()
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -95,6 +95,9 @@ def execute(run: Run, start: Start | None, watch: bool) -> tuple[Run, Verdict]:
     with Watcher(run, watch) as watcher:
         try:
             with kernels(run.path) as kernel:
+                import nbconvert  # noqa: F401 - beside the process that forks kernels, whose imports take as long
+                import papermill  # noqa: F401
+
                 _ask_all(run, start, watcher, kernel, troubles)
                 run.note_troubles(troubles)
                 watcher.now(OVERALL)

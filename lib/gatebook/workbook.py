@@ -43,15 +43,18 @@ SECTIONS = tuple(Profile.model_fields)
 """What papermill's `-f params/x.yaml` puts into a notebook: the top-level keys of a profile."""
 
 
+MOST_ROWS, FEW_ROWS = 1000, 100
+"""A longer table shows its first and last rows, so many in all, and says how many it has."""
+
+
 def open_run(notebook: str, parameters: Mapping[str, Any]) -> Workbook:
     """The run that a notebook works on: the one in `run_dir` where that holds a manifest, else a new one under outputs/.
 
     `parameters`: the notebook's `globals()` with `run_dir`, `profile` (a file of params/) and whatever sections of a profile
     papermill has put in; without any, GATEBOOK_PROFILE names the profile. A recorded run is never written over. Raises BadInput.
     """
-    pd.set_option(
-        "display.max_colwidth", None, "display.max_rows", None, "display.max_columns", None, "display.width", 250
-    )
+    pd.set_option("display.max_colwidth", None, "display.max_columns", None, "display.width", 250)
+    pd.set_option("display.max_rows", MOST_ROWS, "display.min_rows", FEW_ROWS)
     named = str(parameters.get("run_dir") or "")
     folder = Path(named) if named else None
     if folder and (folder / "manifest.json").is_file():

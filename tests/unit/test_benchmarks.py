@@ -116,3 +116,9 @@ def test_the_table_is_aligned_markdown() -> None:
         "≤ 1.15",
         "NO",
     ]
+
+
+def test_a_goal_of_the_value_is_not_one_of_the_ratio() -> None:
+    row = Row("error", 0.8, "ms", base=3.6, goal=1.0, of_value=True)
+    assert (row.met, row.cells[4:6]) == ("yes", ("0.22", "≤ 1 ms"))
+    assert Row("error", 1.2, "ms", base=3.6, goal=1.0, of_value=True).met == "NO"

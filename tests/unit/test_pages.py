@@ -58,7 +58,7 @@ def test_the_notebook_is_shown_with_its_code_folded_and_its_pictures_inside(tmp_
     page = notebook_page(run, "01_x", verdict)
     assert "<h1>01 · Is it there?</h1>" in page
     assert '<details class="code"><summary>code <code>book.plot()</code></summary>' in page
-    assert f'alt="picture made by book.plot()" src="data:image/png;base64,{PNG}"' in page
+    assert f'src="data:image/png;base64,{PNG}" alt="picture made by book.plot()"' in page
     assert "<td>a number</td>" in page and "did not run" not in page
     assert all(after - before <= 1 for before, after in zip(levels(page), levels(page)[1:], strict=False))
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema, model_validator
 
+from gatebook.config.files import Lean
 from gatebook.record.replies import whole
 
 Outcome = Literal["pass", "fail", "error", "not_measured"]
@@ -76,7 +77,7 @@ class Result:
         return cls("fail", f"{len(lost)} of {total} {missing}: {', '.join(lost)}", there, total, unit)
 
 
-class Finding(BaseModel):
+class Finding(Lean):
     """The result of one check on one case."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

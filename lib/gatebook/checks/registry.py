@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, create_model
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
 from gatebook.checks.evidence import Evidence
 from gatebook.checks.finding import Result, Stage, worst
@@ -86,6 +86,12 @@ def check(
     return register
 
 
+class _Parameters(Strict):
+    """Of a check. They have no docstrings, and pydantic would look for them through every module: half of the import."""
+
+    model_config = ConfigDict(use_attribute_docstrings=False)
+
+
 def _yaml(name: str, wanted: list[inspect.Parameter], types: dict[str, Any]) -> Any:
     """The type of a check's YAML: `true` without parameters, the value of a positional one, a mapping of keyword-only ones."""
     if not wanted:
@@ -96,7 +102,7 @@ def _yaml(name: str, wanted: list[inspect.Parameter], types: dict[str, Any]) -> 
     fields: dict[str, Any] = {
         one.name: (types[one.name], ... if one.default is inspect.Parameter.empty else one.default) for one in wanted
     }
-    model = create_model(name, __base__=Strict, **fields)
+    model = create_model(name, __base__=_Parameters, **fields)
     return Annotated[model, AfterValidator(lambda read: {key: getattr(read, key) for key in read.model_fields_set})]
 
 

@@ -139,6 +139,7 @@ class Lane:
             loop_lag_ms=round(self._lag.worst_ms.pop(slot), 2),
         )
         stream, text, invalid = reply.read()
+        sent = reply.sent_ns or sent
         events = None if stream is None else [(round((stamp - sent) / 1e6, 3), data) for stamp, data in stream.events]
         exchange = Exchange(
             kind=kind, key=key, case=case, ask=ask, at=attempts[0].at, method="GET" if body is None else "POST", path=path,
@@ -161,8 +162,12 @@ class Lane:
         own = urlsplit(url)[:2] == urlsplit(self._base_url)[:2]
         headers = self._headers if own else self._bare  # the key goes to the server under test and nowhere else
         stream = partial(self._client.stream, "GET" if content is None else "POST", url)
+        traced = {"trace": reply.trace}
         try:
-            async with asyncio.timeout_at(ends_s), stream(content=content, headers=headers) as response:
+            async with (
+                asyncio.timeout_at(ends_s),
+                stream(content=content, headers=headers, extensions=traced) as response,
+            ):
                 kept = {k: response.headers[k] for k in KEPT_HEADERS if k in response.headers}
                 reply.begin(time.perf_counter_ns(), response.status_code, kept)
                 with suppress(TimeoutError):  # only that of the connection which stays open after [DONE]

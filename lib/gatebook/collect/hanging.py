@@ -76,9 +76,11 @@ class Spending:
 
     def reserve(self, key: str, messages: list[dict[str, Any]], options: dict[str, Any]) -> None:
         """Set aside what the request may cost. Raises Unfit when the budget has no room for it."""
+        if self._limit is None:
+            return
         needed = prompt_tokens(messages, options) + cap(options)
         taken = self._spent + sum(cost for other, cost in self._open.items() if other != key)
-        if self._limit is not None and taken + needed > self._limit:
+        if taken + needed > self._limit:
             raise Unfit(
                 f"{OVER_BUDGET} of {self._limit:,} has no room for it: {taken:,.0f} are spent or in flight and it may cost "
                 f"{needed:,.0f}; raise the limit, or choose a smaller suite"
@@ -88,7 +90,7 @@ class Spending:
     def settle(self, exchange: Exchange) -> None:
         """Replace what was set aside by what usage tells; a request without usage has cost what it might have."""
         reserved = self._open.pop(exchange.key, 0.0)
-        if not exchange.attempts or exchange.method != "POST":
+        if self._limit is None or not exchange.attempts or exchange.method != "POST":
             return
         answer = read_answer(exchange)
         counts = [answer.tokens("prompt_tokens"), answer.tokens("completion_tokens")]

@@ -48,6 +48,8 @@ class Incoming:
     unpacker: Unpacker | None = None
     stream: Events | None = None
     """None where neither the request nor the header says that it is one, nor the first bytes of a chat's reply."""
+    sent_ns: int | None = None
+    """When the request began to leave, its connection made; the last time where httpx tried a kept one that was closed."""
     headers_ns: int | None = None
     first_ns: int | None = None
     last_ns: int | None = None
@@ -65,6 +67,11 @@ class Incoming:
     @property
     def is_event_stream(self) -> bool:
         return self.headers.get("content-type", "").lower().startswith("text/event-stream")
+
+    async def trace(self, event: str, _: object) -> None:
+        """What httpx does, as it does it."""
+        if event.endswith("send_request_headers.started"):
+            self.sent_ns = time.perf_counter_ns()
 
     def begin(self, stamp: int, status: int, headers: dict[str, str]) -> None:
         self.headers_ns, self.status, self.headers = stamp, status, headers

@@ -65,7 +65,8 @@ async def _collect(run: Run, notebook: str, progress: Progress) -> None:
         wanted = {f"probe/{path}" for path in probes} | {f"{case.id}/{ask.name}" for case, ask in beside}
         if not todo and done >= wanted:
             return
-        schedule = _Schedule(Session(run, notebook, journal, progress), todo)
+        session = Session(run, notebook, journal, progress)
+        schedule = _Schedule(session, todo)
         sampling: AbstractAsyncContextManager[None] = nullcontext()
         if "gauges" in looks_at:
             sampling = sampled(run, notebook, profile, base_url)
@@ -76,6 +77,8 @@ async def _collect(run: Run, notebook: str, progress: Progress) -> None:
                     await schedule.ask_all(identity)
         except* CannotMeasure as group:
             raise group.exceptions[0] from None
+        finally:
+            session.flush()
 
 
 def _keys(run: Run, case: Case) -> set[str]:

@@ -18,6 +18,7 @@ from gatebook.config.cases import Ask, Case
 from gatebook.config.options import under
 from gatebook.config.profile import Target
 from gatebook.engines import SETTINGS_PATHS
+from gatebook.errors import CannotMeasure
 from gatebook.record.exchange import ELSEWHERE, GONE, IN_USE, OUT_OF_TIME, Exchange, Kind
 from gatebook.record.identity import kept
 from gatebook.record.journal import Journal
@@ -45,6 +46,8 @@ class Session:
         self.done = {e.key: e for e in self.recorded}
         self.stopped: str | None = None
         self._journal, self._progress = journal, progress
+        self._unwritten: list[tuple[Exchange, asyncio.Future[None]]] = []
+        self._writer: asyncio.Task[None] | None = None
         self._others = [e for n in run.notebooks if n != notebook for e in run.exchanges(n)]
         before = [*self._others, *self.recorded]
         self.spending, self.hanging = Spending(limits.tokens, before), Hanging(limits.request_deadline_s, before)
@@ -97,13 +100,35 @@ class Session:
         await self.record(Exchange(kind="note", key=f"note/{count}", at=now(), detail=what))
 
     async def record(self, exchange: Exchange) -> Exchange:
-        await asyncio.to_thread(self._journal.append, exchange)
+        """What it returns is on the disk. What arrives while the disk is busy is written together, with one sync."""
+        done = asyncio.get_running_loop().create_future()
+        self._unwritten.append((exchange, done))
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write())
+        await done
         self.recorded.append(exchange)
         self.done[exchange.key] = exchange
         self.spending.settle(exchange)
         self.hanging.note(exchange)
         self._progress(exchange)
         return exchange
+
+    async def _write(self) -> None:
+        while batch := self._unwritten:
+            self._unwritten = []
+            error: CannotMeasure | None = None
+            try:
+                await asyncio.to_thread(self._journal.append, *(exchange for exchange, _ in batch))
+            except CannotMeasure as failed:
+                error = failed
+            for _, done in batch:
+                if not done.done():
+                    done.set_exception(error) if error else done.set_result(None)
+
+    def flush(self) -> None:
+        """Write what is left when the asking is broken off."""
+        if self._unwritten:
+            self._journal.append(*(exchange for exchange, _ in self._unwritten))
 
     def body(self, key: str, body: dict[str, Any], target: Target | None = None) -> dict[str, Any]:
         """Model first, a `user` that no other request has, so that no exact-match cache can answer, and the target's options."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from pathlib import Path
 
 from gatebook.commands.replay import Foreign, NotReplayed, replay
@@ -14,11 +15,14 @@ from gatebook.record.executed import unfinished
 from gatebook.record.run import SUMS, Run
 from gatebook.stopping import within
 from gatebook.verdict.findings import kept_file
-from gatebook.verdict.judging import judge
+from gatebook.verdict.judging import judge_once
 from gatebook.verdict.verdict import Step, Verdict, Verification
 
 JUDGE_S = 300
 """Wall time of judging a bundle again: a pattern that somebody else wrote may have no end."""
+
+
+Again = Callable[[str | None, list[str]], Verdict]
 
 
 def verify(path: Path, replay: bool = True, notebooks: Path | None = None) -> Verification:
@@ -34,9 +38,10 @@ def verify(path: Path, replay: bool = True, notebooks: Path | None = None) -> Ve
     seal = hashlib.sha256((run.path / SUMS).read_bytes()).hexdigest() if run.sealed else None
     found = Verification(run.manifest.run, run.manifest, seal)
     found.steps += [_checksums(run), _chains(run), _executed(run)]
-    found.steps.append(_same_verdicts(run, found))
+    judged = judge_once(run)
+    found.steps.append(_same_verdicts(run, found, judged))
     if replay:
-        found.steps.append(_replayed(run, found, [notebooks] if notebooks else project.folders("notebooks")))
+        found.steps.append(_replayed(run, found, [notebooks] if notebooks else project.folders("notebooks"), judged))
     return found
 
 
@@ -78,19 +83,19 @@ def cut_short(run: Run) -> list[str]:
     return [text for text in said if text]
 
 
-def _same_verdicts(run: Run, found: Verification) -> Step:
+def _same_verdicts(run: Run, found: Verification, judged: Again) -> Step:
     what, done = "verdicts: computed again from the record, equal to the files", f"{len(run.notebooks) + 1} verdicts"
     try:
         recorded = _recorded(run, "verdict.json")
         with within(JUDGE_S, "judging it again, by patterns of its own cases,"):
-            found.verdict = own = judge(run, troubles=recorded.troubles)
+            found.verdict = own = judged(None, recorded.troubles)
             done += f" from {len(own.findings)} findings on {len(run.cases)} cases in {len(own.groups)} groups"
             if own != recorded:
                 said = f"verdict.json says {recorded.verdict} ({recorded.reason})"
                 return Step(what, done, f"{said}, the record says {own.verdict} ({own.reason})")
             for notebook in run.notebooks:
                 alone = _recorded(run, f"{notebook}.verdict.json")
-                again = judge(run, notebook, alone.troubles)
+                again = judged(notebook, alone.troubles)
                 if again != alone:
                     return Step(what, done, f"{notebook}.verdict.json is not what its record says")
                 if run.findings_file(notebook).exists() and kept_file(run, notebook).findings != again.findings:
@@ -106,7 +111,7 @@ def _recorded(run: Run, name: str) -> Verdict:
     return Verdict.model_validate_json((run.path / name).read_bytes())
 
 
-def _replayed(run: Run, found: Verification, notebooks: list[Path]) -> Step:
+def _replayed(run: Run, found: Verification, notebooks: list[Path], judged: Again) -> Step:
     """Run nbval over our own cells; the gate of a notebook that is not green must fail and everything else must not."""
     what = "nbval: every checked cell gives the recorded output in a fresh kernel, with no server"
     if any(step.wrong for step in found.steps[:2]):
@@ -121,10 +126,10 @@ def _replayed(run: Run, found: Verification, notebooks: list[Path]) -> Step:
         return Step(what, "nothing was executed", found.not_replayed, error.difference)
     except NotReplayed as error:
         return Step(what, "nothing", str(error))
-    return Step(what, done, _unexpected(report, run))
+    return Step(what, done, _unexpected(report, run, judged))
 
 
-def _unexpected(report: ET.Element, run: Run) -> str | None:
+def _unexpected(report: ET.Element, run: Run, judged: Again) -> str | None:
     """The first cell that failed without being a gate, or a gate that did not do what the record says."""
     cases = list(report.iter("testcase"))
     if not cases:
@@ -135,7 +140,7 @@ def _unexpected(report: ET.Element, run: Run) -> str | None:
         if not cells:
             return f"{notebook}: nbval replayed no cell"
         failed = [c for c in cells if c.find("failure") is not None or c.find("error") is not None]
-        red = judge(run, None if notebook == OVERALL else notebook, []).verdict != "PASS"
+        red = judged(None if notebook == OVERALL else notebook, []).verdict != "PASS"
         if others := [c for c in failed if c is not cells[-1]]:
             return f"{notebook}: {others[0].get('name')} gives another output than recorded"
         if red != bool(failed):

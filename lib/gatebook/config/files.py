@@ -50,7 +50,19 @@ def file_name(value: str) -> str:
 FileName = Annotated[str, AfterValidator(file_name)]
 
 
-class Strict(BaseModel):
+_SETS: dict[frozenset[str], set[str]] = {}
+
+
+class Lean(BaseModel):
+    """A model that shares the set of its given fields with its like: a run of 20,000 cases has 200,000 models, and each of
+    these sets takes up to 2 kB. For frozen models only, since nothing then changes a set."""
+
+    def model_post_init(self, _: Any) -> None:
+        given = frozenset(self.__pydantic_fields_set__)
+        object.__setattr__(self, "__pydantic_fields_set__", _SETS.setdefault(given, set(given)))
+
+
+class Strict(Lean):
     """A frozen model that refuses keys it does not know and values of another type."""
 
     model_config = ConfigDict(

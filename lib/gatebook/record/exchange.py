@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, ConfigDict
 
+from gatebook.config.files import Lean
 from gatebook.engines import REFUSED_KEY
 
 Kind = Literal["ready", "probe", "ask", "canary", "stop", "skip", "note", "against", "parent", "replica"]
@@ -30,7 +31,7 @@ OVER_BUDGET, HANGING = "limits.tokens", "this kind of request hangs"
 """How the detail of a skip begins: the run's token budget had no room for it, or its like hung before."""
 
 
-class Recorded(BaseModel):
+class Recorded(Lean):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -54,7 +55,7 @@ class Attempt(Recorded):
 
 
 class Timing(Recorded):
-    """Milliseconds since the request of the last attempt was sent; missing is null, never 0."""
+    """Milliseconds since the request of the last attempt was sent, its connection made; missing is null, never 0."""
 
     queued_ms: float
     """From schedule to the first attempt: our own waiting."""

@@ -33,6 +33,9 @@ class LineFile:
     What a crash left of a last line is set aside in `<file>.torn`, and writing goes on after the last whole one.
     """
 
+    on_sync: Callable[[Path, int], None] = staticmethod(lambda path, size: None)
+    """Is told how many bytes of a file, of a record or of a long text, are on the disk now."""
+
     def __init__(self, path: Path) -> None:
         """Raises BlockingIOError when another process writes the file, OSError when it cannot be opened."""
         self._lock = threading.Lock()
@@ -55,6 +58,7 @@ class LineFile:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if sync:
                 os.fdatasync(self._file.fileno())
+                self.on_sync(Path(self._file.name), before + len(data))
         except OSError:
             with suppress(OSError):
                 os.ftruncate(self._file.fileno(), before)
@@ -88,23 +92,27 @@ class Journal(LineFile):
             self._file.close()
             raise
 
-    def append(self, exchange: Exchange) -> None:
-        """Put one exchange on disk before returning. Raises CannotMeasure when the disk does not take it."""
-        body = exchange.model_dump(exclude_none=True, mode="json")
+    def append(self, *exchanges: Exchange) -> None:
+        """Put exchanges on disk before returning, all with one sync, or none. Raises CannotMeasure when the disk does not take it."""
+        bodies = [exchange.model_dump(exclude_none=True, mode="json") for exchange in exchanges]
         what = "a long text"
         with self._lock:
             try:
-                if "body" in body:
-                    body["body"] = self._texts.put_away(body["body"])
-                what, digest = "the record", _digest(self._prev, body)
-                line = {"v": SCHEMA, "seq": self._seq, "prev": self._prev, "exchange": body, "hash": digest}
-                data = json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace")
-                self._write(data + b"\n", sync=True)
+                for body in bodies:
+                    if "body" in body:
+                        body["body"] = self._texts.put_away(body["body"])
+                what, data, prev = "the record", b"", self._prev
+                for seq, body in enumerate(bodies, self._seq):
+                    digest = _digest(prev, body)
+                    line = {"v": SCHEMA, "seq": seq, "prev": prev, "exchange": body, "hash": digest}
+                    data += json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+                    prev = digest
+                self._write(data, sync=True)
             except OSError as error:
                 raise CannotMeasure(
                     f"{self._file.name}: cannot write {what} ({os_reason(error)}); free space and resume"
                 ) from None
-            self._prev, self._seq = digest, self._seq + 1
+            self._prev, self._seq = prev, self._seq + len(bodies)
 
 
 def read_journal(path: Path, anchor: str) -> list[Exchange]:
@@ -150,8 +158,12 @@ class Texts:
             self._folder.mkdir(exist_ok=True)
             fresh = path.with_suffix(f".{os.getpid()}")
             try:
-                fresh.write_bytes(data)
+                with fresh.open("wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())  # the line that refers to it is synced, and so must it be
                 fresh.rename(path)
+                LineFile.on_sync(path, len(data))
             except BaseException:
                 fresh.unlink(missing_ok=True)
                 raise
@@ -214,16 +226,26 @@ def _locked(descriptor: int) -> bool:
     return False
 
 
+def _whole_lines(path: Path) -> Iterator[bytes]:
+    """Those that there are now, one at a time: a record may have hundreds of megabytes. Raises BrokenRecord, before the first
+    where the last is cut off."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(size - 1, 0))
+            if file.read(1) not in (b"", b"\n"):
+                raise BrokenRecord(f"{path}: its last line is cut off; `gatebook run --resume` recovers it")
+            file.seek(0)
+            while file.tell() < size:
+                yield file.readline()[:-1]
+    except OSError as error:
+        raise BrokenRecord(f"{path}: cannot be read ({os_reason(error)})") from None
+
+
 def _lines(path: Path, anchor: str) -> Iterator[dict[str, Any]]:
     """The lines of a record, each as it was written after the one before. Raises BrokenRecord."""
     prev = anchor
-    try:
-        raw = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise BrokenRecord(f"{path}: cannot be read ({os_reason(error)})") from None
-    if raw.pop() != b"":
-        raise BrokenRecord(f"{path}: its last line is cut off; `gatebook run --resume` recovers it")
-    for number, text in enumerate(raw):
+    for number, text in enumerate(_whole_lines(path)):
         try:
             line = json.loads(text)
             said, version = line["exchange"], line["v"]

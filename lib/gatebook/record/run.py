@@ -196,13 +196,14 @@ class Run:
     def exchanges(self, notebook: str) -> list[Exchange]:
         """In the order of the record, read and hash-checked once while the file stays the same. Raises BrokenRecord."""
         files = self.record_files(notebook)
-        return [e for file in files for e in self._once(file, lambda path: read_journal(path, self.anchor))]
+        return [e for file in files for e in self.once(file, lambda path: read_journal(path, self.anchor))]
 
     def gauges(self, notebook: str) -> list[Gauge]:
         """Read and parsed once while the file stays the same. Raises BrokenRecord when it was edited."""
-        return self._once(self.gauges_file(notebook), read_gauges)
+        return self.once(self.gauges_file(notebook), read_gauges)
 
-    def _once(self, path: Path, read: Callable[[Path], list[T]]) -> list[T]:
+    def once(self, path: Path, read: Callable[[Path], list[T]]) -> list[T]:
+        """What `read` makes of a file, made once while the file stays the same."""
         try:
             stat = path.stat()
         except OSError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -195,10 +196,11 @@ def _measured(asked: list[Exchange], counted: list[Sample]) -> dict[str, Any]:
 def _workload(run: Run, notebook: str, group: str, asked: list[Exchange]) -> str:
     """SHA-256 of what was asked: every case's prompts and options in their order and how many of its requests were
     sent, the concurrency, and whether a prefix cache knew the prompts. What was not asked is not in it."""
+    counts = Counter(e.case for e in asked)
     sent = [
-        (run.asked(case.id), count)
+        (run.asked(case.id), counts[case.id])
         for case in run.expected(notebook)
-        if case.group == group and (count := sum(e.case == case.id for e in asked))
+        if case.group == group and counts[case.id]
     ]
     told = {"asked": sent, "in_flight": run.manifest.profile.in_flight(run.manifest.suite), "cache": _cache(asked)}
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

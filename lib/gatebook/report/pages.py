@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -119,8 +120,6 @@ def _cells(path: Path, most_bytes: int) -> tuple[Any, str]:
 
 def _exported(path: Path, most_bytes: int) -> str:
     import nbformat
-    from nbconvert import HTMLExporter
-    from traitlets.config import Config
 
     notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
     notebook.cells = [
@@ -138,12 +137,32 @@ def _exported(path: Path, most_bytes: int) -> str:
         output.clear()
         note = f"{size:,} bytes, too long for this page: open {path.name}"
         output.update(output_type="stream", name="stdout", text=note)
+    exporter = _exporter()
+    body: str = exporter.from_notebook_node(notebook)[0]
+    return body
+
+
+@cache
+def _exporter() -> Any:
+    """One for all notebooks: compiling nbconvert's templates costs more than a page."""
+    from nbconvert import HTMLExporter
+    from nbconvert.exporters.templateexporter import TemplateExporter
+    from nbconvert.filters.highlight import Highlight2HTML
+    from nbconvert.filters.widgetsdatatypefilter import WidgetsDataTypeFilter
+    from traitlets.config import Config
+
+    class Cells(HTMLExporter):  # type: ignore[misc]
+        def from_notebook_node(self, nb: Any, resources: Any = None, **kw: Any) -> Any:
+            """Without the parent's second parse of the page, a third of its time: our pictures have their `alt`."""
+            self.register_filter("highlight_code", Highlight2HTML(pygments_lexer="ipython3", parent=self))
+            shown = WidgetsDataTypeFilter(notebook_metadata=self._nb_metadata, parent=self, resources=resources)
+            self.register_filter("filter_data_type", shown)
+            return TemplateExporter.from_notebook_node(self, nb, self._init_resources(resources or {}), **kw)
+
     settings = Config()
     settings.NbConvertBase.display_data_priority = list(DISPLAYED)
     settings.HTMLExporter.exclude_anchor_links = True
-    exporter = HTMLExporter(config=settings, template_name="cells", extra_template_basedirs=[str(TEMPLATES)])
-    body: str = exporter.from_notebook_node(notebook)[0]
-    return body
+    return Cells(config=settings, template_name="cells", extra_template_basedirs=[str(TEMPLATES)])
 
 
 def _bytes(output: Any) -> int:

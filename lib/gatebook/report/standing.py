@@ -94,12 +94,13 @@ def _standing(verdict: Verdict, case: str, findings: list[Finding]) -> tuple[Sta
 
 def _in_group(verdict: Verdict, group: GroupVerdict, case: str, outcome: Outcome) -> tuple[Standing, str]:
     """The first rule that holds."""
+    if outcome == "pass":
+        return "passes", ""
     name, compared = group.group, group.comparison
-    excuse = next((e for e in verdict.excused if e.id == case), None) if outcome == "not_measured" else None
+    excuse = verdict.excuses.get(case) if outcome == "not_measured" else None
     waiver = verdict.waiver_of(case, name) if outcome == "fail" else None
     waived = waiver and f"waived until {waiver.expires} by {waiver.owner}, {waiver.reason}"
     rules: list[tuple[object, Standing, str]] = [
-        (outcome == "pass", "passes", ""),
         (group.policy == "watch", "tolerated", f"does not block: {name} is only watched"),
         (excuse, "excused", f"does not block: excused by the profile, {excuse and excuse.reason}"),
         (waiver, "excused", f"does not block: {waived}"),
@@ -111,8 +112,8 @@ def _in_group(verdict: Verdict, group: GroupVerdict, case: str, outcome: Outcome
         rules.append((True, "tolerated", f"{by_itself} {name} is compared with a baseline, and there is none yet"))
     else:
         rules += [
-            (case in compared.changed, "tolerated", f"{by_itself} the baseline has no result of this prompt"),
-            (case not in compared.worse, "tolerated", "does not block: it failed in the baseline too"),
+            (case in compared.sets[0], "tolerated", f"{by_itself} the baseline has no result of this prompt"),
+            (case not in compared.sets[1], "tolerated", "does not block: it failed in the baseline too"),
             (group.word == "FAIL", "fails", f"blocks: it passed in the baseline, and {name} is shown worse"),
             (True, "tolerated", f"{by_itself} it passed in the baseline, but {name} is not shown worse"),
         ]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from fnmatch import fnmatchcase
 from typing import Any
 
 import pandas as pd
 
+from gatebook.checks.finding import Finding
 from gatebook.config.policies import LoadSettings
 from gatebook.record.run import Run
 from gatebook.report.standing import excuses, few
 from gatebook.verdict.findings import contract_group
 from gatebook.verdict.verdict import Verdict
+
+MOST_FINDINGS, FEW_FINDINGS = 5000, 1000
 
 
 def settings_table(run: Run, notebook: str) -> pd.DataFrame:
@@ -46,7 +50,7 @@ def _load_settings(load: LoadSettings) -> dict[str, Any]:
 
 def verdict_text(verdict: Verdict) -> str:
     """Sorted plain text: what was judged, every check, every group, and the verdict."""
-    served, checks = verdict.served, sorted(verdict.findings, key=lambda f: f.id)
+    served, checks, left = verdict.served, *_printed(sorted(verdict.findings, key=lambda f: f.id))
     limits = [f"(limit {_shown(f.limit, f.unit)})" if f.limit is not None else "" for f in checks]
     lines = [
         f"target   {served.base_url}  model {served.model}  revision {served.revision or 'none named'}",
@@ -57,6 +61,7 @@ def verdict_text(verdict: Verdict) -> str:
             f"{f.outcome:<13}{f.id:<52} {_shown(f.measured, f.unit)} {limit}".rstrip()
             for f, limit in zip(checks, limits, strict=True)
         ),
+        *left,
         "",
         *(f"{g.word:<13}{g.group:<30} {g.policy:<16} {g.passed}/{g.cases}  {g.reason}" for g in verdict.groups),
         *(f"excused      {excuse}" for excuse in excuses(verdict)),
@@ -68,6 +73,17 @@ def verdict_text(verdict: Verdict) -> str:
         f"VERDICT      {verdict.verdict}",
     ]
     return "\n".join(lines)
+
+
+def _printed(findings: list[Finding]) -> tuple[list[Finding], list[str]]:
+    """Those that are printed, and a line that says what is not: of very many first what is not green."""
+    if len(findings) <= MOST_FINDINGS:
+        return findings, []
+    red = [f for f in findings if f.outcome != "pass"][:FEW_FINDINGS]
+    left = Counter(f.outcome for f in findings)
+    left.subtract(f.outcome for f in red)
+    said = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(left.items()) if count)
+    return red, [f"and {said}: all {len(findings):,} findings stand in verdict.json"]
 
 
 def _shown(value: Any, unit: str) -> str:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from functools import cached_property
+from operator import itemgetter
+
 from gatebook.checks.finding import Result, Stage
 from gatebook.checks.intervals import epoch_ms
 from gatebook.config.profile import Profile
@@ -41,7 +45,7 @@ class Blame:
         if not self.stops:
             return Result("error", lost)
         gone = self.stops[-1].startswith(GONE)
-        said = self._in_flight(self._last_crash()) if gone else ""
+        said = self._in_flight(self._last_crash) if gone else ""
         return Result("not_measured", f"{self.stops[-1]}{said}", stage=Stage.GONE if gone else None)
 
     def went_with(self, exchange: Exchange) -> bool:
@@ -49,13 +53,17 @@ class Blame:
         if exchange.fault == "connect" or (exchange.kind == "ready" and exchange.fault == "no_byte"):
             return True
         broke = _break(exchange)
-        refused = [
+        return broke is not None and any(-MOMENT_MS <= at - broke[1] <= GONE_MS for at in self._refused)
+
+    @cached_property
+    def _refused(self) -> list[float]:
+        """When a connection of this notebook was refused: ms of the clock."""
+        return [
             epoch_ms(a.at)
             for e in self._exchanges
             for a in (e.attempts if e.kind not in ELSEWHERE else [])
             if a.fault == "connect" or (a.fault == "no_byte" and (e.kind == "ready" or e.ask == "still-there"))
         ]
-        return broke is not None and any(-MOMENT_MS <= at - broke[1] <= GONE_MS for at in refused)
 
     def _not_served(self, exchange: Exchange) -> Result | None:
         model, models = self._profile.target.model, self._identity.models
@@ -104,7 +112,7 @@ class Blame:
         if self.went_with(exchange):
             back = not opening and not any(said.startswith(GONE) for said in self.stops)
             word = "the server was gone for a while" if back else GONE
-            open_ = self._in_flight(self._last_crash() if opening else exchange)
+            open_ = self._in_flight(self._last_crash if opening else exchange)
             return Result("fail", f"{word}: {detail}{open_}; {fault}", stage=Stage.GONE)
         others = [name for name in self._company(exchange) if name != exchange.case]
         beside = others and exchange.fault in ("no_byte", "broken")
@@ -114,7 +122,7 @@ class Blame:
     def _stage(self, exchange: Exchange) -> Stage:
         """What it explains: it was refused, broke off alone, or everything after it broke too."""
         status = exchange.status or 0
-        lives = any(is_good(e) for e in self._exchanges[self._order[exchange.key] + 1 :])
+        lives = self._last_good > self._order[exchange.key]
         if 400 <= status < 500 or (status >= 500 and (lives or not self.stops)):
             return Stage.REFUSED
         if lives and exchange.fault == "deadline":
@@ -134,20 +142,33 @@ class Blame:
         """The cases whose requests were open when this one broke, and broke within the moment; itself among them."""
         if (own := _break(exchange)) is None:
             return []
+        broke = itemgetter(0)
+        begin = bisect_left(self._broken, own[1] - MOMENT_MS, key=broke)
+        near = self._broken[begin : bisect_right(self._broken, own[1] + MOMENT_MS, key=broke)]
+        first = near[0][0] if near else own[1]
+        return list(dict.fromkeys(name for _, _, name, sent in sorted(near, key=itemgetter(1)) if sent <= first))
+
+    @cached_property
+    def _broken(self) -> list[tuple[float, int, str, float]]:
+        """Of the requests of this notebook and the earlier ones that broke: when, place in the record, case, when sent."""
         asked = [
             e
             for e in (*self._earlier, *self._exchanges)
             if e.kind in ("ask", "canary", "parent") and e.case is not None
         ]
-        broken = [(str(e.case), span) for e in asked if (span := _break(e)) and abs(span[1] - own[1]) <= MOMENT_MS]
-        first = min((broke for _, (_, broke) in broken), default=own[1])
-        return list(dict.fromkeys(name for name, (sent, _) in broken if sent <= first))
+        return sorted((span[1], n, str(e.case), span[0]) for n, e in enumerate(asked) if (span := _break(e)))
+
+    @cached_property
+    def _last_good(self) -> int:
+        """The place of the last good reply in this notebook's record; -1 where there is none."""
+        return next((n for n in range(len(self._exchanges) - 1, -1, -1) if is_good(self._exchanges[n])), -1)
 
     def _in_flight(self, exchange: Exchange | None) -> str:
         names = self._company(exchange) if exchange else []
         more = f" and {len(names) - 8} more" if len(names) > 8 else ""
         return f"; in flight: {', '.join(names[:8])}{more}" if names else "; nothing was in flight"
 
+    @cached_property
     def _last_crash(self) -> Exchange | None:
         """The last request of this notebook or an earlier one that broke, unless the server answered after it."""
         asked = [e for e in (*self._earlier, *self._exchanges) if e.kind in ("ask", "canary", "parent", "ready")]

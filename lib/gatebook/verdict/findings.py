@@ -33,7 +33,7 @@ from gatebook.checks.timed import timed_cases
 from gatebook.checks.watched import Watched
 from gatebook.config.cases import Ask, Case, is_answer
 from gatebook.config.files import replace_text
-from gatebook.config.policies import level_of
+from gatebook.config.policies import Level, level_of
 from gatebook.errors import BrokenRecord
 from gatebook.record.exchange import ELSEWHERE, HANGING, OVER_BUDGET, Exchange
 from gatebook.record.identity import Identity, asked_of_parent, identify
@@ -88,7 +88,9 @@ def keep_findings(run: Run, notebook: str) -> None:
 def kept_findings(run: Run, notebook: str) -> list[Finding]:
     """The findings that the notebook wrote, where they are of these files; else they are computed. Raises BrokenRecord."""
     with suppress(OSError, ValueError):
-        kept = kept_file(run, notebook)
+        (kept,) = run.once(
+            run.findings_file(notebook), lambda path: [KeptFindings.model_validate_json(path.read_bytes())]
+        )
         if kept.evidence == _evidence(run, notebook):
             return kept.findings
     return judge_notebook(run, notebook)
@@ -135,6 +137,7 @@ class _Judge:
     def __init__(self, run: Run, notebook: str, earlier: list[Exchange], exchanges: list[Exchange]) -> None:
         self._profile, self._notebook = run.manifest.profile, notebook
         self._cosines = cache(lambda: cosines_of(run, notebook))
+        self._loaded = cache(self._of_load)
         self._watched = cache(lambda: Watched(run.gauges(notebook), exchanges))
         self._cases, self._exchanges = run.expected(notebook), exchanges
         self._thinks = self._profile.target.thinks
@@ -311,8 +314,10 @@ class _Judge:
 
     def _together(self, case: Case) -> list[Exchange]:
         """What the group of a load case asked at the case's levels."""
-        levels = set(case.load.at_once) if case.load else set()
-        asked = [(c, a) for c in self._cases if levels and c.load and c.group == case.group for a in c.requests()]
+        return self._loaded(case.group, frozenset(case.load.at_once)) if case.load else []
+
+    def _of_load(self, group: str, levels: frozenset[Level]) -> list[Exchange]:
+        asked = [(c, a) for c in self._cases if c.load and c.group == group for a in c.requests()]
         keys = [f"{c.id}/{a.name}" for c, a in asked if level_of(a.name) in levels]
         return [self._by_key[key] for key in keys if key in self._by_key and self._by_key[key].kind == "ask"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import cache, partial
 from itertools import chain
 
 from gatebook.checks.contract import clock_behind_s
@@ -41,8 +42,20 @@ def judge(run: Run, notebook: str | None = None, troubles: list[str] | None = No
     A notebook alone is judged as if the compared groups of the others showed nothing (p = 1), which is the strictest
     Holm step; the run's verdict has them all. `kept`: what the notebooks found is taken from the files that they wrote.
     """
+    return _judge(run, notebook, troubles or [], kept_findings if kept else judge_notebook)
+
+
+def judge_once(run: Run) -> Callable[[str | None, list[str]], Verdict]:
+    """`judge` for a record that does not change: each notebook's findings are computed once, whatever is asked of it."""
+    found = cache(partial(judge_notebook, run))
+    return lambda notebook, troubles: _judge(run, notebook, troubles, lambda _, name: found(name))
+
+
+def _judge(
+    run: Run, notebook: str | None, troubles: list[str], findings_of: Callable[[Run, str], list[Finding]]
+) -> Verdict:
     try:
-        return decide(_read(run, notebook, troubles or [], kept_findings if kept else judge_notebook))
+        return decide(_read(run, notebook, troubles, findings_of))
     except NO_RUN_WRITES as error:
         said = " ".join(str(error).split())[:200]
         raise BrokenRecord(

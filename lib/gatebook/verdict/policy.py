@@ -119,7 +119,7 @@ def compare(
     passed = sum(before[case] == "pass" for case in same)
     return Comparison(
         paired=len(same), baseline_passed=passed, worse=worse, better=better,
-        changed=[case for case in judged if case not in same] if asked_before else [],
+        changed=[case for case in judged if before.get(case) not in ("pass", "fail")] if asked_before else [],
         p_value=stats.mcnemar_worse(len(worse), len(better)), family=family,
         visible_drop=stats.smallest_visible_drop(passed, family),
         possible_drop=stats.largest_possible_drop(len(worse), len(same)) if policy.margin and same else None,
@@ -297,8 +297,10 @@ class _Group:
     def _named(self, cases: list[str], outcome: Outcome) -> tuple[Stage | None, str]:
         """The earliest stage, and the first cases: each with the finding of this outcome that explains its others."""
         by_stage = attrgetter("stage")
-        own = [f for f in self.judged.findings if f.group == self.name and f.outcome == outcome]
-        red = sorted((min((f for f in own if f.case == case), key=by_stage) for case in cases), key=by_stage)
+        own: dict[str, list[Finding]] = defaultdict(list)
+        for finding in (f for f in self.judged.findings if f.group == self.name and f.outcome == outcome):
+            own[finding.case].append(finding)
+        red = sorted((min(own[case], key=by_stage) for case in cases), key=by_stage)
         first = "; ".join(f"{f.case} ({f.reason})" for f in red[:3])
         return red[0].stage if red else None, first + (f"; and {len(red) - 3} more" if len(red) > 3 else "")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from pydantic import Field
@@ -45,6 +46,11 @@ class Comparison(Recorded):
         """Two-sided 95 % of the pass rate now less the baseline's, over the pairs; None without pairs."""
         lost, won, before = len(self.worse), len(self.better), self.baseline_passed
         return rate_difference(before - lost, lost, won, self.paired - before - won) if self.paired else None
+
+    @cached_property
+    def sets(self) -> tuple[frozenset[str], frozenset[str]]:
+        """`changed` and `worse`, to look cases up in."""
+        return frozenset(self.changed), frozenset(self.worse)
 
     def __str__(self) -> str:
         told = f"{len(self.worse)} worse, {len(self.better)} better of {self.paired} paired (p = {self.p_value:.3g})"
@@ -162,6 +168,11 @@ class Verdict(Recorded):
     changes: list[Change] = Field(default_factory=list)
     troubles: list[str] = Field(default_factory=list)
     """What went wrong on our side: a notebook that did not run to its end, a record that is broken."""
+
+    @cached_property
+    def excuses(self) -> dict[str, Excuse]:
+        """By case."""
+        return {excuse.id: excuse for excuse in reversed(self.excused)}
 
     def waiver_of(self, case: str, group: str) -> WaiverUse | None:
         """The waiver that excuses a case's failure in a group."""
