@@ -19,6 +19,7 @@ from gatebook.record.run import Run
 from tests.conftest import PATIENT, ROOT, Project
 from tests.integration.test_load import STEPS, only
 
+pytestmark = pytest.mark.timeout(900)
 MODEL = "smollm2-135m-instruct"
 MOST_REQUESTS, MOST_TOKENS = 100, 30_000
 

@@ -14,6 +14,7 @@ from gatebook.record.run import Run
 
 from tests.conftest import ROOT, Done, Project, small_project
 
+pytestmark = pytest.mark.timeout(1200)  # two runs of the smoke suite by the command
 CJK = re.compile(
     "[\u1100-\u11ff\u2e80-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]"
 )
