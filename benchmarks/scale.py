@@ -48,7 +48,7 @@ from gatebook.record.samples import measurements
 from gatebook.report.junit import junit
 from gatebook.report.metrics import metrics
 from gatebook.report.pages import index_page, notebook_page
-from gatebook.verdict.findings import keep_findings
+from gatebook.verdict.kept import keep_findings
 from gatebook.verdict.judging import judge
 from gatebook.verdict.verdict import Verdict
 N, run = sys.argv[1], Run(Path(sys.argv[2]))

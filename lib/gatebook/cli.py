@@ -15,6 +15,7 @@ import typer
 from typer import Argument, Option
 
 from gatebook import stopping
+from gatebook.commands.arguments import AsJson, Html, NoTexts, Only, RunArgument, Sharded, Suite, YesLoad
 from gatebook.commands.cases import app as cases_app
 from gatebook.commands.doctor import doctor
 from gatebook.commands.history import app as history_app
@@ -37,36 +38,6 @@ PATHS = r"--(profile|against|out|resume|into|template|to|html|notebooks|cases|lo
 """Options that name a path: an empty one would mean the current folder."""
 
 
-def _suite(name: str) -> str:
-    from gatebook.config.profile import SUITES
-
-    if name not in SUITES:
-        raise BadInput(f"--suite has value {name!r}: must be one of {', '.join(SUITES)}")
-    return name
-
-
-def _names(text: str) -> list[str]:
-    found = [part.strip() for part in text.split(",")]
-    if not all(found):
-        raise BadInput(f"--only has value {text!r}: must be names separated by commas, such as 01,02")
-    return found
-
-
-def _shard(text: str) -> Any:
-    from gatebook.config.shards import shard_of
-
-    return shard_of(text)
-
-
-RunArgument = Annotated[Path, Argument(metavar="RUN", help="A run folder in outputs/.")]
-AsJson = Annotated[bool, Option("--json", help="Print the verdict as JSON (docs/schema/verdict.schema.json).")]
-Only = Annotated[Any, Option(parser=_names, metavar="<str>", help="Notebooks, groups or cases, by commas; PARTIAL.")]
-Suite = Annotated[Any, Option(parser=_suite, metavar="<str>", help="demo, live, smoke, integration, scenario or full.")]
-NoTexts = Annotated[bool, Option("--no-texts", help="Verdicts and figures only: no prompt, no answer.")]
-YesLoad = Annotated[bool, Option("--yes-load", help="Ask load (08) although others use the server.")]
-Html = Annotated[Path | None, Option(help="Also write it as a page.")]
-
-
 @app.command()
 def run(
     profile: Annotated[Path | None, Option(help="Profile: a YAML in params/, such as params/smollm2.yaml.")] = None,
@@ -77,10 +48,7 @@ def run(
     only: Only = None,
     out: Annotated[Path | None, Option(help="Where run folders go; default: outputs/.")] = None,
     against: Annotated[Path | None, Option(help="Profile of a second target, asked latency groups in turn.")] = None,
-    shard: Annotated[
-        Any,
-        Option(parser=_shard, metavar="<K/N>", help="Ask this part of the cases only; `gatebook merge` joins all N."),
-    ] = None,
+    shard: Sharded = None,
     resume: Annotated[Path | None, Option(help="Go on with this run instead: ask what is not recorded.")] = None,
     yes_load: YesLoad = False,
     plan: Annotated[bool, Option("--plan", help="Print cases, tokens and minutes; ask nothing.")] = False,

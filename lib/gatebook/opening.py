@@ -16,16 +16,18 @@ from pathlib import Path
 from gatebook.checks import validate
 from gatebook.collect.client import normal_base_url
 from gatebook.config import project
-from gatebook.config.cases import Case, left_out, load_cases, select
+from gatebook.config.cases import Case, load_cases
 from gatebook.config.files import read_file
 from gatebook.config.profile import Profile, Suite, scrubber, secrets
 from gatebook.config.project import person
 from gatebook.config.secrets import is_secret_url
+from gatebook.config.selection import left_out, select
 from gatebook.config.shards import Shard, part_of
 from gatebook.config.steps import in_steps
 from gatebook.entering import window
 from gatebook.errors import BadInput
-from gatebook.record.run import MAX_JSON_MIB, Against, Manifest, Run, now
+from gatebook.record.folder import MAX_JSON_MIB
+from gatebook.record.run import Against, Manifest, Run, now
 from gatebook.record.shelf import new_name
 from gatebook.report.estimate import estimate
 from gatebook.verdict.baseline import Baseline, read_baseline

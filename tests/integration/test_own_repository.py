@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from gatebook.config.cases import in_suite
+from gatebook.config.selection import in_suite
 
 from tests import forging
 from tests.conftest import PATIENT, ROOT, SMALL, Done, Project, checkout, shipped_cases

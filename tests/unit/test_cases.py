@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gatebook.config.cases import Case, in_languages, load_cases, read_case_file, select
+from gatebook.config.cases import Case, load_cases, read_case_file
+from gatebook.config.selection import in_languages, select
 from gatebook.errors import BadInput
 from hypothesis import given
 from hypothesis import strategies as st

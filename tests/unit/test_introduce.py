@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 from gatebook.collect.offers import Learned
-from gatebook.commands.init import Introduction, _summary, introduce, too_long
-from gatebook.config.cases import select
+from gatebook.commands.init import _summary, introduce
+from gatebook.commands.introduction import Introduction, too_long
 from gatebook.config.profile import SUITES, Profile, Target, load_profile, profile_from
+from gatebook.config.selection import select
 from gatebook.engines import Said
 from gatebook.errors import BadInput
 from gatebook.opening import planned

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from gatebook.config.cases import load_cases, select
+from gatebook.config.cases import load_cases
+from gatebook.config.selection import select
 from gatebook.config.shards import Shard, part_of, shard_of
 from gatebook.errors import BadInput
 

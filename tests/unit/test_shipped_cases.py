@@ -12,8 +12,10 @@ import nbformat
 import pytest
 from gatebook.checks import validate
 from gatebook.checks.facts import states_all
-from gatebook.config.cases import Case, cap, in_languages, prompt_tokens, read_case_file, select
+from gatebook.config.cases import Case, read_case_file
 from gatebook.config.profile import SUITES, load_profile
+from gatebook.config.selection import in_languages, select
+from gatebook.config.sending import cap, prompt_tokens
 from gatebook.opening import planned
 from gatebook.verdict.examples import text_checks, try_examples
 from gatebook.verdict.findings import contract_group

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from gatebook.collect.lengths import Unfit
-from gatebook.config.cases import cap, prompt_tokens
+from gatebook.config.sending import cap, prompt_tokens
 from gatebook.record.exchange import ELSEWHERE, HANGING, OVER_BUDGET, Exchange
 from gatebook.record.replies import read_answer
 

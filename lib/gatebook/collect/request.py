@@ -12,9 +12,10 @@ from gatebook.collect.load import Prepared
 from gatebook.collect.session import PROBE_DEADLINE_S, Session
 from gatebook.config import policies as load
 from gatebook.config import rows as repeats
-from gatebook.config.cases import NONCE, Ask, Case, sent
+from gatebook.config.cases import NONCE, Ask, Case
 from gatebook.config.profile import Target
 from gatebook.config.rows import filled
+from gatebook.config.sending import sent
 from gatebook.record.identity import Identity
 from gatebook.record.replies import counted_tokens, read_answer
 

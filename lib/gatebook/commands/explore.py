@@ -16,8 +16,9 @@ from gatebook.checks.evidence import Evidence, Reply
 from gatebook.checks.finding import Finding
 from gatebook.commands.casefiles import add_case, draft_case
 from gatebook.config import project
-from gatebook.config.cases import CAPS, is_answer, load_cases
+from gatebook.config.cases import load_cases
 from gatebook.config.options import under
+from gatebook.config.sending import CAPS, is_answer
 from gatebook.errors import BadInput
 from gatebook.record.exchange import Exchange
 from gatebook.record.journal import Journal, read_journal

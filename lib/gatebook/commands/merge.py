@@ -11,8 +11,9 @@ from gatebook.config.shards import shard_of
 from gatebook.entering import open_intact
 from gatebook.errors import BadInput, CannotMeasure
 from gatebook.opening import by_notebook
+from gatebook.record.folder import sha256_of
 from gatebook.record.lock import held
-from gatebook.record.run import HISTORY, Manifest, Run, sha256_of
+from gatebook.record.run import HISTORY, Manifest, Run
 from gatebook.record.shelf import check_latest, new_name
 from gatebook.runner import execute
 from gatebook.verdict.verdict import Verdict

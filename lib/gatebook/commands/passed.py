@@ -10,8 +10,9 @@ from typing import Any
 
 from gatebook.commands.verify import evidenced
 from gatebook.config import project
-from gatebook.config.cases import Case, load_cases, select
+from gatebook.config.cases import Case, load_cases
 from gatebook.config.profile import Profile
+from gatebook.config.selection import select
 from gatebook.config.steps import in_steps
 from gatebook.errors import BadInput, ExitCode, one_line
 from gatebook.opening import accepted, by_notebook

@@ -14,8 +14,8 @@ from gatebook.opening import OVERALL
 from gatebook.record.executed import unfinished
 from gatebook.record.run import SUMS, Run
 from gatebook.stopping import within
-from gatebook.verdict.findings import kept_file
 from gatebook.verdict.judging import judge_once
+from gatebook.verdict.kept import kept_file
 from gatebook.verdict.verdict import Step, Verdict, Verification
 
 JUDGE_S = 300

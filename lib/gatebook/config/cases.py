@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,15 +16,12 @@ from gatebook.config import documents, policies, project, rows
 from gatebook.config.documents import Document
 from gatebook.config.files import FileName, Strict, build, demand, read_yaml
 from gatebook.config.minutes import Minutes, with_minutes
-from gatebook.config.options import under
 from gatebook.config.policies import Feature, Load
-from gatebook.config.profile import Suite, Target
+from gatebook.config.profile import Suite
 from gatebook.config.rows import Repeat, rows_of
 from gatebook.errors import BadInput
 
 Finish = Literal["stop", "length", "tool_calls", "any"]
-INCLUDES: dict[Suite, tuple[Suite, ...]] = {"integration": ("smoke",), "scenario": ("smoke", "integration")}
-"""A case of a smaller suite runs in the larger one too; demo is a sample of its own, full is everything."""
 NONCE = "{nonce}"
 """Where the messages of a timed case take digits of their own."""
 FINGERPRINT = ("prompt_tokens", "first_token_logprobs", "greedy_logprobs", "default_samples")
@@ -320,103 +317,3 @@ def cases_in(data: Any, path: str) -> list[Case]:
             case._source = path
             found.append(case)
     return found
-
-
-def in_suite(case: Case, suite: Suite) -> bool:
-    """Whether a case runs in a suite; everything is in `full`."""
-    return suite == "full" or bool(set(case.suites) & {suite, *INCLUDES.get(suite, ())})
-
-
-def in_languages(cases: Iterable[Case], languages: Collection[str] | None) -> list[Case]:
-    """What a model of these languages is asked: of the cases and of their asks those that have no other; all without `languages`.
-    A case over a group of which nothing is left is not left."""
-    if languages is None:
-        return list(cases)
-    known, found = {None, *languages}, list(cases)
-    had, left = {case.group for case in found}, [case for case in found if known.issuperset(case.languages)]
-    have = {case.group for case in left}
-    return [_of_asks(case, known) for case in left if case.over not in had or case.over in have]
-
-
-def _of_asks(case: Case, known: Collection[str | None]) -> Case:
-    asks = [ask for ask in case.asks if ask.language in known]
-    return case if len(asks) == len(case.asks) else case.model_copy(update={"asks": asks})
-
-
-def select(
-    cases: list[Case], suite: Suite, only: list[str] | None, languages: Collection[str] | None = None
-) -> list[Case]:
-    """The expected cases of a run, by notebook and then in file order. Raises BadInput when nothing is left.
-
-    `only` holds beginnings of notebook names (`02`), group names or case ids.
-    """
-    chosen = in_languages((case for case in cases if in_suite(case, suite)), languages)
-    where = f"suite {suite!r}" + (f" in {', '.join(languages)}" if languages else "")
-    for pattern in only or []:
-        if not any(_matches(case, pattern) for case in chosen):
-            names = sorted({case.notebook for case in chosen})
-            raise BadInput(f"--only {pattern!r} matches no case of {where}; notebooks here: {', '.join(names)}")
-    if only:
-        chosen = [case for case in chosen if any(_matches(case, pattern) for pattern in only)]
-    if not chosen:
-        raise BadInput(f"{where} selects no case; choose another with --suite")
-    return sorted(chosen, key=lambda case: case.notebook)
-
-
-def left_out(cases: Iterable[Case], suite: Suite, languages: Collection[str] | None) -> dict[str, int]:
-    """Language -> cases of a suite that are tagged with it and not asked because the profile has other languages."""
-    found = [case for case in cases if in_suite(case, suite)]
-    asked = {case.id for case in in_languages(found, languages)}
-    return dict(Counter(case.languages[-1] for case in found if case.languages and case.id not in asked))
-
-
-def told_languages(languages: Collection[str] | None, out: dict[str, int]) -> str:
-    """One line; empty where every language is asked."""
-    if not languages:
-        return ""
-    told = ", ".join(f"{count} in {name}" for name, count in sorted(out.items())) or "none"
-    return f"languages of the profile: {', '.join(languages)}; cases in others are not expected: {told}"
-
-
-def _matches(case: Case, pattern: str) -> bool:
-    return bool(pattern) and (case.notebook.startswith(pattern) or pattern in (case.group, case.id))
-
-
-BYTES_PER_TOKEN = 3.0
-"""Of UTF-8: English has about 4 bytes a token, Chinese 3 to 6, so this is rather too much than too little."""
-DEFAULT_CAP = 512
-"""Answer tokens of a request that names no cap."""
-
-
-def prompt_tokens(messages: list[dict[str, Any]], options: dict[str, Any]) -> float:
-    """An estimate of what the request is read as; schemas and tools cost tokens too."""
-    text = json.dumps([messages, options], ensure_ascii=False, default=str)
-    return len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN
-
-
-def cap(options: dict[str, Any]) -> int:
-    """The largest answer that a request allows; a default where it sets no whole number."""
-    said = options.get("max_completion_tokens", options.get("max_tokens"))
-    return said if isinstance(said, int) and not isinstance(said, bool) and said >= 0 else DEFAULT_CAP
-
-
-CAPS = ("max_tokens", "max_completion_tokens")
-
-
-def asked_hash(target: Target, case: Case) -> str:
-    """The case's `prompt_hash`, with what the target's profile adds to its requests."""
-    if not (more := target.asks_with):
-        return case.prompt_hash
-    return hashlib.sha256(json.dumps([case.prompt_hash, more], sort_keys=True).encode()).hexdigest()[:12]
-
-
-def is_answer(case: Case, ask: Ask) -> bool:
-    """Whether it asks for an answer, which a model that thinks gives after its thoughts; else for so many tokens, or a refusal."""
-    one_token = any(ask.options.get(name) == 1 for name in CAPS)
-    return not (case.raw or case.negative or case.samples or ask.finish == "length" or one_token)
-
-
-def sent(target: Target, case: Case, ask: Ask) -> dict[str, Any]:
-    """The options of a request as this target gets them."""
-    options, room = under(target.request_options, ask.options), target.room if is_answer(case, ask) else 0
-    return {name: value + room if name in CAPS and type(value) is int else value for name, value in options.items()}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -14,24 +13,22 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, TypeAdapter, ValidationError, field_validator
 
-from gatebook.config.cases import Case, asked_hash
+from gatebook.config.cases import Case
 from gatebook.config.files import file_name, replace_text
 from gatebook.config.profile import Profile, Suite, Target
+from gatebook.config.sending import asked_hash
 from gatebook.config.shards import shard_text
 from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, first_line, one_line, os_reason
 from gatebook.record.exchange import Exchange, Recorded
+from gatebook.record.folder import check_sizes, plain_files, run_folder_of, sha256_of
 from gatebook.record.gauges import Gauge, read_gauges
-from gatebook.record.journal import MAX_RECORD_MIB, Journal, Texts, read_journal
+from gatebook.record.journal import Journal, Texts, read_journal
 from gatebook.record.measurement import Measurement
 
 T = TypeVar("T")
 SUMS, TROUBLES, LATEST = "SHA256SUMS", "troubles.json", "latest"
 HISTORY, UNREAD = "history.json", "could_not_be_read"
 SCRATCH = (".ipynb_checkpoints", "__pycache__", ".pytest_cache")
-MAX_FILES = 20_000
-"""Of one run; a full one has some 500."""
-MAX_JSON_MIB = 64
-"""Of one file beside the records; all cases of params/cases make 1 MiB."""
 
 
 class Against(Recorded):
@@ -114,7 +111,7 @@ class Run:
             raise BadInput(
                 f"{path}: not a run folder (no manifest.json); name one like outputs/2026-11-22T21-04-31Z-smollm2-7f3a"
             )
-        _check_sizes(path)
+        check_sizes(path)
         try:
             self.manifest = Manifest.model_validate_json((path / "manifest.json").read_bytes())
             cases = [Case.model_validate(case) for case in json.loads((path / "cases.json").read_bytes())]
@@ -303,46 +300,6 @@ class Run:
         return {name.as_posix(): sha256_of(self.path / name) for name in names if not {*name.parts} & {*SCRATCH}}
 
 
-def plain_files(folder: Path) -> Iterator[Path]:
-    """Every file under a folder, however deep. Raises BrokenRecord for a link, a pipe, or what else is neither a file nor a folder."""
-    folders = [folder]
-    while folders:
-        try:
-            found = list(os.scandir(folders.pop()))
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise BrokenRecord(f"{folder}: a folder in it cannot be read ({error.strerror})") from None
-        for entry in found:
-            if entry.is_dir(follow_symlinks=False):
-                folders.append(Path(entry.path))
-            elif entry.is_file(follow_symlinks=False):
-                yield Path(entry.path)
-            elif os.path.lexists(entry.path):  # else it was taken away meanwhile
-                raise BrokenRecord(
-                    f"{folder}: {Path(entry.path).relative_to(folder)} is a link or no file at all; a bundle holds plain files and folders only"
-                )
-
-
-def _check_sizes(path: Path) -> None:
-    """Raises BrokenRecord where a bundle holds more than is read, or what is no file: its readers then need no limit of their own."""
-    for number, file in enumerate(plain_files(path)):
-        if number > MAX_FILES:
-            raise BrokenRecord(f"{path}: holds more than {MAX_FILES:,} files, which no run makes")
-        most_mib, size = MAX_RECORD_MIB if file.suffix == ".jsonl" else MAX_JSON_MIB, file.lstat().st_size
-        if size > most_mib << 20 and file.suffix != ".log":
-            raise BrokenRecord(f"{file}: has {size:,} bytes; {most_mib} MiB at most are read")
-
-
-def run_folder_of(path: Path) -> Path | None:
-    """The run folder that `path` is or lies in."""
-    path = path.resolve()
-    return next(
-        (p for p in (path, *path.parents) if all((p / name).is_file() for name in ("manifest.json", "cases.json"))),
-        None,
-    )
-
-
 def now() -> str:
     """UTC with milliseconds, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -361,11 +318,6 @@ def _plan(manifest: Manifest, cases: list[Case], baseline: bytes | None, history
 
 def _sums(digests: dict[str, str]) -> str:
     return "".join(f"{digest}  {name}\n" for name, digest in digests.items())
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _first_mistake(error: Exception) -> str:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from gatebook.config.files import read_file
 from gatebook.errors import BadInput, GatebookError
-from gatebook.record.run import LATEST, MAX_JSON_MIB, Run, run_folder_of
+from gatebook.record.folder import MAX_JSON_MIB, run_folder_of
+from gatebook.record.run import LATEST, Run
 
 NO_RUN = "outputs/ holds no run yet; make one with `make demo` or `gatebook run --profile params/smollm2.yaml`"
 

@@ -20,7 +20,8 @@ from typing import Any
 from gatebook.config.cases import Case
 from gatebook.config.files import read_file, replace_text
 from gatebook.errors import BadInput, CannotMeasure, GatebookError, first_line, os_reason
-from gatebook.record.run import MAX_JSON_MIB, SCRATCH, SUMS, Run, run_folder_of
+from gatebook.record.folder import MAX_JSON_MIB, run_folder_of
+from gatebook.record.run import SCRATCH, SUMS, Run
 from gatebook.record.samples import streamed_times
 from gatebook.report.conversation import conversation
 from gatebook.report.figures import MARK, SAID, bare, publish

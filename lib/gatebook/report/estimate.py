@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
-from gatebook.config.cases import Case, asked_hash, cap, prompt_tokens, sent, told_languages
+from gatebook.config.cases import Case
 from gatebook.config.profile import Profile, Suite
+from gatebook.config.selection import told_languages
+from gatebook.config.sending import asked_hash, cap, prompt_tokens, sent
 from gatebook.record.exchange import Exchange
 from gatebook.record.identity import asked_of_parent
 from gatebook.record.logprobs import AT_ONCE, MOST_TOKENS

@@ -8,7 +8,8 @@ from pathlib import Path
 from gatebook.checks.finding import Finding, Measure
 from gatebook.config.files import replace_text
 from gatebook.errors import BadInput, CannotMeasure, os_reason
-from gatebook.record.run import Run, run_folder_of
+from gatebook.record.folder import run_folder_of
+from gatebook.record.run import Run
 from gatebook.report.junit import junit
 from gatebook.report.metrics import metrics
 from gatebook.report.pages import index_page

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
 from functools import cache
-
-from pydantic import BaseModel, ConfigDict
 
 from gatebook.checks import CHECKS, parameters
 from gatebook.checks.arrival import kept_back
@@ -31,15 +27,14 @@ from gatebook.checks.similarity import cosines_of
 from gatebook.checks.text import noise
 from gatebook.checks.timed import timed_cases
 from gatebook.checks.watched import Watched
-from gatebook.config.cases import Ask, Case, is_answer
-from gatebook.config.files import replace_text
+from gatebook.config.cases import Ask, Case
 from gatebook.config.policies import Level, level_of
-from gatebook.errors import BrokenRecord
+from gatebook.config.sending import is_answer
 from gatebook.record.exchange import ELSEWHERE, HANGING, OVER_BUDGET, Exchange
 from gatebook.record.identity import Identity, asked_of_parent, identify
 from gatebook.record.logprobs import VOCABULARY
 from gatebook.record.replies import read_answer
-from gatebook.record.run import HISTORY, Run, sha256_of
+from gatebook.record.run import Run
 from gatebook.verdict.blame import Blame
 
 OWN = {"contract": Stage.ENVELOPE, "length": Stage.REFUSED}
@@ -64,51 +59,6 @@ def judge_notebook(run: Run, notebook: str) -> list[Finding]:
     """One notebook's findings. What earlier notebooks recorded decides whose fault a silent server is."""
     earlier = [e for name in run.notebooks[: run.notebooks.index(notebook)] for e in run.exchanges(name)]
     return list(_Judge(run, notebook, earlier, run.exchanges(notebook)).findings())
-
-
-class KeptFindings(BaseModel):
-    """`NN_name.findings.json`: what a notebook found, so that nobody who folds a run computes it again."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    evidence: str
-    """SHA-256 over the files that the findings follow from; of others they say nothing."""
-    findings: list[Finding]
-
-
-def keep_findings(run: Run, notebook: str) -> None:
-    """Judge a notebook and write its findings; what cannot be judged leaves none, and raises where the verdict is made."""
-    file = run.findings_file(notebook)
-    file.unlink(missing_ok=True)
-    with suppress(BrokenRecord, *NO_RUN_WRITES):
-        kept = KeptFindings(evidence=_evidence(run, notebook), findings=judge_notebook(run, notebook))
-        replace_text(file, kept.model_dump_json(indent=1))
-
-
-def kept_findings(run: Run, notebook: str) -> list[Finding]:
-    """The findings that the notebook wrote, where they are of these files; else they are computed. Raises BrokenRecord."""
-    with suppress(OSError, ValueError):
-        (kept,) = run.once(
-            run.findings_file(notebook), lambda path: [KeptFindings.model_validate_json(path.read_bytes())]
-        )
-        if kept.evidence == _evidence(run, notebook):
-            return kept.findings
-    return judge_notebook(run, notebook)
-
-
-def kept_file(run: Run, notebook: str) -> KeptFindings:
-    """What the notebook wrote, whatever it is of. Raises OSError, ValueError."""
-    return KeptFindings.model_validate_json(run.findings_file(notebook).read_bytes())
-
-
-def _evidence(run: Run, notebook: str) -> str:
-    told = hashlib.sha256()
-    before = run.notebooks[: run.notebooks.index(notebook) + 1]
-    records = [file for name in before for file in run.record_files(name)]
-    plan = [run.path / name for name in ("manifest.json", "cases.json", "baseline.json", HISTORY)]
-    for file in (*plan, *records, run.gauges_file(notebook), run.similarity_file(notebook)):
-        told.update(f"{file.name} {sha256_of(file) if file.exists() else None}\n".encode())
-    return told.hexdigest()
 
 
 def run_identity(run: Run) -> Identity:

@@ -9,14 +9,14 @@ from itertools import chain
 
 from gatebook.checks.contract import clock_behind_s
 from gatebook.checks.finding import NEVER_EXCUSED, Finding, Stage
-from gatebook.config.cases import told_languages
+from gatebook.config.selection import told_languages
 from gatebook.engines.fronts import fronts
 from gatebook.errors import BrokenRecord
 from gatebook.record.exchange import ELSEWHERE, IN_USE
 from gatebook.record.run import Run
 from gatebook.verdict.baseline import Baseline, read_baseline, values_asked_alike
 from gatebook.verdict.causes import ACCEPT, ALLOW, Said, causes
-from gatebook.verdict.findings import NO_RUN_WRITES, judge_notebook, kept_findings, run_identity
+from gatebook.verdict.findings import NO_RUN_WRITES, judge_notebook, run_identity
 from gatebook.verdict.fingerprint import (
     NO_THOUGHTS,
     Change,
@@ -28,6 +28,7 @@ from gatebook.verdict.fingerprint import (
     noted,
 )
 from gatebook.verdict.golden import Golden, compared
+from gatebook.verdict.kept import kept_findings
 from gatebook.verdict.policy import AGAIN, COMPARED, EXCUSE, MEND, WORDS, Judged, compared_groups, judge_groups, waivers
 from gatebook.verdict.pooled import Key, Pooled, pool, score_of
 from gatebook.verdict.replicas import servers

@@ -12,9 +12,10 @@ from typing import Literal
 
 from gatebook.checks import stats
 from gatebook.checks.finding import NEVER_EXCUSED, WORST_FIRST, Finding, Outcome, Stage, worst
-from gatebook.config.cases import Case, asked_hash
+from gatebook.config.cases import Case
 from gatebook.config.policies import Waiver
 from gatebook.config.profile import Group, Profile
+from gatebook.config.sending import asked_hash
 from gatebook.errors import BadInput
 from gatebook.record.run import Manifest
 from gatebook.verdict import golden

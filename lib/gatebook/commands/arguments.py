@@ -1,0 +1,46 @@
+"""Arguments that several commands take, and how they are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Argument, Option
+
+from gatebook.errors import BadInput
+
+
+def _suite(name: str) -> str:
+    from gatebook.config.profile import SUITES
+
+    if name not in SUITES:
+        raise BadInput(f"--suite has value {name!r}: must be one of {', '.join(SUITES)}")
+    return name
+
+
+def _names(text: str) -> list[str]:
+    found = [part.strip() for part in text.split(",")]
+    if not all(found):
+        raise BadInput(f"--only has value {text!r}: must be names separated by commas, such as 01,02")
+    return found
+
+
+def _shard(text: str) -> Any:
+    from gatebook.config.shards import shard_of
+
+    return shard_of(text)
+
+
+RunArgument = Annotated[Path, Argument(metavar="RUN", help="A run folder in outputs/.")]
+AsJson = Annotated[bool, Option("--json", help="Print the verdict as JSON (docs/schema/verdict.schema.json).")]
+Only = Annotated[Any, Option(parser=_names, metavar="<str>", help="Notebooks, groups or cases, by commas; PARTIAL.")]
+Suite = Annotated[Any, Option(parser=_suite, metavar="<str>", help="demo, live, smoke, integration, scenario or full.")]
+NoTexts = Annotated[bool, Option("--no-texts", help="Verdicts and figures only: no prompt, no answer.")]
+YesLoad = Annotated[bool, Option("--yes-load", help="Ask load (08) although others use the server.")]
+Html = Annotated[Path | None, Option(help="Also write it as a page.")]
+Sharded = Annotated[
+    Any,
+    Option(
+        "--shard", parser=_shard, metavar="<K/N>", help="Ask this part of the cases only; `gatebook merge` joins all N."
+    ),
+]

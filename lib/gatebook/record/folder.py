@@ -1,0 +1,63 @@
+"""A run folder as files: what may lie in it, how much of it is read, where it is."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from gatebook.errors import BrokenRecord
+from gatebook.record.journal import MAX_RECORD_MIB
+
+MAX_FILES = 20_000
+"""Of one run; a full one has some 500."""
+
+
+MAX_JSON_MIB = 64
+"""Of one file beside the records; all cases of params/cases make 1 MiB."""
+
+
+def plain_files(folder: Path) -> Iterator[Path]:
+    """Every file under a folder, however deep. Raises BrokenRecord for a link, a pipe, or what else is neither a file nor a folder."""
+    folders = [folder]
+    while folders:
+        try:
+            found = list(os.scandir(folders.pop()))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise BrokenRecord(f"{folder}: a folder in it cannot be read ({error.strerror})") from None
+        for entry in found:
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(Path(entry.path))
+            elif entry.is_file(follow_symlinks=False):
+                yield Path(entry.path)
+            elif os.path.lexists(entry.path):  # else it was taken away meanwhile
+                raise BrokenRecord(
+                    f"{folder}: {Path(entry.path).relative_to(folder)} is a link or no file at all; a bundle holds plain files and folders only"
+                )
+
+
+def check_sizes(path: Path) -> None:
+    """Raises BrokenRecord where a bundle holds more than is read, or what is no file: its readers then need no limit of their own."""
+    for number, file in enumerate(plain_files(path)):
+        if number > MAX_FILES:
+            raise BrokenRecord(f"{path}: holds more than {MAX_FILES:,} files, which no run makes")
+        most_mib, size = MAX_RECORD_MIB if file.suffix == ".jsonl" else MAX_JSON_MIB, file.lstat().st_size
+        if size > most_mib << 20 and file.suffix != ".log":
+            raise BrokenRecord(f"{file}: has {size:,} bytes; {most_mib} MiB at most are read")
+
+
+def run_folder_of(path: Path) -> Path | None:
+    """The run folder that `path` is or lies in."""
+    path = path.resolve()
+    return next(
+        (p for p in (path, *path.parents) if all((p / name).is_file() for name in ("manifest.json", "cases.json"))),
+        None,
+    )
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
