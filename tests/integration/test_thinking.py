@@ -65,8 +65,6 @@ def test_a_model_that_stops_to_think_is_named(project: Project, thinker: FaultPr
 @pytest.mark.parametrize(
     ("fault", "target", "reason"),
     [
-        (Fault("thinks"), {}, "set target.thinking: parsed"),
-        (Fault("thinks", arg="reasoning"), {}, "set target.thinking: parsed"),
         (Fault("think"), {}, "start the server with a reasoning parser"),
         (Fault("think"), PARSED, "thinking block"),
         (Fault("reasoning"), PARSED, "the answer is in the reasoning field"),

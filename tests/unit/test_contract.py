@@ -122,7 +122,6 @@ BROKEN: dict[str, tuple[Exchange, str]] = {
     "blank content": (plain(chat_body(" \n\t")), "content is blank"),
     "empty stream": (streamed([chunk({"role": "assistant"}), chunk({}, "stop"), chunk(usage=USAGE)]), "content is null"),
     "answer in the reasoning field": (plain(message(reasoning_content="Paris is it")), "content is empty and the answer is in the reasoning field: 'Paris is it'"),
-    "thoughts beside the content": (plain(message(content="4", reasoning_content="2 + 2")), "there are thoughts in the reasoning field: '2 + 2'"),
     "answer in the other reasoning field": (streamed([chunk({"reasoning": "Paris"}), chunk({}, "stop"), chunk(usage=USAGE)]), "content is empty and the answer is in the reasoning field: 'Paris'"),
     "broken character in the middle": (plain(chat_body("聪\ufffd的人")), "U+FFFD (a broken character) at position 1"),
     "broken last character of a whole answer": (plain(chat_body("聪明\ufffd")), "U+FFFD (a broken character) at position 2"),

@@ -174,7 +174,6 @@ ASK = case("a", finish="any", options={"max_tokens": 64}, expect=[{"length_chars
 @pytest.mark.parametrize(
     ("fields", "content", "thoughts", "finish", "reason", "stage"),
     [
-        ({}, "Paris.", THOUGHT, "stop", "there are thoughts in the reasoning field.*set target.thinking: parsed", Stage.REASONING),
         ({}, "", THOUGHT, "length", "content is empty and the answer is in the reasoning field.*enable_thinking: false", Stage.REASONING),
         ({}, f"<think>{THOUGHT}</think>\nParis.", "", "stop", "thinking block.*enable_thinking: false.*reasoning parser", Stage.BEHAVIOUR),
         (PARSED, f"<think>{THOUGHT}</think>\nParis.", "", "stop", "thinking block in the answer.*reasoning parser", Stage.BEHAVIOUR),
@@ -188,6 +187,11 @@ def test_thoughts_in_the_wrong_place_break_the_contract_and_say_what_to_set(
     said = found(tmp_path, profile({"g.h": "must"}, **fields), [ASK], reply("a", content, thoughts, finish, cap, cap))
     assert (said["a.contract"].outcome, said["a.contract"].stage) == ("fail", stage)
     assert re.search(reason, said["a.contract"].reason), said["a.contract"].reason
+
+
+def test_thoughts_beside_an_answer_are_told_where_the_profile_names_none(tmp_path: Path) -> None:
+    said = found(tmp_path, profile({"g.h": "must"}), [ASK], reply("a", "Paris.", THOUGHT))
+    assert said["a.contract"].outcome == "pass" and "target.thinking: parsed" in said["a.contract"].reason
 
 
 def test_what_follows_parsed_thoughts_is_judged(tmp_path: Path) -> None:

@@ -86,8 +86,10 @@ def _unreadable(exchange: Exchange, answer: Answer) -> str | None:
     return answer.malformed
 
 
-def notes(reply: Reply) -> Iterator[str]:
+def notes(reply: Reply, thinks: bool) -> Iterator[str]:
     """What is unusual on the wire and breaks nothing: every client reads it."""
+    if reply.answer.reasoning.strip() and not thinks:
+        yield "thoughts stand in the reasoning field beside the answer; target.thinking: parsed gives them room of their own"
     if reply.exchange.packing == "packed":
         yield f"packed with {reply.exchange.headers.get('content-encoding')} although identity was asked"
     if reply.exchange.after_done == "broken":
@@ -141,12 +143,10 @@ def text_flaws(answer: Answer, thinks: bool) -> Iterator[str]:
 
 
 def thoughts_astray(answer: Answer, thinks: bool) -> str | None:
-    """Text in the reasoning field where no thoughts should be, or where the answer should be too."""
-    if not answer.reasoning.strip() or (thinks and answer.ends_in_thoughts):
+    """Text in the reasoning field where the answer should be; beside an answer it takes nothing from clients (`notes`)."""
+    if not answer.reasoning.strip() or not _empty(answer) or (thinks and answer.ends_in_thoughts):
         return None
-    if _empty(answer):
-        return f"content is empty and the answer is in the reasoning field: {answer.reasoning[:60]!r}"
-    return None if thinks else f"there are thoughts in the reasoning field: {answer.reasoning[:60]!r}"
+    return f"content is empty and the answer is in the reasoning field: {answer.reasoning[:60]!r}"
 
 
 def thinking_advice(answer: Answer, thinks: bool) -> str | None:

@@ -292,7 +292,7 @@ class _Judge:
             reason += (
                 f"; one sampled answer alone may draw a broken character, and {chance[0].ask.name} did: {chance[1]}"
             )
-        told = dict.fromkeys(note for reply in chats for note in notes(reply))
+        told = dict.fromkeys(note for reply in chats for note in notes(reply, self._thinks))
         return Result("pass", "; ".join([reason, *told]), 0, 0, "violations")
 
     def _flaws(self, case: Case, chats: list[Reply], chance: tuple[Reply, str] | None) -> Iterator[tuple[Stage, str]]:
