@@ -72,8 +72,8 @@ def _measured(name: str, profile: Profile, keep: Path) -> Measured:
             collect(asked, NOTEBOOK)
             seconds = time.perf_counter() - started
         scores = {n: v for n, v in fingerprint(asked, run_identity(asked), []).items() if n.startswith("golden.")}
-        file.write_text(json.dumps({"seconds": round(seconds, 1), "scores": scores}, indent=1))
-    said = json.loads(file.read_text())
+        file.write_text(json.dumps({"seconds": round(seconds, 1), "scores": scores}, indent=1), encoding="utf-8")
+    said = json.loads(file.read_text(encoding="utf-8"))
     return Measured(said["scores"], said["seconds"])
 
 

@@ -80,7 +80,7 @@ class Watched:
         for one in found:
             try:
                 times, words = one.cpu_times(), " ".join(one.cmdline())
-                status = Path(f"/proc/{one.pid}/status").read_text()
+                status = Path(f"/proc/{one.pid}/status").read_text(encoding="utf-8")
             except (psutil.Error, OSError):
                 continue
             self.cpu_s[one.pid] = times.user + times.system

@@ -12,7 +12,7 @@ from gatebook.errors import BadInput, BrokenRecord
 from gatebook.report.comparison import comparison_page, show
 from gatebook.verdict.comparing import Difference, _other, difference
 
-from tests.unit.replies import case, profile
+from tests.unit.replies import case, profile, run_folder
 from tests.unit.runs import GROUPS, answered, bundle, hellos, judged
 
 BAD = "No."
@@ -105,13 +105,16 @@ def test_another_prompt_and_another_expectation_are_not_paired(tmp_path: Path) -
     assert next(g.comparison.paired for g in found.groups if g.group == "g.h") == 5
 
 
-def test_a_case_over_a_group_is_paired_in_the_same_languages_only() -> None:
+def test_a_case_over_a_group_is_paired_in_the_same_languages_only(tmp_path: Path) -> None:
     asks = [{"name": "a"}, {"name": "b"}]
     plain, over = case(asks=asks), case(over="g.o", messages=[], expect=[{"goodput": "profile"}])
     tagged = case(asks=[asks[0], {**asks[1], "language": "zh"}])
-    assert _other(plain, tagged, "pass", "pass", alike=False) == ""
-    assert _other(over, over, "pass", "pass", alike=True) == ""
-    assert _other(over, over, "pass", "pass", alike=False) == "judged over cases of other languages"
+    of_plain, of_tagged, of_over = (
+        run_folder(tmp_path / name, [one], profile()) for name, one in (("p", plain), ("t", tagged), ("o", over))
+    )
+    assert _other(of_plain, of_tagged, "case", "pass", "pass", alike=False) == ""
+    assert _other(of_over, of_over, "case", "pass", "pass", alike=True) == ""
+    assert _other(of_over, of_over, "case", "pass", "pass", alike=False) == "judged over cases of other languages"
 
 
 def test_a_group_without_a_pair_cannot_be_told(tmp_path: Path) -> None:

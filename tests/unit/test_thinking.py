@@ -108,7 +108,7 @@ def test_an_option_that_every_case_overrides_is_refused(monkeypatch: pytest.Monk
         BadInput, match=r"'target.request.temperature' has value 0.6: every case sets its own.*delete it"
     ):
         planned(profile(request={"temperature": 0.6}), "full", None)
-    assert planned(profile(request={"top_p": 0.6}), "full", None) == cases
+    assert planned(profile(request={"top_p": 0.6}), "full", None) == (cases, {})
 
 
 def test_the_plan_counts_thoughts_and_says_what_requests_override() -> None:
@@ -283,8 +283,8 @@ def test_two_runs_with_other_options_are_not_paired(tmp_path: Path) -> None:
         run_folder(tmp_path / str(n), [ASK], profile(**fields))
         for n, fields in enumerate(({}, {"request": WITHOUT}, {}))
     ]
-    assert _other(runs[0], runs[1], "a", "pass", "pass").startswith("asked differently")
-    assert _other(runs[0], runs[2], "a", "pass", "pass") == ""
+    assert _other(runs[0], runs[1], "a", "pass", "pass", alike=True).startswith("asked differently")
+    assert _other(runs[0], runs[2], "a", "pass", "pass", alike=True) == ""
 
 
 def test_default_samples_of_a_model_that_thinks_are_its_thoughts(tmp_path: Path) -> None:

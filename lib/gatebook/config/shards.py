@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from gatebook.config.cases import Case
 
 MOST = 10_000
-MEASURES_ALL = frozenset({"prompt_tokens", "first_token_logprobs", "greedy_logprobs", "default_samples"})
+MEASURES_ALL = frozenset(
+    {"prompt_tokens", "first_token_logprobs", "greedy_logprobs", "default_samples", "golden_logprobs"}
+)
 """Checks whose values describe the whole deployment and are compared together."""
 
 

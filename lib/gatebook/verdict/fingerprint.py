@@ -84,7 +84,7 @@ def fingerprint(run: Run, identity: Identity, findings: list[Finding]) -> Finger
         del values["engine"]  # a dead one is no other
     for notebook in run.notebooks:
         cases = run.expected(notebook)
-        if any(case.fingerprints for case in cases):
+        if any(case.fingerprints or case.scored for case in cases):
             values |= measured_values(cases, [e for e in run.exchanges(notebook) if e.kind == "ask"])
     values |= {f"keyword.{f.case}": f.measured for f in findings if f.check == "keyword"}
     return {name: value for name, value in values.items() if value is not None}

@@ -29,6 +29,9 @@ SHOWN = 60
 """Characters of a value."""
 
 
+NOT_SERVED = "not served"
+
+
 @dataclass
 class _Readings:
     """What one server says alike in every reply, by what it is called."""
@@ -68,7 +71,7 @@ def _mixed(run: Run, notebooks: list[str]) -> str:
                 _read_chat(found, e, e.body, target.aliases, e.kind == "ask" and e.case in firsts)
     tolerance, own_prints = profile.limits.logprob_tolerance_nats, profile.not_offered("system_fingerprint") is None
     named: list[tuple[str, Mixed | None]] = [
-        ("this model", mixed(found.served)),
+        ("this model", _served_at_times(found.served)),
         ("served name", mixed(found.model)),
         *((name, mixed(seen)) for name, seen in found.told.items()),
         (SYSTEM, mixed(found.system) if own_prints else None),
@@ -90,6 +93,13 @@ def _mixed(run: Run, notebooks: list[str]) -> str:
     return f"{COUNTS.get(count, str(count))} different servers answer at this address: {'; '.join(said)}"
 
 
+def _served_at_times(seen: list[Seen]) -> Mixed | None:
+    """Where the model is served by some and not by others; one that was unloaded once, and is gone since, is no second server."""
+    one = mixed(seen)
+    gone = one is not None and one.changed_at is not None and sorted(seen, key=lambda s: s.at)[-1].value == NOT_SERVED
+    return None if gone else one
+
+
 def _shares(one: Mixed, what: str) -> str:
     return " and ".join(f"{value!r} in {count} of {one.total}" for value, count in one.values[:3]) + f" {what}"
 
@@ -108,7 +118,7 @@ def _read_chat(found: _Readings, exchange: Exchange, body: dict[str, Any], alias
     at, how, said = exchange.attempts[-1].at, bool(body.get("stream")), signed(exchange)
     missing = exchange.status == 404 and "model" in exchange.detail.lower()
     if said or missing:
-        found.served.append(Seen(at, _prompt(body), "not served" if missing else "answered"))
+        found.served.append(Seen(at, _prompt(body), NOT_SERVED if missing else "answered"))
     if name := said.get("model"):
         found.model.append(Seen(at, how, _short(body["model"] if name in aliases else name)))
     if own := said.get(SYSTEM):
