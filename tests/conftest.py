@@ -239,6 +239,7 @@ def checkout(root: Path) -> Path:
     """A project whose notebooks and cases are its own alone."""
     for part in ("lib/gatebook", "notebooks", "params/cases"):
         (root / part).mkdir(parents=True, exist_ok=True)
+    (root / "lib" / "gatebook" / "kept").touch()  # git keeps no empty folder
     return root
 
 
