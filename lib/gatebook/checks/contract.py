@@ -86,7 +86,7 @@ def _unreadable(exchange: Exchange, answer: Answer) -> str | None:
     return answer.malformed
 
 
-def notes(reply: Reply, thinks: bool) -> Iterator[str]:
+def notes(reply: Reply, thinks: bool = True) -> Iterator[str]:
     """What is unusual on the wire and breaks nothing: every client reads it."""
     if reply.answer.reasoning.strip() and not thinks:
         yield "thoughts stand in the reasoning field beside the answer; target.thinking: parsed gives them room of their own"
