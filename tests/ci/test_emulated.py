@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -102,7 +103,7 @@ def test_a_faulty_server_stops_the_pipeline_and_no_one_can_deploy_it(pipeline: P
     for text in attached:
         path = text.partition("[[ATTACHMENT|")[2].partition("]]")[0]
         assert pipeline.artifact("verdict", path).is_file(), path
-    assert "gatebook_exit_code 1" in (shown / "metrics.txt").read_text()
+    assert re.search(r"^gatebook_exit_code\{[^}]*\} 1(\.0)?$", (shown / "metrics.txt").read_text(), re.MULTILINE)
 
     done = pipeline.run("deploy-staging")
     assert done.code != 0, done
