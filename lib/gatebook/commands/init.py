@@ -68,7 +68,7 @@ def introduce(
     refuse_secrets({"target": {"api_key_env": api_key_env, "model": model}}, "command line")
     spoken, cases = (
         None if languages is None else [said.strip() for said in languages.split(",")],
-        load_cases(project.cases_dir()),
+        load_cases(*project.folders("params/cases")),
     )
     target = build(Target, {"model": model or "unknown", "api_key_env": api_key_env, "base_url": url}, "command line")
     asked = {"name": name or "new", "target": target.model_dump(), "groups": {}, "languages": spoken}
