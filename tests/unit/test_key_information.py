@@ -66,8 +66,11 @@ def test_accept_writes_coverage_and_key_words(tmp_path: Path, monkeypatch: pytes
     file = tmp_path / "params" / "baselines" / "unnamed.json"
     taken = read_baseline(file.read_bytes(), "b")
     assert taken is not None
-    measured = {i: c.measured for i, c in taken.cases.items() if c.measured is not None}
-    assert (measured["facts-order"], measured["facts-price"]) == (0.5, 1.0)
+    assert {i: c.measured for i, c in taken.cases.items() if c.measured is not None} == {
+        "facts-order": 0.5,
+        "facts-price": 1.0,
+    }
+    assert (taken.cases["facts-order"].score, taken.cases["phrasing-week-1"].score) == (0.5, 1.0)
     assert taken.keywords == {"facts-order": ["order", "4417", "late"], "facts-price": ["costs", "96"]}
     lines = file.read_text().splitlines()
     assert '  "facts-price": ["costs", "96"]' in lines, "a case is a line"

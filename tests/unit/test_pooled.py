@@ -85,12 +85,17 @@ def test_scores_show_what_passes_do_not() -> None:
     facts = [case(f"f{n}", group="g.0") for n in range(24)]
     cases = {one.id: one for one in facts}
     old = baseline({one.id: "pass" for one in facts}, facts)
-    kept = {i: accepted.model_copy(update={"measured": 1.0}) for i, accepted in old.cases.items()}
+    kept = {i: accepted.model_copy(update={"score": 1.0}) for i, accepted in old.cases.items()}
     old = old.model_copy(update={"cases": kept})
     passed: dict[tuple[str, str], Outcome] = {("g.0", i): "pass" for i in cases}
     said = pool(passed, {key: 0.8 for key in passed}, cases, old, 0.0)
     assert said and said.shown_worse and said.p_value == 1.0 and said.score_p_value == pytest.approx(2**-24)
     assert said.score_change == pytest.approx(-0.2) and "24 scores changed by -0.200" in str(said)
+    older = old.model_copy(
+        update={"cases": {i: c.model_copy(update={"score": None, "measured": 1.0}) for i, c in kept.items()}}
+    )
+    before = pool(passed, dict.fromkeys(passed, 0.8), cases, older, 0.0)
+    assert before and before.scored == 0 and not before.shown_worse, "coverage alone is another measure"
     same = pool(passed, {key: 1.0 for key in passed}, cases, old, 0.0)
     assert same and not same.shown_worse and same.score_p_value == 1.0
 

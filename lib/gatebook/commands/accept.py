@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from gatebook.checks.facts import COVERAGE
 from gatebook.checks.finding import worst
 from gatebook.config import project
 from gatebook.config.cases import load_cases
@@ -100,8 +101,11 @@ def _baseline(run: Run, verdict: Verdict, reason: str) -> Baseline:
     for case in (run.cases[i] for ids in run.manifest.expected.values() for i in ids):
         found = [f for f in verdict.findings if f.case == case.id]
         outcome = worst([f.outcome for f in found if f.group == case.group])
+        coverage = next((f.measured for f in found if f.unit == COVERAGE), None)
         score = score_of(f for f in found if f.group == case.group)
-        cases[case.id] = AcceptedCase(group=case.group, outcome=outcome, prompt=run.asked(case.id), measured=score)
+        cases[case.id] = AcceptedCase(
+            group=case.group, outcome=outcome, prompt=run.asked(case.id), measured=coverage, score=score
+        )
     return Baseline(
         profile=run.manifest.profile.name, run=run.manifest.run, accepted=now(), reason=reason, model=target.model,
         revision=target.revision, suite=run.manifest.suite, languages=run.manifest.profile.languages, fingerprint=verdict.fingerprint, latency_ms=_latencies(run), cases=cases,

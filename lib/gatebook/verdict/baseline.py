@@ -20,7 +20,9 @@ class AcceptedCase(Recorded):
     prompt: str
     """Hash of what was asked; another hash is another case."""
     measured: float | None = None
-    """Its graded score in [0, 1] (share of facts, words, identifiers ...), where its checks count anything."""
+    """Coverage of the required facts, where the case has any."""
+    score: float | None = None
+    """Its graded score in [0, 1] (share of facts, words, identifiers ...), where its checks count anything; baselines from before have none."""
 
 
 class Flips(Recorded):

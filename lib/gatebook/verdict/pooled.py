@@ -119,8 +119,8 @@ def pool(
             continue
         passed += old.outcome == "pass"
         changes[case.cluster].append((outcome == "pass") - (old.outcome == "pass"))
-        if (score := scores.get((case.group, name))) is not None and old.measured is not None:
-            graded[case.cluster].append(score - old.measured)
+        if (score := scores.get((case.group, name))) is not None and old.score is not None:
+            graded[case.cluster].append(score - old.score)
     if not changes:
         return None
     singles = [change for found in changes.values() for change in found]
