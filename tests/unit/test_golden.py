@@ -260,3 +260,12 @@ def test_a_plan_that_cannot_be_judged_is_refused(policy: Any, texts: int, said: 
 def test_the_plan_says_how_much_memory_it_takes() -> None:
     said = estimate(profile({GROUP: "no_worse"}), "full", [golden_case()], None)
     assert "1 golden answers, 2 at a time: up to 1.4 GiB on the server" in said
+
+
+def test_other_cases_in_a_group_of_golden_answers_are_refused() -> None:
+    """They would be compared with nothing, and green."""
+    other = case("plain", group=GROUP, notebook="05_fingerprint")
+    with pytest.raises(
+        BadInput, match="case 'plain', key 'group' has value 'fingerprint.golden': it holds golden answers"
+    ):
+        check_plan(profile({GROUP: "no_worse"}), [*(golden_case(f"c{n}") for n in range(12)), other], set())

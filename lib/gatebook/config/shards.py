@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gatebook.config.cases import Case
 
 MOST = 10_000
+"""Shards of one run."""
 MEASURES_ALL = frozenset(
     {"prompt_tokens", "first_token_logprobs", "greedy_logprobs", "default_samples", "golden_logprobs"}
 )

@@ -15,7 +15,7 @@ from gatebook.record.replies import read_answer
 from gatebook.record.run import Run
 from gatebook.verdict.baseline import Baseline
 from gatebook.verdict.policy import COMPARED
-from gatebook.verdict.pooled import drop_of, visible_drop
+from gatebook.verdict.pooled import drop_of, flips_of, visible_drop
 
 NOTEBOOK_S = 6.0
 """Kernel, tables and pictures of one notebook, on two cores (docs/benchmarks.md)."""
@@ -111,14 +111,13 @@ def _pooled(profile: Profile, cases: list[Case], baseline: Baseline | None, cont
     if not compared or profile.pooled is None:
         return ""
     told = f"pooled: {len(compared)} compared cases in {len({case.cluster for case in compared})} independent clusters"
-    rate, passed, basis = profile.flip_rate, len(compared), "if all pass in the baseline"
+    (rate, said), passed, basis = flips_of(baseline, profile.flip_rate), len(compared), "if all pass in the baseline"
     if baseline:
-        rate = baseline.flips.rate if baseline.flips else rate
         old = baseline.cases
         compared = [c for c in compared if c.id in old and old[c.id].prompt == asked_hash(profile.target, c)]
         passed, basis = sum(old[c.id].outcome == "pass" for c in compared), f"of the baseline {baseline.run}"
     drop = visible_drop(passed, len(compared), rate)
-    return f"{told}; the smallest drop that they would show together: {drop_of(drop, passed, rate)}, {basis}"
+    return f"{told}; the smallest drop that they would show together: {drop_of(drop, passed, rate, said)}, {basis}"
 
 
 def _overridden(profile: Profile, cases: list[Case]) -> list[str]:

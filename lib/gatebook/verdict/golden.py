@@ -17,6 +17,7 @@ from typing import Any
 from gatebook.checks.stats import mean_interval, seed_of
 from gatebook.config.cases import Case
 from gatebook.config.profile import Profile
+from gatebook.errors import BadInput
 from gatebook.record.logprobs import Scored
 
 PREFIX = "golden."
@@ -33,6 +34,28 @@ FEWEST = 8
 SCATTER_NATS, BOTH_WAYS = 0.25, 0.1
 """Another model has texts of its own that it knows better, and others that it knows worse: differences spread by more than
 this, with at least this share of them on either side. A damaged copy loses nearly everywhere (docs/power.md)."""
+
+
+def groups_of(cases: list[Case]) -> set[str]:
+    """The groups whose golden answers are scored. Raises BadInput where other cases, which nothing would compare, are in one."""
+    found = {case.group for case in cases if case.scored}
+    if other := next((case for case in cases if case.group in found and not case.scored), None):
+        raise BadInput(
+            f"{other.source}, case {other.id!r}, key 'group' has value {other.group!r}: it holds golden answers, beside which no other case is compared; name another"
+        )
+    return found
+
+
+def check_policy(policy: str, texts: int, where: str) -> None:
+    """Raises BadInput for a policy by which so many golden answers could not be judged."""
+    if policy == "proven_no_worse":
+        raise BadInput(
+            f"{where} has value {policy!r}: golden answers have a margin of their own (golden.margin_nats); use no_worse or watch"
+        )
+    if policy != "watch" and texts < FEWEST:
+        raise BadInput(
+            f"{where}: {policy!r} with {texts} golden answers could never be shown to lose anything; {FEWEST} are needed"
+        )
 
 
 def value_of(scored: Scored) -> str:

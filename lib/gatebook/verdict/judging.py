@@ -99,7 +99,7 @@ def run_baseline(run: Run) -> Baseline | None:
 
 def golden_answers(run: Run, now: Fingerprint) -> dict[str, Golden]:
     """Group -> its golden answers in this fingerprint of the run, beside the baseline's."""
-    baseline, prompts = run_baseline(run), {i: case.prompt_hash for i, case in run.cases.items()}
+    baseline, prompts = run_baseline(run), {i: run.asked(i) for i in run.cases}
     before = values_asked_alike(baseline, prompts) if baseline else {}
     return compared(run.manifest.profile, run.cases, before, now, run.manifest.run)
 

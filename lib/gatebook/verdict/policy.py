@@ -60,35 +60,24 @@ TEXTS: dict[str, tuple[Word, str, str]] = {
 """What holds of a group -> the verdict, the reason, what to do."""
 
 
-def check_plan(profile: Profile, cases: Iterable[Case], contract_groups: set[str]) -> None:
+def check_plan(profile: Profile, cases: list[Case], contract_groups: set[str]) -> None:
     """Refuse a plan that cannot be judged. Raises BadInput for a compared contract, or a group too small ever to be shown worse."""
     sizes = Counter(case.group for case in cases)
-    scored = {case.group: case.scored for case in cases}
-    family = compared_groups(profile, (group for group in sizes if not scored[group]))
+    scored = golden.groups_of(cases)
+    family = compared_groups(profile, (group for group in sizes if group not in scored))
     for group in (*contract_groups, *sizes):
         policy, where = profile.policy(group).policy, f"profile {profile.name!r}, key 'groups.{group}'"
         if policy in COMPARED and group in contract_groups:
             raise BadInput(
                 f"{where} has value {policy!r}: a contract is kept or broken and not compared; use must or watch"
             )
-        if scored.get(group):
-            _check_scored(policy, sizes[group], where)
+        if group in scored:
+            golden.check_policy(policy, sizes[group], where)
         elif policy in COMPARED and stats.smallest_visible_drop(sizes[group], family) is None:
             raise BadInput(
                 f"{where}: {policy!r} with {sizes[group]} selected cases could never be shown worse (alpha {stats.ALPHA} over "
                 f"{family} compared groups); add cases, choose a larger suite, or use must or watch"
             )
-
-
-def _check_scored(policy: str, texts: int, where: str) -> None:
-    if policy == "proven_no_worse":
-        raise BadInput(
-            f"{where} has value {policy!r}: golden answers have a margin of their own (golden.margin_nats); use no_worse or watch"
-        )
-    if policy != "watch" and texts < golden.FEWEST:
-        raise BadInput(
-            f"{where}: {policy!r} with {texts} golden answers could never be shown to lose anything; {golden.FEWEST} are needed"
-        )
 
 
 def compared_groups(profile: Profile, groups: Iterable[str]) -> int:

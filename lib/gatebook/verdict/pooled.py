@@ -66,13 +66,20 @@ class Pooled(Recorded):
         told = f"{self.worse} worse, {self.better} better of {self.paired} paired cases in {self.clusters} clusters (p = {self.p_value:.3g})"
         if self.score_change is not None and self.score_p_value is not None:
             told += f"; {self.scored} scores changed by {self.score_change:+.3f} (p = {self.score_p_value:.3g})"
-        return f"{told}; could have seen a drop of {drop_of(self.visible_drop, self.baseline_passed, self.flip_rate)}"
+        return f"{told}; could have seen a drop of {drop_of(self.visible_drop, self.baseline_passed, self.flip_rate, self.flips_from)}"
 
 
-def drop_of(drop: int | None, passed: int, flip_rate: float) -> str:
+def drop_of(drop: int | None, passed: int, flip_rate: float, flips_from: str) -> str:
     """`6 of 107 cases that passed (5.6%)`, and what noise it reckons with."""
-    noise = f", with {flip_rate:.1%} of the cases turning by chance" if flip_rate else ""
+    noise = f", with {flip_rate:.1%} of the cases turning by chance ({flips_from})" if flip_rate else ""
     return f"{drop} of {passed} cases that passed ({drop / passed:.1%}){noise}" if drop and passed else "no size"
+
+
+def flips_of(baseline: Baseline | None, stated: float) -> tuple[float, str]:
+    """Share of the cases that turn between two healthy runs, and who says so."""
+    if baseline and baseline.flips:
+        return baseline.flips.rate, f"measured by {baseline.flips.run}"
+    return stated, "stated by the profile" if stated else "none stated"
 
 
 def visible_drop(passed: int, paired: int, flip_rate: float) -> int | None:
@@ -125,14 +132,13 @@ def pool(
         return None
     singles = [change for found in changes.values() for change in found]
     p_value = stats.sign_flip_worse([sum(found) for found in changes.values()])
-    flips = baseline.flips
-    rate = flips.rate if flips else stated
+    rate, said = flips_of(baseline, stated)
     told = _scores(graded)
     score_p = told.get("score_p_value")
     return Pooled(
         paired=len(singles), clusters=len(changes), baseline_passed=passed,
         worse=singles.count(-1), better=singles.count(1), p_value=p_value, **told,
-        flip_rate=rate, flips_from=f"measured by {flips.run}" if flips else "stated by the profile" if stated else "none stated",
+        flip_rate=rate, flips_from=said,
         visible_drop=visible_drop(passed, len(singles), rate),
         shown_worse=p_value <= LEVEL or (score_p is not None and score_p <= SCORE_LEVEL),
     )  # fmt: skip
