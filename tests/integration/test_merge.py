@@ -82,7 +82,7 @@ def test_an_answer_edited_in_one_shard_breaks_the_merged_chain(project: Project,
     folder = project.root / "outputs" / "edited"
     assert merged(project, parts, "edited").code == 0
     file = max(folder.glob("*.shard-*.exchanges.jsonl"))
-    file.write_bytes(file.read_bytes().replace(b'"status":200', b'"status":201', 1))
+    file.write_bytes(file.read_bytes().replace(b'"status": 200', b'"status": 201', 1))
     assert project.gatebook("verify", folder).code == 75
 
 
