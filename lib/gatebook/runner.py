@@ -6,8 +6,8 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -87,12 +87,11 @@ def execute(run: Run, start: Start | None, watch: bool) -> tuple[Run, Verdict]:
     """
     if run.history_trouble:
         _warn(f"{run.history_trouble}; what is compared with past runs is not measured")
-    os.environ[STARTED] = now()
     if run.path.name != LATEST:
         drop_latest(run.path.parent)  # an older green must not stand for this run
     troubles: list[str] = []
     go_on = f"go on with: gatebook run --resume {run.path}"
-    with Watcher(run, watch) as watcher:
+    with Watcher(run, watch) as watcher, _clock():
         try:
             with kernels(run.path) as kernel:
                 import nbconvert  # noqa: F401 - beside the process that forks kernels, whose imports take as long
@@ -120,6 +119,19 @@ def execute(run: Run, start: Start | None, watch: bool) -> tuple[Run, Verdict]:
     except GatebookError as error:  # the verdict stands, and the rows can be made again from the run
         _warn(f"{error}; when that is mended: gatebook history enter {run.path}")
     return run, verdict
+
+
+@contextmanager
+def _clock() -> Iterator[None]:
+    """From here on the deadline of the run counts, in its kernels too, and for no later run of this process."""
+    before = os.environ.get(STARTED)
+    os.environ[STARTED] = now()
+    try:
+        yield
+    finally:
+        os.environ.pop(STARTED)
+        if before is not None:
+            os.environ[STARTED] = before
 
 
 def _ask_all(run: Run, start: Start | None, watcher: Watcher, kernel: Kernel, troubles: list[str]) -> None:
