@@ -82,6 +82,25 @@ def thinking_tokens(folder: Path) -> None:
     _json(folder / "tokenizer.json", renamed)
 
 
+def thinker(folder: Path) -> None:
+    """The same, and the embedding of </think> is the line end's: `<|im_start|>assistant</think>` opens an answer as its header does.
+
+    The output layer is its own here, so that no more is generated than before.
+    """
+    import torch
+
+    thinking_tokens(folder)
+    tokens = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+
+    def opened(weights: dict[str, Any]) -> None:
+        embedding = weights["model.embed_tokens.weight"]
+        weights["lm_head.weight"] = torch.clone(embedding)
+        embedding[tokens["</think>"]] = embedding[tokens["\u010a"]]
+
+    _tensors(folder, opened)
+    _json(folder / "config.json", lambda config: config.update(tie_word_embeddings=False))
+
+
 def same(folder: Path) -> None:
     """Nothing changed: the same bytes at another path."""
 
@@ -98,15 +117,20 @@ def penalised(folder: Path) -> None:
 
 VARIANTS: dict[str, Callable[[Path], None]] = {
     f.__name__: f
-    for f in (same, thinking_tokens, zeroed, noise_1, noise_5, rope, template, no_template, hot, penalised)
+    for f in (same, thinking_tokens, thinker, zeroed, noise_1, noise_5, rope, template, no_template, hot, penalised)
 }
 
 
 def _weights(folder: Path, changed: Callable[[str, Any], Any]) -> None:
+    _tensors(folder, lambda weights: weights.update({name: changed(name, t) for name, t in weights.items()}))
+
+
+def _tensors(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     from safetensors.torch import load_file, save_file
 
     path = folder / "model.safetensors"
-    weights = {name: changed(name, tensor.clone()) for name, tensor in load_file(path).items()}
+    weights = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    change(weights)
     path.unlink()
     save_file(weights, path, metadata={"format": "pt"})
 

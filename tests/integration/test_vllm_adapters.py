@@ -16,7 +16,7 @@ import pytest
 import yaml
 from gatebook.collect.embedded import MODEL
 
-from tests.conftest import ROOT, Done, Project
+from tests.conftest import ROOT, Done, Project, checkout
 from tests.documents import commands, exit_code
 from tests.engines.adapters import adapter
 from tests.engines.serving import vllm
@@ -44,7 +44,7 @@ def project(tmp_path: Path) -> Project:
     """One with few cases: adapters are slow on a CPU."""
     made = Project(tmp_path / "project")
     shutil.copytree(ROOT / "notebooks", made.root / "notebooks")
-    (made.root / "params" / "cases").mkdir(parents=True)
+    checkout(made.root)
     made.choose(*CASES)
     shutil.copy(ROOT / "params" / "qwen3-4b.yaml", made.root / "params")
     (made.root / ".venv").mkdir()

@@ -1,11 +1,12 @@
 """A real vLLM that thinks: introduced, asked, accepted and asked again, with its thoughts, by the commands of docs/first-gate.md.
 
 SmolLM2 does not think by itself. Its template opens a block of thoughts as Qwen3's does (none where `enable_thinking` is false),
-vLLM's parser for Qwen3 puts them into a field of their own, and `thinking_token_budget` ends them.
+vLLM's parser for Qwen3 puts them into a field of their own, and `thinking_token_budget` ends them by words that open an answer.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -17,14 +18,15 @@ from tests.faults.on_vllm import QUICK, Introduced, introduced
 from tests.integration.test_vllm import vllm_here  # noqa: F401  (a fixture)
 
 TEMPLATE = HERE / "thinking.jinja"
-THINKING = {"thinking": "parsed", "thinking_tokens": 16, "request": {"thinking_token_budget": 8}}
+THINKING = {"thinking": "parsed", "thinking_tokens": 16, "request": {"thinking_token_budget": 6}}
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
 def thinker(vllm_here: None) -> Iterator[str]:  # noqa: F811
-    parsed = ("--reasoning-parser", "qwen3", "--chat-template", str(TEMPLATE))
-    with vllm(*QUICK, *parsed, weights="thinking_tokens") as url:
+    end = json.dumps({"reasoning_end_str": "<|im_start|>assistant</think>"})
+    parsed = ("--reasoning-parser", "qwen3", "--reasoning-config", end, "--chat-template", str(TEMPLATE))
+    with vllm(*QUICK, *parsed, weights="thinker") as url:
         yield url
 
 

@@ -31,7 +31,7 @@ POWER_Z = 2.4865
 """ndtri(1 - SHOWN_LEVEL) + ndtri(0.8)."""
 FEWEST = 8
 """Texts below which nothing is tested: 2^8 flips can just show 0.01."""
-SCATTER_NATS, BOTH_WAYS = 0.25, 0.1
+SCATTER_NATS, BOTH_WAYS = 0.25, 0.25
 """Another model has texts of its own that it knows better, and others that it knows worse: differences spread by more than
 this, with at least this share of them on either side. A damaged copy loses nearly everywhere (docs/power.md)."""
 
