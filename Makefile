@@ -89,8 +89,9 @@ serve: setup  ## the embedded model on loopback until Ctrl-C
 engines: setup-dev  ## a real vLLM on the CPU in .engines/, for tests and the fault lab (docs/engines.md); TORCH_INDEX names a smaller torch
 	$(BIN)/python -m tests.engines prepare vllm
 
-engines-smoke: setup-dev  ## init, run, accept, run on every other engine and gateway that installs in minutes (docs/engines.md)
+engines-smoke: setup-dev  ## init, run, accept, run on every other engine and gateway that installs in minutes; thoughts, adapters, golden answers on vLLM (docs/engines.md)
 	$(BIN)/python -m tests.engines smoke
+	$(BIN)/python -m pytest --durations=5 tests/integration/test_vllm_*.py
 
 faults: setup-dev  ## the fault lab: what the gate catches and when it keeps quiet (docs/fault-score.md); goes on where it stopped
 	$(BIN)/python -m tests.faults --all

@@ -83,7 +83,7 @@ def thinking_tokens(folder: Path) -> None:
 
 
 def thinker(folder: Path) -> None:
-    """The same, and the embedding of </think> is the line end's: `<|im_start|>assistant</think>` opens an answer as its header does.
+    """The same, and both are read as the end of a line: `<|im_start|>assistant</think>` opens an answer as its header does.
 
     The output layer is its own here, so that no more is generated than before.
     """
@@ -95,7 +95,8 @@ def thinker(folder: Path) -> None:
     def opened(weights: dict[str, Any]) -> None:
         embedding = weights["model.embed_tokens.weight"]
         weights["lm_head.weight"] = torch.clone(embedding)
-        embedding[tokens["</think>"]] = embedding[tokens["\u010a"]]
+        for token in ("<think>", "</think>"):
+            embedding[tokens[token]] = embedding[tokens["\u010a"]]
 
     _tensors(folder, opened)
     _json(folder / "config.json", lambda config: config.update(tie_word_embeddings=False))

@@ -71,6 +71,7 @@ def test_the_right_adapter_becomes_green_and_one_that_adds_nothing_is_red(
     assert {name: t["model"] for name, t in targets.items()} == {"base": MODEL, RIGHT: RIGHT, ZERO: ZERO}
     assert {t["context_tokens"] for t in targets.values()} == {8192}, "an adapter's card tells none"
 
-    again, red = gate(project, RIGHT), gate(project, ZERO)
+    again = gate(project, RIGHT)
     assert again.code == 0 and "otherwise than its parent" in again.reasons, again
+    red = gate(project, ZERO)
     assert red.code == 1 and f"adapter {ZERO} answers as its base {MODEL}" in red.verdict["reason"], red

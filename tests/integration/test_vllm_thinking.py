@@ -18,7 +18,7 @@ from tests.faults.on_vllm import QUICK, Introduced, introduced
 from tests.integration.test_vllm import vllm_here  # noqa: F401  (a fixture)
 
 TEMPLATE = HERE / "thinking.jinja"
-THINKING = {"thinking": "parsed", "thinking_tokens": 16, "request": {"thinking_token_budget": 6}}
+THINKING = {"thinking": "parsed", "thinking_tokens": 16, "request": {"thinking_token_budget": 2}}
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
 
