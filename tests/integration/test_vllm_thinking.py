@@ -19,6 +19,8 @@ from tests.integration.test_vllm import vllm_here  # noqa: F401  (a fixture)
 
 TEMPLATE = HERE / "thinking.jinja"
 THINKING = {"thinking": "parsed", "thinking_tokens": 16, "request": {"thinking_token_budget": 2}}
+SAYS_LITTLE = ("health.canaries", "health.service")
+"""A model of 135M parameters repeats itself, or stops early, after two tokens of thought."""
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
 
@@ -38,6 +40,7 @@ def mine(thinker: str, tmp_path_factory: pytest.TempPathFactory) -> Introduced:
 def retarget(project: Introduced, **target: object) -> None:
     data = yaml.safe_load(project.profile.read_text())
     data["target"] = {k: v for k, v in data["target"].items() if k not in THINKING} | target
+    data["groups"] |= dict.fromkeys(SAYS_LITTLE, "watch")
     project.profile.write_text(yaml.safe_dump(data))
 
 

@@ -125,6 +125,26 @@ def test_what_is_unusual_on_the_wire_and_breaks_nothing_is_told_once(tmp_path: P
     )
 
 
+@pytest.mark.parametrize(
+    ("left", "of", "outcome"), [(1, 20, "pass"), (2, 20, "pass"), (3, 20, "fail"), (1, 1, "fail"), (2, 3, "fail")]
+)
+def test_one_connection_that_is_closed_late_is_told_and_many_are_a_fault(
+    tmp_path: Path, left: int, of: int, outcome: str
+) -> None:
+    names = [f"a{n}" for n in range(of)]
+    replies = [
+        streamed(
+            [c | {"id": f"id-{name}"} for c in good_chunks()],
+            key=f"{name}/ask",
+            after_done="open" if n < left else None,
+        )
+        for n, name in enumerate(names)
+    ]
+    found = said(tmp_path, [case(name, stream=True) for name in names], ready(), *replies)
+    assert found["a0.contract"].outcome == outcome, found["a0.contract"]
+    assert ("was not closed" if outcome == "fail" else "the connection was closed late") in found["a0.contract"].reason
+
+
 @pytest.mark.parametrize("odd", [[1], "pass", 5, None])
 def test_a_finding_in_a_foreign_verdict_that_is_no_object_is_a_value_error(odd: Any) -> None:
     with pytest.raises(ValueError, match="valid dictionary"):

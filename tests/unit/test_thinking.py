@@ -216,6 +216,15 @@ def test_where_no_answer_is_asked_for_thoughts_are_what_was_generated(tmp_path: 
     assert {f.outcome for f in said.values()} == {"pass"}, said
 
 
+def test_a_budget_may_end_thoughts_within_a_character_and_never_an_answer(tmp_path: Path) -> None:
+    """As vLLM's thinking_token_budget does to Chinese thoughts, and then goes on."""
+    one = case("a", options={"max_tokens": 24}, finish="length")
+    cut = "\n他想知道\ufffdassistant"
+    for text, outcome in ((None, "pass"), (cut, "fail")):
+        said = found(tmp_path / outcome, profile({"g.h": "must"}, **PARSED), [one], reply("a", text, THOUGHT if text else cut, "length", 24, 24))  # fmt: skip
+        assert said["a.contract"].outcome == outcome, said
+
+
 def test_a_canary_that_thinks_lives(tmp_path: Path) -> None:
     one = case("a", finish="any", canary=True, options={"max_tokens": 64}, expect=[{"length_chars": {"min": 1}}])
     canary = reply("a", None, THOUGHT, "length", 8, 8).model_copy(

@@ -1,4 +1,4 @@
-"""Do streamed replies arrive as they are written? A proxy that buffers keeps a stream and hands it over in one piece."""
+"""Do streamed replies arrive as they are written, and end? A proxy that buffers keeps a stream and hands it over in one piece."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ WRITTEN_SHARE, WRITTEN_MS = 0.1, 1.0
 no model writes. The second tells it from a wait in a queue, or for a long prompt, before tokens that come one by one."""
 STREAMS = 2
 """One alone may be chance."""
+OPEN_SHARE = 0.1
+"""A busy server, or a busy machine of ours, closes a connection late now and then."""
 
 
 def pieces(exchange: Exchange) -> str | None:
@@ -41,3 +43,9 @@ def kept_back(exchanges: Iterable[Exchange]) -> dict[str, str]:
     """Key of each stream that something kept -> how it arrived; none unless all streams that tell are so, STREAMS at least."""
     found = {e.key: said for e in exchanges if e.kind == "ask" and (said := pieces(e)) is not None}
     return found if len(found) >= STREAMS and all(found.values()) else {}
+
+
+def leaves_open(exchanges: Iterable[Exchange]) -> bool:
+    """Whether the server leaves connections open behind whole answers, and not one among many that it was late to close."""
+    ended = [e.after_done == "open" for e in exchanges if e.status == 200 and e.events is not None and not e.fault]
+    return sum(ended) >= STREAMS and sum(ended) > OPEN_SHARE * len(ended) or all(ended)

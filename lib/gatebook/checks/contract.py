@@ -18,6 +18,7 @@ from gatebook.record.replies import read_answer, whole
 FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter")
 STALE_S = 300
 """`created` may lag behind our clock by this much before it is taken for an old answer."""
+AFTER = {"broken": "broke off", "open": "was closed late"}
 STANDING_S = 5
 SAMPLED_ENOUGH = 4
 """Answers of one case from which a single broken character is told from an engine that breaks them."""
@@ -46,12 +47,14 @@ def violations(
     is_alias: Callable[[str, str], bool] = lambda asked, told: same_model(asked, told, []),
     behind_s: float = 0.0,
     thinks: bool = False,
+    leaves_open: bool = True,
 ) -> Iterator[str]:
     """Every broken clause of one 200 reply, most telling first. `seen_ids`: response id -> the request it first answered.
 
     A server that offers no [DONE] or no usage in streams, by its profile, owes none. `is_alias(asked, told)`: whether a
     reply under the name `told` is the asked model's. `behind_s`: how far the server's clock is behind ours (`clock_behind_s`).
-    `thinks`: the profile says that answers come after thoughts, in a field of their own.
+    `thinks`: the profile says that answers come after thoughts, in a field of their own. `leaves_open`: the server leaves
+    connections open as a rule, and this one is not one that it closed late.
     """
     exchange, answer = reply.exchange, reply.answer
     if (unreadable := _unreadable(exchange, answer)) is not None:
@@ -62,7 +65,7 @@ def violations(
         yield "the reply has no choices"
     if not answer.choices or (answer.flaws and not (answer.text or answer.tool_calls)):
         return
-    yield from _envelope(exchange, answer, ends_with_done)
+    yield from _envelope(exchange, answer, ends_with_done, leaves_open)
     yield from text_flaws(answer, thinks)
     yield from _finish(exchange, answer, context_tokens)
     if answer.usage is not None or exchange.events is None or counts_streams:
@@ -92,8 +95,8 @@ def notes(reply: Reply, thinks: bool = True) -> Iterator[str]:
         yield "thoughts stand in the reasoning field beside the answer; target.thinking: parsed gives them room of their own"
     if reply.exchange.packing == "packed":
         yield f"packed with {reply.exchange.headers.get('content-encoding')} although identity was asked"
-    if reply.exchange.after_done == "broken":
-        yield "the answer is complete, the connection broke off after it"
+    if reply.exchange.after_done is not None:
+        yield f"the answer is complete, the connection {AFTER[reply.exchange.after_done]} after it"
 
 
 def drawn_by_chance(replies: list[Reply]) -> tuple[Reply, str] | None:
@@ -108,6 +111,8 @@ def drawn_by_chance(replies: list[Reply]) -> tuple[Reply, str] | None:
 
 
 def _broken(answer: Answer) -> str | None:
+    if answer.text and answer.text == answer.reasoning.lstrip("\n"):  # thoughts, which a budget cuts within a character
+        return None
     return broken_characters(answer.text, answer.finish_reason == "length")
 
 
@@ -120,12 +125,12 @@ def packing_flaw(exchange: Exchange) -> str | None:
     return None
 
 
-def _envelope(exchange: Exchange, answer: Answer, ends_with_done: bool) -> Iterator[str]:
+def _envelope(exchange: Exchange, answer: Answer, ends_with_done: bool, leaves_open: bool) -> Iterator[str]:
     if (exchange.body or {}).get("stream") and exchange.events is None:
         yield f"asked for a stream, got {exchange.headers.get('content-type', 'no content type')!r}"
     if exchange.events is not None and not answer.done and ends_with_done:
         yield "the stream ended without [DONE]"
-    if exchange.after_done == "open":
+    if exchange.after_done == "open" and leaves_open:
         yield "the answer is complete, the connection was not closed"
     if exchange.invalid_utf8:
         yield "the reply is not valid UTF-8"

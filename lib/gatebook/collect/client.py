@@ -178,7 +178,9 @@ class Lane:
                             if reply.done and patience.when() is None:
                                 patience.reschedule(asyncio.get_running_loop().time() + self._patience_s)
                 if patience.expired():
-                    reply.after_done, self._patience_s = "open", AGAIN_S
+                    reply.after_done = "open"
+                if patience.when() is not None:
+                    self._patience_s = AGAIN_S if patience.expired() else AFTER_DONE_S
         except TimeoutError:
             if not reply.done or reply.status != 200:
                 return "deadline", f"no complete reply within {round(deadline_s, 2):g} s"

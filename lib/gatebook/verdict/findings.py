@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cache
 
 from gatebook.checks import CHECKS, parameters
-from gatebook.checks.arrival import kept_back
+from gatebook.checks.arrival import kept_back, leaves_open
 from gatebook.checks.context import length_kept
 from gatebook.checks.contract import (
     clock_behind_s,
@@ -98,7 +98,7 @@ class _Judge:
         self._timed = timed_cases(run, notebook, exchanges)
         self._restarts = restarts_of(exchanges)
         self._behind_s = max(clock_behind_s(exchanges), 0.0)
-        self._kept_back = kept_back([*earlier, *exchanges])
+        self._kept_back, self._leaves_open = kept_back([*earlier, *exchanges]), leaves_open([*earlier, *exchanges])
         self._seen_ids: dict[str, str] = {}
         for exchange in (e for e in earlier if e.kind not in {"probe", *ELSEWHERE}):
             for name in read_answer(exchange).ids:
@@ -316,7 +316,7 @@ class _Judge:
             reply, target.model, self._seen_ids, self._identity.context_tokens,
             ends_with_done=profile.not_offered("stream_done") is None, counts_streams=profile.not_offered("stream_usage") is None,
             is_alias=lambda asked, told: told in target.aliases or self._identity.is_alias(asked, told), behind_s=self._behind_s,
-            thinks=self._thinks,
+            thinks=self._thinks, leaves_open=self._leaves_open,
         )  # fmt: skip
 
     def _canary_flaws(self, canary: Exchange | None) -> Iterator[tuple[Stage, str]]:
