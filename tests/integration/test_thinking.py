@@ -98,3 +98,20 @@ def test_init_finds_out_that_it_thinks_and_says_what_the_choice_is(
     assert done.code == 0 and said in done.out, done
     target = yaml.safe_load((project.root / "params" / "mine.yaml").read_text())["target"]
     assert {key: target[key] for key in ("thinking", "thinking_tokens", "request") if key in target} == written
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "said"),
+    [
+        (Fault("cut", after=1, until=3), 75, "a plain greeting, which all else is compared with: connection broke off"),
+        (Fault("cut", has="tools"), 0, "requests have no answer (connection broke off"),
+    ],
+)
+def test_init_says_what_it_could_not_ask_and_writes_nothing_without_a_greeting(
+    project: Project, server: str, fault: Fault, code: int, said: str
+) -> None:
+    (project.root / "params" / "qwen3-4b.yaml").symlink_to(project.profile)
+    with FaultProxy(server.removesuffix("/v1"), [fault]) as proxy:
+        done = project.gatebook("init", "--base-url", proxy.base_url, "--name", "mine")
+    assert (done.code, (project.root / "params" / "mine.yaml").exists()) == (code, code == 0), done
+    assert said in done.out + done.err, done

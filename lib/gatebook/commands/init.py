@@ -146,7 +146,18 @@ async def _learn(target: Target, url: str, models: tuple[str, ...]) -> tuple[Exc
             refused = credentials_refused(hello.status, hello.detail)
             said = "its key is refused" if refused else "it does not answer a chat"
             raise CannotMeasure(f"{url}, model {target.model!r}: {said}: {hello.detail}")
-        return hello, await learn(lane, target.model, models)
+        learned = await learn(lane, target.model, models)
+    if _broke_off(plain := learned.exchanges[0]):
+        todo = "nothing was written; run `gatebook init` again"
+        raise CannotMeasure(
+            f"{url}, model {target.model!r}: a plain greeting, which all else is compared with: {plain.detail}; {todo}"
+        )
+    return hello, learned
+
+
+def _broke_off(done: Exchange) -> bool:
+    """Whether there is neither an answer nor a refusal: a server that is busy, or down."""
+    return done.fault is not None and done.fault != "status"
 
 
 def _choose(models: tuple[str, ...], asked: Exchange, model: str | None, url: str) -> str:
@@ -170,6 +181,9 @@ def _summary(file: Path, identity: Identity, chosen: str, learned: Learned, prob
     if learned.told_as and not identity.is_alias(chosen, learned.told_as):
         todo = "where that is the same model, add it to target.aliases; till then every answer fails"
         lines.append(f"its replies say model {learned.told_as!r}: {todo}")
+    if broke := [e for e in learned.exchanges if _broke_off(e)]:
+        todo = "what they asked for counts as offered; if the server was busy, run `gatebook init` again"
+        lines.append(f"{len(broke)} of {len(learned.exchanges)} requests have no answer ({broke[0].detail}): {todo}")
     for done in (e for e in probes if e.status is not None and e.status >= 500):
         todo = "so what it tells is not compared; mend it and run `gatebook init` again"
         lines.append(f"/{done.path.removeprefix('/')} fails ({done.detail}), {todo}")
