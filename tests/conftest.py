@@ -54,6 +54,12 @@ SMALL = (
 )
 """Cases of must groups that the embedded model passes: a small run that is green on a healthy server."""
 
+LONGEST = (
+    "interrupts", "documents", "not_green", "emulated", "context", "languages", "secrets", "merge", "journey", "own_repository", "hostile",
+    "boundaries", "fault_lab", "explore", "history", "forged", "multilingual", "other_machines", "upgrade", "replicas", "latency",
+)  # fmt: skip
+"""tests/*/test_X.py that take a minute and more, the longest first."""
+
 
 @cache
 def shipped_cases() -> dict[str, Case]:
@@ -157,6 +163,12 @@ class Project:
         """This process where the command would run, with its environment."""
         with mock.patch.dict(os.environ, self.environment, clear=True), contextlib.chdir(self.root):
             yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: a worker has a whole file, and none is to be left alone with a long one at the end."""
+    ranks = {f"test_{name}": rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (item.path.parent.name == "unit", ranks.get(item.path.stem, len(ranks))))
 
 
 @pytest.hookimpl(optionalhook=True)
