@@ -78,7 +78,6 @@ def run_cells(cells: list[NotebookNode], run: Run, notebook: str, to_the_end: bo
             known["run_dir"] = "."  # the cell of parameters is that of the notebook
             if not to_the_end and any(output.output_type == "error" for output in outputs[-1]):
                 break
-    plt.close("all")
     return outputs
 
 
@@ -99,6 +98,6 @@ def run_cell(source: str, known: dict[str, Any], number: int) -> list[NotebookNo
         for figure in plt.get_fignums():
             plt.figure(figure).canvas.draw()
     except Exception as error:
-        plt.close("all")
         found = [new_output("error", ename=type(error).__name__, evalue=str(error), traceback=[])]
+    plt.close("all")  # a kernel shows the figures of a cell once, and closes them
     return [*([new_output("stream", name="stdout", text=said.getvalue())] if said.getvalue() else []), *found]
