@@ -23,6 +23,7 @@ import yaml
 from filelock import FileLock
 from gatebook.collect.server import embedded_server
 from gatebook.config.cases import Case, load_cases
+from gatebook.config.profile import Suite
 from gatebook.verdict.baseline import Baseline, read_baseline
 from gatebook.verdict.fingerprint import case_of
 from hypothesis import settings
@@ -140,14 +141,21 @@ class Project:
     def run(self, base_url: str, *arguments: str, env: dict[str, str] | None = None) -> Done:
         return self.gatebook("run", "--profile", self.profile, "--base-url", base_url, *arguments, env=env)
 
-    def ask(self, base_url: str, *only: str, profile: Path | None = None, revision: str | None = None) -> Done:
+    def ask(
+        self,
+        base_url: str,
+        *only: str,
+        profile: Path | None = None,
+        revision: str | None = None,
+        suite: Suite | None = None,
+    ) -> Done:
         """What `gatebook run` does, without its kernels: planned, asked, judged and told, every cell of every notebook run
         in this process. Ten times cheaper; the command itself, its exit codes and its kernels have tests of their own.
         """
         from tests.inprocess import run
 
         with self.inside():
-            verdict, made, said = run(profile or self.profile, base_url, list(only) or None, revision)
+            verdict, made, said = run(profile or self.profile, base_url, list(only) or None, revision, suite)
         return Done(verdict.exit_code, said, "\n".join(verdict.troubles), self.root / "outputs", made)
 
     def accept(self, run: Path) -> None:
