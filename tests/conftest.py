@@ -24,6 +24,7 @@ from filelock import FileLock
 from gatebook.collect.server import embedded_server
 from gatebook.config.cases import Case, load_cases
 from gatebook.config.profile import Suite
+from gatebook.config.shards import Shard
 from gatebook.verdict.baseline import Baseline, read_baseline
 from gatebook.verdict.fingerprint import case_of
 from hypothesis import settings
@@ -148,6 +149,7 @@ class Project:
         profile: Path | None = None,
         revision: str | None = None,
         suite: Suite | None = None,
+        shard: Shard | None = None,
     ) -> Done:
         """What `gatebook run` does, without its kernels: planned, asked, judged and told, every cell of every notebook run
         in this process. Ten times cheaper; the command itself, its exit codes and its kernels have tests of their own.
@@ -155,7 +157,7 @@ class Project:
         from tests.inprocess import run
 
         with self.inside():
-            verdict, made, said = run(profile or self.profile, base_url, list(only) or None, revision, suite)
+            verdict, made, said = run(profile or self.profile, base_url, list(only) or None, revision, suite, shard)
         return Done(verdict.exit_code, said, "\n".join(verdict.troubles), self.root / "outputs", made)
 
     def accept(self, run: Path) -> None:

@@ -16,6 +16,7 @@ import nbformat
 import pandas as pd
 from gatebook.config import project
 from gatebook.config.profile import Suite, load_profile, with_target
+from gatebook.config.shards import Shard
 from gatebook.opening import OVERALL, open_run
 from gatebook.record.executed import unfinished
 from gatebook.record.run import Run
@@ -34,11 +35,12 @@ matplotlib.use("agg")
 
 
 def run(
-    profile: Path, base_url: str, only: list[str] | None, revision: str | None, suite: Suite | None = None
+    profile: Path, base_url: str, only: list[str] | None, revision: str | None, suite: Suite | None, shard: Shard | None
 ) -> tuple[Verdict, Path, str]:
     """(verdict, the run's folder, what the command prints). Raises BadInput as the command does."""
     chosen = with_target(load_profile(profile), base_url=base_url, revision=revision)
-    made = open_run(chosen, base_url, suite or chosen.target.default_suite, only, out=project.outputs(), yes_load=True)
+    suite = suite or chosen.target.default_suite
+    made = open_run(chosen, base_url, suite, only, out=project.outputs(), shard=shard, yes_load=True)
     troubles = [cut for notebook in made.notebooks if (cut := execute(made, notebook))]
     made.note_troubles(troubles)
     troubles += [cut for cut in [execute(made, OVERALL)] if cut]

@@ -132,7 +132,7 @@ def new_pipeline(folder: Path, server: str) -> Pipeline:
         [{**cases[i].model_dump(mode="json", exclude_defaults=True), "suites": tiers} for i in CASES]
     )  # fmt: skip
     project.edit_profile(
-        target={"context_tokens": None}, limits={"request_deadline_s": 60, "ready_deadline_s": 30, "transport_retries": 0}
+        target={"context_tokens": None}, limits={"request_deadline_s": 60, "ready_deadline_s": 15, "transport_retries": 0}
     )  # fmt: skip
     for name in ("deploy", ".gitlab-ci.yml", "Makefile", ".gitignore", "pyproject.toml"):
         source = ROOT / name
