@@ -23,6 +23,8 @@ import yaml
 from filelock import FileLock
 from gatebook.collect.server import embedded_server
 from gatebook.config.cases import Case, load_cases
+from gatebook.config.profile import Suite
+from gatebook.config.shards import Shard
 from gatebook.verdict.baseline import Baseline, read_baseline
 from gatebook.verdict.fingerprint import case_of
 from hypothesis import settings
@@ -53,6 +55,12 @@ SMALL = (
     "enforced-nonsense-colour",
 )
 """Cases of must groups that the embedded model passes: a small run that is green on a healthy server."""
+
+LONGEST = (
+    "interrupts", "documents", "not_green", "emulated", "context", "languages", "secrets", "merge", "journey", "own_repository", "hostile",
+    "boundaries", "fault_lab", "explore", "history", "forged", "multilingual", "other_machines", "upgrade", "replicas", "latency",
+)  # fmt: skip
+"""tests/*/test_X.py that take a minute and more, the longest first."""
 
 
 @cache
@@ -134,14 +142,22 @@ class Project:
     def run(self, base_url: str, *arguments: str, env: dict[str, str] | None = None) -> Done:
         return self.gatebook("run", "--profile", self.profile, "--base-url", base_url, *arguments, env=env)
 
-    def ask(self, base_url: str, *only: str, profile: Path | None = None, revision: str | None = None) -> Done:
+    def ask(
+        self,
+        base_url: str,
+        *only: str,
+        profile: Path | None = None,
+        revision: str | None = None,
+        suite: Suite | None = None,
+        shard: Shard | None = None,
+    ) -> Done:
         """What `gatebook run` does, without its kernels: planned, asked, judged and told, every cell of every notebook run
         in this process. Ten times cheaper; the command itself, its exit codes and its kernels have tests of their own.
         """
         from tests.inprocess import run
 
         with self.inside():
-            verdict, made, said = run(profile or self.profile, base_url, list(only) or None, revision)
+            verdict, made, said = run(profile or self.profile, base_url, list(only) or None, revision, suite, shard)
         return Done(verdict.exit_code, said, "\n".join(verdict.troubles), self.root / "outputs", made)
 
     def accept(self, run: Path) -> None:
@@ -157,6 +173,12 @@ class Project:
         """This process where the command would run, with its environment."""
         with mock.patch.dict(os.environ, self.environment, clear=True), contextlib.chdir(self.root):
             yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: a worker has a whole file, and none is to be left alone with a long one at the end."""
+    ranks = {f"test_{name}": rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (item.path.parent.name == "unit", ranks.get(item.path.stem, len(ranks))))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -15,7 +15,8 @@ import matplotlib.pyplot as plt
 import nbformat
 import pandas as pd
 from gatebook.config import project
-from gatebook.config.profile import load_profile, with_target
+from gatebook.config.profile import Suite, load_profile, with_target
+from gatebook.config.shards import Shard
 from gatebook.opening import OVERALL, open_run
 from gatebook.record.executed import unfinished
 from gatebook.record.run import Run
@@ -33,10 +34,13 @@ from papermill.parameterize import parameterize_notebook
 matplotlib.use("agg")
 
 
-def run(profile: Path, base_url: str, only: list[str] | None, revision: str | None) -> tuple[Verdict, Path, str]:
+def run(
+    profile: Path, base_url: str, only: list[str] | None, revision: str | None, suite: Suite | None, shard: Shard | None
+) -> tuple[Verdict, Path, str]:
     """(verdict, the run's folder, what the command prints). Raises BadInput as the command does."""
     chosen = with_target(load_profile(profile), base_url=base_url, revision=revision)
-    made = open_run(chosen, base_url, chosen.target.default_suite, only, out=project.outputs(), yes_load=True)
+    suite = suite or chosen.target.default_suite
+    made = open_run(chosen, base_url, suite, only, out=project.outputs(), shard=shard, yes_load=True)
     troubles = [cut for notebook in made.notebooks if (cut := execute(made, notebook))]
     made.note_troubles(troubles)
     troubles += [cut for cut in [execute(made, OVERALL)] if cut]
@@ -78,7 +82,6 @@ def run_cells(cells: list[NotebookNode], run: Run, notebook: str, to_the_end: bo
             known["run_dir"] = "."  # the cell of parameters is that of the notebook
             if not to_the_end and any(output.output_type == "error" for output in outputs[-1]):
                 break
-    plt.close("all")
     return outputs
 
 
@@ -99,6 +102,6 @@ def run_cell(source: str, known: dict[str, Any], number: int) -> list[NotebookNo
         for figure in plt.get_fignums():
             plt.figure(figure).canvas.draw()
     except Exception as error:
-        plt.close("all")
         found = [new_output("error", ename=type(error).__name__, evalue=str(error), traceback=[])]
+    plt.close("all")  # a kernel shows the figures of a cell once, and closes them
     return [*([new_output("stream", name="stdout", text=said.getvalue())] if said.getvalue() else []), *found]

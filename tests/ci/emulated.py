@@ -14,9 +14,8 @@ from typing import Any
 
 import pytest
 import yaml
-from gatebook.config.cases import load_cases
 
-from tests.conftest import ROOT, small_project
+from tests.conftest import ROOT, shipped_cases, small_project
 
 EMULATOR = ROOT / ".venv" / "emulator" / "node_modules" / ".bin" / "gitlab-ci-local"
 PIPELINE_ID = "77"
@@ -126,13 +125,12 @@ def new_pipeline(folder: Path, server: str) -> Pipeline:
     """The project's own pipeline, scripts and Makefile over a project of two cases; the checks of the code are stubs."""
     project = small_project(folder)
     root = project.root
-    cases = {case.id: case for case in load_cases(ROOT / "params" / "cases")}
     tiers = ["smoke", "integration", "scenario"]
     project.write_cases(
-        [{**cases[i].model_dump(mode="json", exclude_defaults=True), "suites": tiers} for i in CASES]
+        [{**shipped_cases()[i].model_dump(mode="json", exclude_defaults=True), "suites": tiers} for i in CASES]
     )  # fmt: skip
     project.edit_profile(
-        target={"context_tokens": None}, limits={"request_deadline_s": 60, "ready_deadline_s": 30, "transport_retries": 0}
+        target={"context_tokens": None}, limits={"request_deadline_s": 60, "ready_deadline_s": 15, "transport_retries": 0}
     )  # fmt: skip
     for name in ("deploy", ".gitlab-ci.yml", "Makefile", ".gitignore", "pyproject.toml"):
         source = ROOT / name

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gatebook.collect.server import embedded_server
-from gatebook.config.cases import Case, load_cases
+from gatebook.config.cases import Case
 
-from tests.conftest import ROOT, Done, Project, small_project
+from tests.conftest import ROOT, Done, Project, shipped_cases, small_project
 from tests.faults.catalogue import ALL, Row
 from tests.faults.degraded import degraded_server
 from tests.faults.proxy import FaultProxy
@@ -115,7 +115,7 @@ class Lab:
     def __init__(self, folder: Path, rows: Iterable[Row], gate: Gate | None = None) -> None:
         """`gate` stands for `gatebook run`: (project, base URL, options)."""
         self.folder, self._gate = folder, gate or ask
-        self._shipped = load_cases(ROOT / "params" / "cases")
+        self._shipped = [*shipped_cases().values()]
         self._asked = list(dict.fromkeys(c.id for row in rows if not row.own_project for c in self._cases(row)))
         self._stack, self._local, self._lock = ExitStack(), threading.local(), threading.Lock()
 

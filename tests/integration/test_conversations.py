@@ -8,17 +8,17 @@ import re
 import pytest
 import yaml
 from gatebook.collect.scheduler import collect
-from gatebook.config.cases import Case, load_cases
+from gatebook.config.cases import Case
 from gatebook.config.profile import load_profile
 from gatebook.opening import open_run
 from gatebook.verdict.judging import judge
 from gatebook.verdict.verdict import Verdict
 
-from tests.conftest import ROOT, Project
+from tests.conftest import ROOT, Project, shipped_cases
 from tests.faults.catalogue import spell
 from tests.faults.proxy import Fault, FaultProxy
 
-SHIPPED = load_cases(ROOT / "params" / "cases")
+SHIPPED = [*shipped_cases().values()]
 CONVERSATIONS = [case for case in SHIPPED if case.group == "health.conversations"]
 TWO_CALLS = next(case for case in SHIPPED if case.group == "structured.parallel_tools")
 EXCUSED = yaml.safe_load((ROOT / "params" / "smollm2.yaml").read_text())["excused"]

@@ -6,10 +6,11 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import yaml
+from gatebook.commands.init import introduce
+from gatebook.errors import BadInput
 from gatebook.record.run import Run
 
 from tests.conftest import ROOT, Done, Project, small_project
@@ -22,15 +23,15 @@ CJK = re.compile(
 
 @pytest.fixture(scope="module")
 def english(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, list[Done]]]:
-    """init --languages en, run, accept, run: the smoke suite as it is shipped."""
+    """init --languages en, run (without kernels), accept, run: the smoke suite as it is shipped."""
     project = small_project(tmp_path_factory.mktemp("english"))
     shutil.rmtree(project.root / "params")
     shutil.copytree(ROOT / "params", project.root / "params", ignore=shutil.ignore_patterns("baselines"))
     done = [project.gatebook("init", "--base-url", server, "--name", "english", "--languages", "en")]
-    run = ("run", "--profile", project.root / "params" / "english.yaml", "--suite", "smoke")
-    done.append(project.gatebook(*run, timeout=900))
+    profile = project.root / "params" / "english.yaml"
+    done.append(project.ask(server, profile=profile, suite="smoke"))
     done.append(project.gatebook("accept", done[-1].run, "--reason", "first run", "--by", "tests"))
-    done.append(project.gatebook(*run, timeout=900))
+    done.append(project.gatebook("run", "--profile", profile, "--suite", "smoke", timeout=900))
     yield project, done
 
 
@@ -67,6 +68,14 @@ def test_of_another_language_it_was_never_asked(english: tuple[Project, list[Don
     assert asked == {*only}
 
 
+def of_the_package(project: Project) -> Project:
+    """With all cases of the checkout, and the production profile that `init` follows."""
+    shutil.copytree(ROOT / "params" / "cases", project.root / "params" / "cases", dirs_exist_ok=True)
+    (project.root / "params" / "cases" / "small.yaml").unlink()
+    shutil.copy(ROOT / "params" / "qwen3-4b.yaml", project.root / "params")
+    return project
+
+
 @pytest.mark.parametrize(
     ("languages", "said"),
     [
@@ -77,12 +86,14 @@ def test_of_another_language_it_was_never_asked(english: tuple[Project, list[Don
         ("English", "must be languages"),
     ],
 )
-def test_languages_that_cannot_be_asked_are_one_line(
-    project: Project, server: str, tmp_path: Path, languages: str, said: str
-) -> None:
-    shutil.copytree(ROOT / "params" / "cases", project.root / "params" / "cases", dirs_exist_ok=True)
-    (project.root / "params" / "cases" / "small.yaml").unlink()
-    shutil.copy(ROOT / "params" / "qwen3-4b.yaml", project.root / "params")
-    done = project.gatebook("init", "--base-url", server, "--name", "other", "--languages", languages)
-    assert done.code == 2 and len(done.err.splitlines()) == 1 and said in done.err, done
-    assert "languages" in done.err and not (project.root / "params" / "other.yaml").exists()
+def test_languages_that_cannot_be_asked_are_named(project: Project, server: str, languages: str, said: str) -> None:
+    with of_the_package(project).inside(), pytest.raises(BadInput) as refused:
+        introduce(server, "other", None, None, languages=languages)
+    assert said in str(refused.value) and "languages" in str(refused.value), refused
+    assert not (project.root / "params" / "other.yaml").exists()
+
+
+def test_languages_that_cannot_be_asked_are_one_line(project: Project, server: str) -> None:
+    done = of_the_package(project).gatebook("init", "--base-url", server, "--name", "other", "--languages", "fr")
+    assert done.code == 2 and len(done.err.splitlines()) == 1 and "languages" in done.err, done
+    assert not (project.root / "params" / "other.yaml").exists()

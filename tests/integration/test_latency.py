@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from aiohttp import web
 from gatebook.collect.scheduler import collect
-from gatebook.config.cases import load_cases
 from gatebook.config.profile import load_profile, with_target
 from gatebook.opening import open_run
 from gatebook.record.history import open_history
@@ -24,7 +23,7 @@ from gatebook.record.samples import measurements
 from gatebook.verdict.judging import judge
 from gatebook.verdict.verdict import Verdict
 
-from tests.conftest import ROOT, Project
+from tests.conftest import ROOT, Project, shipped_cases
 from tests.faults.proxy import Fault, FaultProxy
 
 FIRST_S, GAP_S, TOKENS, SAMPLES = 0.040, 0.010, 5, 32
@@ -256,7 +255,7 @@ def test_schemas_that_take_four_seconds_longer_are_red_in_production_on_the_firs
 ) -> None:
     """No history and no baseline: the plain request after each constrained one tells, under production's own policy and limit."""
     production, group = load_profile(ROOT / "params" / "qwen3-4b.yaml"), "structured.latency"
-    wanted = [c for c in load_cases(ROOT / "params" / "cases") if c.group in (group, "structured.enforced")]
+    wanted = [c for c in shipped_cases().values() if c.group in (group, "structured.enforced")]
     timed.write_cases([{**c.model_dump(mode="json", exclude_defaults=True), "suites": ["smoke"]} for c in wanted])
     policies = {group: production.policy(group).policy, "structured.enforced": "watch", "structured.contract": "watch"}
     timed.edit_profile(groups=policies, limits={"schema_ms": production.limits.schema_ms, "in_flight": 5})

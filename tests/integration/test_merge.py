@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gatebook.config.shards import Shard
 
 from tests.conftest import PATIENT, Done, Project, shipped_cases, small_project
 from tests.faults.proxy import Fault, FaultProxy
@@ -23,20 +24,16 @@ def project(server: str, tmp_path_factory: pytest.TempPathFactory) -> Project:
     few = [i for group in GROUPS for i in [i for i, c in shipped_cases().items() if c.group == group][:12]]
     made.choose("model-served", *few)
     made.edit_profile(limits=PATIENT, groups=dict.fromkeys(GROUPS, "no_worse"))
-    first = made.run(server, "--suite", "smoke")
+    first = made.ask(server)
     assert first.code == 3, first
     made.accept(first.run)
     return made
 
 
-def shards(project: Project, url: str, out: str, *more: str) -> list[Path]:
-    made: list[Path] = []
-    for number in range(1, COUNT + 1):
-        folder = project.root / out / str(number)
-        done = project.run(url, "--suite", "smoke", "--shard", f"{number}/{COUNT}", "--out", str(folder), *more)
-        made += [p for p in folder.iterdir() if p.name.startswith("20")]
-        assert " PARTIAL  " in done.out.splitlines()[-1], done
-    return made
+def partial(done: Done) -> Path:
+    """The folder of a shard, which says that it is one."""
+    assert " PARTIAL  " in done.out.splitlines()[-1], done
+    return done.run
 
 
 def verdict(folder: Path) -> dict[str, Any]:
@@ -50,7 +47,13 @@ def merged(project: Project, runs: list[Path], out: str) -> Done:
 
 @pytest.fixture(scope="module")
 def parts(project: Project, server: str) -> list[Path]:
-    return shards(project, server, "parts")
+    """Each by the command, into a folder of its own; the shards of other tests are asked without kernels."""
+    made: list[Path] = []
+    for number in range(1, COUNT + 1):
+        folder = project.root / "parts" / str(number)
+        done = project.run(server, "--suite", "smoke", "--shard", f"{number}/{COUNT}", "--out", str(folder))
+        made.append(partial(Done(done.code, done.out, done.err, folder)))
+    return made
 
 
 def test_the_merged_verdict_is_that_of_the_whole_run(project: Project, server: str, parts: list[Path]) -> None:
@@ -104,7 +107,7 @@ def test_what_does_not_belong_together_is_named_and_nothing_is_made(
     elif change == "doubled":
         runs[1] = runs[0]
     elif change == "whole":
-        runs[1] = max(p for p in (project.root / "outputs").iterdir() if p.name.startswith("20"))
+        runs[1] = min(p for p in (project.root / "outputs").iterdir() if p.name.startswith("20"))
     else:
         runs[1] = Path(shutil.copytree(runs[1], tmp_path / "touched"))
         (runs[1] / "cases.json").write_bytes((runs[1] / "cases.json").read_bytes() + b" ")
@@ -114,12 +117,9 @@ def test_what_does_not_belong_together_is_named_and_nothing_is_made(
 
 
 def test_a_shard_of_another_revision_is_named(project: Project, server: str, parts: list[Path]) -> None:
-    other = project.run(
-        server, "--suite", "smoke", "--shard", "2/3", "--revision", "b", "--out", str(project.root / "rev")
-    )
+    other = project.ask(server, shard=Shard(2, COUNT), revision="b")
     assert other.code in (0, 3), other
-    stranger = next(p for p in (project.root / "rev").iterdir() if p.name.startswith("20"))
-    done = merged(project, [parts[0], stranger, parts[2]], "never")
+    done = merged(project, [parts[0], partial(other), parts[2]], "never")
     assert done.code == 75 and "its revision (b) is not that of" in done.err, done
 
 
@@ -127,7 +127,7 @@ def test_one_broken_answer_in_one_shard_is_red_in_the_merged_run(project: Projec
     asked = next(c for c in shipped_cases().values() if c.group == GROUPS[1])
     words = asked.requests()[0].messages[-1]["content"][:40]  # type: ignore[index]
     with FaultProxy(server.removesuffix("/v1"), [Fault("server_error", match=words)]) as proxy:
-        runs = shards(project, proxy.base_url, "bad")
+        runs = [partial(project.ask(proxy.base_url, shard=Shard(number, COUNT))) for number in range(1, COUNT + 1)]
     reds = [verdict(run)["verdict"] for run in runs]
     assert reds.count("FAIL") >= 1
     done = merged(project, runs, "red")

@@ -116,7 +116,7 @@ def test_a_server_that_dies_in_mid_run_is_red_within_seconds_and_what_was_in_fli
         limits={"in_flight": 2, "request_deadline_s": 60, "ready_deadline_s": 300, "transport_retries": 2},
     )
     with ScriptedServer("smollm2-135m-instruct", answer_s=0.3, dies_at=5) as server:
-        done = project.run(f"{server.url}/v1")
+        done = project.ask(f"{server.url}/v1")
     assert done.code == 1, done
     named = re.search(r"the server is gone: .*?; in flight: ([\w-]+), ([\w-]+)", done.verdict["reason"])
     fails = {f["case"] for f in done.verdict["findings"] if f["outcome"] == "fail" and "; in flight: " in f["reason"]}
@@ -266,7 +266,7 @@ def test_a_torn_last_line_is_recovered(project: Project, green: Done) -> None:
 def test_the_copy_under_the_fixed_name_can_be_resumed_and_is_not_lost(project: Project, server: str) -> None:
     project.edit_profile(limits={"ready_deadline_s": 5})
     with FaultProxy(server.removesuffix("/v1"), [Fault("unavailable")]) as proxy:
-        down = project.run(proxy.base_url, "--only", "model-served,max-tokens-5")
+        down = project.ask(proxy.base_url, "model-served", "max-tokens-5")
         assert down.code == 75, down
         proxy.calm()
         latest = project.root / "outputs" / "latest"

@@ -87,10 +87,10 @@ def test_no_artifact_of_a_run_with_an_echoing_server_holds_the_key(project: Proj
         assert done.code in (1, 75), done
         begun = project.gatebook("init", "--base-url", f"{server.url}/v1", "--name", "echo", "--model", MODEL, env=env)
     assert "Traceback" not in done.err + begun.err, done
-    assert project.gatebook("verify", done.run, "--reproduced").code == 0, "what was written is the evidence"
+    shown = project.gatebook("verify", done.run, "--reproduced", "--html", project.root / "verify.html")
+    assert shown.code == 0, "what was written is the evidence"
     kept = project.gatebook("archive", project.root / "outputs", "--to", project.root / "public")
     table = project.gatebook("history", "export", project.root / "rows.csv")
-    shown = project.gatebook("verify", done.run, "--html", project.root / "verify.html")
     for one in (done, begun, kept, table, shown):
         assert not leaks(one.out + one.err, key), one
     files = [p for p in project.root.rglob("*") if p.is_file()]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from gatebook.config.cases import load_cases
 from gatebook.config.selection import select
 from gatebook.config.shards import Shard, part_of, shard_of
 from gatebook.errors import BadInput
 
-from tests.conftest import ROOT
+from tests.conftest import shipped_cases
 from tests.unit.replies import case
 
-CASES = select(load_cases(ROOT / "params" / "cases"), "full", None)
+CASES = select([*shipped_cases().values()], "full", None)
 
 
 @pytest.mark.parametrize("total", [1, 2, 3, 8])

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import pytest
 from gatebook.checks import CHECKS
 from gatebook.checks.finding import worst
-from gatebook.config.cases import Case, load_cases
 from gatebook.verdict.examples import example_evidence
 from gatebook.verdict.findings import expectations
 
-from tests.conftest import ROOT
+from tests.conftest import shipped_cases
 
 GOOD = {
     "ticket-kettle-leak": [
@@ -128,13 +125,8 @@ BAD = {
 }  # fmt: skip
 
 
-@cache
-def _cases() -> dict[str, Case]:
-    return {case.id: case for case in load_cases(ROOT / "params" / "cases")}
-
-
 def judged(case: str, text: str) -> tuple[str, str]:
-    results = [r for r in expectations(example_evidence(_cases()[case], text)) if CHECKS[r[0]].judges_text]
+    results = [r for r in expectations(example_evidence(shipped_cases()[case], text)) if CHECKS[r[0]].judges_text]
     return worst([r.outcome for _, _, r in results]), "; ".join(r.reason for _, _, r in results)
 
 
