@@ -35,8 +35,8 @@ wheelhouse: setup  ## wheelhouse/: Gatebook and all it needs, for machines witho
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --wheel-dir wheelhouse --no-deps -r requirements-nodeps.txt .
 	@du -sh wheelhouse
 
-demo: setup  ## set-up, then gate the embedded model: a verdict here and a page in outputs/latest/
-	$(BIN)/gatebook run --profile params/smollm2.yaml
+demo: setup  ## set-up, then gate the embedded model: a verdict here and a page in outputs/latest/; make demo SUITE=full asks all
+	$(BIN)/gatebook run --profile params/smollm2.yaml $(if $(SUITE),--suite $(SUITE))
 
 run: setup  ## gate a server: make run PROFILE=params/qwen3-4b.yaml URL=http://gpu-box:8000/v1
 	$(BIN)/gatebook run --profile $(PROFILE) $(if $(URL),--base-url $(URL))

@@ -24,7 +24,7 @@ from benchmarks.processes import ROOT
 from benchmarks.report import Row
 
 GATEBOOK = str(Path(sys.executable).with_name("gatebook"))
-RUN_GOAL_RATIO, RUN_GOAL_S, VERIFY_GOAL_S, IMPORT_GOAL_S = 1.15, 240.0, 20.0, 0.5
+RUN_GOAL_RATIO, RUN_GOAL_S, VERIFY_GOAL_S, IMPORT_GOAL_S = 1.15, 150.0, 10.0, 0.5
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,9 +16,13 @@ from gatebook.config.cases import Case, read_case_file
 from gatebook.config.profile import SUITES, load_profile
 from gatebook.config.selection import in_languages, select
 from gatebook.config.sending import cap, prompt_tokens
+from gatebook.errors import BadInput
 from gatebook.opening import planned
+from gatebook.verdict.baseline import read_baseline
 from gatebook.verdict.examples import text_checks, try_examples
 from gatebook.verdict.findings import contract_group
+from gatebook.verdict.policy import COMPARED
+from gatebook.verdict.pooled import visible_drop
 
 from tests.conftest import ROOT, shipped_cases
 
@@ -184,9 +188,27 @@ def test_every_group_has_a_policy_and_every_policy_a_group(file: Path) -> None:
 @pytest.mark.parametrize("suite", SUITES)
 @pytest.mark.parametrize("file", PROFILES, ids=lambda file: file.stem)
 def test_every_suite_of_every_profile_can_be_planned(file: Path, suite: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the demo, which is the embedded model's: of what that model only shows, it asks too few to compare them."""
     monkeypatch.setenv("GATEBOOK_ROOT", str(ROOT))
-    cases, _ = planned(load_profile(file), suite, None)
+    shipped = load_profile(file)
+    if suite == "demo" != shipped.target.default_suite:
+        with pytest.raises(BadInput, match="could never be shown worse .* choose a larger suite"):
+            planned(shipped, suite, None)
+        return
+    cases, _ = planned(shipped, suite, None)
     assert {case.notebook for case in cases} >= {"01_health"}
+
+
+def test_the_demo_sees_a_drop_of_six_per_cent() -> None:
+    """Over all cases that are compared with what the embedded model passed when it was accepted, and golden answers beside them."""
+    shipped, file = load_profile(ROOT / "params" / "smollm2.yaml"), ROOT / "params" / "baselines" / "smollm2.json"
+    accepted = read_baseline(file.read_bytes(), str(file))
+    assert accepted
+    demo = select(CASES, "demo", None)
+    outcomes = [accepted.cases[c.id].outcome for c in demo if shipped.policy(c.group).policy in COMPARED]
+    passed, drop = outcomes.count("pass"), visible_drop(outcomes.count("pass"), len(outcomes), shipped.flip_rate)
+    assert passed >= 100 and drop and drop / passed <= 0.06
+    assert 20 <= sum(c.scored for c in demo) <= 40
 
 
 def test_suites_contain_each_other() -> None:
