@@ -197,7 +197,7 @@ const gatebook = (() => {
   function about(name, run) {
     const facts = { run: make("a", { href: `runs/${encodeURIComponent(run.key)}/index.html` }, run.key), model: run.model, revision: run.revision || "none named", server: run.base_url, engine: run.engine, started: `${run.created.slice(0, 16).replace("T", " ")} UTC`, suite: `${run.profile}, ${run.suite}`, passed: `${run.passed} of ${run.cases}` };
     const list = Object.entries(facts).map(([key, value]) => make("div", {}, make("dt", {}, key), make("dd", {}, value)));
-    return make("div", {}, make("h2", {}, `${name} `, make("span", { class: run.state }, `${words(run.state)}${run.partial ? " PARTIAL" : ""}`)), make("dl", { class: "facts one" }, list));
+    return make("div", {}, make("h2", {}, `${name} `, make("span", { class: run.state }, `${words(run.state)}${run.partial ? " PARTIAL" : ""}${run.effort ? ` ${run.effort.toUpperCase()}` : ""}`)), make("dl", { class: "facts one" }, list));
   }
 
   function groups(rows) {
