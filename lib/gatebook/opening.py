@@ -17,7 +17,7 @@ from gatebook.checks import validate
 from gatebook.collect.client import normal_base_url
 from gatebook.config import project
 from gatebook.config.cases import Case, load_cases
-from gatebook.config.effort import Effort, Look, later, of_effort
+from gatebook.config.effort import WIDEST, Effort, Look, later, of_effort
 from gatebook.config.files import read_file
 from gatebook.config.profile import Profile, Suite, scrubber, secrets
 from gatebook.config.project import person
@@ -33,7 +33,9 @@ from gatebook.record.shelf import new_name
 from gatebook.report.estimate import estimate
 from gatebook.verdict.baseline import Baseline, read_baseline
 from gatebook.verdict.findings import contract_group
+from gatebook.verdict.looking import margin_of, strata_of
 from gatebook.verdict.policy import check_plan
+from gatebook.verdict.pooled import flips_of
 
 OVERALL = "90_verdict"
 """The notebook that judges the others; it always runs."""
@@ -145,7 +147,13 @@ def planned_look(profile: Profile, cases: list[Case], baseline: Baseline | None,
         raise BadInput(
             f"--effort quick: profile {profile.name!r} has no baseline, so nothing could be compared early; run and accept a normal run first"
         )
-    return Look(later=later(profile, cases))
+    waiting = later(profile, cases)
+    margin = margin_of(strata_of(profile, cases, waiting, baseline).values(), flips_of(baseline, profile.flip_rate)[0])
+    if margin > WIDEST:
+        raise BadInput(
+            f"--effort quick: too few of the cases before its look passed in the baseline {baseline.run}: it could exclude a drop of {margin:.0%}, and at most {WIDEST:.0%} may remain; leave it out"
+        )
+    return Look(later=waiting, margin=margin)
 
 
 def open_run(

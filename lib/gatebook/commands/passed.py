@@ -11,13 +11,13 @@ from typing import Any
 from gatebook.commands.verify import evidenced
 from gatebook.config import project
 from gatebook.config.cases import Case, load_cases
-from gatebook.config.effort import EFFORTS, Effort, Look, later, of_effort
+from gatebook.config.effort import EFFORTS, Effort, of_effort
 from gatebook.config.profile import Profile
 from gatebook.config.selection import select
 from gatebook.config.steps import in_steps
 from gatebook.errors import BadInput, ExitCode, one_line
-from gatebook.opening import accepted, by_notebook
-from gatebook.record.run import Manifest, Run
+from gatebook.opening import accepted, by_notebook, planned_look
+from gatebook.record.run import Run
 from gatebook.verdict.judging import run_baseline
 from gatebook.verdict.verdict import Verdict
 
@@ -134,7 +134,8 @@ def differences(run: Run, profile: Profile, cases: Sequence[Path]) -> list[str]:
         in_steps(load_cases(*cases), profile.load), manifest.suite, manifest.only or None, profile.languages
     )
     chosen = of_effort(chosen, manifest.effort)
-    found += _planned_otherwise(manifest, chosen)
+    if manifest.look and manifest.look != planned_look(profile, chosen, run_baseline(run)):
+        found.append("look: its stages are not those that this checkout plans")
     mine = {case.id: _plain(case) for case in chosen}
     asked = {i for ids in manifest.expected.values() for i in ids}
     waits = {*manifest.look.later} if manifest.look and manifest.early else set()
@@ -150,14 +151,6 @@ def differences(run: Run, profile: Profile, cases: Sequence[Path]) -> list[str]:
     ):
         found.append("expected: cases stand under another notebook, twice, or in another order")
     return found
-
-
-def _planned_otherwise(manifest: Manifest, chosen: list[Case]) -> list[str]:
-    """What of a look this code would not have planned."""
-    if manifest.look is None:
-        return []
-    same = manifest.look == Look(later=later(manifest.profile, chosen))
-    return [] if same else ["look: its stages are not those that this version plans"]
 
 
 def _not_accepted(run: Run, profile: Profile) -> str | None:

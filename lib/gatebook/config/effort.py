@@ -27,8 +27,9 @@ FIRST, FEWEST = 1 / 3, 8
 SPENT = 1 / 16
 """The share of every level of comparison that the look may spend; the end has the rest, so that both together have the level of a
 run that asks everything (a Haybittle-Peto boundary: Haybittle 1971, Peto et al. 1976; the sum by Bonferroni)."""
-MARGIN = 0.1
-"""An early PASS excludes, at 95 %, that more than this share of what passed in the baseline is lost."""
+MARGIN, WIDEST = 0.1, 0.25
+"""An early PASS excludes, at 95 %, that more than this share of what passed in the baseline is lost; of few cases so much as they
+can exclude with one lost and what turns by chance, at most WIDEST."""
 DEEPER = 4
 """How many times as many draws a sampled case has under `deep`."""
 MOST_DRAWS = 100

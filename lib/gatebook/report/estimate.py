@@ -134,7 +134,7 @@ def _stages(profile: Profile, cases: list[Case], look: Look, baseline: Baseline)
     strata = [*strata_of(profile, cases, look.later, baseline).values()]
     waiting = {*look.later}
     requests, spared = (sum(len(c.requests()) for c in some) for some in (cases, [c for c in cases if c.id in waiting]))
-    (rate, said), passed, at_look = flips_of(baseline, profile.flip_rate), sum(s.passed[0] for s in strata)
+    (rate, said), passed = flips_of(baseline, profile.flip_rate), sum(s.passed[0] for s in strata)
     at_look = passed + sum(s.failed[0] for s in strata)
     healthy = simulate(strata, 0.0, rate, spent=look.spent, margin=look.margin)
     lost = {drop: simulate(strata, drop, rate, spent=look.spent, margin=look.margin) for drop in DROPS}

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import ceil, floor
 from typing import Any, NamedTuple
 
 from gatebook.checks import stats
@@ -91,13 +92,26 @@ def simulate(
     lose = min(turning / max(passed.sum(), 1), 1.0)
     worse = rng.binomial(passed, lose + drop * (1 - lose), (runs, *passed.shape))
     better = rng.binomial(failed, min(turning / max(failed.sum(), 1), 1.0), (runs, *failed.shape))
+    early, red, whole = fates(worse, better, int(passed[:, 0].sum()), spent, margin)
+    return Simulated(float(early.mean()), float(red.mean()), float(whole.mean()))
+
+
+def fates(worse: Any, better: Any, at_risk: int, spent: float, margin: float) -> tuple[Any, Any, Any]:
+    """Of runs with these newly failing and mended clusters, by (run, group, stage): whether each ends at the look, is red, and
+    would be red where everything is asked and judged at once. `at_risk`: clusters of the first stage that passed in the baseline."""
     at_look, at_end = _p_values(worse[..., 0], better[..., 0]), _p_values(worse.sum(2), better.sum(2))
-    most = most_lost(int(passed[:, 0].sum()), margin)
     red_early = _red(*at_look, spent)
-    clear = (at_look[0].min(1) >= LEANS) & (at_look[1] >= LEANS) & (worse[..., 0].sum(1) <= most) & ~red_early
-    red = red_early | (~clear & _red(*at_end, 1 - spent))
-    early = clear | red_early
-    return Simulated(float(early.mean()), float(red.mean()), float(_red(*at_end, 1.0).mean()))
+    leans = (at_look[0].min(1) < LEANS) | (at_look[1] < LEANS)
+    clear = ~leans & (worse[..., 0].sum(1) <= most_lost(at_risk, margin)) & ~red_early
+    return clear | red_early, red_early | (~clear & _red(*at_end, 1 - spent)), _red(*at_end, 1.0)
+
+
+def margin_of(strata: Iterable[Stratum], flip_rate: float) -> float:
+    """What an early PASS can exclude: MARGIN, or where few cases passed more, in hundredths."""
+    first = [(s.passed[0], s.failed[0]) for s in strata]
+    passed, failed = (sum(column) for column in zip(*first, strict=True)) if first else (0, 0)
+    possible = stats.largest_possible_drop(1 + ceil(flip_rate * (passed + failed) / 2), passed)
+    return max(MARGIN, floor(100 * possible + 1) / 100)
 
 
 def most_lost(at_risk: int, margin: float) -> int:
