@@ -113,6 +113,11 @@ def test_what_leans_or_excludes_too_little_goes_on_and_is_not_green() -> None:
 def test_a_first_stage_that_is_red_is_the_end() -> None:
     said = judged({one.id for one in FIRST[:10]}, first=True)
     assert said.verdict == "FAIL" and said.reason.startswith("all compared cases together") and not asks_on(said)
+    found = [finding(one.id, "pass", one.group) for one in FIRST] + [finding("m", "fail", "g.must")]
+    by = Profile.model_validate({**profile({**GROUPS, "g.must": "must"}).model_dump(), "pooled": "no_worse"})
+    cases = [*FIRST, case("m", group="g.must")]
+    must = verdict_of(found, cases, by, baseline(ALL_PASS, CASES), effort="quick", look=LOOK)
+    assert must.verdict == "FAIL" and not asks_on(must), "what must pass is red at once"
     dead = judged({one.id for one in FIRST if one.group == "g.1"}, first=True)
     assert dead.verdict == "FAIL" and not asks_on(dead)
 
