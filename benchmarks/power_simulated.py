@@ -18,6 +18,7 @@ from gatebook.config.effort import Look
 from gatebook.config.policies import Golden
 from gatebook.config.profile import Profile, Suite, load_profile
 from gatebook.config.selection import select
+from gatebook.config.sending import asked_hash
 from gatebook.config.steps import in_steps
 from gatebook.opening import planned_look
 from gatebook.verdict.baseline import Baseline, read_baseline
@@ -85,15 +86,19 @@ def plan_of(name: str, suite: Suite) -> Plan:
     profile = load_profile(ROOT / "params" / f"{name}.yaml").model_copy(update={"flip_rate": POWER_FLIPS})
     file = ROOT / "params" / "baselines" / f"{name}.json"
     cases = in_steps(select(load_cases(ROOT / "params" / "cases"), suite, None, profile.languages), profile.load)
-    accepted = read_baseline(file.read_bytes() if file.exists() else None, str(file)) or _assumed(cases)
+    accepted = read_baseline(file.read_bytes() if file.exists() else None, str(file)) or _assumed(profile, cases)
     return planned(f"{name}, {suite}", profile, cases, accepted)
 
 
-def _assumed(cases: list[Case]) -> Baseline:
+def _assumed(profile: Profile, cases: list[Case]) -> Baseline:
     """A baseline in which PASSED of the cases pass."""
     rng, beyond = np.random.default_rng(17), {c.id for c in cases if c.document and (c.document.tokens or 0) > 32_768}
     known: dict[str, Any] = {
-        c.id: {"group": c.group, "prompt": c.prompt_hash, "outcome": "pass" if rng.random() < PASSED else "fail"}
+        c.id: {
+            "group": c.group,
+            "prompt": asked_hash(profile.target, c),
+            "outcome": "pass" if rng.random() < PASSED else "fail",
+        }
         for c in cases
         if c.id not in beyond
     }

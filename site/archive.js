@@ -81,7 +81,7 @@ const gatebook = (() => {
   // ---- trends: inline SVG, coloured by the style sheet ----
 
   function trends(shown) {
-    const runs = shown.filter((run) => whole(run) && !run.partial).reverse();
+    const runs = shown.filter((run) => whole(run) && !run.partial && run.effort !== "quick").reverse();
     const names = [...new Set(runs.map(series))].sort();
     const charts = [chart("cases passed", runs, names, (run) => (run.cases ? run.passed / run.cases : null), percent, 1)];
     charts.push(chart("first token, median", runs, names, (run) => run.ttft_ms, ms), chart("per further token, median", runs, names, (run) => run.tpot_ms, ms));

@@ -129,7 +129,7 @@ def passed(
 ) -> None:
     """Ask a bundle, as a deployment does: is it intact and complete, and did this suite pass for this revision?
 
-    Exit codes: 0 yes · 1 FAIL · 2 another suite, revision, profile or case, or no run folder · 3 INCONCLUSIVE, PARTIAL, or a
+    Exit codes: 0 yes · 1 FAIL · 2 another suite, revision, profile or case, a lower effort, or no run folder · 3 INCONCLUSIVE, PARTIAL, or a
     baseline that was not accepted here · 75 ERROR, or missing or edited evidence.
     """
     from gatebook.commands.passed import passed as ask

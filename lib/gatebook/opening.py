@@ -189,7 +189,8 @@ def open_run(
 
 def go_on(run: Run) -> None:
     """Expect the second stage too, in the order of a run that expects everything at once."""
-    run.manifest = run.manifest.model_copy(update={"expected": by_notebook(run.cases.values())})
+    look = run.manifest.look and run.manifest.look.model_copy(update={"went_on": True})
+    run.manifest = run.manifest.model_copy(update={"expected": by_notebook(run.cases.values()), "look": look})
     run.write("manifest.json", run.manifest.model_dump_json(indent=1))
 
 

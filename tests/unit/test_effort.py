@@ -9,7 +9,7 @@ import pytest
 from gatebook.checks import stats
 from gatebook.checks.finding import Outcome
 from gatebook.config.cases import Case
-from gatebook.config.effort import DEEPER, FEWEST, MARGIN, SPENT, Look, deepened, later
+from gatebook.config.effort import DEEPER, FEWEST, MARGIN, SPENT, Look, later, of_effort
 from gatebook.config.profile import Profile
 from gatebook.errors import BadInput
 from gatebook.record.run import Manifest
@@ -43,6 +43,7 @@ FIRST = [one for one in CASES if one.id not in WAITING]
 def judged(failing: set[str], first: bool, before: dict[str, Outcome] | None = None, look: Look = LOOK) -> Verdict:
     cases = FIRST if first else CASES
     found = [finding(one.id, "fail" if one.id in failing else "pass", one.group) for one in cases]
+    look = look if first else look.model_copy(update={"went_on": True})
     return verdict_of(found, cases, BY, baseline(before or ALL_PASS, CASES), effort="quick", look=look)
 
 
@@ -181,12 +182,12 @@ def test_few_pairs_exclude_less_and_say_so() -> None:
 
 def test_deep_draws_more_of_the_same_question() -> None:
     sampled = case("s", draws=5)
-    (deep, plain) = deepened([sampled, CASES[0]])
+    (deep, plain) = of_effort([sampled, CASES[0]], "deep")
     assert len(deep.requests()) == DEEPER * 5 and deep.prompt_hash == sampled.prompt_hash
     assert [ask.options["seed"] for ask in deep.requests()][-1] == 20 and plain is CASES[0]
-    assert deepened([case("s", draws=60)])[0].drawn == 100
+    assert of_effort([case("s", draws=60)], "deep")[0].drawn == 100
     with pytest.raises(BadInput, match="no case of the selection is sampled"):
-        deepened(CASES)
+        of_effort(CASES, "deep")
     assert any("key 'drawn'" in said for said in case("s").model_copy(update={"drawn": 5}).mistakes())
 
 
@@ -196,7 +197,7 @@ def test_the_plan_says_stages_share_and_errors() -> None:
     assert "could see a drop of 10 of 48 cases that passed (20.8%); a PASS there excludes one of more than 10%" in told
     assert "healthy runs, simulated: 100% end at the look, so 33% of the requests are expected" in told
     assert "loss spread over all, simulated: 3%: " in told and "where all is asked" in told
-    deep: list[Case] = deepened([case("s", draws=5)])
+    deep: list[Case] = of_effort([case("s", draws=5)], "deep")
     assert "effort deep: 1 sampled cases are drawn 20 times in place of 5" in estimate(BY, "full", deep, None)
 
 

@@ -36,7 +36,9 @@ def judged(
         passes = (BEFORE[one.id] == "pass") + change[one.id] > 0
         parts = {"measured": 0.5 + moved[one.id] / STEPS, "limit": 1.0, "unit": "words"} if one.expect else {}
         found.append(finding(one.id, "pass" if passes else "fail", one.group, **parts))
-    how: dict[str, Any] = {"effort": "quick", "look": plan.look} if quick else {}
+    how: dict[str, Any] = (
+        {"effort": "quick", "look": plan.look.model_copy(update={"went_on": not first})} if quick else {}
+    )
     return verdict_of(found, asked, BY, OLD, **how)
 
 

@@ -46,6 +46,8 @@ class Look(Lean):
     """Share of the levels of comparison that the look may spend; the end has the rest."""
     margin: float = Field(default=MARGIN, gt=0, lt=1)
     """An early PASS excludes, at 95 %, that a larger share of what passed in the baseline is lost."""
+    went_on: bool = False
+    """It settled nothing, so that everything is expected."""
 
 
 def later(profile: Profile, cases: list[Case]) -> list[str]:
@@ -83,18 +85,12 @@ def _draw(name: str) -> str:
     return hashlib.sha256(f"first/{name}".encode()).hexdigest()
 
 
-def deepened(cases: list[Case]) -> list[Case]:
-    """Sampled cases with more draws of the same question. Raises BadInput where there is none."""
+def of_effort(cases: list[Case], effort: Effort) -> list[Case]:
+    """The cases as they are asked: under `deep` sampled ones with more draws of the same question. Raises BadInput where none is."""
+    if effort != "deep":
+        return cases
     if not any(case.draws for case in cases):
         raise BadInput(
             "--effort deep: no case of the selection is sampled (`draws`), so nothing would be asked more often; leave it out"
         )
-    return [
-        case.model_copy(update={"drawn": min(DEEPER * case.draws, MOST_DRAWS)}) if case.draws else case
-        for case in cases
-    ]
-
-
-def of_effort(cases: list[Case], effort: Effort) -> list[Case]:
-    """The cases as they are asked."""
-    return deepened(cases) if effort == "deep" else cases
+    return [c.model_copy(update={"drawn": min(DEEPER * c.draws, MOST_DRAWS)}) if c.draws else c for c in cases]

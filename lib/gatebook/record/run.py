@@ -102,7 +102,7 @@ class Manifest(Recorded):
     @property
     def early(self) -> bool:
         """Whether what is expected is the first stage alone."""
-        return self.look is not None and not {*self.look.later} & {i for ids in self.expected.values() for i in ids}
+        return self.look is not None and not self.look.went_on
 
     @property
     def level_share(self) -> float:

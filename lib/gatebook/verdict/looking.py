@@ -17,6 +17,7 @@ from gatebook.checks import stats
 from gatebook.config.cases import Case
 from gatebook.config.effort import MARGIN, SPENT
 from gatebook.config.profile import Profile
+from gatebook.config.sending import asked_hash
 from gatebook.verdict.baseline import Baseline
 from gatebook.verdict.policy import COMPARED
 from gatebook.verdict.pooled import LEVEL, Pooled
@@ -68,11 +69,11 @@ class Simulated:
 def strata_of(profile: Profile, cases: list[Case], later: Iterable[str], baseline: Baseline) -> dict[str, Stratum]:
     """By compared group, what the baseline says of its clusters."""
     found: dict[str, list[list[int]]] = defaultdict(lambda: [[0, 0], [0, 0]])
-    waits, seen = {*later}, set()
+    waits, seen, target = {*later}, set(), profile.target
     for case in cases:
         old = baseline.cases.get(case.id)
         compared = profile.policy(case.group).policy in COMPARED and not case.scored and case.cluster not in seen
-        if not compared or old is None or old.outcome not in ("pass", "fail"):
+        if not compared or old is None or old.outcome not in ("pass", "fail") or old.prompt != asked_hash(target, case):
             continue
         seen.add(case.cluster)
         found[case.group][old.outcome == "fail"][case.id in waits] += 1

@@ -328,7 +328,11 @@ def _use(waiver: Waiver, manifest: Manifest, outcomes: Outcomes) -> WaiverUse:
     had = [(c, o, group) for group, cases in outcomes.items() for c, o in cases.items() if c in asked]
     named = [(case, outcome) for case, outcome, group in had if waiver.names(case, group)]
     failing = list(dict.fromkeys(case for case, outcome in named if outcome == "fail"))
-    complete = not manifest.partial and manifest.suite in ("full", manifest.profile.target.default_suite)
+    complete = (
+        not manifest.partial
+        and not manifest.early
+        and manifest.suite in ("full", manifest.profile.target.default_suite)
+    )
     state: Literal["in use", "unused", "stale", "expired"] = "unused"
     if not named:
         note = "names no case of this run"
