@@ -21,7 +21,7 @@ from gatebook.config.selection import select
 from gatebook.config.sending import asked_hash
 from gatebook.config.steps import in_steps
 from gatebook.opening import planned_look
-from gatebook.verdict.baseline import Baseline, read_baseline
+from gatebook.verdict.baseline import AcceptedCase, Baseline, read_baseline
 from gatebook.verdict.golden import BLOCKING_LEVEL, p_below
 from gatebook.verdict.looking import LEANS, most_lost
 from gatebook.verdict.policy import COMPARED
@@ -117,9 +117,7 @@ def planned(name: str, profile: Profile, cases: list[Case], accepted: Baseline) 
     """As arrays, with the look that `--effort quick` would plan."""
     old, look = accepted.cases, planned_look(profile, cases, accepted)
     compared = [c for c in cases if profile.policy(c.group).policy in COMPARED and not c.scored]
-    pairs = sorted(
-        (c for c in compared if c.id in old and old[c.id].outcome in ("pass", "fail")), key=lambda c: c.cluster
-    )
+    pairs = sorted((c for c in compared if c.id in old and _paired(profile, c, old[c.id])), key=lambda c: c.cluster)
     groups, clusters, waiting = sorted({c.group for c in compared}), [c.cluster for c in pairs], {*look.later}
     passed = [old[c.id].outcome == "pass" for c in pairs]
     at_risk = {c.cluster for c, had in zip(pairs, passed, strict=True) if had and c.id not in waiting}
@@ -130,6 +128,10 @@ def planned(name: str, profile: Profile, cases: list[Case], accepted: Baseline) 
         np.array([c.id in waiting for c in pairs]), look, len(at_risk), sum(c.scored for c in cases),
         len(waiting) / sum(len(c.requests()) > 0 for c in cases),
     )  # fmt: skip
+
+
+def _paired(profile: Profile, case: Case, old: AcceptedCase) -> bool:
+    return old.outcome in ("pass", "fail") and old.prompt == asked_hash(profile.target, case)
 
 
 def drawn(plan: Plan, drop: float, flips: float, runs: int) -> tuple[Any, Any]:
