@@ -1,7 +1,8 @@
 """Which losses golden answers show: a real vLLM with weights that are a little worse, its golden answers beside the healthy one's.
 
 Every row is a vLLM of its own (`make engines`), asked for the golden answers of suite `full` as a run does, and compared as a verdict does.
-Harmless: a restart, another precision. A row that was measured stands in --keep and is not measured again.
+Harmless: a restart, another precision. A row that was measured stands in --keep and is not measured again. --simulate: power
+curves and false alarms of whole runs, simulated (power_simulated.py).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from gatebook.verdict.findings import run_identity
 from gatebook.verdict.fingerprint import fingerprint
 from gatebook.verdict.golden import Golden, compared
 
+from benchmarks.power_simulated import simulated
 from benchmarks.processes import ROOT
 from benchmarks.report import Row
 from tests.engines import install
@@ -45,10 +47,13 @@ class Measured:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep", type=Path, default=ROOT / "outputs" / "power", help="where measured rows are kept")
+    parser.add_argument("--simulate", action="store_true", help="simulated runs in place of a real vLLM; a minute")
     parser.add_argument("--only", nargs="*", choices=(*HARMLESS, *FAULTS), help="these rows")
 
 
 def run(args: argparse.Namespace) -> list[Row]:
+    if args.simulate:
+        return simulated()
     args.keep.mkdir(parents=True, exist_ok=True)
     profile = load_profile(ROOT / "params" / "smollm2.yaml")
     profile = profile.model_copy(update={"limits": profile.limits.model_copy(update={"in_flight": 2})})

@@ -81,7 +81,7 @@ const gatebook = (() => {
   // ---- trends: inline SVG, coloured by the style sheet ----
 
   function trends(shown) {
-    const runs = shown.filter((run) => whole(run) && !run.partial).reverse();
+    const runs = shown.filter((run) => whole(run) && !run.partial && run.effort !== "quick").reverse();
     const names = [...new Set(runs.map(series))].sort();
     const charts = [chart("cases passed", runs, names, (run) => (run.cases ? run.passed / run.cases : null), percent, 1)];
     charts.push(chart("first token, median", runs, names, (run) => run.ttft_ms, ms), chart("per further token, median", runs, names, (run) => run.tpot_ms, ms));
@@ -197,7 +197,7 @@ const gatebook = (() => {
   function about(name, run) {
     const facts = { run: make("a", { href: `runs/${encodeURIComponent(run.key)}/index.html` }, run.key), model: run.model, revision: run.revision || "none named", server: run.base_url, engine: run.engine, started: `${run.created.slice(0, 16).replace("T", " ")} UTC`, suite: `${run.profile}, ${run.suite}`, passed: `${run.passed} of ${run.cases}` };
     const list = Object.entries(facts).map(([key, value]) => make("div", {}, make("dt", {}, key), make("dd", {}, value)));
-    return make("div", {}, make("h2", {}, `${name} `, make("span", { class: run.state }, `${words(run.state)}${run.partial ? " PARTIAL" : ""}`)), make("dl", { class: "facts one" }, list));
+    return make("div", {}, make("h2", {}, `${name} `, make("span", { class: run.state }, `${words(run.state)}${run.partial ? " PARTIAL" : ""}${run.effort ? ` ${run.effort.toUpperCase()}` : ""}`)), make("dl", { class: "facts one" }, list));
   }
 
   function groups(rows) {

@@ -15,7 +15,7 @@ import typer
 from typer import Argument, Option
 
 from gatebook import stopping
-from gatebook.commands.arguments import AsJson, Html, NoTexts, Only, RunArgument, Sharded, Suite, YesLoad
+from gatebook.commands.arguments import AsJson, Effort, Html, NoTexts, Only, RunArgument, Sharded, Suite, YesLoad
 from gatebook.commands.cases import app as cases_app
 from gatebook.commands.doctor import doctor
 from gatebook.commands.history import app as history_app
@@ -49,6 +49,7 @@ def run(
     out: Annotated[Path | None, Option(help="Where run folders go; default: outputs/.")] = None,
     against: Annotated[Path | None, Option(help="Profile of a second target, asked latency groups in turn.")] = None,
     shard: Sharded = None,
+    effort: Effort = None,
     resume: Annotated[Path | None, Option(help="Go on with this run instead: ask what is not recorded.")] = None,
     yes_load: YesLoad = False,
     plan: Annotated[bool, Option("--plan", help="Print cases, tokens and minutes; ask nothing.")] = False,
@@ -60,7 +61,7 @@ def run(
     from gatebook.config.profile import load_profile, with_target
 
     if resume is not None:
-        if any((profile, base_url, model, revision, suite, only, out, against, shard, plan)):
+        if any((profile, base_url, model, revision, suite, only, out, against, shard, effort, plan)):
             raise BadInput("--resume takes no other option but --json and --yes-load: the run folder says the rest")
         _end(*runner.resume(resume, watch=not as_json, yes_load=yes_load), as_json)
     project.root()
@@ -71,9 +72,9 @@ def run(
     if plan:
         from gatebook.opening import estimated
 
-        return estimated(asked, suite, only, shard)
+        return estimated(asked, suite, only, shard, effort or "normal")
     second = load_profile(against) if against else None
-    how = {"watch": not as_json, "against": second, "shard": shard, "yes_load": yes_load}
+    how = {"watch": not as_json, "against": second, "shard": shard, "yes_load": yes_load, "effort": effort or "normal"}
     _end(*runner.run_profile(asked, suite, only, out, **how), as_json)
 
 
@@ -123,11 +124,12 @@ def passed(
     cases: Annotated[Path | None, Option(help="With --profile: folder of own cases; default: params/cases.")] = None,
     base_url: Annotated[str | None, Option(help="The server that must have been asked.")] = None,
     model: Annotated[str | None, Option(help="The served model that must have been asked.")] = None,
+    effort: Effort = "normal",
     header: Annotated[list[str] | None, Option(help="NAME of an extra header that it was asked with.")] = None,
 ) -> None:
     """Ask a bundle, as a deployment does: is it intact and complete, and did this suite pass for this revision?
 
-    Exit codes: 0 yes · 1 FAIL · 2 another suite, revision, profile or case, or no run folder · 3 INCONCLUSIVE, PARTIAL, or a
+    Exit codes: 0 yes · 1 FAIL · 2 another suite, revision, profile or case, a lower effort, or no run folder · 3 INCONCLUSIVE, PARTIAL, or a
     baseline that was not accepted here · 75 ERROR, or missing or edited evidence.
     """
     from gatebook.commands.passed import passed as ask
@@ -139,7 +141,7 @@ def passed(
     if cases is not None and profile is None:
         raise BadInput("--cases goes with --profile, which says by what else the bundle must have been judged")
     by = load_profile(profile) if profile else None
-    found = ask(path, suite, by, cases, revision=revision, base_url=base_url, model=model, header=header)
+    found = ask(path, suite, by, cases, revision=revision, base_url=base_url, model=model, header=header, effort=effort)
     print(found)
     raise SystemExit(found.exit_code)
 

@@ -31,8 +31,8 @@ def enter(run: Run, verdict: Verdict) -> str:
 
     A narrowed run, and one that was judged again, has nothing to enter. Raises BadInput, BrokenRecord, HistoryFailed.
     """
-    if verdict.partial:
-        return f"{run.manifest.run}: is PARTIAL, so nothing of it enters the history"
+    if not verdict.measures:
+        return f"{run.manifest.run}: is {verdict.called}, so nothing of it enters the history"
     if run.manifest.judged_from:
         return f"{run.manifest.run}: its answers are those of {run.manifest.judged_from}, which enters them"
     return _store(run, verdict, measurements(run, verdict.verdict, None))

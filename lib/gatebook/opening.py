@@ -17,6 +17,7 @@ from gatebook.checks import validate
 from gatebook.collect.client import normal_base_url
 from gatebook.config import project
 from gatebook.config.cases import Case, load_cases
+from gatebook.config.effort import WIDEST, Effort, Look, later, of_effort
 from gatebook.config.files import read_file
 from gatebook.config.profile import Profile, Suite, scrubber, secrets
 from gatebook.config.project import person
@@ -32,7 +33,9 @@ from gatebook.record.shelf import new_name
 from gatebook.report.estimate import estimate
 from gatebook.verdict.baseline import Baseline, read_baseline
 from gatebook.verdict.findings import contract_group
+from gatebook.verdict.looking import margin_of, strata_of
 from gatebook.verdict.policy import check_plan
+from gatebook.verdict.pooled import flips_of
 
 OVERALL = "90_verdict"
 """The notebook that judges the others; it always runs."""
@@ -123,11 +126,34 @@ def accepted(profile: Profile) -> tuple[Baseline | None, bytes | None]:
     return read_baseline(raw, str(file)), raw
 
 
-def estimated(profile: Profile, suite: Suite, only: list[str] | None, shard: Shard | None = None) -> str:
+def estimated(
+    profile: Profile, suite: Suite, only: list[str] | None, shard: Shard | None = None, effort: Effort = "normal"
+) -> str:
     """What a run, or a shard of it, would cost. Raises BadInput where it could not be begun."""
     cases, left = planned(profile, suite, only)
+    cases, baseline = of_effort(cases, effort), accepted(profile)[0]
+    look = planned_look(profile, cases, baseline, shard) if effort == "quick" else None
     cases = part_of(cases, shard) if shard else cases
-    return estimate(profile, suite, cases, accepted(profile)[0], left)
+    return estimate(profile, suite, cases, baseline, left, look)
+
+
+def planned_look(profile: Profile, cases: list[Case], baseline: Baseline | None, shard: Shard | None = None) -> Look:
+    """The stages of effort quick. Raises BadInput where a look could say nothing."""
+    if shard is not None:
+        raise BadInput(
+            "--effort quick: its look is at the whole run, and --shard has a part of it; leave one of them out"
+        )
+    if baseline is None or profile.pooled is None:
+        raise BadInput(
+            f"--effort quick: profile {profile.name!r} has no baseline, so nothing could be compared early; run and accept a normal run first"
+        )
+    waiting = later(profile, cases)
+    margin = margin_of(strata_of(profile, cases, waiting, baseline).values(), flips_of(baseline, profile.flip_rate)[0])
+    if margin > WIDEST:
+        raise BadInput(
+            f"--effort quick: too few of the cases before its look passed in the baseline {baseline.run}: it could exclude a drop of {margin:.0%}, and at most {WIDEST:.0%} may remain; leave it out"
+        )
+    return Look(later=waiting, margin=margin)
 
 
 def open_run(
@@ -140,22 +166,32 @@ def open_run(
     against: Against | None = None,
     shard: Shard | None = None,
     yes_load: bool = False,
+    effort: Effort = "normal",
 ) -> Run:
     """Make the run folder with manifest, all cases and baseline in it; a shard expects its part of them. Raises BadInput; then nothing was made."""
     cases, left = planned(profile, suite, only)
     if against is not None:
         check_against(against, profile, base_url, cases)
     _refuse_own_secrets(profile, against, cases)
-    _, raw = accepted(profile)
+    cases, (baseline, raw) = of_effort(cases, effort), accepted(profile)
+    look = planned_look(profile, cases, baseline, shard) if effort == "quick" else None
+    asked = [case for case in cases if not look or case.id not in look.later]
     name = folder.name if folder else new_name(profile.name)
     manifest = Manifest(
-        run=name, created=now(), profile=profile, base_url=base_url, suite=suite, only=only or [], expected=by_notebook(cases if shard is None else part_of(cases, shard)),
+        run=name, created=now(), profile=profile, base_url=base_url, suite=suite, only=only or [], expected=by_notebook(asked if shard is None else part_of(asked, shard)),
         versions=versions(PACKAGES), machine={"platform": platform.platform(), "cpus": os.cpu_count()}, commit=_commit(),
         against=against, asked_by=person(), job_url=_job_url(), shard=str(shard) if shard else None, yes_load=yes_load,
-        left_out=left,
+        left_out=left, effort=effort, look=look,
     )  # fmt: skip
     history = window(profile, suite, (case.group for case in cases), manifest.created)
     return Run.create(folder or (out or project.outputs()) / name, manifest, cases, raw, history)
+
+
+def go_on(run: Run) -> None:
+    """Expect the second stage too, in the order of a run that expects everything at once."""
+    look = run.manifest.look and run.manifest.look.model_copy(update={"went_on": True})
+    run.manifest = run.manifest.model_copy(update={"expected": by_notebook(run.cases.values()), "look": look})
+    run.write("manifest.json", run.manifest.model_dump_json(indent=1))
 
 
 def by_notebook(cases: Iterable[Case]) -> dict[str, list[str]]:

@@ -14,12 +14,13 @@ from pathlib import Path
 from gatebook.collect.scheduler import STARTED
 from gatebook.collect.server import Start, endpoint
 from gatebook.config import project
+from gatebook.config.effort import Effort
 from gatebook.config.profile import Profile, Suite, untelling
 from gatebook.config.shards import Shard
 from gatebook.entering import enter
 from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, GatebookError, os_reason
 from gatebook.kernels import Kernel, kernels
-from gatebook.opening import OVERALL, open_run
+from gatebook.opening import OVERALL, go_on, open_run
 from gatebook.record.executed import unfinished
 from gatebook.record.lock import held
 from gatebook.record.replies import read_answer
@@ -27,6 +28,7 @@ from gatebook.record.run import LATEST, Against, Run, now
 from gatebook.record.shelf import check_latest, copy_to_latest, drop_latest
 from gatebook.report.terminal import Watcher
 from gatebook.verdict.judging import judge
+from gatebook.verdict.looking import asks_on
 from gatebook.verdict.verdict import Verdict
 
 SPARE_S = 120
@@ -44,6 +46,7 @@ def run_profile(
     against: Profile | None = None,
     shard: Shard | None = None,
     yes_load: bool = False,
+    effort: Effort = "normal",
 ) -> tuple[Run, Verdict]:
     """A new run, or one shard of it; `against` names a second target, `yes_load` allows load beside others. Raises BadInput before anything is asked."""
     check_latest(out or project.outputs())
@@ -55,7 +58,9 @@ def run_profile(
             todo = "start it with `gatebook serve` and name target.base_url"
             raise BadInput(f"--against {against.name}: its server is embedded; {todo}")
         second = Against(profile=against.name, target=against.target, base_url=other_url)
-    run = open_run(profile, base_url, suite, only, out=out, against=second, shard=shard, yes_load=yes_load)
+    run = open_run(
+        profile, base_url, suite, only, out=out, against=second, shard=shard, yes_load=yes_load, effort=effort
+    )
     for said in dict.fromkeys(untelling(one.target) for one in (profile, against) if one):
         if said:
             _warn(said)
@@ -140,11 +145,19 @@ def _ask_all(run: Run, start: Start | None, watcher: Watcher, kernel: Kernel, tr
         with ExitStack() as server:
             if start is not None:
                 server.enter_context(start(run.path / "server.log"))
-            for notebook in run.notebooks:
-                watcher.now(notebook)
-                troubles += _execute(run, notebook, kernel)
+            _ask(run, watcher, kernel, troubles)
+            if run.manifest.early and asks_on(judged(run, troubles)):
+                go_on(run)
+                _ask(run, watcher, kernel, troubles)
     except CannotMeasure as error:
         troubles.append(str(error))
+
+
+def _ask(run: Run, watcher: Watcher, kernel: Kernel, troubles: list[str]) -> None:
+    """Every notebook; each asks what it expects and has no record of."""
+    for notebook in run.notebooks:
+        watcher.now(notebook)
+        troubles += _execute(run, notebook, kernel)
 
 
 def _ours(error: Exception) -> str:

@@ -57,22 +57,30 @@ def sign_flip_worse(changes: list[int]) -> float:
     return float(min(chances[: (sum(changes) + sum(sizes)) // 2 + 1].sum(), 1.0))
 
 
-def holm(p_values: list[float], family: int) -> list[bool]:
-    """Which hypotheses Holm's step-down rejects at ALPHA in a family of `family` tests; those not given count as p = 1."""
+def mcnemar_worse_of(worse: Any, better: Any) -> Any:
+    """`mcnemar_worse` of arrays."""
+    import numpy as np
+    from scipy.special import betainc
+
+    return np.where(worse > 0, betainc(np.maximum(worse, 1), better + 1, 0.5), 1.0)
+
+
+def holm(p_values: list[float], family: int, alpha: float = ALPHA) -> list[bool]:
+    """Which hypotheses Holm's step-down rejects at `alpha` in a family of `family` tests; those not given count as p = 1."""
     size, rejected = max(family, len(p_values)), [False] * len(p_values)
     for rank, number in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        if p_values[number] > ALPHA / (size - rank):
+        if p_values[number] > alpha / (size - rank):
             break
         rejected[number] = True
     return rejected
 
 
-def smallest_visible_drop(pairs: int, family: int) -> int | None:
+def smallest_visible_drop(pairs: int, family: int, alpha: float = ALPHA) -> int | None:
     """The fewest newly failing cases, none improved, that can reject in a family of `family` tests; None when `pairs` cannot.
 
     The strictest Holm step, alpha / family, is taken: a drop of this size shows whatever the other groups do.
     """
-    return next((n for n in range(1, pairs + 1) if mcnemar_worse(n, 0) <= ALPHA / max(family, 1)), None)
+    return next((n for n in range(1, pairs + 1) if mcnemar_worse(n, 0) <= alpha / max(family, 1)), None)
 
 
 def largest_possible_drop(worse: int, pairs: int) -> float:

@@ -53,8 +53,7 @@ def accept(path: Path, reason: str, group: str | None, by: str | None = None, ag
     profile = run.manifest.profile
     file, old = project.baseline_file(profile.baseline_name), accepted(profile)[0]
     if wrong := _in_the_way(verdict, group, old, file):
-        word = f"{verdict.verdict}{' PARTIAL' if verdict.partial else ''}"
-        raise BadInput(f"{path}: is {word} and not accepted: {'; '.join(wrong)}")
+        raise BadInput(f"{path}: is {verdict.called} and not accepted: {'; '.join(wrong)}")
     new, kept = _baseline(run, verdict, reason), 0
     if again is not None:
         new = new.model_copy(update={"flips": _flips(again, new, run)})

@@ -31,10 +31,19 @@ def _shard(text: str) -> Any:
     return shard_of(text)
 
 
+def _effort(name: str) -> str:
+    from gatebook.config.effort import EFFORTS
+
+    if name not in EFFORTS:
+        raise BadInput(f"--effort has value {name!r}: must be one of {', '.join(EFFORTS)}")
+    return name
+
+
 RunArgument = Annotated[Path, Argument(metavar="RUN", help="A run folder in outputs/.")]
 AsJson = Annotated[bool, Option("--json", help="Print the verdict as JSON (docs/schema/verdict.schema.json).")]
 Only = Annotated[Any, Option(parser=_names, metavar="<str>", help="Notebooks, groups or cases, by commas; PARTIAL.")]
 Suite = Annotated[Any, Option(parser=_suite, metavar="<str>", help="demo, live, smoke, integration, scenario or full.")]
+Effort = Annotated[Any, Option(parser=_effort, metavar="<str>", help="quick, normal (default) or deep: docs/power.md.")]
 NoTexts = Annotated[bool, Option("--no-texts", help="Verdicts and figures only: no prompt, no answer.")]
 YesLoad = Annotated[bool, Option("--yes-load", help="Ask load (08) although others use the server.")]
 Html = Annotated[Path | None, Option(help="Also write it as a page.")]

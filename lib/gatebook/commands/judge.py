@@ -24,6 +24,10 @@ def judge_again(path: Path, profile: Profile, out: Path) -> tuple[Run, Verdict]:
     check_latest(out.parent)
     old = open_intact(path, "only an intact run is judged again")
     asked = old.manifest
+    if asked.look is not None:
+        raise BadInput(
+            f"{path}: its look was planned by the rules that it was asked with; judge a run of --effort normal"
+        )
     if asked.profile.languages != profile.languages:
         had = ", ".join(asked.profile.languages or ["all"])
         raise BadInput(f"profile {profile.name!r}, key 'languages': {path} was asked in others ({had}); name the same")

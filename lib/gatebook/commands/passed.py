@@ -11,11 +11,12 @@ from typing import Any
 from gatebook.commands.verify import evidenced
 from gatebook.config import project
 from gatebook.config.cases import Case, load_cases
+from gatebook.config.effort import EFFORTS, Effort, of_effort
 from gatebook.config.profile import Profile
 from gatebook.config.selection import select
 from gatebook.config.steps import in_steps
 from gatebook.errors import BadInput, ExitCode, one_line
-from gatebook.opening import accepted, by_notebook
+from gatebook.opening import accepted, by_notebook, planned_look
 from gatebook.record.run import Run
 from gatebook.verdict.judging import run_baseline
 from gatebook.verdict.verdict import Verdict
@@ -46,12 +47,12 @@ class Passed:
 
     def __str__(self) -> str:
         v = self.verdict
-        word, reason = f"{v.verdict}{' PARTIAL' if v.partial else ''}", v.reason
-        if word == "PASS" and self.not_accepted:
+        word, reason = v.called, v.reason
+        if self.exit_code == ExitCode.INCONCLUSIVE and self.not_accepted and v.verdict == "PASS" and not v.partial:
             word, reason = "INCONCLUSIVE", self.not_accepted
         own = "".join(f"; the run's own {name}: {value}" for name, value in self.own.items())
         said = f"{v.run}, profile {self.profile}, suite {v.suite}: {reason}{own}"
-        return f"{'passed' if word == 'PASS' else 'NOT PASSED'}, {word}: {one_line(' '.join(said.split()))}"
+        return f"{'NOT PASSED' if self.exit_code else 'passed'}, {word}: {one_line(' '.join(said.split()))}"
 
 
 def passed(
@@ -64,6 +65,7 @@ def passed(
     base_url: str | None = None,
     model: str | None = None,
     header: list[str] | None = None,
+    effort: Effort = "normal",
 ) -> Passed:
     """The verdict of an intact bundle of this suite and of what is wanted; None is not asked for.
 
@@ -81,6 +83,10 @@ def passed(
         )
     if have.suite != suite:
         raise BadInput(f"{path}: is a run of suite {have.suite!r}, asked for is {suite!r}; run that one")
+    if EFFORTS.index(asked.effort) < EFFORTS.index(effort):
+        raise BadInput(
+            f"{path}: is of effort {asked.effort}, asked for is {effort}; run that one, or ask with --effort {asked.effort}"
+        )
     for what, its, want in (
         ("revision", target.revision, revision),
         ("model", target.model, model),
@@ -127,16 +133,23 @@ def differences(run: Run, profile: Profile, cases: Sequence[Path]) -> list[str]:
     chosen = select(
         in_steps(load_cases(*cases), profile.load), manifest.suite, manifest.only or None, profile.languages
     )
+    chosen = of_effort(chosen, manifest.effort)
+    if look := manifest.look:
+        plan = planned_look(profile, chosen, run_baseline(run)).model_copy(update={"went_on": look.went_on})
+        found += ["look: its stages are not those that this checkout plans"] if look != plan else []
     mine = {case.id: _plain(case) for case in chosen}
     asked = {i for ids in manifest.expected.values() for i in ids}
-    found += [f"case {i}: is not in the run" for i in mine if i not in asked]
+    waits = {*manifest.look.later} if manifest.look and manifest.early else set()
+    found += [f"case {i}: is not in the run" for i in mine if i not in asked | waits]
     more = sorted((asked | run.cases.keys()) - mine.keys())
     found += [f"case {i}: is not in the checkout's suite {manifest.suite}" for i in more]
     for name, own in mine.items():
         its = _plain(run.cases[name]) if name in run.cases else own
         if keys := [key for key in own if own[key] != its[key]]:
             found.append(f"case {name}: another {', '.join(keys)}")
-    if not found and list(manifest.expected.items()) != list(by_notebook(chosen).items()):
+    if not found and list(manifest.expected.items()) != list(
+        by_notebook(case for case in chosen if case.id not in waits).items()
+    ):
         found.append("expected: cases stand under another notebook, twice, or in another order")
     return found
 

@@ -100,6 +100,8 @@ class Case(Strict):
     draws: int | None = Field(default=None, ge=2, le=100)
     """Asks its one request so many times, with seeds 1, 2, ... and the sampling that its options, or the service, say. Its score is
     the share of answers that pass every check; compared cases are paired by it (docs/verdict.md, "Pooled")."""
+    drawn: int | None = Field(default=None, ge=2, le=100)
+    """Written by `--effort deep`: it is drawn so many times, and stays the question that it is with `draws`."""
     pass_share: float = Field(default=0.5, gt=0, le=1)
     """The share of `draws` with which it passes."""
     document: Document | None = None
@@ -171,6 +173,8 @@ class Case(Strict):
             yield "key 'draws' repeats one plain request: no second ask, path, document, samples, load, over, canary or negative"
         if self.pass_share != 0.5 and not self.draws:
             yield "key 'pass_share' belongs to a case with key 'draws'"
+        if self.drawn and self.drawn < (self.draws or self.drawn + 1):
+            yield "key 'drawn' belongs to --effort deep and a case with fewer 'draws'; delete it"
         if self.samples and (len(self.asks) > 1 or self.document or special):
             yield "key 'samples' repeats one plain request: no second ask, document, over, canary or negative"
         if self.samples and (pathed or not all(ask.stream for ask in asks)):
@@ -229,7 +233,7 @@ class Case(Strict):
     def _turns(self, asks: list[Ask]) -> list[tuple[str, Ask]]:
         """Each request with its name; draws and samples are numbered; under load every level has its own, and a name begins with its level."""
         if self.draws:
-            seeds = range(1, self.draws + 1)
+            seeds = range(1, (self.drawn or self.draws) + 1)
             return [
                 (f"{a.name}-{n:02d}", a.model_copy(update={"options": {"seed": n, **a.options}}))
                 for a in asks
@@ -263,7 +267,7 @@ class Case(Strict):
             ask.model_dump(
                 exclude={"finish", "language", *(key for key in ("follows", "repeat") if getattr(ask, key) is None)}
             )
-            for ask in self.requests()
+            for ask in (self.model_copy(update={"drawn": None}) if self.drawn else self).requests()
         ]
         asked += [{"document": self.document.model_dump()}] if self.document else []
         asked += [{"golden": self.golden}] if self.scored else []

@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, field_validator
 
 from gatebook.config.cases import Case
+from gatebook.config.effort import Effort, Look
 from gatebook.config.files import file_name, replace_text
 from gatebook.config.profile import Profile, Suite, Target
 from gatebook.config.sending import asked_hash
@@ -74,6 +75,9 @@ class Manifest(Recorded):
     """Whether load may be asked beside requests that are not ours."""
     left_out: dict[str, int] = {}
     """Language -> cases of the suite that the profile's `languages` leave out."""
+    effort: Effort = "normal"
+    look: Look | None = None
+    """The stages of effort quick: `expected` holds what is asked before the look, and everything once that settled nothing."""
 
     @field_validator("expected")
     @classmethod
@@ -88,6 +92,24 @@ class Manifest(Recorded):
     def narrowed(self) -> str:
         """What it is narrowed to; empty for a complete run."""
         return ", ".join([*([f"shard {self.shard}"] if self.shard else []), *self.only])
+
+    @property
+    def suite_told(self) -> str:
+        """The suite, what it is narrowed to, and the effort that is not the normal one."""
+        effort = "" if self.effort == "normal" else f", effort {self.effort}"
+        return f"{self.suite}{f' (PARTIAL: {self.narrowed})' if self.partial else ''}{effort}"
+
+    @property
+    def early(self) -> bool:
+        """Whether what is expected is the first stage alone."""
+        return self.look is not None and not self.look.went_on
+
+    @property
+    def level_share(self) -> float:
+        """Of every level of comparison, what this stage may spend."""
+        if self.look is None:
+            return 1.0
+        return self.look.spent if self.early else 1 - self.look.spent
 
     @property
     def answers_of(self) -> str | None:

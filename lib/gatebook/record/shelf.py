@@ -51,9 +51,8 @@ def run_row(path: Path) -> dict[str, str]:
         manifest = Run(path).manifest
     except GatebookError as error:
         return {**row, "verdict": "unreadable", "suite": "", "model": "", "reason": str(error)}
-    suite = f"{manifest.suite}{' PARTIAL' if manifest.partial else ''}"
     said = {"verdict": verdict_word(path), "reason": _said(path, "verdict.json", "reason")}
-    return {**row, **said, "suite": suite, "model": manifest.profile.target.model}
+    return {**row, **said, "suite": manifest.suite_told, "model": manifest.profile.target.model}
 
 
 def verdict_word(path: Path) -> str:

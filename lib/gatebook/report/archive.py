@@ -232,7 +232,7 @@ def _judged(run: Run, texts: bool = True) -> tuple[dict[str, Any], list[dict[str
     memory = [f.measured for f in verdict.findings if f.check == MEMORY_CHECK and isinstance(f.measured, int | float)]
     cases = [_case(c, c.case, run.asked(c.id), texts) for c in standings(run, verdict) if c.case]
     summary = {
-        **verdict.model_dump(include={"run", "partial", "profile", "suite"}), **manifest.model_dump(include={"created", "commit", "asked_by", "judged_from"}),
+        **verdict.model_dump(include={"run", "partial", "effort", "profile", "suite"}), **manifest.model_dump(include={"created", "commit", "asked_by", "judged_from"}),
         **served.model_dump(include={"model", "revision", "base_url"}), "engine": f"{served.engine} {served.version or ''}".strip(),
         "state": verdict.verdict, "reason": shorten(verdict.reason, REASON_CHARS),
         "passed": sum(c["outcome"] == "pass" for c in cases), "cases": len(cases),

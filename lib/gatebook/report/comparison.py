@@ -75,8 +75,8 @@ def latency(row: LatencyDifference) -> tuple[str, str]:
 def show(difference: Difference, first: Judged, second: Judged) -> None:
     """The groups, what changed with both answers, what could not be paired, latencies, and a last line that decides."""
     for name, verdict in zip(SIDES, (first.verdict, second.verdict), strict=True):
-        served, partial = verdict.served, " PARTIAL" if verdict.partial else ""
-        say(f"{name}  {verdict.run}  {served.model}  revision {served.revision or 'none named'}  {served.base_url}  {verdict.verdict}{partial}")  # fmt: skip
+        served = verdict.served
+        say(f"{name}  {verdict.run}  {served.model}  revision {served.revision or 'none named'}  {served.base_url}  {verdict.called}")  # fmt: skip
     columns = ("group", "policy", "first", "second", "change, points", "95 %", "p", "", "because")
     rows: list[tuple[Cell, ...]] = []
     for g in difference.groups:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 
 from gatebook.config.cases import Case
+from gatebook.config.effort import Look
 from gatebook.config.profile import Profile, Suite
 from gatebook.config.selection import told_languages
 from gatebook.config.sending import asked_hash, cap, prompt_tokens, sent
@@ -14,8 +15,9 @@ from gatebook.record.logprobs import AT_ONCE, MOST_TOKENS
 from gatebook.record.replies import read_answer
 from gatebook.record.run import Run
 from gatebook.verdict.baseline import Baseline
+from gatebook.verdict.looking import DROPS, simulate, strata_of
 from gatebook.verdict.policy import COMPARED
-from gatebook.verdict.pooled import drop_of, flips_of, visible_drop
+from gatebook.verdict.pooled import LEVEL, drop_of, flips_of, visible_drop
 
 NOTEBOOK_S = 6.0
 """Kernel, tables and pictures of one notebook, on two cores (docs/benchmarks.md)."""
@@ -30,8 +32,9 @@ ROW = "{:<28}{:>7}{:>10}{:>15,.0f}{:>15,.0f}"
 
 
 def estimate(
-    profile: Profile, suite: Suite, cases: list[Case], baseline: Baseline | None, left_out: dict[str, int] | None = None
-) -> str:
+    profile: Profile, suite: Suite, cases: list[Case], baseline: Baseline | None, left_out: dict[str, int] | None = None,
+    look: Look | None = None,
+) -> str:  # fmt: skip
     """A table of notebooks with cases, requests, tokens and minutes; says what it rests on. Tokens are upper bounds."""
     speed = {**ASSUMED_MS, **(baseline.latency_ms if baseline else {})}
     limits, context_tokens, in_flight = profile.limits, profile.target.context_tokens, profile.in_flight(suite)
@@ -75,6 +78,12 @@ def estimate(
     table += _overridden(profile, cases)
     if told := _pooled(profile, cases, baseline, context_tokens):
         table.append(told)
+    if look and baseline:
+        table += _stages(profile, cases, look, baseline)
+    if deeper := [case for case in cases if case.drawn]:
+        table.append(
+            f"effort deep: {len(deeper)} sampled cases are drawn {deeper[0].drawn} times in place of {deeper[0].draws}"
+        )
     if beside := list(asked_of_parent(cases, profile)):
         tokens = sum(prompt_tokens(ask.messages or [], ask.options) + cap(ask.options) for _, ask in beside)
         table.append(
@@ -118,6 +127,26 @@ def _pooled(profile: Profile, cases: list[Case], baseline: Baseline | None, cont
         passed, basis = sum(old[c.id].outcome == "pass" for c in compared), f"of the baseline {baseline.run}"
     drop = visible_drop(passed, len(compared), rate)
     return f"{told}; the smallest drop that they would show together: {drop_of(drop, passed, rate, said)}, {basis}"
+
+
+def _stages(profile: Profile, cases: list[Case], look: Look, baseline: Baseline) -> list[str]:
+    """What effort quick asks when, how much that spares, and how often it errs."""
+    strata = [*strata_of(profile, cases, look.later, baseline).values()]
+    waiting = {*look.later}
+    requests, spared = (sum(len(c.requests()) for c in some) for some in (cases, [c for c in cases if c.id in waiting]))
+    (rate, said), passed = flips_of(baseline, profile.flip_rate), sum(s.passed[0] for s in strata)
+    at_look = passed + sum(s.failed[0] for s in strata)
+    healthy = simulate(strata, 0.0, rate, spent=look.spent, margin=look.margin)
+    lost = {drop: simulate(strata, drop, rate, spent=look.spent, margin=look.margin) for drop in DROPS}
+    seen = "; ".join(f"{drop:.0%}: {s.red:.0%} red ({s.whole_red:.0%} where all is asked)" for drop, s in lost.items())
+    drop = visible_drop(passed, at_look, rate, LEVEL * look.spent)
+    return [
+        f"effort quick: {len(cases) - len(waiting)} cases first, a look at the {at_look} compared clusters among them, then {len(waiting)} more where it settles nothing",
+        f"  at the look: could see a drop of {drop_of(drop, passed, rate, said)}; a PASS there excludes one of more than {look.margin:.0%}",
+        f"  healthy runs, simulated: {healthy.early:.0%} end at the look, so {1 - healthy.early * spared / requests:.0%} of the requests are expected; "
+        f"red by chance {healthy.red:.2%} ({healthy.whole_red:.2%} where all is asked)",
+        f"  loss spread over all, simulated: {seen}",
+    ]
 
 
 def _overridden(profile: Profile, cases: list[Case]) -> list[str]:

@@ -32,7 +32,7 @@ def summary(run: Run, verdict: Verdict, texts: bool = True) -> str:
     more = [f"{len(verdict.causes) - 1} more causes"] if len(verdict.causes) > 1 else []
     more += [f"{len(blocking) - PROMPTS} more cases that block"] if len(blocking) > PROMPTS else []
     lines = [
-        f"{SIGNS[verdict.verdict]} **{verdict.verdict}{' PARTIAL' if verdict.partial else ''}**: may {code(served.model)} ship?",
+        f"{SIGNS[verdict.verdict]} **{verdict.called}**: may {code(served.model)} ship?",
         "",
         f"- because: {code(verdict.reason, CAUSE_BYTES)}",
         *(f"- blocks: {_told(case, texts)}" for case in blocking[:PROMPTS]),

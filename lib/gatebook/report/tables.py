@@ -27,7 +27,7 @@ def settings_table(run: Run, notebook: str) -> pd.DataFrame:
     policies = {group: profile.policy(group) for group in groups}
     rows: dict[str, Any] = {
         "profile": profile.name, "base URL": manifest.base_url, "model": target.model, "revision": target.revision or "none named",
-        "suite": f"{manifest.suite}{' (PARTIAL: ' + manifest.narrowed + ')' if manifest.partial else ''}",
+        "suite": manifest.suite_told,
         "cases": len(cases), "in flight": profile.in_flight(run.manifest.suite),
         "request deadline": f"{profile.limits.request_deadline_s:g} s", "transport retries": profile.limits.transport_retries,
         **(_load_settings(profile.load) if any(c.load for c in cases) else {}),
@@ -55,7 +55,7 @@ def verdict_text(verdict: Verdict) -> str:
     lines = [
         f"target   {served.base_url}  model {served.model}  revision {served.revision or 'none named'}",
         f"engine   {served.engine} {served.version or ''}".rstrip(),
-        f"run      {verdict.run}  suite {verdict.suite}{'  PARTIAL' if verdict.partial else ''}  baseline {verdict.baseline or 'none'}",
+        f"run      {verdict.run}  suite {verdict.suite}{verdict.called.removeprefix(verdict.verdict).replace(' ', '  ')}  baseline {verdict.baseline or 'none'}",
         "",
         *(
             f"{f.outcome:<13}{f.id:<52} {_shown(f.measured, f.unit)} {limit}".rstrip()

@@ -93,8 +93,7 @@ def show(verdict: Verdict, run: Run) -> None:
         say("gatebook accept refuses this run; what to do:")
         for todo, about in by_todo(wrong).items():
             say(f"  {todo}: {', '.join(about)}")
-    partial = " PARTIAL" if verdict.partial else ""
-    say(f"{verdict.verdict}{partial}", STYLE[verdict.verdict], (f"  {verdict.reason}  {path / 'index.html'}", ""))
+    say(verdict.called, STYLE[verdict.verdict], (f"  {verdict.reason}  {path / 'index.html'}", ""))
 
 
 def _why(verdict: Verdict) -> list[str]:

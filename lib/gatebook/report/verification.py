@@ -15,11 +15,11 @@ def facts(manifest: Manifest | None) -> dict[str, str]:
     """Who asked what of which model, with which code."""
     if manifest is None:
         return {}
-    target, partial = manifest.profile.target, f" PARTIAL: {manifest.narrowed}" if manifest.partial else ""
+    target = manifest.profile.target
     said = {
         "asked by": manifest.asked_by or "not recorded", "job": manifest.job_url, "started": manifest.created,
         "model": f"{target.model}, revision {target.revision or 'none named'}", "server": manifest.base_url,
-        "profile": f"{manifest.profile.name}, suite {manifest.suite}{partial}",
+        "profile": f"{manifest.profile.name}, suite {manifest.suite_told}",
         "cases": str(sum(map(len, manifest.expected.values()))), "code": manifest.commit or "no git commit",
         "gatebook": manifest.versions.get("gatebook"), "answers of": manifest.answers_of,
     }  # fmt: skip

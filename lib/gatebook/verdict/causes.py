@@ -81,7 +81,12 @@ def refusals(verdict: Verdict) -> list[Reason]:
 
     A PASS is taken, and an INCONCLUSIVE that lacks nothing but what accepting it gives.
     """
-    text = "it is PARTIAL (narrowed by --only or --shard)"
-    todo = "run the suite whole, without --only, or merge all shards with `gatebook merge`"
-    partial = [Reason(word="INCONCLUSIVE", about="this run", text=text, todo=todo)] if verdict.partial else []
-    return [*partial, *(cause for cause in verdict.causes if not cause.accepts)]
+    narrowed = {
+        "it is PARTIAL (narrowed by --only or --shard)": verdict.partial
+        and "run the suite whole, without --only, or merge all shards with `gatebook merge`",
+        "it is of effort quick, which looks early": verdict.effort == "quick" and "run it with --effort normal",
+    }
+    about = [
+        Reason(word="INCONCLUSIVE", about="this run", text=text, todo=todo) for text, todo in narrowed.items() if todo
+    ]
+    return [*about, *(cause for cause in verdict.causes if not cause.accepts)]

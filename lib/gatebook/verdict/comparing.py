@@ -27,7 +27,7 @@ Word = Literal["worse", "error", "cannot tell", "better", "same", "watched"]
 EXIT_CODES: dict[Word, int] = {"worse": 1, "error": 75, "cannot tell": 3, "better": 0, "same": 0, "watched": 0}
 PRECEDENCE: tuple[Word, ...] = ("worse", "error", "cannot tell", "better", "same")
 NOT_RULES: dict[str, Any] = {
-    **dict.fromkeys(("why", "suites", "tags", "good", "bad", "notebook", "needs", "raw"), True),
+    **dict.fromkeys(("why", "suites", "tags", "good", "bad", "notebook", "needs", "raw", "drawn"), True),
     "asks": {"__all__": {"language"}},
 }
 """Fields of a case that neither ask nor judge."""

@@ -29,6 +29,7 @@ from gatebook.verdict.fingerprint import (
 )
 from gatebook.verdict.golden import Golden, compared
 from gatebook.verdict.kept import kept_findings
+from gatebook.verdict.looking import GO_ON, unsettled
 from gatebook.verdict.policy import AGAIN, COMPARED, EXCUSE, MEND, WORDS, Judged, compared_groups, judge_groups, waivers
 from gatebook.verdict.pooled import Key, Pooled, pool, score_of
 from gatebook.verdict.replicas import servers
@@ -125,13 +126,14 @@ def decide(judged: Judged) -> Verdict:
         ),
         *of_groups,
         *_worse_together(judged, pooled),
+        *_after_the_look(judged, pooled, groups),
         *_without_baseline(judged, measured(judged.fingerprint) - measured(accepted)),
     ]  # fmt: skip
     found = causes(said)
     word: Word = found[0].word if found else "PASS"
     return Verdict(
         run=manifest.run, profile=judged.profile.name, suite=manifest.suite, partial=manifest.partial,
-        served=judged.served, verdict=word, exit_code=EXIT_CODES[word],
+        effort=manifest.effort, served=judged.served, verdict=word, exit_code=EXIT_CODES[word],
         reason=found[0].text if found else _counts(judged), causes=found,
         reasons=[line for cause in found for line in (cause.text, *(f"explained by it: {r.text}" for r in cause.explains))],
         notes=[*_notes(judged, groups), *([f"pooled: {pooled}"] if pooled else [])], groups=groups, pooled=pooled, findings=judged.findings,
@@ -213,13 +215,22 @@ def _pooled(judged: Judged, used: list[WaiverUse]) -> Pooled | None:
     for finding in judged.findings:
         found[finding.group, finding.case].append(finding)
     scores = {key: score for key in outcomes if (score := score_of(found[key])) is not None}
-    return pool(outcomes, scores, judged.cases, judged.baseline, judged.profile.flip_rate)
+    share, early = judged.manifest.level_share, judged.manifest.early
+    return pool(outcomes, scores, judged.cases, judged.baseline, judged.profile.flip_rate, share, early)
 
 
 def _worse_together(judged: Judged, pooled: Pooled | None) -> Iterator[Said]:
     if pooled and pooled.shown_worse and judged.profile.pooled == "no_worse":
         text = f"all compared cases together: shown worse than the baseline: {pooled}"
         yield Said("FAIL", Stage.BEHAVIOUR, "all compared cases", text, MEND_ALL)
+
+
+def _after_the_look(judged: Judged, pooled: Pooled | None, groups: list[GroupVerdict]) -> Iterator[Said]:
+    """A first stage is green only where the look at it settles the run."""
+    look = judged.manifest.look
+    if look and judged.manifest.early and not judged.alone and (why := unsettled(look.margin, pooled, groups)):
+        text = f"effort quick: the look settles nothing, and {len(look.later)} cases were not asked: {why}"
+        yield Said("INCONCLUSIVE", None, "the look", text, GO_ON)
 
 
 def _without_baseline(judged: Judged, lacking: set[str]) -> Iterator[Said]:
@@ -242,6 +253,8 @@ def _counts(judged: Judged) -> str:
     expected = [case for cases in judged.manifest.expected.values() for case in cases]
     unmeasured = sum(judged.outcomes.get(judged.cases[c].group, {}).get(c) == "not_measured" for c in expected)
     told = f"{len(expected) - unmeasured} cases asked, recorded and judged"
+    if judged.manifest.look and judged.manifest.early:
+        told += f", {len(judged.manifest.look.later)} not asked after an early look"
     return f"{told}; {unmeasured} not measured, excused or watched" if unmeasured else told
 
 

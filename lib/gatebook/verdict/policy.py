@@ -99,8 +99,9 @@ def never_excused(findings: Iterable[Finding]) -> set[tuple[str, str]]:
 
 
 def compare(
-    before: dict[str, Outcome], now: dict[str, Outcome], policy: Group, family: int, asked_before: bool = True
-) -> Comparison:
+    before: dict[str, Outcome], now: dict[str, Outcome], policy: Group, family: int, asked_before: bool = True,
+    alpha: float = stats.ALPHA,
+) -> Comparison:  # fmt: skip
     """A group then and now, over the cases that could be judged in both. `before`: outcomes of those that are asked alike."""
     judged = [case for case, outcome in now.items() if outcome in ("pass", "fail")]
     same = [case for case in judged if before.get(case) in ("pass", "fail")]
@@ -111,14 +112,14 @@ def compare(
         paired=len(same), baseline_passed=passed, worse=worse, better=better,
         changed=[case for case in judged if before.get(case) not in ("pass", "fail")] if asked_before else [],
         p_value=stats.mcnemar_worse(len(worse), len(better)), family=family,
-        visible_drop=stats.smallest_visible_drop(passed, family),
+        visible_drop=stats.smallest_visible_drop(passed, family, alpha),
         possible_drop=stats.largest_possible_drop(len(worse), len(same)) if policy.margin and same else None,
     )  # fmt: skip
 
 
-def shown(p_values: dict[str, float], family: int) -> set[str]:
+def shown(p_values: dict[str, float], family: int, alpha: float = stats.ALPHA) -> set[str]:
     """The groups of these p-values that Holm's step-down rejects."""
-    rejected = stats.holm([*p_values.values()], family)
+    rejected = stats.holm([*p_values.values()], family, alpha)
     return {group for group, shown in zip(p_values, rejected, strict=True) if shown}
 
 
@@ -174,6 +175,11 @@ class Judged:
     def profile(self) -> Profile:
         return self.manifest.profile
 
+    @property
+    def alpha(self) -> float:
+        """What the comparisons of groups may spend at this stage."""
+        return stats.ALPHA * self.manifest.level_share
+
     def asks_alike(self, case: str) -> bool:
         """Whether the baseline has the case's outcome of the same question: of the same prompts, over a group in the same languages."""
         assert self.baseline is not None
@@ -219,6 +225,7 @@ def judge_groups(judged: Judged, used: list[WaiverUse]) -> tuple[list[GroupVerdi
     worse = shown(
         {g.name: g.than.p_value for g in groups if g.policy.policy in COMPARED and g.name not in judged.golden},
         judged.family,
+        judged.alpha,
     )
     found = [group.decide(group.name in worse) for group in groups]
     notebooks = {i: case.notebook for i, case in judged.cases.items()}
@@ -239,7 +246,7 @@ class _Group:
         self.cases = {outcome: [c for c, had in left.items() if had == outcome] for outcome in WORST_FIRST}
         old, asked = judged.baseline.cases if judged.baseline else {}, judged.cases
         alike = {c: old[c].outcome for c in left if c in old and c in asked and judged.asks_alike(c)}
-        self.than = compare(alike, left, self.policy, judged.family, judged.baseline is not None)
+        self.than = compare(alike, left, self.policy, judged.family, judged.baseline is not None, judged.alpha)
         self.total, self.passed = len(left), len(self.cases["pass"])
         self.too_few = stats.smallest_visible_drop(self.passed, judged.family) is None
         """Whether a later run could not be shown worse than this one."""
@@ -321,7 +328,11 @@ def _use(waiver: Waiver, manifest: Manifest, outcomes: Outcomes) -> WaiverUse:
     had = [(c, o, group) for group, cases in outcomes.items() for c, o in cases.items() if c in asked]
     named = [(case, outcome) for case, outcome, group in had if waiver.names(case, group)]
     failing = list(dict.fromkeys(case for case, outcome in named if outcome == "fail"))
-    complete = not manifest.partial and manifest.suite in ("full", manifest.profile.target.default_suite)
+    complete = (
+        not manifest.partial
+        and not manifest.early
+        and manifest.suite in ("full", manifest.profile.target.default_suite)
+    )
     state: Literal["in use", "unused", "stale", "expired"] = "unused"
     if not named:
         note = "names no case of this run"

@@ -12,6 +12,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pydantic import Field
+
 from gatebook.checks import stats
 from gatebook.checks.facts import COVERAGE
 from gatebook.checks.finding import Finding, Outcome
@@ -52,6 +54,8 @@ class Pooled(Recorded):
     flip_rate: float = 0.0
     """Share of the cases that turn between two healthy runs."""
     flips_from: str = "none stated"
+    possible_drop: float | None = Field(default=None, exclude_if=lambda value: value is None)
+    """At a look: the upper 95 % bound of the share of clusters that lost, of those in which a case passed in the baseline."""
     visible_drop: int | None
     """The fewest newly failing cases, each a cluster, that would have been shown beside the turning ones; None when no number could."""
     shown_worse: bool
@@ -82,11 +86,11 @@ def flips_of(baseline: Baseline | None, stated: float) -> tuple[float, str]:
     return stated, "stated by the profile" if stated else "none stated"
 
 
-def visible_drop(passed: int, paired: int, flip_rate: float) -> int | None:
+def visible_drop(passed: int, paired: int, flip_rate: float, level: float = LEVEL) -> int | None:
     """The smallest drop that the pooled test shows, where `flip_rate` of the paired cases turn, half of them for the better."""
     turning = round(flip_rate * paired / 2)
     drops = range(1, passed + 1)
-    return next((n for n in drops if stats.mcnemar_worse(n + turning, turning) <= LEVEL), None)
+    return next((n for n in drops if stats.mcnemar_worse(n + turning, turning) <= level), None)
 
 
 def score_of(findings: Iterable[Finding]) -> float | None:
@@ -112,19 +116,23 @@ def pool(
     cases: dict[str, Case],
     baseline: Baseline,
     stated: float,
+    share: float = 1.0,
+    early: bool = False,
 ) -> Pooled | None:
     """Every case of `outcomes` (of compared groups, asked as in the baseline, neither waived nor excused) beside it.
 
-    `stated`: the profile's flip rate, where the baseline has measured none. None without pairs.
+    `stated`: the profile's flip rate, where the baseline has measured none. `share`: of the levels, what this stage may spend;
+    `early`: it is the look of effort quick. None without pairs.
     """
     changes: dict[str, list[int]] = defaultdict(list)
     graded: dict[str, list[float]] = defaultdict(list)
-    passed = 0
+    passed, at_risk = 0, set()
     for (_, name), outcome in outcomes.items():
         old, case = baseline.cases.get(name), cases.get(name)
         if old is None or case is None or {old.outcome, outcome} - {"pass", "fail"}:
             continue
         passed += old.outcome == "pass"
+        at_risk |= {case.cluster} if old.outcome == "pass" else set()
         changes[case.cluster].append((outcome == "pass") - (old.outcome == "pass"))
         if (score := scores.get((case.group, name))) is not None and old.score is not None:
             graded[case.cluster].append(score - old.score)
@@ -135,12 +143,14 @@ def pool(
     rate, said = flips_of(baseline, stated)
     told = _scores(graded)
     score_p = told.get("score_p_value")
+    lost = sum(sum(found) < 0 for found in changes.values())
     return Pooled(
         paired=len(singles), clusters=len(changes), baseline_passed=passed,
         worse=singles.count(-1), better=singles.count(1), p_value=p_value, **told,
         flip_rate=rate, flips_from=said,
-        visible_drop=visible_drop(passed, len(singles), rate),
-        shown_worse=p_value <= LEVEL or (score_p is not None and score_p <= SCORE_LEVEL),
+        possible_drop=stats.largest_possible_drop(lost, len(at_risk)) if early else None,
+        visible_drop=visible_drop(passed, len(singles), rate, LEVEL * share),
+        shown_worse=p_value <= LEVEL * share or (score_p is not None and score_p <= SCORE_LEVEL * share),
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from gatebook.checks.finding import Finding, StageName
 from gatebook.checks.stats import rate_difference
+from gatebook.config.effort import Effort
 from gatebook.config.policies import Waiver
 from gatebook.config.profile import PolicyName
 from gatebook.record.exchange import Recorded
@@ -143,6 +144,8 @@ class Verdict(Recorded):
     suite: str
     partial: bool
     """A run narrowed by --only or --shard: it enters neither baseline nor history."""
+    effort: Effort = Field(default="normal", exclude_if=lambda value: value == "normal")
+    """How much was asked. `quick` enters neither baseline nor history."""
     served: Served
     verdict: Word
     exit_code: int
@@ -168,6 +171,16 @@ class Verdict(Recorded):
     changes: list[Change] = Field(default_factory=list)
     troubles: list[str] = Field(default_factory=list)
     """What went wrong on our side: a notebook that did not run to its end, a record that is broken."""
+
+    @property
+    def called(self) -> str:
+        """The verdict with what a reader must know of its run: `PASS`, `PASS PARTIAL`, `PASS QUICK`."""
+        return f"{self.verdict}{' PARTIAL' if self.partial else ''}{'' if self.effort == 'normal' else f' {self.effort.upper()}'}"
+
+    @property
+    def measures(self) -> bool:
+        """Whether it asked everything, so that it may be the measure of later runs."""
+        return not self.partial and self.effort != "quick"
 
     @cached_property
     def excuses(self) -> dict[str, Excuse]:
@@ -218,4 +231,4 @@ class Verification:
             return f"NOT REPRODUCED: {run}: {self.not_replayed}; the rest was computed again: {verdict.verdict}"
         if verdict is None or wrong:
             return f"NOT REPRODUCED: {run}: this bundle is not the evidence of the verdict that it states"
-        return f"reproduced, {verdict.verdict}{' PARTIAL' if verdict.partial else ''}: {run}: {verdict.reason}"
+        return f"reproduced, {verdict.called}: {run}: {verdict.reason}"
