@@ -264,7 +264,7 @@ def test_a_torn_last_line_is_recovered(project: Project, green: Done) -> None:
 
 
 def test_the_copy_under_the_fixed_name_can_be_resumed_and_is_not_lost(project: Project, server: str) -> None:
-    project.edit_profile(limits={"ready_deadline_s": 5})
+    project.edit_profile(limits={"ready_deadline_s": 20})
     with FaultProxy(server.removesuffix("/v1"), [Fault("unavailable")]) as proxy:
         down = project.ask(proxy.base_url, "model-served", "max-tokens-5")
         assert down.code == 75, down
