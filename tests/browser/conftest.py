@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Where there is no Chromium these tests are skipped, but not in continuous integration."""
+    """Where there is no Chromium these tests are skipped, but not in continuous integration.
+
+    It ends with the file: while Playwright lives, its loop runs in this thread, and no other test can start one.
+    """
     named = os.environ.get("GATEBOOK_CHROMIUM", "chromium")
     found = shutil.which(named)
     if found is None:

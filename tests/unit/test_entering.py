@@ -61,7 +61,7 @@ def test_a_complete_run_enters_once(tmp_path: Path, project: Path) -> None:
 
 def test_a_narrowed_run_enters_nothing(tmp_path: Path) -> None:
     run = made(tmp_path / "r1", only=["01"])
-    assert "is PARTIAL" in enter(run, judge(run))
+    assert "is PASS PARTIAL" in enter(run, judge(run))
     assert stored() == []
 
 
