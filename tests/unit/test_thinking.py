@@ -225,6 +225,11 @@ def test_a_budget_may_end_thoughts_within_a_character_and_never_an_answer(tmp_pa
         assert said["a.contract"].outcome == outcome, said
 
 
+def test_a_broken_answer_that_stands_in_both_fields_is_broken_where_nothing_thinks(tmp_path: Path) -> None:
+    said = found(tmp_path, profile({"g.h": "must"}), [ASK], reply("a", "He\ufffdlo.", "He\ufffdlo."))
+    assert (said["a.contract"].outcome, "U+FFFD" in said["a.contract"].reason) == ("fail", True), said
+
+
 def test_a_canary_that_thinks_lives(tmp_path: Path) -> None:
     one = case("a", finish="any", canary=True, options={"max_tokens": 64}, expect=[{"length_chars": {"min": 1}}])
     canary = reply("a", None, THOUGHT, "length", 8, 8).model_copy(

@@ -18,8 +18,9 @@ from gatebook.record.replies import read_answer, whole
 FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter")
 STALE_S = 300
 """`created` may lag behind our clock by this much before it is taken for an old answer."""
-AFTER = {"broken": "broke off", "open": "was closed late"}
 STANDING_S = 5
+AFTER = {"broken": "broke off", "open": "was closed late"}
+"""What became of a connection behind a whole answer."""
 SAMPLED_ENOUGH = 4
 """Answers of one case from which a single broken character is told from an engine that breaks them."""
 UNTOLD_TOKEN = re.compile(r"token_id:\d+$|bytes:\\x|<0x[0-9A-F]{2}>$")
@@ -106,12 +107,13 @@ def drawn_by_chance(replies: list[Reply]) -> tuple[Reply, str] | None:
     then; an engine that breaks characters breaks more than one answer of a case, or a greedy one.
     """
     sampled = [r for r in replies if (r.exchange.body or {}).get("temperature") != 0]
-    broken = [(r, said) for r in sampled if (said := _broken(r.answer))]
+    broken = [(r, said) for r in sampled if (said := _broken(r.answer, r.thinks))]
     return broken[0] if len(sampled) >= SAMPLED_ENOUGH and len(broken) == 1 else None
 
 
-def _broken(answer: Answer) -> str | None:
-    if answer.text and answer.text == answer.reasoning.lstrip("\n"):  # thoughts, which a budget cuts within a character
+def _broken(answer: Answer, thinks: bool) -> str | None:
+    """Broken characters of the answer. Thoughts that stand for it (`Reply.raw`) may be cut within a character by their budget."""
+    if thinks and answer.text and answer.text == answer.reasoning.lstrip("\n"):
         return None
     return broken_characters(answer.text, answer.finish_reason == "length")
 
@@ -144,7 +146,7 @@ def text_flaws(answer: Answer, thinks: bool) -> Iterator[str]:
         yield said
     elif _empty(answer) and not (thinks and answer.ends_in_thoughts):
         yield f"content is {'null' if answer.content is None else 'blank' if answer.content else 'empty'}"
-    yield from filter(None, (_broken(answer), leaked_markup(answer.text)))
+    yield from filter(None, (_broken(answer, thinks), leaked_markup(answer.text)))
 
 
 def thoughts_astray(answer: Answer, thinks: bool) -> str | None:
