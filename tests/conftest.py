@@ -9,9 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,7 +19,6 @@ from unittest import mock
 
 import pytest
 import yaml
-from filelock import FileLock
 from gatebook.collect.server import embedded_server
 from gatebook.config.cases import Case, load_cases
 from gatebook.config.profile import Suite
@@ -38,7 +36,6 @@ os.environ.pop("GATEBOOK_HISTORY_URL", None)  # nothing that a test measures ent
 settings.register_profile("gatebook", deadline=None)  # machines are shared; no test asserts a time
 settings.load_profile("gatebook")
 ROOT = Path(__file__).resolve().parents[1]
-SERVER = pytest.StashKey[tuple[ExitStack, str]]()
 PATIENT = {"request_deadline_s": 120, "ready_deadline_s": 30}
 """Limits that a busy machine keeps."""
 IMPATIENT = {"ready_deadline_s": 3}
@@ -181,30 +178,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (item.path.parent.name == "unit", ranks.get(item.path.stem, len(ranks))))
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_configure_node(node: Any) -> None:
-    """One server for all workers of xdist, started by the process that starts them."""
-    config = node.config
-    if SERVER not in config.stash:
-        stack = ExitStack()
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gatebook-server-")))
-        url = stack.enter_context(embedded_server(folder / "server.log", prompt_threads=1))
-        config.stash[SERVER] = stack, url
-    node.workerinput["server"] = config.stash[SERVER][1]
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    if SERVER in config.stash:
-        config.stash[SERVER][0].close()
-
-
 @pytest.fixture(scope="session")
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The base URL of a real llama.cpp server with the embedded model, which all tests share."""
-    shared = getattr(request.config, "workerinput", {}).get("server")
-    if shared:
-        yield shared
-        return
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The base URL of a real llama.cpp server with the embedded model, which all tests of a worker share.
+
+    One for each worker: it answers one request after another, and a long document of one test must not be what another waits
+    for."""
     log = tmp_path_factory.mktemp("server") / "server.log"
     with embedded_server(log, prompt_threads=1) as base_url:  # tests run side by side
         yield base_url
@@ -212,18 +191,13 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="session")
 def green_outputs(server: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The outputs of one `gatebook run` of the small project on the healthy server, recorded once for all workers."""
-    base = tmp_path_factory.getbasetemp()
-    base = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
-    with FileLock(base / "green.lock"):
-        if not (base / "green" / "said").exists():
-            shutil.rmtree(base / "green", ignore_errors=True)
-            project = small_project(base / "green")
-            project.edit_profile(limits=PATIENT)
-            done = project.run(server)
-            assert done.code == 0, done
-            (base / "green" / "said").write_text(done.out)
-    return base / "green" / "project" / "outputs"
+    """The outputs of one `gatebook run` of the small project on the healthy server."""
+    project = small_project(tmp_path_factory.mktemp("green"))
+    project.edit_profile(limits=PATIENT)
+    done = project.run(server)
+    assert done.code == 0, done
+    (project.root.parent / "said").write_text(done.out)
+    return project.root / "outputs"
 
 
 @pytest.fixture

@@ -54,6 +54,8 @@ def _filled_in(template: dict[str, Any], row: dict[str, Any], where: str) -> dic
         return row[match[1]]
 
     def change(text: str) -> Any:
+        if "{{" not in text:
+            return text
         if whole := re.fullmatch(r"\{\{(\w+)\}\}", text):
             return look_up(whole)
         return re.sub(r"\{\{(\w+)\}\}", lambda match: str(look_up(match)), text)
