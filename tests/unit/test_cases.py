@@ -64,6 +64,7 @@ def refused(file: Path) -> str:
         (one("a-{{key}}", ", each: [{kee: x}]"), ["'{{key}}' names no column", "a-{{key}}"]),
         (one("a", ", asks: [{name: x}, {name: x}]"), ["case 'a'", "'asks'", "'x'"]),
         (one("a", ", canary: true, asks: [{name: canary}]"), ["case 'a'", "'asks'", "'canary'"]),
+        (one("a", ", draws: 3, drawn: 6"), ["case 'a'", "'drawn'", "6", "delete it"]),
     ],
 )  # fmt: skip
 def test_a_wrong_case_is_named_in_one_line(tmp_path: Path, text: str, words: list[str]) -> None:

@@ -318,6 +318,8 @@ def cases_in(data: Any, path: str) -> list[Case]:
         where = f"{path}, case {entry.get('id', f'number {number}')!r}"
         for row in rows_of(entry, where):
             case = build(Case, with_minutes(row, where), where)
+            if case.drawn:
+                raise BadInput(f"{where}: key 'drawn' has value {case.drawn}: only --effort deep writes it; delete it")
             case._source = path
             found.append(case)
     return found
