@@ -32,6 +32,7 @@ SAFE = {"PYTHONUTF8": "1", "PYTHONSAFEPATH": "1"}
 """No module out of the run folder."""
 INLINE = "module://matplotlib_inline.backend_inline"
 """What a kernel of ipykernel draws with; matplotlib reads it when it is imported, and pyplot in the kernel itself."""
+PR_SET_PDEATHSIG = 1
 OWN_ARGUMENTS = ["--IPKernelApp.log_level=50", "--HistoryManager.enabled=False"]
 """No history: two kernels that write one database say so in the output of a cell, which then is not reproduced."""
 
@@ -167,19 +168,26 @@ def serve() -> None:
     gc.collect()
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    own = os.getpid()
     for line in sys.stdin:
         if not (pid := os.fork()):
-            _become_kernel(**json.loads(line))
+            _become_kernel(own, **json.loads(line))
             return
         print(pid, flush=True)
 
 
-def _become_kernel(argv: list[str], cwd: str, env: dict[str, str]) -> None:
+def _become_kernel(parent: int, argv: list[str], cwd: str, env: dict[str, str]) -> None:
+    """A kernel ends with `parent`, the process that forked it. ipykernel sees to that a second later, and not where the parent
+    is gone before it looks."""
+    import ctypes
+
     import numpy
     from ipykernel.kernelapp import IPKernelApp
 
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        return
     numpy.random.seed()  # as a fresh process has it; Python's own does it at a fork
-    parent = os.getppid()
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -58,6 +60,17 @@ print([name for name, left in found.items() if left])
 print(os.getpid(), random.random(), numpy.random.random())
 """
 
+ORPHAN = """
+import os, sys, time
+from gatebook.kernels import _become_kernel
+
+parent = os.getpid()
+if not os.fork():
+    while os.getppid() == parent:
+        time.sleep(0.01)
+    _become_kernel(parent, ["-f", "kernel.json"], ".", dict(os.environ))
+"""
+
 
 def execute(kernel: Kernel, folder: Path, name: str, source: str) -> list[str]:
     """The lines that one cell prints, run as the runner runs a notebook."""
@@ -105,3 +118,8 @@ def test_the_caller_keeps_its_environment(tmp_path: Path) -> None:
     with kernels(tmp_path) as kernel:
         execute(kernel, tmp_path, "leaves", LEAVES.replace("FOLDER", repr(str(tmp_path))))
     assert (dict(os.environ), Path.cwd()) == (before, folder)
+
+
+def test_a_kernel_whose_parent_is_gone_before_it_runs_ends(tmp_path: Path) -> None:
+    """The pipe that it inherits stays open as long as it lives: its caller would wait for ever."""
+    subprocess.run([sys.executable, "-c", ORPHAN], cwd=tmp_path, capture_output=True, timeout=60, check=True)

@@ -509,6 +509,9 @@ def test_a_request_that_kills_the_server_fails_though_the_rest_of_its_case_was_n
         (["A boat.", "The gentle fracÃ© sur of", "A ship.", "A raft."], {}, "pass"),
         (["A boat.", "The gentle fracÃ© sur of", "A ship.", "El\ufffd\ufffd."], {}, "fail"),
         (["A boat.", "The gentle fracÃ© sur of", "A ship.", "A raft."], {"temperature": 0}, "fail"),
+        (["A boat.", "system\nYou are", "A ship.", "A raft."], {}, "pass"),
+        (["A boat.", "system\nYou are", "A ship.", "user\nA raft."], {}, "fail"),
+        (["A boat.", "system\nYou are", "A ship.", "A raft."], {"temperature": 0}, "fail"),
     ],
     ids=[
         "one-of-four",
@@ -519,21 +522,24 @@ def test_a_request_that_kills_the_server_fails_though_the_rest_of_its_case_was_n
         "mojibake",
         "two-kinds",
         "greedy-mojibake",
+        "role",
+        "two-roles",
+        "greedy-role",
     ],
 )
-def test_one_sampled_answer_alone_may_draw_a_broken_character(
+def test_one_sampled_answer_alone_may_draw_what_a_small_model_draws(
     tmp_path: Path, texts: list[str], sent: dict[str, Any], outcome: str
 ) -> None:
     names = "abcd"[: len(texts)]
     drawn = case("c", asks=[{"name": name} for name in names], finish="any", expect=[{"length_chars": {"min": 1}}])
     replies = [answered(f"c/{name}", text, sent=sent) for name, text in zip(names, texts, strict=True)]
     found = said(tmp_path, [drawn], ready(), *replies)["c.contract"]
-    assert (found.outcome, any(w in found.reason for w in ("U+FFFD", "special token", "mojibake"))) == (
+    assert (found.outcome, any(w in found.reason for w in ("U+FFFD", "special token", "mojibake", "role header"))) == (
         outcome,
         True,
     ), found.reason
     if outcome == "pass":
-        assert "one sampled answer alone may draw a broken character, and b did: " in found.reason
+        assert "one sampled answer alone may draw this by chance, and b did: " in found.reason
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from gatebook.checks.evidence import Reply
-from gatebook.checks.text import broken_characters, leaked_markup
+from gatebook.checks.text import ROLE, broken_characters, leaked_markup
 from gatebook.engines.engine import same_model
 from gatebook.record.answer import THOUGHT, Answer
 from gatebook.record.exchange import ELSEWHERE, Exchange
@@ -101,13 +101,15 @@ def notes(reply: Reply, thinks: bool = True) -> Iterator[str]:
 
 
 def drawn_by_chance(replies: list[Reply]) -> tuple[Reply, str] | None:
-    """The one answer with U+FFFD or mojibake among at least four that were sampled, and its violation.
+    """The one answer with U+FFFD, mojibake or a role's name as its first line among at least four that were sampled, and its
+    violation.
 
-    Half a character is a token like any other, mojibake stands in what models learn from, and a small model draws them now and
-    then; an engine that breaks characters breaks more than one answer of a case, or a greedy one.
+    Half a character is a token like any other, mojibake and `system` stand in what models learn from, and a small model draws
+    them now and then; an engine that breaks characters, or a template that leaks, breaks more than one answer of a case, or a
+    greedy one.
     """
     sampled = [r for r in replies if (r.exchange.body or {}).get("temperature") != 0]
-    broken = [(r, said) for r in sampled if (said := _broken(r.answer, r.thinks))]
+    broken = [(r, said) for r in sampled if (said := _broken(r.answer, r.thinks) or _role(r.answer))]
     return broken[0] if len(sampled) >= SAMPLED_ENOUGH and len(broken) == 1 else None
 
 
@@ -116,6 +118,11 @@ def _broken(answer: Answer, thinks: bool) -> str | None:
     if thinks and answer.text and answer.text == answer.reasoning.lstrip("\n"):
         return None
     return broken_characters(answer.text, answer.finish_reason == "length")
+
+
+def _role(answer: Answer) -> str | None:
+    said = leaked_markup(answer.text)
+    return said if said and said.startswith(ROLE) else None
 
 
 def packing_flaw(exchange: Exchange) -> str | None:

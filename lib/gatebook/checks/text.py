@@ -15,12 +15,13 @@ from gatebook.checks.finding import Result, Stage
 from gatebook.checks.registry import Pattern, Text, Words, check
 from gatebook.record.answer import THOUGHT
 
+ROLE = "role header of the chat template"
 LEAKS = {
     "special token": re.compile(
         r"<\|[\w ]{2,30}\|>|<｜[^｜]{2,30}｜>|\[/?INST\]|<</?SYS>>|^\s*<s>|</s>\s*$|<(?:start|end)_of_turn>|<(?:unk|eos|bos|pad)>|</?tool_call>"
     ),
     "thinking block": THOUGHT,
-    "role header of the chat template": re.compile(r"^\s*(?:assistant|user|system)\s*\n", re.IGNORECASE),
+    ROLE: re.compile(r"^\s*(?:assistant|user|system)\s*\n", re.IGNORECASE),
 }
 CJK = ("CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "IDEOGRAPHIC", "BOPOMOFO")
 SIGNS_AGAIN = re.compile(r"([^\w]{2,8}?)\1{5,}")

@@ -208,20 +208,21 @@ def _run(empty: Path, state: Path, names: list[str]) -> tuple[str, ET.Element]:
         "-p", "gatebook", "-p", "nbval.plugin", "--nbval-lax", "--nbval-current-env", "-p", "no:cacheprovider", "--noconftest",
         "-c", os.devnull, "--rootdir", str(empty), "-q", "--junitxml", str(report), *names,
     ]  # fmt: skip
-    process = subprocess.Popen(
-        command, cwd=empty, env=environment(state), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        encoding="utf-8", errors="replace", start_new_session=True,
-    )  # fmt: skip
+    said = state / "said"  # a pipe would stay open as long as any kernel that was left behind
+    with said.open("wb") as out:
+        process = subprocess.Popen(
+            command, cwd=empty, env=environment(state), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+        )  # fmt: skip
     try:
-        said = process.communicate(timeout=REPLAY_S)[0]
+        process.wait(REPLAY_S)
     except BaseException as error:
         os.killpg(process.pid, signal.SIGKILL)  # its kernels end when they see that it is gone
-        process.communicate()
+        process.wait()
         if isinstance(error, subprocess.TimeoutExpired):
             raise NotReplayed(f"the replay took longer than {REPLAY_S} s") from None
         raise
     if process.returncode not in (0, 1) or not report.exists():
-        told = " ".join(said.split()[-30:])
+        told = " ".join(said.read_text("utf-8", "replace").split()[-30:])
         raise NotReplayed(f"nbval could not replay (status {process.returncode}): {told}")
     root = ET.parse(report).getroot()
     network = "no network" if alone is not None else "the network not cut off: `unshare --net` is not permitted here"

@@ -289,9 +289,7 @@ class _Judge:
             return self._blame.unasked()
         reason = f"{len(chats)} {'reply keeps' if len(chats) == 1 else 'replies keep'} the contract"
         if chance:
-            reason += (
-                f"; one sampled answer alone may draw a broken character, and {chance[0].ask.name} did: {chance[1]}"
-            )
+            reason += f"; one sampled answer alone may draw this by chance, and {chance[0].ask.name} did: {chance[1]}"
         told = dict.fromkeys(note for reply in chats for note in notes(reply, self._thinks))
         return Result("pass", "; ".join([reason, *told]), 0, 0, "violations")
 
