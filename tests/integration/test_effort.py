@@ -1,8 +1,11 @@
-"""`gatebook run --effort` on a real server: fewer questions where nothing leans, everything where something does, red where it is."""
+"""`gatebook run --effort`: fewer questions where nothing leans, everything where something does, red where it is.
+
+What is staged is asked of a server that answers at once; what draws is asked of the embedded model."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import pytest
 
 from tests.conftest import PATIENT, Done, Project, small_project
 from tests.faults.proxy import Fault, FaultProxy
+from tests.faults.scripted import ScriptedServer
 
 COUNT, FIRST = 60, 20
 GROUP = "scenarios.questions"
@@ -24,7 +28,13 @@ def visitor(number: int) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def project(server: str, tmp_path_factory: pytest.TempPathFactory) -> Project:
+def scripted() -> Iterator[str]:
+    with ScriptedServer("smollm2-135m-instruct", answer_s=0.01) as server:
+        yield f"{server.url}/v1"
+
+
+@pytest.fixture(scope="module")
+def project(scripted: str, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Sixty compared questions beside one that must pass, and the baseline of a normal run."""
     made = small_project(tmp_path_factory.mktemp("effort"))
     must = {"id": "must-hello", "notebook": "06_scenarios", "group": "scenarios.must", "suites": ["smoke"], "why": "it answers",
@@ -32,9 +42,9 @@ def project(server: str, tmp_path_factory: pytest.TempPathFactory) -> Project:
             "tags": {"task": "must", "language": "en"}, "expect": [{"regex": "[A-Za-z]"}]}  # fmt: skip
     made.write_cases([must, *(visitor(number) for number in range(COUNT))])
     made.edit_profile(limits=PATIENT, groups={GROUP: "no_worse", "scenarios.must": "must"})
-    refused = made.run(server, "--effort", "quick", "--suite", "smoke")
+    refused = made.run(scripted, "--effort", "quick", "--suite", "smoke")
     assert refused.code == 2 and "--effort quick: too few of the cases before its look passed" in refused.err, refused
-    first = made.run(server, "--suite", "smoke")
+    first = made.run(scripted, "--suite", "smoke")
     assert first.code == 3, first
     made.accept(first.run)
     return made
@@ -66,8 +76,8 @@ def test_the_plan_prints_stages_and_asks_nothing(project: Project) -> None:
     ), done
 
 
-def test_a_healthy_run_asks_a_third_and_is_no_measure(project: Project, server: str) -> None:
-    with FaultProxy(server) as proxy:
+def test_a_healthy_run_asks_a_third_and_is_no_measure(project: Project, scripted: str) -> None:
+    with FaultProxy(scripted) as proxy:
         done = quick(project, proxy.base_url, "healthy")
         assert len(asked(proxy)) == FIRST
     folder, plan = manifest(project, "healthy")
@@ -90,8 +100,8 @@ def test_a_healthy_run_asks_a_third_and_is_no_measure(project: Project, server: 
     assert no.code == 2 and "its look was planned by the rules" in no.err, no
 
 
-def test_a_broken_server_is_red_and_costs_no_second_stage(project: Project, server: str) -> None:
-    with FaultProxy(server, wrong(*range(COUNT))) as proxy:
+def test_a_broken_server_is_red_and_costs_no_second_stage(project: Project, scripted: str) -> None:
+    with FaultProxy(scripted, wrong(*range(COUNT))) as proxy:
         done = quick(project, proxy.base_url, "broken")
         assert len(asked(proxy)) == FIRST
     folder, _ = manifest(project, "broken")
@@ -99,11 +109,11 @@ def test_a_broken_server_is_red_and_costs_no_second_stage(project: Project, serv
     assert project.gatebook("verify", folder).code == 1
 
 
-def test_what_leans_is_asked_to_the_end_and_judged_on_all(project: Project, server: str) -> None:
+def test_what_leans_is_asked_to_the_end_and_judged_on_all(project: Project, scripted: str) -> None:
     """Three lost are no more than a lean before the look; with five more of the rest they are a loss."""
     waiting = [int(i[-2:]) for i in manifest(project, "healthy")[1]["look"]["later"]]
     first = [number for number in range(COUNT) if number not in waiting]
-    with FaultProxy(server, wrong(*first[:3], *waiting[:5])) as proxy:
+    with FaultProxy(scripted, wrong(*first[:3], *waiting[:5])) as proxy:
         done = quick(project, proxy.base_url, "lost")
         assert len(asked(proxy)) == COUNT, done
     folder, plan = manifest(project, "lost")
@@ -113,14 +123,14 @@ def test_what_leans_is_asked_to_the_end_and_judged_on_all(project: Project, serv
 
 
 def test_a_server_that_dies_before_the_look_is_no_green_and_resume_keeps_the_stages(
-    project: Project, server: str
+    project: Project, scripted: str
 ) -> None:
-    with FaultProxy(server, [Fault("die", after=9)]) as proxy:
+    with FaultProxy(scripted, [Fault("die", after=9)]) as proxy:
         done = quick(project, proxy.base_url, "died")
         folder, plan = manifest(project, "died")
         assert done.code in (1, 75) and len(asked(proxy)) < FIRST, done
         port = proxy.port
-    with FaultProxy(server, port=port) as proxy:
+    with FaultProxy(scripted, port=port) as proxy:
         again = project.gatebook("run", "--resume", folder)
         assert again.code == 1, "the crash stays a fail"
         assert len(asked(proxy)) <= FIRST
