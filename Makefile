@@ -34,7 +34,7 @@ $(BIN)/.ready-fleet: $(BIN)/.ready requirements-fleet.txt
 
 setup-fleet: $(BIN)/.ready-fleet  ## set-up with what `gatebook fleet` needs (requirements-fleet.txt)
 
-fleet-demo: setup-fleet  ## four deployments of the embedded model, one of them degraded: ends with FAIL and exit 1 (docs/fleet.md)
+fleet-demo: setup-dev  ## four deployments of the embedded model, one of them degraded: ends with FAIL and exit 1 (docs/fleet.md)
 	$(BIN)/python -m benchmarks.fleet_demo
 
 wheelhouse: setup  ## wheelhouse/: Gatebook and all it needs, for machines without a network (docs/own-repository.md); TORCH_INDEX as above

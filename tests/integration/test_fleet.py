@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 import yaml
@@ -157,50 +161,65 @@ def test_what_is_told_of_a_fleet(two_nights: tuple[Done, Done, Done, Path]) -> N
         assert f'href="{link}"' in page and (folder / link).is_file()
 
 
+@pytest.fixture(scope="module")
+def known(project: Project, many: ManyServers) -> list[str]:
+    """Deployments whose baselines were accepted."""
+    names = [f"e{number}" for number in range(8)]
+    done = project.ask(many.base_url(names[0]))
+    assert done.code == 3, done
+    project.accept(done.run)
+    for name in names:
+        shutil.copy(
+            project.root / "params" / "baselines" / "small.json", project.root / "params" / "baselines" / f"{name}.json"
+        )
+    return names
+
+
 def test_one_wrong_one_broken_one_down_and_the_others_go_on(
-    project: Project, many: ManyServers, cluster: Any, two_nights: tuple[Done, Done, Done, Path]
+    project: Project, many: ManyServers, cluster: Any, known: list[str]
 ) -> None:
     """Each by its own cause; keys come from the workers' environment alone, and no host has more in flight than its cap."""
-    many.wrong, many.broken = {"d1"}, {"d2"}
+    many.wrong, many.broken = {"e1"}, {"e2"}
     many.most.clear()
     many.slow = 0.05
-    file = fleet_file(project, many, TEN[:4], "mixed", hosts={"127.0.0.1": 1})
+    file = fleet_file(project, many, known[:4], "mixed", hosts={"127.0.0.1": 1})
     data = yaml.safe_load(file.read_text())
     data["deployments"][0]["api_key_env"] = "FLEET_KEY"
     data["deployments"][3]["base_url"] = "http://127.0.0.1:9/v1"
     file.write_text(yaml.safe_dump(data))
     done = fleet(project, file, "--scheduler", cluster.address)
-    assert done.code == 1 and done.out.splitlines()[-1].startswith("FAIL  1 of 4 deployments are FAIL: d1; d1: "), done
+    assert done.code == 1 and done.out.splitlines()[-1].startswith("FAIL  1 of 4 deployments are FAIL: e1; e1: "), done
     folder = newest(project)
-    assert words(folder) == {"d0": "PASS", "d1": "FAIL", "d2": "ERROR", "d3": "ERROR"}
+    assert words(folder) == {"e0": "PASS", "e1": "FAIL", "e2": "ERROR", "e3": "ERROR"}
     reasons = {row["deployment"]: row["reason"] for row in said(folder)["deployments"]}
-    assert "shown worse" in reasons["d1"] and "HTTP 500" in reasons["d2"] and "refused" in reasons["d3"]
+    assert "shown worse" in reasons["e1"] and "HTTP 500" in reasons["e2"] and "cannot connect" in reasons["e3"]
     red = {s.get("name") for s in ET.parse(folder / "junit.xml").getroot() if [*s.iter("failure"), *s.iter("error")]}
-    assert red == {"d1", "d2", "d3"}
-    assert many.keys["d0"] >= {f"Bearer {KEY}"} and not [k for n in TEN[1:] for k in many.keys[n] if k]
+    assert red == {"e1", "e2", "e3"}
+    assert many.keys["e0"] >= {f"Bearer {KEY}"} and not [k for n in known[1:] for k in many.keys[n] if k]
     assert not [p for p in folder.rglob("*") if p.is_file() and KEY.encode() in p.read_bytes()]
     assert many.most[""] == 1, "hosts: {127.0.0.1: 1}"
     refused = fleet(project, "accept", folder, "--reason", "no")
-    assert refused.code == 3 and "d1: not accepted: " in refused.out and "1 of 4 deployments accepted" in refused.out
+    assert refused.code == 3 and "e1: not accepted: " in refused.out and "1 of 4 deployments accepted" in refused.out
     many.wrong, many.broken, many.slow = set(), set(), 0.0
 
 
 def test_shards_of_a_deployment_are_one_run(
-    project: Project, many: ManyServers, cluster: Any, two_nights: tuple[Done, Done, Done, Path]
+    project: Project, many: ManyServers, cluster: Any, known: list[str]
 ) -> None:
-    many.asked["d5"].clear()
+    whole = project.ask(many.base_url("e5")).verdict
+    many.asked["e5"].clear()
     many.most.clear()
     many.slow = 0.05
-    file = fleet_file(project, many, ["d5"], "sharded", shards=3)
+    file = fleet_file(project, many, ["e5"], "sharded", shards=3)
     done = fleet(project, file, "--scheduler", cluster.address)
     many.slow = 0.0
     assert done.code == 0, done
     folder = newest(project)
-    whole, merged = (json.loads((f / "deployments/d5/verdict.json").read_text()) for f in (two_nights[-1], folder))
+    merged = said(folder / "deployments" / "e5")
     assert merged["verdict"] == "PASS" and not merged["partial"]
     assert {f["id"]: f["outcome"] for f in merged["findings"]} == {f["id"]: f["outcome"] for f in whole["findings"]}
-    assert len(questions(many, "d5")) == 8 and set(questions(many, "d5").values()) == {1}
-    assert many.most["d5"] == 1, "its profile says in_flight: 1"
+    assert len(questions(many, "e5")) == 8 and set(questions(many, "e5").values()) == {1}
+    assert many.most["e5"] == 1, "its profile says in_flight: 1"
     assert len([*folder.glob("shards/*/verdict.json")]) == 3
 
 
@@ -212,42 +231,97 @@ def kill_the_worker(cluster: psutil.Process) -> None:
     os.kill(asks[0].ppid(), signal.SIGKILL)
 
 
-def test_a_killed_worker_costs_nothing(
-    project: Project, many: ManyServers, cluster: Any, two_nights: tuple[Done, Done, Done, Path]
-) -> None:
+def test_a_killed_worker_costs_nothing(project: Project, many: ManyServers, cluster: Any, known: list[str]) -> None:
     """Its deployment goes on elsewhere: on a store of files only what was in flight is asked again."""
-    many.asked["d6"].clear()
-    file = fleet_file(project, many, ["d6"], "killed")
+    many.asked["e6"].clear()
+    file = fleet_file(project, many, ["e6"], "killed")
     many.slow = 0.5
     arguments = project.command("fleet", file, "--scheduler", cluster.address)
     with process(*arguments, cwd=project.root, env=project.environment, stdout=subprocess.PIPE) as run:
-        until(lambda: len(questions(many, "d6")) >= 4 or run.poll() is not None)
+        until(lambda: len(questions(many, "e6")) >= 4 or run.poll() is not None)
         kill_the_worker(cluster)
         out, _ = run.communicate()
     many.slow = 0.0
     assert run.returncode == 0, out
     assert said(newest(project))["deployments"][0]["moved_on"] == 1
-    asked = questions(many, "d6")
+    asked = questions(many, "e6")
     assert len(asked) == 8 and sum(asked.values()) <= 9
 
 
-def test_a_fleet_whose_scheduler_is_gone_is_resumed(
-    project: Project, many: ManyServers, two_nights: tuple[Done, Done, Done, Path]
-) -> None:
+def test_a_fleet_whose_scheduler_is_gone_is_resumed(project: Project, many: ManyServers, known: list[str]) -> None:
     """It was in the process of the command, which gets SIGKILL."""
-    many.asked["d7"].clear()
-    many.asked["d8"].clear()
-    file = fleet_file(project, many, ["d7", "d8"], "lost", workers=1)
+    many.asked["e7"].clear()
+    many.asked["e8"].clear()
+    file = fleet_file(project, many, ["e7", "e8"], "lost", workers=1)
     many.slow = 0.5
     with process(*project.command("fleet", file), cwd=project.root, env=project.environment) as run:
-        until(lambda: len(questions(many, "d8")) >= 4 or run.poll() is not None)
+        until(lambda: len(questions(many, "e8")) >= 4 or run.poll() is not None)
         run.send_signal(signal.SIGKILL)
     many.slow = 0.0
     folder = newest(project)
     assert not (folder / "verdict.json").exists()
     done = fleet(project, "--resume", folder)
-    assert done.code == 0 and words(folder) == {"d7": "PASS", "d8": "PASS"}, done
-    assert set(questions(many, "d7").values()) == {1} and sum(questions(many, "d8").values()) <= 9
+    assert done.code == 0 and words(folder) == {"e7": "PASS", "e8": "PASS"}, done
+    assert set(questions(many, "e7").values()) == {1} and sum(questions(many, "e8").values()) <= 9
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, str]]]:
+    """(URL of a server that speaks S3, the environment of who uses it), with the bucket `gates`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = (tmp_path_factory.mktemp("s3") / "log").open("w")
+    command = [sys.executable, "-m", "moto.server", "--port", str(port)]
+    with process(*command, stdout=log, stderr=log):
+        url = f"http://127.0.0.1:{port}"
+        until(lambda: _answers(url))
+        assert httpx.put(f"{url}/gates").status_code == 200
+        names = ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY")
+        yield url, {**{f"AWS_{n}": "tests" for n in names}, "AWS_ENDPOINT_URL": url, "AWS_DEFAULT_REGION": "us-east-1"}
+    log.close()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code > 0
+    except httpx.TransportError:
+        return False
+
+
+def shipped(url: str) -> set[str]:
+    """Numbers of the cases of which the store has an exchange in a segment of a journal."""
+    listed = httpx.get(f"{url}/gates", params={"list-type": "2"}).text
+    segments = [key for key in re.findall(r"<Key>(.*?)</Key>", listed) if ".exchanges.jsonl/" in key]
+    return {n for key in segments for n in re.findall(r'"case": "capital-(\d+)"', httpx.get(f"{url}/gates/{key}").text)}
+
+
+def test_a_killed_worker_s_run_goes_on_from_an_object_store_and_its_bundle_verifies_there(
+    project: Project, many: ManyServers, s3: tuple[str, dict[str, str]], known: list[str]
+) -> None:
+    url, env = s3
+    many.asked["e4"].clear()
+    many.slow = 0.5
+    file = fleet_file(project, many, ["e4"], "s3", store="s3://gates/nights", workers=2)
+    with process(
+        *project.command("fleet", file), cwd=project.root, env=project.environment | env, stdout=subprocess.PIPE
+    ) as run:
+        until(lambda: shipped(url) or run.poll() is not None)
+        kill_the_worker(psutil.Process(run.pid))
+        kept = shipped(url)
+        out, _ = run.communicate()
+    many.slow = 0.0
+    assert run.returncode == 0 and out.splitlines()[-1].startswith("PASS  "), out
+    twice = {text.split(":")[0] for text, count in questions(many, "e4").items() if count > 1}
+    assert kept and not kept & twice and len(questions(many, "e4")) == 8
+    bundle = f"{out.split()[-1].removesuffix('/index.html')}/deployments/e4"
+    done = project.gatebook("verify", bundle, env=env)
+    assert done.code == 0 and done.out.splitlines()[-1].startswith("reproduced, PASS"), done
+    object_ = f"{url}/{bundle.removeprefix('s3://')}/03_multilingual.exchanges.jsonl"
+    assert httpx.put(
+        object_, content=httpx.get(object_).content.replace(b'"status": 200', b'"status": 201', 1)
+    ).is_success
+    assert project.gatebook("verify", bundle, env=env).code == 75
 
 
 @pytest.mark.parametrize(
@@ -258,8 +332,8 @@ def test_a_fleet_whose_scheduler_is_gone_is_resumed(
     ],
 )
 def test_what_stops_a_fleet_before_it_asks(project: Project, many: ManyServers, options: list[str], said: str) -> None:
-    many.asked["d9"].clear()
-    file = fleet_file(project, many, ["d9"], "stopped", **({} if options else {"store": "params/small.yaml/fleet"}))
+    many.asked["e7"].clear()
+    file = fleet_file(project, many, ["e7"], "stopped", **({} if options else {"store": "params/small.yaml/fleet"}))
     done = fleet(project, file, *options)
     assert (done.code, len(done.err.strip().splitlines())) == (2, 1) and said in done.err, done
-    assert not many.asked["d9"]
+    assert not many.asked["e7"]

@@ -67,8 +67,11 @@ def gate(store: Store, plan: Plan, scheduler: str | None, watch: bool) -> FleetV
             raise BadInput(f"key 'store' has value {plan.fleet.store!r}: {error}; nothing was asked") from None
         try:
             _conduct(client, plan, jobs, rows, _Progress(len(plan.profiles), watch))
-        except _lost() as error:
+        except _gone() as error:
             lost = f"the scheduler is lost ({first_line(error)}); go on with: gatebook fleet --resume {store.url}"
+        except KeyboardInterrupt:
+            print(f"gatebook: go on with: gatebook fleet --resume {store.url}", file=sys.stderr, flush=True)
+            raise
     for one in plan.fleet.deployments if lost else ():
         rows.setdefault(one.name, Row(deployment=one.name, verdict="ERROR", reason=str(lost)))
     verdict = fold(plan, rows, accepted(plan.fleet.name))
@@ -142,15 +145,18 @@ def _cluster(fleet: Fleet, jobs: int, scheduler: str | None) -> Iterator[Any]:
             cluster.close()
 
 
-def _lost() -> tuple[type[BaseException], ...]:
-    """What Dask raises when its scheduler is gone."""
+def _cancelled() -> tuple[type[BaseException], ...]:
+    """What Dask raises for a job whose scheduler is gone."""
     from concurrent.futures import CancelledError
 
-    from distributed import TimeoutError as Late
     from distributed.client import FutureCancelledError
-    from distributed.comm import CommClosedError
 
-    return (CancelledError, FutureCancelledError, CommClosedError, Late)
+    return CancelledError, FutureCancelledError
+
+
+def _gone() -> tuple[type[BaseException], ...]:
+    """The same, and for a scheduler that cannot be reached any more, which is an OSError."""
+    return *_cancelled(), OSError
 
 
 class _Room:
@@ -237,7 +243,7 @@ def _result(future: Any, job: Job) -> Row:
     try:
         row: Row = future.result()
         return row
-    except _lost():
+    except _cancelled():
         raise
     except KilledWorker:
         reason = "its workers were killed again and again"

@@ -75,10 +75,15 @@ class Place:
         self._store.put(run, self._kept)
         self._store.drop(self._name)
 
+    def _new(self, file: Path) -> bytes:
+        """What a journal has more than was shipped, up to its last whole line."""
+        with file.open("rb") as opened:
+            opened.seek(self._sent.get(file.name, 0))
+            data = opened.read()
+        return data[: data.rfind(b"\n") + 1]
+
     def _new_lines(self, run: Path) -> int:
-        return sum(
-            file.read_bytes()[self._sent.get(file.name, 0) :].count(b"\n") for file in run.glob("*.exchanges.jsonl")
-        )
+        return sum(self._new(file).count(b"\n") for file in run.glob("*.exchanges.jsonl"))
 
     def _ship(self, run: Path) -> None:
         """The plan once, then every journal's new whole lines, each after the long texts that it refers to."""
@@ -88,16 +93,15 @@ class Place:
             for name in (name for name in PLAN if (run / name).exists()):
                 self._store.write(f"{into}/{name}", (run / name).read_bytes())
             self._sent["manifest.json"] = 1
-        journals = {file.name: file.read_bytes() for file in sorted(run.glob("*.jsonl"))}
+        journals = {file.name: self._new(file) for file in sorted(run.glob("*.jsonl"))}
         for text in (file for file in sorted(run.glob("texts/*.txt")) if file.name not in self._sent):
             self._store.write(f"{into}/texts/{text.name}", text.read_bytes())
             self._sent[text.name] = 1
         for name, data in journals.items():
-            begin, end = self._sent.get(name, 0), data.rfind(b"\n") + 1
-            if end > begin:
+            if data:
                 part = self._parts.get(name, 0) + 1
-                self._store.write(f"{into}/{name}/{part:06}", data[begin:end])
-                self._sent[name], self._parts[name] = end, part
+                self._store.write(f"{into}/{name}/{part:06}", data)
+                self._sent[name], self._parts[name] = self._sent.get(name, 0) + len(data), part
 
     def _restore(self) -> None:
         """What an earlier worker left: its segments joined, or the bundle of an ERROR, which is gone on with."""
@@ -115,7 +119,7 @@ class Place:
             inner = file.removeprefix(f"{into}/")
             journal, _, part = inner.partition("/")
             target = run / (journal if part.isdigit() else inner)
-            if not target.resolve().is_relative_to(run):
+            if not target.resolve().is_relative_to(run.resolve()):
                 raise StoreFailed(f"{file}: is no name of a file in a run")
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("ab") as joined:
