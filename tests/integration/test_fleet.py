@@ -34,7 +34,7 @@ KEY = "sk-9f2c7a41d0b8e6355c17"
 CLUSTER = """
 from distributed import LocalCluster
 if __name__ == "__main__":
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, memory_limit=0) as cluster:
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address='127.0.0.1:0', memory_limit=0) as cluster:
         print(cluster.scheduler_address, flush=True)
         input()
 """
@@ -78,10 +78,10 @@ def process(*command: str | Path, **more: Any) -> Iterator[subprocess.Popen[str]
             made.kill()
 
 
-@pytest.fixture(scope="module")
-def cluster(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[psutil.Process]:
+@contextmanager
+def dask_cluster(project: Project, folder: Path) -> Iterator[psutil.Process]:
     """A Dask cluster of two worker processes, which have a key that nobody else has."""
-    script = tmp_path_factory.mktemp("cluster") / "cluster.py"
+    script = folder / "cluster.py"
     script.write_text(CLUSTER, encoding="utf-8")
     env = {**project.environment, "FLEET_KEY": KEY}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -90,6 +90,12 @@ def cluster(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Itera
         found = psutil.Process(made.pid)
         found.address = made.stdout.readline().strip()  # type: ignore[attr-defined]
         yield found
+
+
+@pytest.fixture(scope="module")
+def cluster(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[psutil.Process]:
+    with dask_cluster(project, tmp_path_factory.mktemp("cluster")) as made:
+        yield made
 
 
 def fleet_file(project: Project, many: ManyServers, names: list[str], name: str = "fleet", **more: Any) -> Path:
@@ -164,7 +170,7 @@ def test_what_is_told_of_a_fleet(two_nights: tuple[Done, Done, Done, Path]) -> N
 @pytest.fixture(scope="module")
 def known(project: Project, many: ManyServers) -> list[str]:
     """Deployments whose baselines were accepted."""
-    names = [f"e{number}" for number in range(8)]
+    names = [f"e{number}" for number in range(10)]
     done = project.ask(many.base_url(names[0]))
     assert done.code == 3, done
     project.accept(done.run)
@@ -263,6 +269,25 @@ def test_a_fleet_whose_scheduler_is_gone_is_resumed(project: Project, many: Many
     done = fleet(project, "--resume", folder)
     assert done.code == 0 and words(folder) == {"e7": "PASS", "e8": "PASS"}, done
     assert set(questions(many, "e7").values()) == {1} and sum(questions(many, "e8").values()) <= 9
+
+
+def test_a_lost_scheduler_is_an_error_that_says_how_to_go_on(
+    project: Project, many: ManyServers, cluster: Any, known: list[str], tmp_path: Path
+) -> None:
+    many.asked["e3"].clear()
+    file = fleet_file(project, many, ["e3"], "away")
+    with dask_cluster(project, tmp_path) as other:
+        command = project.command("fleet", file, "--scheduler", other.address)  # type: ignore[attr-defined]
+        many.slow = 0.5
+        with process(*command, cwd=project.root, env=project.environment, stdout=subprocess.PIPE) as run:
+            until(lambda: len(questions(many, "e3")) >= 4 or run.poll() is not None)
+            other.kill()
+            out, _ = run.communicate()
+    many.slow = 0.0
+    folder = newest(project)
+    assert run.returncode == 75 and f"gatebook fleet --resume {folder}" in said(folder)["reason"], out
+    done = fleet(project, "--resume", folder, "--scheduler", cluster.address)
+    assert done.code == 0 and len(questions(many, "e3")) == 8, done
 
 
 @pytest.fixture(scope="module")

@@ -134,7 +134,7 @@ def _cluster(fleet: Fleet, jobs: int, scheduler: str | None) -> Iterator[Any]:
         return
     count = min(jobs, fleet.workers or os.cpu_count() or 1)
     cluster = LocalCluster(
-        n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=logging.CRITICAL,
+        n_workers=count, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL,
         memory_limit=0,
     )  # fmt: skip
     try:
