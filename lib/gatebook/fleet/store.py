@@ -103,7 +103,7 @@ class Store:
         """Whatever a store's own package raises, as one line."""
         try:
             yield
-        except (CannotMeasure, FileNotFoundError, NotADirectoryError):
+        except CannotMeasure:
             raise
         except Exception as error:
             why = os_reason(error) if isinstance(error, OSError) else f"{type(error).__name__}: {first_line(error)}"
