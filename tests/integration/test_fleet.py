@@ -38,6 +38,8 @@ if __name__ == "__main__":
         print(cluster.scheduler_address, flush=True)
         input()
 """
+SIGNED = {"Authorization": "AWS4-HMAC-SHA256 Credential=tests/20261129/us-east-1/s3/aws4_request, Signature=0"}
+"""Nobody checks it, but without one no object is given out."""
 pytestmark = pytest.mark.timeout(1200)
 
 
@@ -204,6 +206,8 @@ def test_one_wrong_one_broken_one_down_and_the_others_go_on(
     assert many.keys["e0"] >= {f"Bearer {KEY}"} and not [k for n in known[1:] for k in many.keys[n] if k]
     assert not [p for p in folder.rglob("*") if p.is_file() and KEY.encode() in p.read_bytes()]
     assert many.most[""] == 1, "hosts: {127.0.0.1: 1}"
+    alone = project.gatebook("passed", folder / "deployments" / "e0", "--suite", "smoke")
+    assert alone.code == 2 and "was judged as one of 4 deployments" in alone.err, alone
     refused = fleet(project, "accept", folder, "--reason", "no")
     assert refused.code == 3 and "e1: not accepted: " in refused.out and "1 of 4 deployments accepted" in refused.out
     many.wrong, many.broken, many.slow = set(), set(), 0.0
@@ -307,7 +311,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str
     with process(*command, stdout=log, stderr=log):
         url = f"http://127.0.0.1:{port}"
         until(lambda: _answers(url))
-        assert httpx.put(f"{url}/gates").status_code == 200
+        assert httpx.put(f"{url}/gates", headers=SIGNED).status_code == 200
         names = ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY")
         yield url, {**{f"AWS_{n}": "tests" for n in names}, "AWS_ENDPOINT_URL": url, "AWS_DEFAULT_REGION": "us-east-1"}
     log.close()
@@ -322,9 +326,13 @@ def _answers(url: str) -> bool:
 
 def shipped(url: str) -> set[str]:
     """Numbers of the cases of which the store has an exchange in a segment of a journal."""
-    listed = httpx.get(f"{url}/gates", params={"list-type": "2"}).text
+    listed = httpx.get(f"{url}/gates", params={"list-type": "2"}, headers=SIGNED).text
     segments = [key for key in re.findall(r"<Key>(.*?)</Key>", listed) if ".exchanges.jsonl/" in key]
-    return {n for key in segments for n in re.findall(r'"case": "capital-(\d+)"', httpx.get(f"{url}/gates/{key}").text)}
+    return {
+        n
+        for key in segments
+        for n in re.findall(r'"case": "capital-(\d+)"', httpx.get(f"{url}/gates/{key}", headers=SIGNED).text)
+    }
 
 
 def test_a_killed_worker_s_run_goes_on_from_an_object_store_and_its_bundle_verifies_there(
@@ -349,9 +357,8 @@ def test_a_killed_worker_s_run_goes_on_from_an_object_store_and_its_bundle_verif
     done = project.gatebook("verify", bundle, env=env)
     assert done.code == 0 and done.out.splitlines()[-1].startswith("reproduced, PASS"), done
     object_ = f"{url}/{bundle.removeprefix('s3://')}/03_multilingual.exchanges.jsonl"
-    assert httpx.put(
-        object_, content=httpx.get(object_).content.replace(b'"status": 200', b'"status": 201', 1)
-    ).is_success
+    forged = httpx.get(object_, headers=SIGNED).content.replace(b'"status": 200', b'"status": 201', 1)
+    assert httpx.put(object_, content=forged, headers=SIGNED).is_success
     assert project.gatebook("verify", bundle, env=env).code == 75
 
 

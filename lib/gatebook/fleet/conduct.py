@@ -122,7 +122,8 @@ def _cluster(fleet: Fleet, jobs: int, scheduler: str | None) -> Iterator[Any]:
         from distributed import Client, LocalCluster
     except ImportError:
         raise BadInput(f"`gatebook fleet` needs Dask; {INSTALL}") from None
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for name in (name for name in logging.root.manager.loggerDict if name.startswith("distributed")):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what it would say is told in one line
     if scheduler is not None:
         try:
             client = Client(scheduler, timeout=CONNECT_S)
