@@ -6,7 +6,7 @@ RUN ?= outputs/latest
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev wheelhouse demo run test check lab verify serve bench faults fuzz chaos engines engines-smoke format schema pins clean image gate stop verdict publish deploy rollback
+.PHONY: help setup setup-dev setup-fleet wheelhouse demo run test check lab verify serve bench faults fuzz chaos engines engines-smoke format schema pins clean image gate stop verdict publish deploy rollback
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,13 +20,19 @@ $(BIN)/.ready: requirements.txt requirements-nodeps.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-$(BIN)/.ready-dev: $(BIN)/.ready requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+$(BIN)/.ready-dev: $(BIN)/.ready requirements-dev.txt requirements-fleet.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt -r requirements-fleet.txt
 	@touch $@
 
 setup: $(BIN)/.ready  ## the environment in .venv, from the pinned lists (TORCH_INDEX=... for a torch without CUDA)
 
-setup-dev: $(BIN)/.ready-dev  ## the same with what tests, checks and measures it (requirements-dev.txt)
+setup-dev: $(BIN)/.ready-dev  ## the same with what tests, checks and measures it (requirements-dev.txt, requirements-fleet.txt)
+
+$(BIN)/.ready-fleet: $(BIN)/.ready requirements-fleet.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-fleet.txt
+	@touch $@
+
+setup-fleet: $(BIN)/.ready-fleet  ## set-up with what `gatebook fleet` needs (requirements-fleet.txt)
 
 wheelhouse: setup  ## wheelhouse/: Gatebook and all it needs, for machines without a network (docs/own-repository.md); TORCH_INDEX as above
 	rm -rf wheelhouse build
@@ -117,6 +123,7 @@ COMPILE = $(BIN)/python -m piptools compile --quiet --strip-extras --no-emit-ind
 pins: setup-dev  ## write the pinned lists anew from requirements*.in, no local version (+cpu) in them: plain PyPI has none
 	$(COMPILE) requirements.txt requirements.in
 	sed -i 's/^\([^#]*==[^+ ]*\)+[^ ]*/\1/' requirements.txt
+	$(COMPILE) requirements-fleet.txt requirements-fleet.in
 	$(COMPILE) requirements-dev.txt requirements-dev.in
 
 clean:  ## the environment and caches; recorded runs stay

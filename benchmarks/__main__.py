@@ -1,4 +1,4 @@
-"""One entry: `python -m benchmarks {accuracy,overhead,demo,embedded,noise,prompts,latency,compare-load,gauges,archive,replicas,sampling,vllm,power,ratio,scale}`."""
+"""One entry: `python -m benchmarks {accuracy,overhead,demo,embedded,noise,prompts,latency,compare-load,gauges,archive,replicas,sampling,vllm,power,ratio,scale,fleet}`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from benchmarks import (
     compare_load,
     demo,
     embedded,
+    fleet,
     gauges,
     latency,
     noise,
@@ -42,6 +43,7 @@ COMMANDS = {
     "power": power,
     "ratio": ratio,
     "scale": scale,
+    "fleet": fleet,
 }
 
 

@@ -15,12 +15,13 @@ import typer
 from typer import Argument, Option
 
 from gatebook import stopping
-from gatebook.commands.arguments import AsJson, Effort, Html, NoTexts, Only, RunArgument, Sharded, Suite, YesLoad
+from gatebook.commands.arguments import Among, AsJson, Effort, Html, NoTexts, Only, RunArgument, Sharded, Suite, YesLoad
 from gatebook.commands.cases import app as cases_app
 from gatebook.commands.doctor import doctor
 from gatebook.commands.history import app as history_app
 from gatebook.commands.lab import lab
 from gatebook.errors import BadInput, ExitCode, GatebookError, one_line, os_reason
+from gatebook.fleet.cli import StoredRun, fleet_app
 
 app = typer.Typer(
     help="""Decide whether a deployment of an LLM service may ship: ask it, judge its answers, keep the evidence.
@@ -34,7 +35,8 @@ app = typer.Typer(
 )
 app.add_typer(cases_app, name="cases")
 app.add_typer(history_app, name="history")
-PATHS = r"--(profile|against|out|resume|into|template|to|html|notebooks|cases|log)"
+app.add_typer(fleet_app, name="fleet")
+PATHS = r"--(profile|scheduler|against|out|resume|into|template|to|html|notebooks|cases|log)"
 """Options that name a path: an empty one would mean the current folder."""
 
 
@@ -50,6 +52,7 @@ def run(
     against: Annotated[Path | None, Option(help="Profile of a second target, asked latency groups in turn.")] = None,
     shard: Sharded = None,
     effort: Effort = None,
+    among: Among = 1,
     resume: Annotated[Path | None, Option(help="Go on with this run instead: ask what is not recorded.")] = None,
     yes_load: YesLoad = False,
     plan: Annotated[bool, Option("--plan", help="Print cases, tokens and minutes; ask nothing.")] = False,
@@ -61,7 +64,7 @@ def run(
     from gatebook.config.profile import load_profile, with_target
 
     if resume is not None:
-        if any((profile, base_url, model, revision, suite, only, out, against, shard, effort, plan)):
+        if any((profile, base_url, model, revision, suite, only, out, against, shard, effort, plan, among > 1)):
             raise BadInput("--resume takes no other option but --json and --yes-load: the run folder says the rest")
         _end(*runner.resume(resume, watch=not as_json, yes_load=yes_load), as_json)
     project.root()
@@ -74,8 +77,8 @@ def run(
 
         return estimated(asked, suite, only, shard, effort or "normal")
     second = load_profile(against) if against else None
-    how = {"watch": not as_json, "against": second, "shard": shard, "yes_load": yes_load, "effort": effort or "normal"}
-    _end(*runner.run_profile(asked, suite, only, out, **how), as_json)
+    how = {"against": second, "shard": shard, "yes_load": yes_load, "effort": effort or "normal", "among": among}
+    _end(*runner.run_profile(asked, suite, only, out, not as_json, **how), as_json)
 
 
 @app.command()
@@ -92,7 +95,7 @@ def merge(
 
 @app.command()
 def verify(
-    path: RunArgument,
+    path: StoredRun,
     reproduced: Annotated[bool, Option("--reproduced", help="Exit 0 for a red run too, if it is reproduced.")] = False,
     html: Html = None,
     notebooks: Annotated[Path | None, Option(help="Whose code may be executed; default: the project's.")] = None,

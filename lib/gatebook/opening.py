@@ -167,6 +167,7 @@ def open_run(
     shard: Shard | None = None,
     yes_load: bool = False,
     effort: Effort = "normal",
+    among: int = 1,
 ) -> Run:
     """Make the run folder with manifest, all cases and baseline in it; a shard expects its part of them. Raises BadInput; then nothing was made."""
     cases, left = planned(profile, suite, only)
@@ -181,7 +182,7 @@ def open_run(
         run=name, created=now(), profile=profile, base_url=base_url, suite=suite, only=only or [], expected=by_notebook(asked if shard is None else part_of(asked, shard)),
         versions=versions(PACKAGES), machine={"platform": platform.platform(), "cpus": os.cpu_count()}, commit=_commit(),
         against=against, asked_by=person(), job_url=_job_url(), shard=str(shard) if shard else None, yes_load=yes_load,
-        left_out=left, effort=effort, look=look,
+        left_out=left, effort=effort, look=look, among=among,
     )  # fmt: skip
     history = window(profile, suite, (case.group for case in cases), manifest.created)
     return Run.create(folder or (out or project.outputs()) / name, manifest, cases, raw, history)

@@ -47,8 +47,10 @@ def run_profile(
     shard: Shard | None = None,
     yes_load: bool = False,
     effort: Effort = "normal",
+    among: int = 1,
 ) -> tuple[Run, Verdict]:
-    """A new run, or one shard of it; `against` names a second target, `yes_load` allows load beside others. Raises BadInput before anything is asked."""
+    """A new run, or one shard of it; `against` names a second target, `yes_load` allows load beside others, `among`
+    deployments share one error budget. Raises BadInput before anything is asked."""
     check_latest(out or project.outputs())
     base_url, start = endpoint(profile.target, None)
     second = None
@@ -59,7 +61,16 @@ def run_profile(
             raise BadInput(f"--against {against.name}: its server is embedded; {todo}")
         second = Against(profile=against.name, target=against.target, base_url=other_url)
     run = open_run(
-        profile, base_url, suite, only, out=out, against=second, shard=shard, yes_load=yes_load, effort=effort
+        profile,
+        base_url,
+        suite,
+        only,
+        out=out,
+        against=second,
+        shard=shard,
+        yes_load=yes_load,
+        effort=effort,
+        among=among,
     )
     for said in dict.fromkeys(untelling(one.target) for one in (profile, against) if one):
         if said:

@@ -14,6 +14,8 @@ from gatebook.checks.registry import Schema
 from gatebook.config import project
 from gatebook.config.cases import Ask, Case
 from gatebook.config.profile import Profile
+from gatebook.fleet.outcome import FleetVerdict
+from gatebook.fleet.plan import Fleet
 from gatebook.verdict.verdict import Verdict
 
 PLACEHOLDER: Schema = {"type": "string", "pattern": r"\{\{\w+\}\}"}
@@ -50,6 +52,15 @@ def profile_schema() -> Schema:
     policy = schema["$defs"]["Group"]["properties"]["policy"]
     schema["properties"]["groups"]["additionalProperties"] = {"anyOf": [policy, {"$ref": "#/$defs/Group"}]}
     return _published("A profile of Gatebook: a target, its limits and the policy of every group", schema)
+
+
+def fleet_schema() -> Schema:
+    """A fleet file; its deployments may be the name of a CSV."""
+    schema = Fleet.model_json_schema()
+    listed = schema["properties"]["deployments"]
+    told = {"description": listed.pop("description")}
+    schema["properties"]["deployments"] = {**told, "anyOf": [listed, {"type": "string", "pattern": r"\.csv$"}]}
+    return _published("A fleet of Gatebook: deployments that are gated together (docs/fleet.md)", schema)
 
 
 def _published(title: str, schema: Schema) -> Schema:
@@ -160,7 +171,10 @@ def _kind(schema: Schema) -> str:
 
 def rendered(root: Path) -> dict[Path, str]:
     """Every generated file with what belongs in it."""
-    schemas = {"case": case_schema(), "profile": profile_schema(), "verdict": Verdict.model_json_schema()}
+    schemas = {
+        "case": case_schema(), "profile": profile_schema(), "verdict": Verdict.model_json_schema(),
+        "fleet": fleet_schema(), "fleet-verdict": FleetVerdict.model_json_schema(),
+    }  # fmt: skip
     folder, guide = root / "docs" / "schema", root / "docs" / "cases.md"
     text = guide.read_text(encoding="utf-8")
     for name, table in (("keys", fields_table(Case)), ("request keys", fields_table(Ask)), ("checks", checks_table())):

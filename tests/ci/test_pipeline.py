@@ -13,7 +13,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 PIPELINE = ROOT / ".gitlab-ci.yml"
-FILES = [PIPELINE, ROOT / "deploy" / "gpu.gitlab-ci.yml"]
+FILES = [PIPELINE, ROOT / "deploy" / "gpu.gitlab-ci.yml", ROOT / "deploy" / "fleet.gitlab-ci.yml"]
 TIERS = ("unit", "integration", "scenario", "nightly")
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-LISTS = ("requirements.txt", "requirements-dev.txt", "requirements-nodeps.txt")
+LISTS = ("requirements.txt", "requirements-dev.txt", "requirements-fleet.txt", "requirements-nodeps.txt")
 PIP = "26.3"
 """One pip on every machine: what is asked of it below is not its public face."""
 PROCESSES = 2
@@ -46,9 +46,11 @@ def test_a_line_that_only_some_machines_can_install_is_none(line: str) -> None:
     assert not plain(line)
 
 
-def test_both_lists_pin_one_version() -> None:
-    versions = [dict(line.split("==") for line in pins(name)) for name in LISTS[:2]]
-    assert {name for name in versions[0] if versions[1].get(name, versions[0][name]) != versions[0][name]} == set()
+def test_all_lists_pin_one_version() -> None:
+    versions: dict[str, set[str]] = {}
+    for line in (line for name in LISTS for line in pins(name)):
+        versions.setdefault(line.split("==")[0], set()).add(line.split("==")[1])
+    assert {name: found for name, found in versions.items() if len(found) > 1} == {}
 
 
 def _make(*words: str) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from gatebook.checks import CHECKS
 from gatebook.commands.importing import types_at
-from gatebook.schemas import case_schema, checks_table, profile_schema, rendered
+from gatebook.schemas import case_schema, checks_table, fleet_schema, profile_schema, rendered
 from jsonschema import Draft202012Validator
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +36,7 @@ def test_check_jsonschema_takes_all_that_we_ship(name: str, files: list[Path]) -
 
 
 def test_the_schemas_are_schemas() -> None:
-    for schema in (case_schema(), profile_schema()):
+    for schema in (case_schema(), profile_schema(), fleet_schema()):
         Draft202012Validator.check_schema(schema)
         refs = {node["$ref"].removeprefix("#/$defs/") for node in walk(schema) if "$ref" in node}
         assert refs <= set(schema["$defs"])

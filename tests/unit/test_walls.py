@@ -54,6 +54,11 @@ def test_what_judges_cannot_ask(statement: str) -> None:
     assert imported(statement, NETWORK) == []
 
 
+def test_a_run_of_one_deployment_imports_nothing_of_a_fleet() -> None:
+    names = ("dask", "distributed", "fsspec", "s3fs", "gatebook.fleet.conduct")
+    assert imported("import gatebook.runner, gatebook.cli, gatebook.commands.verify", names) == []
+
+
 def test_a_database_is_opened_only_where_a_history_is() -> None:
     assert imported("import gatebook.runner, gatebook.cli, gatebook.workbook", ("sqlalchemy", "psycopg")) == []
 

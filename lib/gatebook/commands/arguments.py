@@ -47,6 +47,7 @@ Effort = Annotated[Any, Option(parser=_effort, metavar="<str>", help="quick, nor
 NoTexts = Annotated[bool, Option("--no-texts", help="Verdicts and figures only: no prompt, no answer.")]
 YesLoad = Annotated[bool, Option("--yes-load", help="Ask load (08) although others use the server.")]
 Html = Annotated[Path | None, Option(help="Also write it as a page.")]
+Among = Annotated[int, Option(min=1, max=20_000, help="Deployments of a fleet, which share one error budget.")]
 Sharded = Annotated[
     Any,
     Option(

@@ -18,7 +18,7 @@ from gatebook.record.shelf import check_latest, new_name
 from gatebook.runner import execute
 from gatebook.verdict.verdict import Verdict
 
-SAME = ("profile", "base_url", "suite", "only", "against", "effort")
+SAME = ("profile", "base_url", "suite", "only", "against", "effort", "among")
 """What all shards' manifests say alike."""
 
 

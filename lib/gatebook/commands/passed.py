@@ -81,6 +81,10 @@ def passed(
         raise BadInput(
             f"{path}: holds the answers of {asked.judged_from}, judged again by other rules; name the run that asked"
         )
+    if asked.among > 1:
+        raise BadInput(
+            f"{path}: was judged as one of {asked.among} deployments, which sees less than a run by itself; ask the fleet's verdict, or run it alone"
+        )
     if have.suite != suite:
         raise BadInput(f"{path}: is a run of suite {have.suite!r}, asked for is {suite!r}; run that one")
     if EFFORTS.index(asked.effort) < EFFORTS.index(effort):

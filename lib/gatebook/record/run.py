@@ -75,6 +75,8 @@ class Manifest(Recorded):
     """Whether load may be asked beside requests that are not ours."""
     left_out: dict[str, int] = {}
     """Language -> cases of the suite that the profile's `languages` leave out."""
+    among: Annotated[int, Field(ge=1)] = 1
+    """Deployments that are gated together (`gatebook fleet`) and share one error budget."""
     effort: Effort = "normal"
     look: Look | None = None
     """The stages of effort quick: `expected` holds what is asked before the look, and everything once that settled nothing."""
@@ -106,10 +108,8 @@ class Manifest(Recorded):
 
     @property
     def level_share(self) -> float:
-        """Of every level of comparison, what this stage may spend."""
-        if self.look is None:
-            return 1.0
-        return self.look.spent if self.early else 1 - self.look.spent
+        """Of every level of comparison, what this stage of this deployment may spend."""
+        return (1.0 if self.look is None else self.look.spent if self.early else 1 - self.look.spent) / self.among
 
     @property
     def answers_of(self) -> str | None:

@@ -50,14 +50,14 @@ def metrics(run: Run, verdict: Verdict) -> str:
         ("tokens", "kind", {kind: sum(found) for kind, found in tokens.items() if found}),
         ("spent_seconds", "on", {on: f"{s:.1f}" for on, s in seconds.items() if s is not None}),
     ]
-    lines = ["# TYPE gatebook_run_info gauge", f"gatebook_run_info{_labels(info)} 1"]
+    lines = ["# TYPE gatebook_run_info gauge", f"gatebook_run_info{labelled(info)} 1"]
     for name, label, samples in gauges:
         if samples:
             lines.append(f"# TYPE gatebook_{name} {'summary' if label == 'quantile' else 'gauge'}")
             own = {of: {label: of} if label else {} for of in samples}
-            lines += [f"gatebook_{name}{_labels(whose | own[of])} {value}" for of, value in samples.items()]
+            lines += [f"gatebook_{name}{labelled(whose | own[of])} {value}" for of, value in samples.items()]
         if samples and label == "quantile":
-            lines.append(f"gatebook_{name}_count{_labels(whose)} {len(times[name])}")
+            lines.append(f"gatebook_{name}_count{labelled(whose)} {len(times[name])}")
     return "\n".join([*lines, "# EOF"]) + "\n"
 
 
@@ -75,6 +75,7 @@ def _started(created: str) -> dict[str, str]:
         return {}
 
 
-def _labels(labels: Mapping[str, str]) -> str:
-    safe = {name: re.sub(r"""[\s#"'\\{},]""", "_", value) for name, value in labels.items()}
+def labelled(labels: Mapping[str, str]) -> str:
+    """The labels of a sample, in braces; what a name or a value cannot hold is `_`."""
+    safe = {re.sub(r"\W", "_", n, flags=re.A): re.sub(r"""[\s#"'\\{},]""", "_", v) for n, v in labels.items()}
     return "{" + ",".join(f'{name}="{value}"' for name, value in safe.items()) + "}"

@@ -284,6 +284,8 @@ def _notes(judged: Judged, groups: list[GroupVerdict]) -> Iterator[str]:
             yield f"{group}: {scores}{new}"
     if judged.alone:
         return
+    if judged.manifest.among > 1:
+        yield f"one of {judged.manifest.among} deployments that are gated together: what is compared may spend that share of the error budget"
     if judged.fingerprint.get("thinking") == NO_THOUGHTS:
         yield "target.thinking is parsed, and no answer came after thoughts: set it to off, or find out why the model does not think"
     if told := told_languages(profile.languages, judged.manifest.left_out):

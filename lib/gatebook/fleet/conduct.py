@@ -1,0 +1,288 @@
+"""A fleet run, top to bottom: plan -> jobs -> workers of a Dask cluster -> rows -> one verdict -> reports."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
+
+from gatebook.config import project
+from gatebook.errors import BadInput, BrokenRecord, first_line, one_line
+from gatebook.fleet.outcome import FleetVerdict, Row, fold, worst
+from gatebook.fleet.plan import Fleet, Plan, profile_of, resolve
+from gatebook.fleet.reports import write_reports
+from gatebook.fleet.store import INSTALL, Store, StoreFailed
+from gatebook.fleet.work import Job, join, work
+from gatebook.record.run import now
+from gatebook.record.shelf import new_name
+
+PLAN_FILE = "fleet.json"
+CONNECT_S = 10
+"""Until a scheduler counts as unreachable, and as lost."""
+AHEAD = 2
+"""Jobs handed over for each worker, so that none waits for the next one."""
+FEWEST_AHEAD = 16
+
+
+def begin(fleet: Fleet, where: str) -> tuple[Store, Plan]:
+    """A new fleet run: where it will stand, and its plan. Raises BadInput where anything is wrong."""
+    profiles = resolve(fleet, where)
+    plan = Plan(run=new_name(fleet.name), created=now(), fleet=fleet, profiles=profiles)
+    return Store(fleet.store) / plan.run, plan
+
+
+def reopen(url: str) -> tuple[Store, Plan]:
+    """A fleet run that is there. Raises BadInput, BrokenRecord."""
+    store = Store(url)
+    data = store.read(PLAN_FILE)
+    if data is None:
+        raise BadInput(
+            f"{url}: is no fleet run (no {PLAN_FILE}); name one like outputs/fleet/2026-11-22T21-04-31Z-fleet-7f3a"
+        )
+    try:
+        return store, Plan.model_validate_json(data)
+    except ValidationError as error:
+        raise BrokenRecord(f"{url}/{PLAN_FILE}: cannot be read: {error.errors()[0]['msg']}") from None
+
+
+def gate(store: Store, plan: Plan, scheduler: str | None, watch: bool) -> FleetVerdict:
+    """Ask what is not asked yet, and write the verdict and its reports into the store. Raises BadInput where the scheduler
+    cannot be reached, StoreFailed where the store does not take the reports."""
+    rows: dict[str, Row] = {}
+    jobs = [job for one in plan.fleet.deployments for job in jobs_of(plan, one.name, store.url)]
+    lost = None
+    with _cluster(plan.fleet, len(jobs), scheduler) as client:
+        try:
+            store.write(PLAN_FILE, plan.model_dump_json(indent=1).encode())
+        except StoreFailed as error:
+            raise BadInput(f"key 'store' has value {plan.fleet.store!r}: {error}; nothing was asked") from None
+        try:
+            _conduct(client, plan, jobs, rows, _Progress(len(plan.profiles), watch))
+        except _gone() as error:
+            lost = f"the scheduler is lost ({first_line(error)}); go on with: gatebook fleet --resume {store.url}"
+        except KeyboardInterrupt:
+            print(f"gatebook: go on with: gatebook fleet --resume {store.url}", file=sys.stderr, flush=True)
+            raise
+    for one in plan.fleet.deployments if lost else ():
+        rows.setdefault(one.name, Row(deployment=one.name, verdict="ERROR", reason=str(lost)))
+    verdict = fold(plan, rows, accepted(plan.fleet.name))
+    write_reports(store, verdict)
+    return verdict
+
+
+def jobs_of(plan: Plan, name: str, store: str) -> list[Job]:
+    """What is asked of one deployment: all, or a job a shard, each with its part of the requests in flight."""
+    fleet, data = plan.fleet, plan.profiles[name]
+    weight = _in_flight(plan, name)
+    limits = {**(data.get("limits") or {}), "in_flight": weight // _at_once(weight, fleet.shards)}
+    asked = {**data, "limits": limits}
+    shards = [f"{number}/{fleet.shards}" for number in range(1, fleet.shards + 1)] if fleet.shards > 1 else [None]
+    return [Job(store, name, asked, fleet.suite, len(fleet.deployments), shard) for shard in shards]
+
+
+def _in_flight(plan: Plan, name: str) -> int:
+    """Requests that may be in flight to a deployment: its profile's, at most its host's."""
+    profile = profile_of(plan, name)
+    most = profile.in_flight(plan.fleet.suite)
+    host = urlsplit(profile.target.base_url or "").hostname
+    return min(most, plan.fleet.hosts.get(host, most)) if host else most
+
+
+def _at_once(weight: int, shards: int) -> int:
+    """Shards of one deployment that ask beside each other; the first, which has what is timed, asks alone."""
+    return max(1, min(shards - 1, weight))
+
+
+def accepted(fleet: str) -> FleetVerdict | None:
+    """The fleet run that was accepted last. Raises BadInput where its file is damaged."""
+    file = accepted_file(fleet)
+    try:
+        return FleetVerdict.model_validate_json(file.read_bytes()) if file.is_file() else None
+    except ValidationError as error:
+        raise BadInput(f"{file}: is no verdict of a fleet ({error.errors()[0]['msg']}); accept a run again") from None
+
+
+def accepted_file(fleet: str) -> Path:
+    return project.root() / "params" / "baselines" / f"{fleet}.fleet.json"
+
+
+@contextmanager
+def _cluster(fleet: Fleet, jobs: int, scheduler: str | None) -> Iterator[Any]:
+    """A client of the named cluster, else of one of local processes. Raises BadInput."""
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError:
+        raise BadInput(f"`gatebook fleet` needs Dask; {INSTALL}") from None
+    for name in (name for name in logging.root.manager.loggerDict if name.startswith("distributed")):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what it would say is told in one line
+    if scheduler is not None:
+        try:
+            client = Client(scheduler, timeout=CONNECT_S)
+        except (OSError, ValueError, TimeoutError) as error:
+            said = f"--scheduler {scheduler}: cannot be reached ({first_line(error)}); nothing was asked"
+            raise BadInput(f"{said}; start it with `dask scheduler`, or leave the option out") from None
+        with client:
+            yield client
+        return
+    count = min(jobs, fleet.workers or os.cpu_count() or 1)
+    cluster = LocalCluster(
+        n_workers=count, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL,
+        memory_limit=0,
+    )  # fmt: skip
+    try:
+        with Client(cluster, timeout=CONNECT_S) as client:
+            yield client
+    finally:
+        with suppress(TimeoutError):  # on a busy machine; what is left of it ends with this process
+            cluster.close()
+
+
+def _cancelled() -> tuple[type[BaseException], ...]:
+    """What Dask raises for a job whose scheduler is gone."""
+    from concurrent.futures import CancelledError
+
+    from distributed.client import FutureCancelledError
+
+    return CancelledError, FutureCancelledError
+
+
+def _gone() -> tuple[type[BaseException], ...]:
+    """The same, and for a scheduler that cannot be reached any more, which is an OSError."""
+    return *_cancelled(), OSError
+
+
+class _Room:
+    """What is in flight at each endpoint and host. One job of an endpoint is always let in, whatever it weighs."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan, self._used = plan, Counter[str]()
+        self._needs: dict[str, list[tuple[str, int, int]]] = {}
+
+    def needs(self, job: Job) -> list[tuple[str, int, int]]:
+        """(place, its room, what the job takes of it)."""
+        if job.key not in self._needs:
+            profile = profile_of(self._plan, job.deployment)
+            most = _in_flight(self._plan, job.deployment)
+            alone = job.shard is None or job.shard.startswith("1/")
+            takes = most if alone else job.profile["limits"]["in_flight"]
+            found = [(profile.target.base_url or f"embedded {job.deployment}", most, takes)]
+            host = urlsplit(profile.target.base_url or "").hostname or ""
+            if host in self._plan.fleet.hosts:
+                found.append((f"host {host}", self._plan.fleet.hosts[host], takes))
+            self._needs[job.key] = found
+        return self._needs[job.key]
+
+    def fits(self, job: Job) -> bool:
+        """Whether the job's requests have room at its endpoint and its host."""
+        return all(self._used[place] + takes <= room for place, room, takes in self.needs(job))
+
+    def take(self, job: Job, sign: int = 1) -> None:
+        """Take the room of a job, or with -1 give it back."""
+        for place, _, takes in self.needs(job):
+            self._used[place] += sign * takes
+
+
+def _conduct(client: Any, plan: Plan, jobs: list[Job], rows: dict[str, Row], said: _Progress) -> None:
+    """Hand out jobs as far as there is room, until each deployment has its row."""
+    from distributed import wait
+
+    room, todo = _Room(plan), deque(jobs)
+    running: dict[Any, tuple[Job, list[Job]]] = {}
+    shards: dict[str, dict[str, Row]] = {}
+    merges: deque[tuple[Job, list[Job]]] = deque()
+    while todo or running or merges:
+        most = max(FEWEST_AHEAD, AHEAD * sum(client.nthreads().values()))
+        while merges:
+            job, parts = merges.popleft()
+            running[client.submit(join, job, parts, key=f"{plan.run}/merge/{job.key}", pure=False)] = job, parts
+        for _ in range(len(todo)):
+            if len(running) >= most:
+                break
+            job = todo.popleft()
+            if room.fits(job):
+                room.take(job)
+                running[client.submit(work, job, key=f"{plan.run}/{job.key}", pure=False)] = job, []
+                said.begins(job.deployment)
+            else:
+                todo.append(job)
+        for future in wait([*running], return_when="FIRST_COMPLETED").done:
+            job, parts = running.pop(future)
+            row = _result(future, job)
+            if not parts:
+                room.take(job, -1)
+            if job.shard is None:
+                rows[job.deployment] = row
+                said.ends(row)
+                continue
+            found = shards.setdefault(job.deployment, {})
+            found[job.shard] = row
+            if len(found) < plan.fleet.shards:
+                continue
+            del shards[job.deployment]
+            if any(one.verdict == "ERROR" for one in found.values()):
+                rows[job.deployment] = one = _of_shards(found)
+                said.ends(one)
+            else:
+                parts = jobs_of(plan, job.deployment, job.store)
+                whole = Job(job.store, job.deployment, job.profile, job.suite, job.among)
+                merges.append((whole, parts))
+
+
+def _result(future: Any, job: Job) -> Row:
+    """The row of a job; a worker that could not make one is the ERROR of its deployment."""
+    from distributed import KilledWorker
+
+    try:
+        row: Row = future.result()
+        return row
+    except _cancelled():
+        raise
+    except KilledWorker:
+        reason = "its workers were killed again and again"
+    except Exception as error:
+        reason = f"our own fault, please report it: {type(error).__name__}: {first_line(error)}"
+    finally:
+        future.release()
+    return Row(deployment=job.deployment, verdict="ERROR", reason=one_line(reason))
+
+
+def _of_shards(found: dict[str, Row]) -> Row:
+    """The row of a deployment whose shards cannot be merged: the worst of them, by its own reason."""
+    word = worst(row.verdict for row in found.values())
+    shard, row = next((shard, row) for shard, row in found.items() if row.verdict == word)
+    return row.model_copy(update={"reason": f"shard {shard}: {row.reason}", "bundle": None, "notebooks": {}})
+
+
+class _Progress:
+    """On one line a deployment: how many are done and not green, the slowest that is asked now, the time left."""
+
+    def __init__(self, total: int, watch: bool) -> None:
+        self._total, self._watch, self._done, self._red = total, watch, 0, 0
+        self._began, self._asked = time.monotonic(), dict[str, float]()
+
+    def begins(self, deployment: str) -> None:
+        """A deployment, or a shard of it, was handed over."""
+        self._asked.setdefault(deployment, time.monotonic())
+
+    def ends(self, row: Row) -> None:
+        """A deployment has its row."""
+        self._done += 1
+        self._red += row.verdict != "PASS"
+        self._asked.pop(row.deployment, None)
+        if not self._watch:
+            return
+        now_s = time.monotonic()
+        left = (now_s - self._began) / self._done * (self._total - self._done)
+        slowest = min(self._asked, key=self._asked.__getitem__, default="")
+        waits = f", slowest {slowest} ({now_s - self._asked[slowest]:.0f} s)" if slowest else ""
+        told = f"{self._done} of {self._total} done, {self._red} not green{waits}, about {left:.0f} s left"
+        print(one_line(f"{told}; {row.deployment}: {row.verdict}"), file=sys.stderr, flush=True)

@@ -1,0 +1,377 @@
+"""A fleet: many deployments in one verdict, on a real Dask cluster of processes; nothing but all of them passing is green."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import yaml
+
+from tests.conftest import Done, Project, small_project
+from tests.faults.many import ManyServers
+
+pytest.importorskip("distributed", reason="requirements-fleet.txt is not installed")
+MODEL = "smollm2-135m-instruct"
+COUNTRIES = ("France", "Italy", "Japan", "Spain", "England")
+TEN = [f"d{number}" for number in range(10)]
+KEY = "sk-9f2c7a41d0b8e6355c17"
+CLUSTER = """
+from distributed import LocalCluster
+if __name__ == "__main__":
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address='127.0.0.1:0', memory_limit=0) as cluster:
+        print(cluster.scheduler_address, flush=True)
+        input()
+"""
+SIGNED = {"Authorization": "AWS4-HMAC-SHA256 Credential=tests/20261129/us-east-1/s3/aws4_request, Signature=0"}
+"""Nobody checks it, but without one no object is given out."""
+pytestmark = pytest.mark.timeout(1200)
+
+
+def capitals(count: int) -> list[dict[str, Any]]:
+    """Cases of a compared group that the scripted server answers well."""
+    return [
+        {
+            "id": f"capital-{number}", "notebook": "03_multilingual", "group": "fleet.capitals", "suites": ["smoke"],
+            "why": "a fact that each of its models knows",
+            "messages": [{"role": "user", "content": f"{number}: What is the capital of {COUNTRIES[number % 5]}?"}],
+            "expect": [{"contains_any": ["It is "]}], "good": ["It is Rome."], "bad": ["Hello!"],
+        }
+        for number in range(count)
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def many() -> Iterator[ManyServers]:
+    with ManyServers(MODEL) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    made = small_project(tmp_path_factory.mktemp("fleet"))
+    made.write_cases(capitals(8))
+    made.edit_profile(limits={"ready_deadline_s": 5, "transport_retries": 0}, groups={"fleet.capitals": "no_worse"})
+    return made
+
+
+@contextmanager
+def process(*command: str | Path, **more: Any) -> Iterator[subprocess.Popen[str]]:
+    """A process that ends with the block, in a session of its own."""
+    with subprocess.Popen([*map(str, command)], text=True, start_new_session=True, **more) as made:
+        try:
+            yield made
+        finally:
+            made.kill()
+
+
+@contextmanager
+def dask_cluster(project: Project, folder: Path) -> Iterator[psutil.Process]:
+    """A Dask cluster of two worker processes, which have a key that nobody else has."""
+    script = folder / "cluster.py"
+    script.write_text(CLUSTER, encoding="utf-8")
+    env = {**project.environment, "FLEET_KEY": KEY}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with process(sys.executable, script, cwd=project.root, env=env, **pipes) as made:
+        assert made.stdout
+        found = psutil.Process(made.pid)
+        found.address = made.stdout.readline().strip()  # type: ignore[attr-defined]
+        yield found
+
+
+@pytest.fixture(scope="module")
+def cluster(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[psutil.Process]:
+    with dask_cluster(project, tmp_path_factory.mktemp("cluster")) as made:
+        yield made
+
+
+def fleet_file(project: Project, many: ManyServers, names: list[str], name: str = "fleet", **more: Any) -> Path:
+    deployments = [
+        {"name": one, "profile": "params/small.yaml", "base_url": many.base_url(one), "labels": {"region": one[-1]}}
+        for one in names
+    ]
+    file = project.root / "params" / f"{name}.yaml"
+    data = {"suite": "smoke", "store": "outputs/fleet", "deployments": deployments, **more}
+    file.write_text(yaml.safe_dump(data), encoding="utf-8")
+    return file
+
+
+def fleet(project: Project, *arguments: str | Path, env: dict[str, str] | None = None) -> Done:
+    return project.gatebook("fleet", *arguments, env=env, timeout=900)
+
+
+def newest(project: Project) -> Path:
+    return max((project.root / "outputs" / "fleet").glob("20*"), key=lambda path: path.stat().st_mtime_ns)
+
+
+def said(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "verdict.json").read_text(encoding="utf-8"))
+    return found
+
+
+def words(folder: Path) -> dict[str, str]:
+    return {row["deployment"]: row["verdict"] for row in said(folder)["deployments"]}
+
+
+def until(true: Callable[[], Any]) -> Any:
+    """What it returns once that is something."""
+    while not (found := true()):
+        time.sleep(0.02)
+    return found
+
+
+def questions(many: ManyServers, name: str) -> Counter[str]:
+    return Counter(text for text in many.asked[name] if "capital" in text)
+
+
+@pytest.fixture(scope="module")
+def two_nights(project: Project, many: ManyServers) -> tuple[Done, Done, Done, Path]:
+    """First night, accept, second night of ten deployments, on processes of this machine; and the second run's folder."""
+    file = fleet_file(project, many, TEN)
+    first = fleet(project, file)
+    taken = fleet(project, "accept", newest(project), "--reason", "first night")
+    second = fleet(project, file)
+    return first, taken, second, newest(project)
+
+
+def test_first_night_accept_second_night(two_nights: tuple[Done, Done, Done, Path]) -> None:
+    first, taken, second, folder = two_nights
+    assert first.code == 3 and "next: gatebook fleet accept" in first.out, first
+    assert taken.code == 0 and "10 of 10 deployments accepted, 0 refused" in taken.out, taken
+    assert second.code == 0 and second.out.splitlines()[-1].startswith("PASS  all 10 deployments pass"), second
+    assert words(folder) == dict.fromkeys(TEN, "PASS") and said(folder)["accepted"]
+    assert "d3, verdict: was INCONCLUSIVE, is PASS" in said(folder)["changes"]
+
+
+def test_what_is_told_of_a_fleet(two_nights: tuple[Done, Done, Done, Path]) -> None:
+    folder = two_nights[-1]
+    suites = ET.parse(folder / "junit.xml").getroot()
+    assert [suite.get("name") for suite in suites] == TEN and not [*suites.iter("failure"), *suites.iter("error")]
+    sample = 'gatebook_fleet_verdict{label_region="3",fleet="fleet",suite="smoke",deployment="d3",verdict="PASS"} 1'
+    assert sample in (folder / "metrics.txt").read_text(encoding="utf-8")
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    for link in ("deployments/d3/index.html", "deployments/d3/03_multilingual.html"):
+        assert f'href="{link}"' in page and (folder / link).is_file()
+
+
+@pytest.fixture(scope="module")
+def known(project: Project, many: ManyServers) -> list[str]:
+    """Deployments whose baselines were accepted."""
+    names = [f"e{number}" for number in range(10)]
+    done = project.ask(many.base_url(names[0]))
+    assert done.code == 3, done
+    project.accept(done.run)
+    for name in names:
+        shutil.copy(
+            project.root / "params" / "baselines" / "small.json", project.root / "params" / "baselines" / f"{name}.json"
+        )
+    return names
+
+
+def test_one_wrong_one_broken_one_down_and_the_others_go_on(
+    project: Project, many: ManyServers, cluster: Any, known: list[str]
+) -> None:
+    """Each by its own cause; keys come from the workers' environment alone, and no host has more in flight than its cap."""
+    many.wrong, many.broken = {"e1"}, {"e2"}
+    many.most.clear()
+    many.slow = 0.05
+    file = fleet_file(project, many, known[:4], "mixed", hosts={"127.0.0.1": 1})
+    data = yaml.safe_load(file.read_text())
+    data["deployments"][0]["api_key_env"] = "FLEET_KEY"
+    data["deployments"][3]["base_url"] = "http://127.0.0.1:9/v1"
+    file.write_text(yaml.safe_dump(data))
+    done = fleet(project, file, "--scheduler", cluster.address)
+    assert done.code == 1 and done.out.splitlines()[-1].startswith("FAIL  1 of 4 deployments are FAIL: e1; e1: "), done
+    folder = newest(project)
+    assert words(folder) == {"e0": "PASS", "e1": "FAIL", "e2": "ERROR", "e3": "ERROR"}
+    reasons = {row["deployment"]: row["reason"] for row in said(folder)["deployments"]}
+    assert "shown worse" in reasons["e1"] and "HTTP 500" in reasons["e2"] and "cannot connect" in reasons["e3"]
+    red = {s.get("name") for s in ET.parse(folder / "junit.xml").getroot() if [*s.iter("failure"), *s.iter("error")]}
+    assert red == {"e1", "e2", "e3"}
+    assert many.keys["e0"] >= {f"Bearer {KEY}"} and not [k for n in known[1:] for k in many.keys[n] if k]
+    assert not [p for p in folder.rglob("*") if p.is_file() and KEY.encode() in p.read_bytes()]
+    assert many.most[""] == 1, "hosts: {127.0.0.1: 1}"
+    alone = project.gatebook("passed", folder / "deployments" / "e0", "--suite", "smoke")
+    assert alone.code == 2 and "was judged as one of 4 deployments" in alone.err, alone
+    refused = fleet(project, "accept", folder, "--reason", "no")
+    assert refused.code == 3 and "e1: not accepted: " in refused.out and "1 of 4 deployments accepted" in refused.out
+    many.wrong, many.broken, many.slow = set(), set(), 0.0
+
+
+def test_shards_of_a_deployment_are_one_run(
+    project: Project, many: ManyServers, cluster: Any, known: list[str]
+) -> None:
+    whole = project.ask(many.base_url("e5")).verdict
+    many.asked["e5"].clear()
+    many.most.clear()
+    many.slow = 0.05
+    file = fleet_file(project, many, ["e5"], "sharded", shards=3)
+    done = fleet(project, file, "--scheduler", cluster.address)
+    many.slow = 0.0
+    assert done.code == 0, done
+    folder = newest(project)
+    merged = said(folder / "deployments" / "e5")
+    assert merged["verdict"] == "PASS" and not merged["partial"]
+    assert {f["id"]: f["outcome"] for f in merged["findings"]} == {f["id"]: f["outcome"] for f in whole["findings"]}
+    assert len(questions(many, "e5")) == 8 and set(questions(many, "e5").values()) == {1}
+    assert many.most["e5"] == 1, "its profile says in_flight: 1"
+    assert len([*folder.glob("shards/*/verdict.json")]) == 3
+
+
+def kill_the_worker(cluster: psutil.Process) -> None:
+    """SIGKILL to the worker whose child asks."""
+    os.kill(until(lambda: _asking(cluster)), signal.SIGKILL)
+
+
+def _asking(cluster: psutil.Process) -> int:
+    """The process whose child is `gatebook run`; 0 for none."""
+    for child in cluster.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if {"gatebook", "run"} <= {*child.cmdline()}:
+                return child.ppid()
+    return 0
+
+
+def test_a_killed_worker_costs_nothing(project: Project, many: ManyServers, cluster: Any, known: list[str]) -> None:
+    """Its deployment goes on elsewhere: on a store of files only what was in flight is asked again."""
+    many.asked["e6"].clear()
+    file = fleet_file(project, many, ["e6"], "killed")
+    many.slow = 0.5
+    arguments = project.command("fleet", file, "--scheduler", cluster.address)
+    with process(*arguments, cwd=project.root, env=project.environment, stdout=subprocess.PIPE) as run:
+        until(lambda: len(questions(many, "e6")) >= 4 or run.poll() is not None)
+        kill_the_worker(cluster)
+        out, _ = run.communicate()
+    many.slow = 0.0
+    assert run.returncode == 0, out
+    assert said(newest(project))["deployments"][0]["moved_on"] == 1
+    asked = questions(many, "e6")
+    assert len(asked) == 8 and sum(asked.values()) <= 9
+
+
+def test_a_fleet_whose_scheduler_is_gone_is_resumed(project: Project, many: ManyServers, known: list[str]) -> None:
+    """It was in the process of the command, which gets SIGKILL."""
+    many.asked["e7"].clear()
+    many.asked["e8"].clear()
+    file = fleet_file(project, many, ["e7", "e8"], "lost", workers=1)
+    many.slow = 0.5
+    with process(*project.command("fleet", file), cwd=project.root, env=project.environment) as run:
+        until(lambda: len(questions(many, "e8")) >= 4 or run.poll() is not None)
+        run.send_signal(signal.SIGKILL)
+    many.slow = 0.0
+    folder = newest(project)
+    assert not (folder / "verdict.json").exists()
+    done = fleet(project, "--resume", folder)
+    assert done.code == 0 and words(folder) == {"e7": "PASS", "e8": "PASS"}, done
+    assert set(questions(many, "e7").values()) == {1} and sum(questions(many, "e8").values()) <= 9
+
+
+def test_a_lost_scheduler_is_an_error_that_says_how_to_go_on(
+    project: Project, many: ManyServers, cluster: Any, known: list[str], tmp_path: Path
+) -> None:
+    many.asked["e3"].clear()
+    file = fleet_file(project, many, ["e3"], "away")
+    with dask_cluster(project, tmp_path) as other:
+        command = project.command("fleet", file, "--scheduler", other.address)  # type: ignore[attr-defined]
+        many.slow = 0.5
+        with process(*command, cwd=project.root, env=project.environment, stdout=subprocess.PIPE) as run:
+            until(lambda: len(questions(many, "e3")) >= 4 or run.poll() is not None)
+            other.kill()
+            out, _ = run.communicate()
+    many.slow = 0.0
+    folder = newest(project)
+    assert run.returncode == 75 and f"gatebook fleet --resume {folder}" in said(folder)["reason"], out
+    done = fleet(project, "--resume", folder, "--scheduler", cluster.address)
+    assert done.code == 0 and len(questions(many, "e3")) == 8, done
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, str]]]:
+    """(URL of a server that speaks S3, the environment of who uses it), with the bucket `gates`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = (tmp_path_factory.mktemp("s3") / "log").open("w")
+    command = [sys.executable, "-m", "moto.server", "--port", str(port)]
+    with process(*command, stdout=log, stderr=log):
+        url = f"http://127.0.0.1:{port}"
+        until(lambda: _answers(url))
+        assert httpx.put(f"{url}/gates", headers=SIGNED).status_code == 200
+        names = ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY")
+        yield url, {**{f"AWS_{n}": "tests" for n in names}, "AWS_ENDPOINT_URL": url, "AWS_DEFAULT_REGION": "us-east-1"}
+    log.close()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code > 0
+    except httpx.TransportError:
+        return False
+
+
+def shipped(url: str) -> set[str]:
+    """Numbers of the cases of which the store has an exchange in a segment of a journal."""
+    listed = httpx.get(f"{url}/gates", params={"list-type": "2"}, headers=SIGNED).text
+    segments = [key for key in re.findall(r"<Key>(.*?)</Key>", listed) if ".exchanges.jsonl/" in key]
+    return {
+        n
+        for key in segments
+        for n in re.findall(r'"case": "capital-(\d+)"', httpx.get(f"{url}/gates/{key}", headers=SIGNED).text)
+    }
+
+
+def test_a_killed_worker_s_run_goes_on_from_an_object_store_and_its_bundle_verifies_there(
+    project: Project, many: ManyServers, s3: tuple[str, dict[str, str]], known: list[str]
+) -> None:
+    url, env = s3
+    many.asked["e4"].clear()
+    many.slow = 1.0
+    file = fleet_file(project, many, ["e4"], "s3", store="s3://gates/nights", workers=2)
+    with process(
+        *project.command("fleet", file), cwd=project.root, env=project.environment | env, stdout=subprocess.PIPE
+    ) as run:
+        until(lambda: shipped(url) or run.poll() is not None)
+        kill_the_worker(psutil.Process(run.pid))
+        kept = shipped(url)
+        out, _ = run.communicate()
+    many.slow = 0.0
+    assert run.returncode == 0 and out.splitlines()[-1].startswith("PASS  "), out
+    twice = {text.split(":")[0] for text, count in questions(many, "e4").items() if count > 1}
+    assert kept and not kept & twice and len(questions(many, "e4")) == 8
+    bundle = f"{out.split()[-1].removesuffix('/index.html')}/deployments/e4"
+    done = project.gatebook("verify", bundle, env=env)
+    assert done.code == 0 and done.out.splitlines()[-1].startswith("reproduced, PASS"), done
+    object_ = f"{url}/{bundle.removeprefix('s3://')}/03_multilingual.exchanges.jsonl"
+    forged = httpx.get(object_, headers=SIGNED).content.replace(b'"status": 200', b'"status": 201', 1)
+    assert httpx.put(object_, content=forged, headers=SIGNED).is_success
+    assert project.gatebook("verify", bundle, env=env).code == 75
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--scheduler", "tcp://127.0.0.1:9"], "--scheduler tcp://127.0.0.1:9: cannot be reached"),
+        ([], "key 'store' has value 'params/small.yaml/fleet'"),
+    ],
+)
+def test_what_stops_a_fleet_before_it_asks(project: Project, many: ManyServers, options: list[str], said: str) -> None:
+    many.asked["e7"].clear()
+    file = fleet_file(project, many, ["e7"], "stopped", **({} if options else {"store": "params/small.yaml/fleet"}))
+    done = fleet(project, file, *options)
+    assert (done.code, len(done.err.strip().splitlines())) == (2, 1) and said in done.err, done
+    assert not many.asked["e7"]
