@@ -6,7 +6,7 @@ RUN ?= outputs/latest
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-fleet wheelhouse demo run test check lab verify serve bench faults fuzz chaos engines engines-smoke format schema pins clean image gate stop verdict publish deploy rollback
+.PHONY: help setup setup-dev setup-fleet wheelhouse demo run test check lab verify serve bench fleet-demo faults fuzz chaos engines engines-smoke format schema pins clean image gate stop verdict publish deploy rollback
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ $(BIN)/.ready-fleet: $(BIN)/.ready requirements-fleet.txt
 	@touch $@
 
 setup-fleet: $(BIN)/.ready-fleet  ## set-up with what `gatebook fleet` needs (requirements-fleet.txt)
+
+fleet-demo: setup-dev  ## four deployments of the embedded model in one verdict, one of them degraded: exit 1 and a page in outputs/fleet/
+	$(BIN)/python -m benchmarks.fleet_demo
 
 wheelhouse: setup  ## wheelhouse/: Gatebook and all it needs, for machines without a network (docs/own-repository.md); TORCH_INDEX as above
 	rm -rf wheelhouse build
