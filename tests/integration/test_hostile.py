@@ -143,10 +143,11 @@ def test_resuming_a_run_imports_nothing_out_of_its_folder(green: Done, project: 
 
 
 def test_a_teams_own_notebooks_verify_in_their_checkout(project: Project, server: str, tmp_path: Path) -> None:
-    """Edited by the team before it asked; the cell tells whether it sees the token of whoever verifies, and where it stands."""
+    """Edited by the team before it asked; the cell tells whether it sees the token of whoever verifies, and where it stands.
+    It warns too, with the name of a file that no two kernels have alike."""
     shipped = tmp_path / "shipped"
     shutil.copytree(project.root / "notebooks", shipped)
-    own = "import os\nprint('token', 'CI_JOB_TOKEN' in os.environ)\n"
+    own = "import os, warnings\nprint('token', 'CI_JOB_TOKEN' in os.environ)\nwarnings.warn('ours')\n"
 
     def change(book: Any) -> None:
         cell = cells(book)[-2]

@@ -50,12 +50,12 @@ def answered(
     """A run in `folder` (its name, unless `run` says another); cases that `answers` does not name say Hello, None breaks off."""
     cases = cases or hellos()
     run = run_folder(folder, cases, by or profile(GROUPS), run=fields.pop("run", folder.name), **fields)
-    said = [_reply(c.id, answers.get(c.id, f"Hello from {c.id}"), ms + n) for n, c in enumerate(cases)]
+    said = [reply(c.id, answers.get(c.id, f"Hello from {c.id}"), ms + n) for n, c in enumerate(cases)]
     record(run, "01_x", ready(), *said)
     return run
 
 
-def _reply(name: str, text: str | None, ms: float) -> Exchange:
+def reply(name: str, text: str | None, ms: float) -> Exchange:
     key, sent = f"{name}/ask", f"id-{name}"
     if text is None:
         return exchange(key=key, status=None, fault="broken", detail="the connection broke", body=REQUEST)

@@ -12,8 +12,8 @@ from gatebook.errors import BadInput, BrokenRecord
 from gatebook.report.comparison import comparison_page, show
 from gatebook.verdict.comparing import Difference, _other, difference
 
-from tests.unit.replies import case, profile, run_folder
-from tests.unit.runs import GROUPS, answered, bundle, hellos, judged
+from tests.unit.replies import case, profile, ready, record, run_folder
+from tests.unit.runs import GROUPS, answered, bundle, hellos, judged, reply
 
 BAD = "No."
 
@@ -85,6 +85,19 @@ def test_a_run_that_was_not_measured_is_no_comparison_and_a_broken_answer_is_wor
     found = difference(first, judged(unreached))
     assert (found.word, found.exit_code) == ("error", 75)
     assert "the second run could not be measured" in found.reason
+
+
+@pytest.mark.parametrize(("offers", "word"), [({"tools": "HTTP 400"}, "same"), ({}, "error")])
+def test_what_the_second_profile_does_not_offer_is_nothing_that_could_not_be_judged(
+    tmp_path: Path, offers: dict[str, Any], word: str
+) -> None:
+    needing = case("t", group="g.m", needs=["tools"])
+    by = profile(GROUPS).model_copy(update={"offers": offers})
+    runs = [run_folder(tmp_path / name, [*hellos(), needing], by, run=name) for name in "ab"]
+    for run in runs:
+        record(run, "01_x", ready(), *(reply(c.id, f"Hello from {c.id}", 20) for c in hellos()))
+    found = difference(*map(judged, runs))
+    assert found.word == word, found.reason
 
 
 def test_another_prompt_and_another_expectation_are_not_paired(tmp_path: Path) -> None:

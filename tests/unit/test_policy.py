@@ -334,6 +334,15 @@ def test_all_that_accept_refuses_is_said_at_once_with_what_to_do() -> None:
     assert "baseline" not in told
 
 
+def test_what_a_change_explains_is_in_the_way_of_accepting_it_too() -> None:
+    """A new revision takes the change out of the way, and not what is red beside it."""
+    told = {"accepted": {"fingerprint": {"tokens.c0.ask": 7}}}
+    lost = compared("F" * 8, "P" * 8, fingerprint={"tokens.c0.ask": 8}, **told)
+    [cause] = lost.causes
+    assert [r.about for r in cause.explains] == ["g.cmp"], lost.causes
+    assert [r.about for r in refusals(lost)] == [cause.about, "g.cmp"]
+
+
 # --- the cause comes first ---
 
 

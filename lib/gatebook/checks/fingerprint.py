@@ -19,13 +19,15 @@ from gatebook.record.logprobs import TokenLogprobs, mean_logprob, mean_shortfall
 
 NO_LOGPROBS = "the server tells no logprobs, so a change of weights or precision would not be seen; offers.logprobs in the profile says so where it has none"
 
+NO_NUMBERS = "the server tells logprobs that are no finite numbers: its engine computes with NaN, or something in front rewrites them"
+
 
 @check(Stage.ENVELOPE)
 def first_token_logprobs(evidence: Evidence, *, top: Annotated[int, Field(ge=1, le=20)] = 5) -> Result:
     """The log probabilities of the first token, asked several times alike: the server against itself (A/A), in nats."""
     rows = [read_logprobs(reply.exchange) for reply in evidence.replies]
     if not any(rows):
-        return evidence.ignored(NO_LOGPROBS)
+        return _without(evidence)
     named = zip(evidence.names, rows, strict=True)
     if short := [name for name, row in named if not row or len(row[0].top) < top]:
         return Result("fail", f"{short[0]}: fewer than {top} logprobs of the first token, though others had them")
@@ -35,12 +37,17 @@ def first_token_logprobs(evidence: Evidence, *, top: Annotated[int, Field(ge=1, 
     return Result("pass", said, round(noise, 5), None, "nats")
 
 
+def _without(evidence: Evidence) -> Result:
+    told = any(reply.answer.logprobs for reply in evidence.replies)
+    return Result("fail", NO_NUMBERS) if told else evidence.ignored(NO_LOGPROBS)
+
+
 @check(Stage.ENVELOPE)
 def greedy_logprobs(evidence: Evidence) -> Result:
     """A greedy answer with the log probability of each token; `measured` is their mean, in nats."""
     found = [read_logprobs(reply.exchange) for reply in evidence.replies]
     if not all(found):
-        return evidence.ignored(NO_LOGPROBS)
+        return _without(evidence)
     mean, text = mean_logprob(found[0]) or 0.0, evidence.replies[0].answer.text
     said = f"{len(found[0])} tokens, mean logprob {mean:.3f}: {text[:60]!r}"
     return Result("pass", said, round(mean, 4), None, "nats")

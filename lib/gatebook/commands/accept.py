@@ -247,5 +247,6 @@ def _shown(entry: Acceptance) -> list[str]:
 
 
 def _git_hint(file: Path) -> str:
-    inside = subprocess.run(["git", "-C", str(file.parent), "rev-parse"], capture_output=True).returncode == 0
-    return "`git diff` shows it" if inside else "it is the measure of later runs"
+    asked = ["git", "-C", str(file.parent), "ls-files", "--error-unmatch", file.name]
+    tracked = subprocess.run(asked, capture_output=True).returncode == 0
+    return "`git diff` shows it" if tracked else "it is the measure of later runs"

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from gatebook.checks import CHECKS
@@ -58,7 +59,7 @@ def import_cases(file: Path, into: Path, columns: str | None, template: Path | N
     replace_text(into, text)
     return (
         f"wrote {into}: {len(rows)} cases of group {written[0].group}{changed}\n"
-        f"next: gatebook cases check {into}; give the group a policy in your profile (groups)"
+        f"next: gatebook cases check {quote(str(into))}; give the group a policy in your profile (groups)"
     )
 
 

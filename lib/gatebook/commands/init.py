@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from shlex import quote
 
 from gatebook.collect.client import Lane, LoopLag, normal_base_url
 from gatebook.collect.gauges import glance
@@ -36,7 +37,7 @@ def begin() -> str:
         raise BadInput(f"{file}: exists already; edit it, or name a server with --base-url")
     text = (project.PACKAGE / "params" / "smollm2.yaml").read_text(encoding="utf-8")
     _write(file, "".join(text.splitlines(keepends=True)[1:]))
-    return f"{file}: the embedded model, to try Gatebook with\nnext: gatebook run --profile {file} --suite smoke"
+    return f"{file}: the embedded model, to try Gatebook with\nnext: gatebook run --profile {quote(str(file))} --suite smoke"
 
 
 def _file(name: str) -> Path:
@@ -187,7 +188,7 @@ def _summary(file: Path, identity: Identity, chosen: str, learned: Learned, prob
     for done in (e for e in probes if e.status is not None and e.status >= 500):
         todo = "so what it tells is not compared; mend it and run `gatebook init` again"
         lines.append(f"/{done.path.removeprefix('/')} fails ({done.detail}), {todo}")
-    return [*lines, f"next: gatebook run --profile {file} --suite smoke"]
+    return [*lines, f"next: gatebook run --profile {quote(str(file))} --suite smoke"]
 
 
 def _slug(model: str) -> str:

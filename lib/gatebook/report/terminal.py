@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from shlex import quote
 
 from rich.console import Console
 from rich.live import Live
@@ -88,7 +89,7 @@ def show(verdict: Verdict, run: Run) -> None:
     for line in [*(f"note: {note}" for note in verdict.notes), *_why(verdict), *spending_lines(run)]:
         say(line)
     if not wrong and verdict.needs_baseline:
-        say(f'next: gatebook accept {path} --reason "first run of this deployment"')
+        say(f'next: gatebook accept {quote(str(path))} --reason "first run of this deployment"')
     elif wrong and verdict.verdict != "PASS":
         say("gatebook accept refuses this run; what to do:")
         for todo, about in by_todo(wrong).items():

@@ -79,7 +79,8 @@ def causes(said: list[Said]) -> list[Cause]:
 def refusals(verdict: Verdict) -> list[Reason]:
     """Everything for which `gatebook accept` refuses a run, each with what to do; none where it takes it.
 
-    A PASS is taken, and an INCONCLUSIVE that lacks nothing but what accepting it gives.
+    A PASS is taken, and an INCONCLUSIVE that lacks nothing but what accepting it gives. What a change of the deployment explains
+    is red still once that change is named by a new revision.
     """
     narrowed = {
         "it is PARTIAL (narrowed by --only or --shard)": verdict.partial
@@ -89,4 +90,5 @@ def refusals(verdict: Verdict) -> list[Reason]:
     about = [
         Reason(word="INCONCLUSIVE", about="this run", text=text, todo=todo) for text, todo in narrowed.items() if todo
     ]
-    return [*about, *(cause for cause in verdict.causes if not cause.accepts)]
+    after = [r for cause in verdict.causes if cause.moved for r in cause.explains if r.word in ("FAIL", "ERROR")]
+    return [*about, *(one for one in (*verdict.causes, *after) if not one.accepts)]

@@ -126,7 +126,8 @@ def difference(first: Judged, second: Judged) -> Difference:
         else:
             a, b = ((outcome or "not there").replace("_", " ") for outcome in (old, new))
             unpaired.append(Unpaired(case, group, f"{a} in the first run, {b} in the second"))
-            excused = new == "not_measured" and key not in never and rules.excuse(case, group)
+            lacks = rules.not_offered(*second.run.cases[case].needs) if case in second.run.cases else None
+            excused = new == "not_measured" and key not in never and (lacks or rules.excuse(case, group))
             if not excused and new != "pass":
                 unjudged[group].append(case)
     policies = {group: rules.policy(group) for group in then}
