@@ -257,3 +257,12 @@ def _file(data: bytes) -> Any:
     from fsspec.implementations.memory import MemoryFile
 
     return MemoryFile(data=data)
+
+
+@pytest.mark.parametrize("name", ["../../elsewhere", "/elsewhere", ".."])
+def test_a_run_whose_name_leads_elsewhere_is_not_restored(tmp_path: Path, name: str) -> None:
+    store = Store(str(tmp_path / "store"))
+    store.write("deployments/a/manifest.json", json.dumps({"run": name}).encode())
+    with pytest.raises(StoreFailed, match="is no name of a run"), Place(store, "a", "deployments/a"):
+        pass
+    assert not (tmp_path / "elsewhere").exists()

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from gatebook.config.files import file_name
 from gatebook.fleet.store import Store, StoreFailed
 from gatebook.record.run import HISTORY, LATEST
 
@@ -107,14 +108,14 @@ class Place:
         """What an earlier worker left: its segments joined, or the bundle of an ERROR, which is gone on with."""
         kept = self._store.read(f"{self._kept}/manifest.json")
         if kept is not None:
-            run = self.folder / str(json.loads(kept)["run"])
+            run = self.folder / _named(str(json.loads(kept)["run"]))
             self._store.get(self._kept, run)
             return
         into = f"{self._name}/run"
         named = self._store.read(f"{into}/name")
         if self._store.local or named is None or self._store.read(f"{into}/manifest.json") is None:
             return
-        run = self.folder / named.decode()
+        run = self.folder / _named(named.decode())
         for file in self._store.names(into):
             inner = file.removeprefix(f"{into}/")
             journal, _, part = inner.partition("/")
@@ -129,6 +130,13 @@ class Place:
             else:
                 self._sent[target.name] = 1
         (run / "name").unlink()
+
+
+def _named(name: str) -> str:
+    try:
+        return file_name(name)
+    except ValueError:
+        raise StoreFailed(f"{name!r}: is no name of a run") from None
 
 
 def last_line(text: str) -> str:
