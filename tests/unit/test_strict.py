@@ -26,6 +26,7 @@ MERGES = "\n".join(f"{chr(98 + n)}: &{chr(98 + n)} {{<<: [{', '.join([f'*{chr(97
         ("a: 0x" + "f" * 5_000, "a number of 5,002 characters"),
         ("a: !!int ''", "not valid YAML"),
         ("a: !!timestamp x", "not valid YAML"),
+        ("a: 1\nb: 2027-13-31", "x.yaml, line 2: not valid YAML: '2027-13-31' is no date \\(month must be in 1..12\\)"),
         ("[" * 2_000, "nested deeper than can be read"),
     ],
 )  # fmt: skip
@@ -57,3 +58,6 @@ def test_a_file_is_read_up_to_its_limit_and_a_pipe_not_at_all(tmp_path: Path) ->
             read_file(path, 1, BrokenRecord)
     with pytest.raises(BadInput, match="is a folder"):
         read_yaml(tmp_path)
+    (tmp_path / "wide.yaml").write_text("a: 1", encoding="utf-16")
+    with pytest.raises(BadInput, match="iconv -f UTF-16 -t UTF-8 wide.yaml"):
+        read_yaml(tmp_path / "wide.yaml")

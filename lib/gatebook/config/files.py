@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import os
 import re
@@ -105,11 +106,18 @@ def _number(loader: _Loader, node: yaml.ScalarNode) -> Any:
     return yaml.SafeLoader.yaml_constructors[node.tag](loader, node)
 
 
+def _date(loader: _Loader, node: yaml.ScalarNode) -> Any:
+    try:
+        return yaml.SafeLoader.yaml_constructors[node.tag](loader, node)
+    except (ValueError, AttributeError) as error:
+        raise _error(f"{node.value!r} is no date ({error})", node) from None
+
+
 def _error(said: str, node: yaml.Node) -> yaml.YAMLError:
     return yaml.constructor.ConstructorError(None, None, said, node.start_mark)
 
 
-for _tag, _construct in (("int", _number), ("float", _number), ("map", _mapping)):
+for _tag, _construct in (("int", _number), ("float", _number), ("timestamp", _date), ("map", _mapping)):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _construct)
 
 
@@ -136,8 +144,9 @@ def read_yaml(path: Path) -> Any:
         raise BadInput(f"{path}: is a folder; name a YAML file in it") from None
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
+        coding = "UTF-16" if error.object[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "GB18030"
         raise BadInput(
-            f"{path}, line {line}: is not UTF-8; save it as UTF-8, such as: iconv -f GB18030 -t UTF-8 {path.name}"
+            f"{path}, line {line}: is not UTF-8; save it as UTF-8, such as: iconv -f {coding} -t UTF-8 {path.name}"
         ) from None
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error}); it must be a UTF-8 YAML file") from None
