@@ -175,7 +175,13 @@ def _stubs(root: Path) -> None:
         path.chmod(0o755)
     (root / "tests").mkdir()
     (root / "tests" / "test_small.py").write_text("def test_small() -> None:\n    pass\n")
-    for name in ("requirements.txt", "requirements-dev.txt", "requirements-nodeps.txt", "pyproject.toml"):
+    for name in (
+        "requirements.txt",
+        "requirements-dev.txt",
+        "requirements-fleet.txt",
+        "requirements-nodeps.txt",
+        "pyproject.toml",
+    ):
         (root / name).touch()
         os.utime(root / name, (1, 1))
     for name in (".ready", ".ready-dev"):

@@ -211,18 +211,18 @@ def test_no_command_that_was_interrupted_succeeds(green_checkout: Checkout, red_
 
 
 def _send(process: subprocess.Popen[str], number: int, whole: bool) -> bool:
-    """False when nothing was left to reach."""
+    """False when nothing was left to reach, or nothing but the shell: its command had ended, or not begun."""
     if process.poll() is not None:
         return False
     try:
+        inner = psutil.Process(process.pid).children(recursive=True)
         if whole:
             os.killpg(process.pid, number)
         else:
-            inner = psutil.Process(process.pid).children(recursive=True)
             (inner[-1] if inner else process).send_signal(number)
     except (ProcessLookupError, psutil.NoSuchProcess):
         return False
-    return True
+    return bool(inner)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
