@@ -54,7 +54,7 @@ SMALL = (
 """Cases of must groups that the embedded model passes: a small run that is green on a healthy server."""
 
 LONGEST = (
-    "interrupts", "documents", "not_green", "emulated", "context", "languages", "secrets", "merge", "fleet", "journey", "own_repository", "hostile",
+    "interrupts", "fleet", "documents", "not_green", "emulated", "context", "languages", "secrets", "merge", "fleet", "journey", "own_repository", "hostile",
     "boundaries", "fault_lab", "explore", "history", "forged", "multilingual", "other_machines", "upgrade", "replicas", "latency",
 )  # fmt: skip
 """tests/*/test_X.py that take a minute and more, the longest first."""
