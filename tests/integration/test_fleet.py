@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -23,7 +24,8 @@ import psutil
 import pytest
 import yaml
 
-from tests.conftest import Done, Project, small_project
+from tests.conftest import ROOT, Done, Project, small_project
+from tests.documents import commands, exit_code
 from tests.faults.many import ManyServers
 
 pytest.importorskip("distributed", reason="requirements-fleet.txt is not installed")
@@ -141,11 +143,15 @@ def questions(many: ManyServers, name: str) -> Counter[str]:
 
 @pytest.fixture(scope="module")
 def two_nights(project: Project, many: ManyServers) -> tuple[Done, Done, Done, Path]:
-    """First night, accept, second night of ten deployments, on processes of this machine; and the second run's folder."""
-    file = fleet_file(project, many, TEN)
-    first = fleet(project, file)
-    taken = fleet(project, "accept", newest(project), "--reason", "first night")
-    second = fleet(project, file)
+    """First night, accept, second night of ten deployments, on processes of this machine, as fleet.md has them typed; and the
+    second run's folder."""
+    file, done = fleet_file(project, many, TEN), []
+    for line in (line for line in commands(ROOT / "docs" / "fleet.md") if "gatebook fleet" in line):
+        names = {"params/fleet.yaml": str(file), "outputs/fleet/RUN": str(newest(project)) if done[1:] else ""}
+        done.append(fleet(project, *(names.get(word, word) for word in shlex.split(line, comments=True)[2:])))
+        assert done[-1].code == exit_code(line), (line, done[-1])
+    plan, first, taken, second, resumed = done
+    assert "10 deployments" in plan.out and "all 10 deployments pass" in resumed.out, (plan, resumed)
     return first, taken, second, newest(project)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -211,18 +212,27 @@ def test_no_command_that_was_interrupted_succeeds(green_checkout: Checkout, red_
 
 
 def _send(process: subprocess.Popen[str], number: int, whole: bool) -> bool:
-    """False when nothing was left to reach, or nothing but the shell: its command had ended, or not begun."""
+    """False when nothing was left to reach, or nothing that heard it: the shell of a command that had ended or not begun, and a
+    command that had not come to heed a signal that it inherited as ignored."""
     if process.poll() is not None:
         return False
     try:
         inner = psutil.Process(process.pid).children(recursive=True)
+        heard = any(not _ignores(one.pid, number) for one in inner)
         if whole:
             os.killpg(process.pid, number)
         else:
             (inner[-1] if inner else process).send_signal(number)
     except (ProcessLookupError, psutil.NoSuchProcess):
         return False
-    return bool(inner)
+    return heard
+
+
+def _ignores(pid: int, number: int) -> bool:
+    with suppress(OSError):
+        ignored = re.search(r"^SigIgn:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(encoding="utf-8"), re.MULTILINE)
+        return bool(ignored and int(ignored[1], 16) >> (number - 1) & 1)
+    return True
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])

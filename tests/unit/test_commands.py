@@ -28,6 +28,7 @@ TYPED = {
     "docs/audit.md": "tests/unit/test_audit_page.py",
     "docs/latency.md": "tests/integration/test_latency.py",
     "docs/own-repository.md": "tests/integration/test_own_repository.py",
+    "docs/fleet.md": "tests/integration/test_fleet.py",
 }
 """Page -> what types its `gatebook` commands."""
 NOT_RUN = ("docker", "cosign")
@@ -56,7 +57,7 @@ def test_it_exists_and_takes_these_options(page: Path, line: str) -> None:
         targets = [word for word in rest if "=" not in word]
         assert targets and all(re.search(rf"^{target}:", MAKEFILE, re.MULTILINE) for target in targets), line
     elif program == "gatebook":
-        two = rest[0] in ("cases", "history")
+        two = rest[0] in ("cases", "history") or rest[:2] == ["fleet", "accept"]
         said = told_by_help("gatebook.cli", *rest[: 2 if two else 1])
         assert [o for o in rest if o.startswith("--") and o.split("=")[0] not in said] == [], line
     elif program == "python" and rest[:2] == ["-m", "tests.faults"]:

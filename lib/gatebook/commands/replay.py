@@ -209,7 +209,7 @@ def _run(empty: Path, state: Path, names: list[str]) -> tuple[str, ET.Element]:
     report = state / "nbval.xml"
     alone = _unshare()
     same = state / "same.cfg"
-    same.write_text(SAME)
+    same.write_text(SAME, encoding="utf-8")
     command = [
         *(alone or []), sys.executable, "-P", "-m", "gatebook.confined", SHARED if alone is None else UNSHARED,
         "-p", "gatebook", "-p", "nbval.plugin", "--nbval-lax", "--nbval-current-env", "-p", "no:cacheprovider", "--noconftest",
@@ -229,7 +229,7 @@ def _run(empty: Path, state: Path, names: list[str]) -> tuple[str, ET.Element]:
             raise NotReplayed(f"the replay took longer than {REPLAY_S} s") from None
         raise
     if process.returncode not in (0, 1) or not report.exists():
-        told = " ".join(said.read_text("utf-8", "replace").split()[-30:])
+        told = " ".join(said.read_text(encoding="utf-8", errors="replace").split()[-30:])
         raise NotReplayed(f"nbval could not replay (status {process.returncode}): {told}")
     root = ET.parse(report).getroot()
     network = "no network" if alone is not None else "the network not cut off: `unshare --net` is not permitted here"

@@ -14,10 +14,10 @@ from gatebook.errors import BadInput, ExitCode
 
 
 class _Gate(TyperGroup):
-    """What is no command of the group is the fleet file, or an option, of `gate`."""
+    """What is no command of the group is the fleet file, or an option, of `gate`; its help is that of `gate`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] != "--help":
+        if args and args[0] not in self.commands:
             args = ["gate", *args]
         return super().parse_args(ctx, args)
 
@@ -37,7 +37,10 @@ def gate(
     resume: Annotated[str | None, Option(metavar="RUN", help="Go on with this fleet run: ask what is missing.")] = None,
     as_json: Annotated[bool, Option("--json", help="Print the verdict as JSON.")] = False,
 ) -> None:
-    """Gate all deployments of a fleet file; the verdict is the worst of theirs. Exit codes as of `gatebook run`."""
+    """Gate all deployments of a fleet file; the verdict is the worst of theirs. Exit codes as of `gatebook run`.
+
+    `gatebook fleet accept RUN --reason ...` then makes each deployment's run its baseline. docs/fleet.md
+    """
     from gatebook.fleet.conduct import begin, reopen
     from gatebook.fleet.conduct import gate as gate_all
     from gatebook.fleet.estimate import checked, planned
