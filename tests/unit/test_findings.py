@@ -542,6 +542,16 @@ def test_one_sampled_answer_alone_may_draw_what_a_small_model_draws(
         assert "one sampled answer alone may draw this by chance, and b did: " in found.reason
 
 
+@pytest.mark.parametrize(("value", "reason"), [(float("nan"), "no finite numbers"), (None, "tells no logprobs")])
+def test_logprobs_that_are_no_numbers_are_not_said_to_be_missing(tmp_path: Path, value: Any, reason: str) -> None:
+    body = chat_body("Hello")
+    if value is not None:
+        body["choices"][0]["logprobs"] = {"content": [{"token": "Hello", "logprob": value, "top_logprobs": []}]}
+    asked = case("c", expect=[{"greedy_logprobs": True}])
+    found = said(tmp_path, [asked], ready(), plain(body, key="c/ask"))["c.greedy_logprobs"]
+    assert (found.outcome, reason in found.reason) == ("fail", True), found.reason
+
+
 @pytest.mark.parametrize(
     ("cards", "aliases", "outcome"),
     [

@@ -18,7 +18,6 @@ from gatebook.record.exchange import Exchange
 from gatebook.record.logprobs import TokenLogprobs, mean_logprob, mean_shortfall, read_logprobs, read_scored
 
 NO_LOGPROBS = "the server tells no logprobs, so a change of weights or precision would not be seen; offers.logprobs in the profile says so where it has none"
-
 NO_NUMBERS = "the server tells logprobs that are no finite numbers: its engine computes with NaN, or something in front rewrites them"
 
 
@@ -38,8 +37,9 @@ def first_token_logprobs(evidence: Evidence, *, top: Annotated[int, Field(ge=1, 
 
 
 def _without(evidence: Evidence) -> Result:
-    told = any(reply.answer.logprobs for reply in evidence.replies)
-    return Result("fail", NO_NUMBERS) if told else evidence.ignored(NO_LOGPROBS)
+    plain = [reply for reply in evidence.replies if reply.exchange.events is None]
+    told = any(reply.answer.logprobs and not read_logprobs(reply.exchange) for reply in plain)
+    return evidence.ignored(NO_NUMBERS if told else NO_LOGPROBS)
 
 
 @check(Stage.ENVELOPE)
