@@ -213,6 +213,14 @@ def project(tmp_path: Path) -> Project:
     return small_project(tmp_path)
 
 
+def greeting(name: str, group: str, notebook: str, asks: str) -> dict[str, Any]:
+    """A compared case that any server passes which answers in words."""
+    return {
+        "id": name, "notebook": notebook, "group": group, "suites": ["smoke"], "why": "answers in words", "tags": {"task": "questions", "language": "en"},
+        "finish": "any", "options": {"max_tokens": 4, "temperature": 0}, "messages": [{"role": "user", "content": asks}], "expect": [{"regex": "[A-Za-z]{2}"}],
+    }  # fmt: skip
+
+
 def small_project(folder: Path) -> Project:
     """A project under `folder` with the SMALL cases; anybody is waited for 30 s, at first too."""
     root = folder / "project"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import PATIENT, Done, Project, small_project
+from tests.conftest import PATIENT, Done, Project, greeting, small_project
 from tests.faults.proxy import Fault, FaultProxy
 from tests.faults.scripted import ScriptedServer
 
@@ -20,11 +20,7 @@ GROUP = "scenarios.questions"
 
 
 def visitor(number: int) -> dict[str, Any]:
-    return {
-        "id": f"visitor-{number:02d}", "notebook": "06_scenarios", "group": GROUP, "suites": ["smoke"], "why": "answers in words",
-        "tags": {"task": "questions", "language": "en"}, "finish": "any", "options": {"max_tokens": 4, "temperature": 0},
-        "messages": [{"role": "user", "content": f"Say hello to visitor {number:02d}."}], "expect": [{"regex": "[A-Za-z]{2}"}],
-    }  # fmt: skip
+    return greeting(f"visitor-{number:02d}", GROUP, "06_scenarios", f"Say hello to visitor {number:02d}.")
 
 
 @pytest.fixture(scope="module")

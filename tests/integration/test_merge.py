@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from gatebook.config.shards import Shard
 
-from tests.conftest import PATIENT, Done, Project, shipped_cases, small_project
+from tests.conftest import PATIENT, Done, Project, greeting, shipped_cases, small_project
 from tests.faults.proxy import Fault, FaultProxy
 from tests.faults.scripted import ScriptedServer
 
@@ -23,11 +23,8 @@ COUNT = 3
 
 
 def visitor(group: str, number: int) -> dict[str, Any]:
-    return {
-        "id": f"{group.replace('.', '-')}-{number:02d}", "notebook": GROUPS[group], "group": group, "suites": ["smoke"], "why": "it greets",
-        "tags": {"task": "questions", "language": "en"}, "finish": "any", "options": {"max_tokens": 9, "temperature": 0},
-        "messages": [{"role": "user", "content": f"Greet visitor {number:02d} of {group}."}], "expect": [{"regex": "Hello"}],
-    }  # fmt: skip
+    name = f"{group.replace('.', '-')}-{number:02d}"
+    return greeting(name, group, GROUPS[group], f"Greet visitor {number:02d} of {group}.")
 
 
 @pytest.fixture(scope="module")
