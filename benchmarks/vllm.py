@@ -38,10 +38,11 @@ def run(args: argparse.Namespace) -> list[Row]:
                 started = time.perf_counter()
                 done = project.ask(url, args.suite)
                 ran.append(time.perf_counter() - started)
+                reason = done.verdict["reason"]
             recorded = Run(done.run)
             opened.append(open_s(recorded))
             bare.append(_replay(recorded))
-        print(f"round {number + 1}: exit {done.code} in {ran[-1]:.1f} s, bare {bare[-1]:.1f} s", flush=True)
+        print(f"round {number + 1}: exit {done.code} in {ran[-1]:.1f} s, bare {bare[-1]:.1f} s; {reason}", flush=True)
     what = f"gatebook run --suite {args.suite} on vLLM"
     return [
         Row(f"{what}, beside its bare requests", median(ran), "s", base=median(bare), goal=GOAL_RATIO),
