@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gatebook.checks import validate
-from gatebook.checks.evidence import Evidence, Reply, Seen
+from gatebook.checks.evidence import Evidence, Reply, Seen, Timed, blocking_tests
 from gatebook.checks.latency import (
     FAIL,
     PASS,
@@ -23,7 +23,6 @@ from gatebook.checks.latency import (
     schema_ms,
 )
 from gatebook.checks.stats import day_bounds, hodges_lehmann, p90_lower, shift_bounds
-from gatebook.checks.timed import Timed, blocking_tests
 from gatebook.config.cases import Case
 from gatebook.config.policies import LEAST_SAMPLES, Latency
 from gatebook.config.profile import Target, load_profile, profile_from

@@ -6,10 +6,9 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Literal
 
-from gatebook.checks.evidence import Evidence
+from gatebook.checks.evidence import Evidence, Points
 from gatebook.checks.finding import Result, Stage
 from gatebook.checks.registry import check, having
-from gatebook.checks.watched import Points
 from gatebook.engines.sglang import RETRACTED_NOW
 from gatebook.record.gauges import KV_CACHE, PREEMPTED, WAITING, series, sessions
 
@@ -22,7 +21,7 @@ UNSTATED = "the profile does not state production.{}; state it, or excuse this c
 def gpu_memory(evidence: Evidence, _: Limit) -> Result:
     """Peak memory of every GPU within production.gpu_memory_limit_gb. vLLM and SGLang take their memory at the start: there
     it is evidence, and load.kv_cache decides."""
-    limit, watched = evidence.profile.production.gpu_memory_limit_gb, evidence.watched
+    limit, watched = evidence.profile.production.gpu_memory_limit_gb, evidence.watching()
     if not watched.gpus:
         return Result("not_measured", f"no GPU memory: {watched.missing('gpu')}", None, limit, "GB")
     fullest = max(watched.gpus, key=lambda gpu: gpu.peak_mib or 0)
@@ -50,7 +49,7 @@ def gpu_memory(evidence: Evidence, _: Limit) -> Result:
 @check(Stage.SPEED, OVER_GAUGES)
 def kv_cache_usage(evidence: Evidence, _: Limit) -> Result:
     """The KV cache's peak use within production.kv_cache_usage_limit."""
-    points = series(evidence.watched.gauges, KV_CACHE, total=False)
+    points = series(evidence.watching().gauges, KV_CACHE, total=False)
     told = "the KV cache was {peak:.0%} full at the peak, limit {limit:.0%}"
     todo = "the next request waits or pushes another one out; lower the concurrency or give the cache more memory"
     return _within(evidence, "KV-cache use", points, round(_peak(points), 4), "kv_cache_usage_limit", told, todo, "")
@@ -59,7 +58,7 @@ def kv_cache_usage(evidence: Evidence, _: Limit) -> Result:
 @check(Stage.SPEED, OVER_GAUGES)
 def queue(evidence: Evidence, _: Limit) -> Result:
     """Requests that waited inside the server at a time, within production.queue_limit."""
-    points = series(evidence.watched.gauges, WAITING, total=True)
+    points = series(evidence.watching().gauges, WAITING, total=True)
     told = "{peak} requests waited in the server at the peak, limit {limit}"
     todo = "it takes fewer at a time than it was sent; compare max_num_seqs with production"
     return _within(evidence, "queue length", points, int(_peak(points)), "queue_limit", told, todo)
@@ -68,7 +67,7 @@ def queue(evidence: Evidence, _: Limit) -> Result:
 @check(Stage.SPEED, OVER_GAUGES)
 def preemptions(evidence: Evidence, _: Limit) -> Result:
     """Requests that the engine preempted or retracted during the load, within production.preemptions_limit."""
-    gauges, steps, retracted = evidence.watched.gauges, list[float](), 0.0
+    gauges, steps, retracted = evidence.watching().gauges, list[float](), 0.0
     points = series(gauges, PREEMPTED, total=True) or series(gauges, (RETRACTED_NOW,), total=True)
     for stretch in sessions(gauges):  # what happened between two stretches of sampling is not the load's
         if counter := series(stretch, PREEMPTED, total=True):
@@ -81,9 +80,8 @@ def preemptions(evidence: Evidence, _: Limit) -> Result:
     found = _within(evidence, "count of preemptions", points, count, "preemptions_limit", told, todo)
     if found.outcome == "not_measured" or not any(step < 0 for step in steps):
         return found
-    return replace(
-        found, outcome="fail", reason="the count of preemptions fell during the load: the server started anew"
-    )
+    said = "the count of preemptions fell during the load: the server started anew"
+    return replace(found, outcome="fail", reason=said)
 
 
 def _peak(points: Points) -> float:
@@ -94,7 +92,7 @@ def _within(
     evidence: Evidence, what: str, read: Points, peak: float, setting: str, told: str, todo: str, unit: str = "requests"
 ) -> Result:
     """A gauge of the engine within a limit of production; `todo` is said past the limit."""
-    limit, watched = getattr(evidence.profile.production, setting), evidence.watched
+    limit, watched = getattr(evidence.profile.production, setting), evidence.watching()
     if not read:
         return Result("not_measured", f"the server tells no {what}: {watched.missing('metrics')}", None, limit)
     if limit is None:

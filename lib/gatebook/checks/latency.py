@@ -11,12 +11,10 @@ from math import exp, log
 from statistics import median
 from typing import Any, Literal, NamedTuple
 
-from gatebook.checks.evidence import Evidence, Reply
+from gatebook.checks.evidence import Evidence, Reply, Timed, epoch_ms
 from gatebook.checks.finding import Outcome, Result, Stage, worst
-from gatebook.checks.intervals import epoch_ms
 from gatebook.checks.registry import check, having
 from gatebook.checks.stats import day_bounds, p90, p90_lower, seed_of, shift_bounds
-from gatebook.checks.timed import Timed
 from gatebook.config.policies import LEAST_SAMPLES, RULES, Latency, Metric, Rule
 from gatebook.record.exchange import Exchange
 from gatebook.record.replies import read_answer

@@ -9,9 +9,8 @@ from statistics import median, quantiles
 from typing import Literal, NamedTuple
 
 from gatebook.checks import stats
-from gatebook.checks.evidence import Evidence, Reply, Seen
+from gatebook.checks.evidence import Evidence, Reply, Seen, epoch_ms
 from gatebook.checks.finding import Result, Stage, worst
-from gatebook.checks.intervals import epoch_ms
 from gatebook.checks.registry import CHECKS, OVER_A_GROUP, check, having, parameters
 from gatebook.checks.text import noise
 from gatebook.config.cases import Case

@@ -8,11 +8,12 @@ from dataclasses import replace
 from functools import cache
 
 from gatebook.checks import CHECKS, parameters
-from gatebook.checks.arrival import kept_back, leaves_open
 from gatebook.checks.context import length_kept
 from gatebook.checks.contract import (
     clock_behind_s,
     drawn_by_chance,
+    kept_back,
+    leaves_open,
     notes,
     packing_flaw,
     text_flaws,
@@ -20,13 +21,11 @@ from gatebook.checks.contract import (
     thoughts_astray,
     violations,
 )
-from gatebook.checks.evidence import Evidence, Reply, Seen
+from gatebook.checks.evidence import Evidence, Reply, Seen, Watched, timed_cases
 from gatebook.checks.finding import Finding, Result, Stage, worst
 from gatebook.checks.load import restarts_of
 from gatebook.checks.similarity import cosines_of
 from gatebook.checks.text import noise
-from gatebook.checks.timed import timed_cases
-from gatebook.checks.watched import Watched
 from gatebook.config.cases import Ask, Case
 from gatebook.config.policies import Level, level_of
 from gatebook.config.sending import is_answer
