@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from gatebook.checks.context import clauses_found, effective_length, length_kept, needle_found
+from gatebook.checks.boundaries import clauses_found, effective_length, length_kept, needle_found
 from gatebook.checks.evidence import Evidence, Reply, Seen
 from gatebook.checks.finding import Outcome
 from gatebook.collect.lengths import Lengths, Unfit, shelves

@@ -270,19 +270,16 @@ def cut(rows: Sequence[Row], tolerance_nats: float) -> list[int] | None:
     """The side (0: that of the first row, 1) of each row, where equal requests got the rows of two servers; None where they did not."""
     if len(rows) < 2:
         return None
-    apart = [[mean_apart(a, b) for b in rows] for a in rows]
-    reached, edges = {0}, []
-    while len(reached) < len(rows):  # Prim's spanning tree: its longest edge is the widest gap of single linkage
-        nats, a, b = min((apart[a][b], a, b) for a in reached for b in range(len(rows)) if b not in reached)
-        edges.append((nats, a, b))
-        reached.add(b)
-    gap = max(nats for nats, _, _ in edges)
-    near = {0}
-    for _ in rows:
-        near |= {n for nats, a, b in edges if nats < gap for n in (a, b) if {a, b} & near}
-    sides = [0 if n in near else 1 for n in range(len(rows))]
-    spread = max(apart[a][b] for a in range(len(rows)) for b in range(len(rows)) if sides[a] == sides[b])
-    return sides if gap > max(tolerance_nats, SEPARATION * spread) else None
+    import numpy as np
+    from scipy.cluster.hierarchy import fcluster, linkage
+
+    apart = np.array([[mean_apart(a, b) for b in rows] for a in rows])
+    tree = linkage(apart[np.triu_indices(len(rows), 1)], "single")
+    gap = tree[-1, 2]
+    clusters = fcluster(tree, np.nextafter(gap, 0), "distance")
+    sides = (clusters != clusters[0]).astype(int)
+    spread = apart[sides[:, None] == sides].max()
+    return sides.tolist() if gap > max(tolerance_nats, SEPARATION * spread) else None
 
 
 def mixed_rows(prompts: dict[str, list[tuple[str, Row]]], tolerance_nats: float) -> Mixed | None:

@@ -13,7 +13,6 @@ from gatebook.checks.facts import normal, states
 from gatebook.checks.finding import Result, Stage
 from gatebook.checks.language_detection import tell_chinese
 from gatebook.checks.registry import Text, check, each_text, having
-from gatebook.checks.similarity import answer_of
 from gatebook.config.cases import Case
 from gatebook.config.files import Strict
 from gatebook.config.minutes import PRIORITIES, RANKS, Minutes, Priority, Todo
@@ -148,7 +147,8 @@ def similar(evidence: Evidence, to: Literal[True] | Similar) -> Result:
         cosines = evidence.cosines()
     except ImportError as error:
         return Result("error", f"the cosine cannot be computed ({error}); install what requirements.txt lists")
-    cosine, power = cosines.nearest(evidence.case, answer_of(evidence.case, evidence)), cosines.power(cut)
+    answer = evidence.reply(evidence.case.requests()[-1].name).answer.text
+    cosine, power = cosines.nearest(evidence.case, answer), cosines.power(cut)
     decides = power.meets(settings)
     reason = (
         f"cosine {cosine:.3f} (cut {cut:g}, {cosines.model}) {'decides' if decides else 'informs only'}: "

@@ -100,11 +100,6 @@ def entities(case: Case) -> list[str]:
     return [fact if isinstance(fact, str) else fact[0] for fact in facts]
 
 
-def answer_of(case: Case, evidence: Any) -> str:
-    """The last chat answer of a case: the one that golden answers are for."""
-    return str(evidence.reply(case.requests()[-1].name).answer.text)
-
-
 class Model(BaseModel):
     """Which model embedded."""
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cache
 
 from gatebook.checks import CHECKS, parameters
-from gatebook.checks.context import length_kept
+from gatebook.checks.boundaries import length_kept
 from gatebook.checks.contract import (
     clock_behind_s,
     drawn_by_chance,
