@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gatebook.checks import validate
-from gatebook.checks.evidence import Evidence, Reply, Seen, Timed, blocking_tests
+from gatebook.checks.evidence import Evidence, Reply, Timed, blocking_tests
 from gatebook.checks.latency import (
     FAIL,
     PASS,
@@ -232,7 +232,10 @@ def late(*pairs: tuple[float, int, float], at: list[str] | None = None, **change
     one = case(over="structured.enforced", messages=[], expect=[{"schema_ms": "limit"}])
     asked = case("b").requests()[0]
     when = [{"at": text} for text in at] if at else [{} for _ in pairs]
-    seen = [Seen(case("b"), "pass", [Reply(asked, reply("b/ask", ms, k, **sent))], reply("b/canary", p, 8)) for (ms, k, p), sent in zip(pairs, when, strict=True)]  # fmt: skip
+    seen = [
+        Evidence(case("b"), [Reply(asked, reply("b/ask", ms, k, **sent))], Identity(), profile(), canary=reply("b/canary", p, 8))
+        for (ms, k, p), sent in zip(pairs, when, strict=True)
+    ]  # fmt: skip
     return schema_ms(Evidence(one, [], Identity(), profile(), over=seen), "limit")
 
 

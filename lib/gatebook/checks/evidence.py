@@ -237,17 +237,6 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A case that was judged already, with its outcome: what a case `over` its group looks at."""
-
-    case: Case
-    outcome: Outcome
-    replies: list[Reply]
-    canary: Exchange | None = None
-    """The plain request after it."""
-
-
-@dataclass(frozen=True)
 class Evidence:
     """All replies of a case, in the order of its asks, and what the checks may compare them with."""
 
@@ -257,10 +246,12 @@ class Evidence:
     profile: Profile
     cosines: Callable[[], Cosines] | None = None
     """The notebook's cosines, looked up or computed when a check asks for them."""
-    over: list[Seen] = field(default_factory=list)
+    over: list[Evidence] = field(default_factory=list)
     """The judged cases of the group that the case looks at."""
+    outcome: Outcome | None = None
+    """Of a case that was judged already."""
     canary: Exchange | None = None
-    """The plain request after a negative control."""
+    """The plain request after it."""
     timed: Timed | None = None
     """Of a case with samples: they, the history and the second target's."""
     together: list[Exchange] = field(default_factory=list)
