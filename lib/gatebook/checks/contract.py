@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from itertools import pairwise
@@ -51,12 +52,11 @@ def violations(
     thinks: bool = False,
     leaves_open: bool = True,
 ) -> Iterator[str]:
-    """Every broken clause of one 200 reply, most telling first. `seen_ids`: response id -> the request it first answered.
+    """Every broken clause of one 200 reply, the most telling first. `seen_ids`: response id -> the request it first answered.
 
-    A server that offers no [DONE] or no usage in streams, by its profile, owes none. `is_alias(asked, told)`: whether a
-    reply under the name `told` is the asked model's. `behind_s`: how far the server's clock is behind ours (`clock_behind_s`).
-    `thinks`: the profile says that answers come after thoughts, in a field of their own. `leaves_open`: the server leaves
-    connections open as a rule, and this one is not one that it closed late.
+    A server whose profile offers no [DONE] or no usage in streams owes none. `is_alias(asked, told)`: whether the name `told` is
+    the asked model's. `behind_s`: how far the server's clock is behind ours. `thinks`: thoughts come before answers, in a field
+    of their own. `leaves_open`: the server leaves connections open as a rule.
     """
     exchange, answer = reply.exchange, reply.answer
     if (unreadable := _unreadable(exchange, answer)) is not None:
@@ -102,12 +102,10 @@ def notes(reply: Reply, thinks: bool = True) -> Iterator[str]:
 
 
 def drawn_by_chance(replies: list[Reply]) -> tuple[Reply, str] | None:
-    """The one answer with U+FFFD, mojibake or a role's name as its first line among at least four that were sampled, and its
-    violation.
+    """The one answer with broken characters or a role's name as its first line among SAMPLED_ENOUGH, and its violation.
 
-    Half a character is a token like any other, mojibake and `system` stand in what models learn from, and a small model draws
-    them now and then; an engine that breaks characters, or a template that leaks, breaks more than one answer of a case, or a
-    greedy one.
+    A small model draws half a character, mojibake or `system` now and then; an engine that breaks characters, or a template
+    that leaks, breaks more than one answer of a case, or a greedy one.
     """
     sampled = [r for r in replies if (r.exchange.body or {}).get("temperature") != 0]
     broken = [(r, said) for r in sampled if (said := _broken(r.answer, r.thinks) or _role(r.answer))]
@@ -136,16 +134,15 @@ def packing_flaw(exchange: Exchange) -> str | None:
 
 
 def _envelope(exchange: Exchange, answer: Answer, ends_with_done: bool, leaves_open: bool) -> Iterator[str]:
-    if (exchange.body or {}).get("stream") and exchange.events is None:
-        yield f"asked for a stream, got {exchange.headers.get('content-type', 'no content type')!r}"
-    if exchange.events is not None and not answer.done and ends_with_done:
-        yield "the stream ended without [DONE]"
-    if exchange.after_done == "open" and leaves_open:
-        yield "the answer is complete, the connection was not closed"
-    if exchange.invalid_utf8:
-        yield "the reply is not valid UTF-8"
-    if len(answer.ids) > 1:
-        yield f"one reply has {len(answer.ids)} different response ids"
+    streamed, kind = exchange.events is not None, exchange.headers.get("content-type", "no content type")
+    flaws = {
+        f"asked for a stream, got {kind!r}": (exchange.body or {}).get("stream") and not streamed,
+        "the stream ended without [DONE]": streamed and not answer.done and ends_with_done,
+        "the answer is complete, the connection was not closed": exchange.after_done == "open" and leaves_open,
+        "the reply is not valid UTF-8": exchange.invalid_utf8,
+        f"one reply has {len(answer.ids)} different response ids": len(answer.ids) > 1,
+    }
+    yield from (said for said, holds in flaws.items() if holds)
 
 
 def text_flaws(answer: Answer, thinks: bool) -> Iterator[str]:
@@ -166,15 +163,12 @@ def thoughts_astray(answer: Answer, thinks: bool) -> str | None:
 
 def thinking_advice(answer: Answer, thinks: bool) -> str | None:
     """What to set in the profile where an answer has thoughts in a place that it does not name."""
-    in_text = THOUGHT.search(answer.text)
-    if not in_text and not thoughts_astray(answer, thinks):
-        return None
     without = "to gate it without thoughts, set target.request: {chat_template_kwargs: {enable_thinking: false}}"
-    if in_text:
-        return (
-            f"{without}; to gate it with them, start the server with a reasoning parser and set target.thinking: parsed"
-        )
-    return None if thinks else f"to gate a model that thinks, set target.thinking: parsed; {without}"
+    if THOUGHT.search(answer.text):
+        todo = "to gate it with them, start the server with a reasoning parser and set target.thinking: parsed"
+        return f"{without}; {todo}"
+    astray = thoughts_astray(answer, thinks) and not thinks
+    return f"to gate a model that thinks, set target.thinking: parsed; {without}" if astray else None
 
 
 def _empty(answer: Answer) -> bool:
@@ -274,10 +268,9 @@ def clock_behind_s(exchanges: Iterable[Exchange]) -> float:
 
 def _clock_agrees(exchange: Exchange, created: int) -> bool:
     """Whether the server's own Date header says that `created` is now, so that only its clock is behind ours."""
-    try:
+    with suppress(KeyError, ValueError, TypeError):
         return abs(parsedate_to_datetime(exchange.headers["date"]).timestamp() - created) <= STALE_S
-    except (KeyError, ValueError, TypeError):
-        return False
+    return False
 
 
 def max_tokens(exchange: Exchange) -> int | None:

@@ -89,10 +89,9 @@ def _unsettled(found: list[float], settings: Latency) -> str | None:
     slow = next((n for n, ms in enumerate(found) if ms <= later), len(found))
     if slow < UNSETTLED:
         return None
-    return (
-        f"the first {slow} judged samples take more than {settings.factor:g} times the later ones ({_say(found[0])} against "
-        f"{_say(later / settings.factor)}): it is still warming up, or something compiles; see latency.warm_up"
-    )
+    said = f"the first {slow} judged samples take more than {settings.factor:g} times the later ones"
+    beside = f"({_say(found[0])} against {_say(later / settings.factor)})"
+    return f"{said} {beside}: it is still warming up, or something compiles; see latency.warm_up"
 
 
 def _absolute(timed: Timed, metric: Metric, found: list[float]) -> Ruling:

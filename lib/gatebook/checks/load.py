@@ -48,10 +48,8 @@ class Step:
         told = f"{self.answered} of {self.asked} answered at {self.at_once} in flight"
         if self.tokens_per_s is None:
             return told
-        return (
-            f"{told}, {self.tokens_per_s:.1f} tokens/s, TTFT {spread(self.ttft_ms)}, ITL {spread(self.itl_ms)}, "
-            f"{self.good} within the goodput limits"
-        )
+        told += f", {self.tokens_per_s:.1f} tokens/s, TTFT {spread(self.ttft_ms)}, ITL {spread(self.itl_ms)}"
+        return f"{told}, {self.good} within the goodput limits"
 
 
 def steps_of(exchanges: list[Exchange], settings: LoadSettings, restarts: tuple[str, ...]) -> list[Step]:
@@ -79,18 +77,13 @@ def _step(at_once: int, exchanges: list[Exchange], settings: LoadSettings, resta
     lags = [e.client.loop_lag_ms for e in exchanges if e.client and e.client.loop_lag_ms is not None]
     lag_ms = max(lags, default=None) if (high := percentile(lags, 90)) is None else high
     return Step(
-        at_once=at_once,
-        asked=len(exchanges),
-        unanswered=unanswered,
+        at_once=at_once, asked=len(exchanges), unanswered=unanswered, wall_s=wall_s,
         good=sum(t is not None and t <= limits.ttft_ms and (itl or 0) <= limits.itl_ms for t, itl in times),
-        wall_s=wall_s,
         requests_per_s=(len(exchanges) - len(unanswered)) / wall_s if wall_s > 0 else None,
         tokens_per_s=tokens / wall_s if wall_s > 0 else None,
-        ttft_ms=[ms for ms, _ in times if ms is not None],
-        itl_ms=[ms for _, ms in times if ms is not None],
-        lag_ms=lag_ms,
-        invalid=_invalid(at_once, exchanges, settings, restarts, lag_ms or 0),
-    )
+        ttft_ms=[ms for ms, _ in times if ms is not None], itl_ms=[ms for _, ms in times if ms is not None],
+        lag_ms=lag_ms, invalid=_invalid(at_once, exchanges, settings, restarts, lag_ms or 0),
+    )  # fmt: skip
 
 
 def _invalid(
@@ -140,8 +133,8 @@ def spread(values: list[float]) -> str:
     """`P50 812, P90 1,204 ms (n 10)`; a percentile that its n cannot carry is left out."""
     if not values:
         return "none"
-    known = [(p, value) for p in (50, 90, 99) if (value := percentile(values, p)) is not None]
-    shown = [f"P{p} {value:,.{0 if value >= 100 else 1}f}" for p, value in known]
+    known = ((p, percentile(values, p)) for p in (50, 90, 99))
+    shown = [f"P{p} {ms:,.{0 if ms >= 100 else 1}f}" for p, ms in known if ms is not None]
     return f"{', '.join(shown) or f'{values[0]:,.1f}'} ms (n {len(values)})"
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from gatebook.checks.evidence import Evidence
 from gatebook.checks.facts import normal, states
 from gatebook.checks.finding import Result, Stage
-from gatebook.checks.language_detection import tell_chinese
+from gatebook.checks.language_detection import is_cantonese
 from gatebook.checks.registry import Text, check, each_text, having
 from gatebook.config.cases import Case
 from gatebook.config.files import Strict
@@ -184,6 +184,6 @@ def rule_kept(
 def kept(text: str, language: str | None = None, begins: str | None = None, ends: str | None = None) -> bool:
     """Whether one answer keeps the rule; letters' case and marks around the word do not matter."""
     if language:
-        return tell_chinese(text) == language
+        return is_cantonese(text)
     bare = text.strip(" \n\t.!*_\"'`。！").casefold()
     return bare.startswith(begins.casefold()) if begins else bare.endswith((ends or "").casefold())
