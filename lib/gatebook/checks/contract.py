@@ -22,7 +22,6 @@ STALE_S = 300
 """`created` may lag behind our clock by this much before it is taken for an old answer."""
 STANDING_S = 5
 AFTER = {"broken": "broke off", "open": "was closed late"}
-"""What became of a connection behind a whole answer."""
 SAMPLED_ENOUGH = 4
 """Answers of one case from which a single broken character is told from an engine that breaks them."""
 UNTOLD_TOKEN = re.compile(r"token_id:\d+$|bytes:\\x|<0x[0-9A-F]{2}>$")
@@ -30,7 +29,7 @@ UNTOLD_TOKEN = re.compile(r"token_id:\d+$|bytes:\\x|<0x[0-9A-F]{2}>$")
 VOCABULARY = set("ĠĊ▁")
 """How byte-level BPE writes a blank and a line's end, and SentencePiece a blank, in its vocabulary."""
 LATEST = 2**40
-"""Seconds; a creation time beyond it is no time."""
+"""Seconds; a `created` beyond it is not a time."""
 PACKING_FLAWS = {
     "not packed": "but the body is not packed",
     "broken": "but the body cannot be unpacked",
@@ -80,7 +79,7 @@ def violations(
 
 
 def _unreadable(exchange: Exchange, answer: Answer) -> str | None:
-    """Why a reply is none, so that nothing else of it is judged."""
+    """Return why a reply cannot be read at all, so that nothing else is judged; None when it can."""
     streamed = exchange.events is not None
     if answer.error:
         return f"the {'stream' if streamed else 'reply'} carries an error: {answer.error}"

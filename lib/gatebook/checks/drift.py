@@ -79,7 +79,7 @@ def noise_nats(rows: list[Row]) -> float:
 
 
 def noisy(old: list[Row], new: list[Row]) -> bool:
-    """Whether equal requests did not get equal rows, on one side at least: then chance is to be asked."""
+    """Whether equal requests got unequal rows on either side, so that a permutation test decides."""
     return noise_nats(old) > 0 or noise_nats(new) > 0
 
 
@@ -257,10 +257,9 @@ def _found(values: list[tuple[str, int]], places: list[list[Seen]]) -> Mixed:
 
 
 def mean_apart(one: Row, other: Row) -> float:
-    """Mean difference of a token, in nats (arXiv 2512.03816); an absent token counts as the row's minimum.
+    """Mean difference of a token, in nats (arXiv 2512.03816).
 
-    Not the largest one: logits in bf16 are steps of 0.125 and more apart, so that rounding moves single tokens by a step, and two
-    batch sizes give two such rows; other weights, or another prompt, move all tokens.
+    Not the largest one: bf16 rounding moves single logits by 0.125 and more between two batch sizes; other weights move all tokens.
     """
     tokens = one.keys() | other.keys()
     return sum(_apart(token, one, other) for token in tokens) / len(tokens)

@@ -32,7 +32,7 @@ batch takes two cores 20 s."""
 
 
 def epoch_ms(at: str) -> float:
-    """Of an ISO 8601 time."""
+    """Return the milliseconds since the Unix epoch of an ISO 8601 time."""
     return datetime.fromisoformat(at).timestamp() * 1000
 
 
@@ -53,7 +53,7 @@ def opened(exchange: Exchange) -> list[Interval]:
 
 
 def union(intervals: Iterable[Interval]) -> list[Interval]:
-    """The same time without overlaps, in order."""
+    """Return the same time as intervals without overlaps, in order."""
     found: list[Interval] = []
     for start, end in sorted(intervals):
         if found and start <= found[-1][1]:
@@ -64,12 +64,12 @@ def union(intervals: Iterable[Interval]) -> list[Interval]:
 
 
 def length_s(intervals: Iterable[Interval]) -> float:
-    """Of intervals that do not overlap."""
+    """Return the total length of intervals that do not overlap."""
     return sum(end - start for start, end in intervals) / 1000
 
 
 def clipped(intervals: Iterable[Interval], window: Interval) -> list[Interval]:
-    """What lies inside a window."""
+    """Return the parts of intervals that lie inside a window."""
     low, high = window
     return [(max(start, low), min(end, high)) for start, end in intervals if start < high and end > low]
 
@@ -99,7 +99,7 @@ class Watched:
         return max((b - a for inside in times for a, b in pairwise(inside)), default=0.0) / 1000
 
     def unseen(self, points: Points) -> str | None:
-        """Whether too much of the load went by unread."""
+        """Return why the readings do not cover the load; None when they do."""
         if not self.busy:
             return "nothing was asked while the gauges were read, so they show no load"
         if (hole := self.hole_s(points)) > HOLE_S:
@@ -107,12 +107,12 @@ class Watched:
         return None
 
     def missing(self, of: str) -> str:
-        """Why there is no reading of this kind (`gpu`, `metrics`)."""
+        """Return why there is no reading of this kind (`gpu`, `metrics`)."""
         told = unavailable(self.gauges, of)
         return "; ".join(told[:3]) or ("it tells none" if self.gauges else "nothing was sampled")
 
     def unread_gpus(self) -> list[str]:
-        """GPUs that should have been read and never were, with the reason."""
+        """Return the GPUs that were never read, each with the reason."""
         seen = {"all", *(gpu.id for gpu in self.gpus)}
         labels = [r.labels for r in self.gauges if r.name == UNAVAILABLE and r.labels.get("of") == "gpu"]
         rows = [(row.get("gpu", "all"), row.get("why", "")) for row in labels]

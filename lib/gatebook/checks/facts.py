@@ -62,7 +62,7 @@ def facts(
 def covered(
     text: str, required: list[Fact] = EMPTY, forbidden: list[Fact] = EMPTY, min_coverage: float = 1.0
 ) -> Result:
-    """One text against the facts."""
+    """Judge one text against the facts."""
     said, total = normal(text), len(required)
     missing = [fact for fact in required if not states(said, fact)]
     words = [w for fact in forbidden for w in wordings(fact) if not w.startswith("re:")]

@@ -254,9 +254,8 @@ class Twice(NamedTuple):
 
     alone: bool
     loaded: bool
-    """Whether all of its answers there are right."""
+    """Whether all of its answers at that level are right."""
     level: int
-    """The highest."""
     said: str
 
 
