@@ -77,13 +77,18 @@ def _step(at_once: int, exchanges: list[Exchange], settings: LoadSettings, resta
     lags = [e.client.loop_lag_ms for e in exchanges if e.client and e.client.loop_lag_ms is not None]
     lag_ms = max(lags, default=None) if (high := percentile(lags, 90)) is None else high
     return Step(
-        at_once=at_once, asked=len(exchanges), unanswered=unanswered, wall_s=wall_s,
+        at_once=at_once,
+        asked=len(exchanges),
+        unanswered=unanswered,
         good=sum(t is not None and t <= limits.ttft_ms and (itl or 0) <= limits.itl_ms for t, itl in times),
+        wall_s=wall_s,
         requests_per_s=(len(exchanges) - len(unanswered)) / wall_s if wall_s > 0 else None,
         tokens_per_s=tokens / wall_s if wall_s > 0 else None,
-        ttft_ms=[ms for ms, _ in times if ms is not None], itl_ms=[ms for _, ms in times if ms is not None],
-        lag_ms=lag_ms, invalid=_invalid(at_once, exchanges, settings, restarts, lag_ms or 0),
-    )  # fmt: skip
+        ttft_ms=[ms for ms, _ in times if ms is not None],
+        itl_ms=[ms for _, ms in times if ms is not None],
+        lag_ms=lag_ms,
+        invalid=_invalid(at_once, exchanges, settings, restarts, lag_ms or 0),
+    )
 
 
 def _invalid(
