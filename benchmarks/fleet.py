@@ -43,7 +43,7 @@ def red_nights(deployments: int, among: int, nights: int = NIGHTS) -> float:
 
     Holm rejects something exactly where the smallest p-value is at most alpha / family."""
     turned = np.arange(CASES + 1)
-    p_values = stats.mcnemar_worse_of(turned[:, None], turned[None, :])
+    p_values = stats.mcnemar_worse(turned[:, None], turned[None, :])
     rng, red = np.random.default_rng(stats.seed_of("fleet")), 0
     for _ in range(nights):
         flips = rng.binomial(CASES, FLIPS, (deployments, GROUPS))

@@ -152,7 +152,7 @@ def drawn(plan: Plan, drop: float, flips: float, runs: int) -> tuple[Any, Any]:
 def said_of(plan: Plan, change: Any, moved: Any) -> Said:
     """The tests of a verdict on these changes."""
     worse, better = ((change == way).astype(int) @ plan.group for way in (-1, 1))
-    by_group = stats.mcnemar_worse_of(worse, better)
+    by_group = stats.mcnemar_worse(worse, better)
     sums, scores = (np.add.reduceat(found.astype(int), plan.starts, axis=1) for found in (change, moved))
     pooled, score = (
         np.array([_sign_flip(tuple(np.sort(row[row != 0]).tolist())) for row in found]) for found in (sums, scores)

@@ -10,8 +10,7 @@ import argparse
 from dataclasses import dataclass
 from random import Random
 
-from gatebook.checks.drift import Row
-from gatebook.checks.mixture import mixed_rows
+from gatebook.checks.drift import Row, mixed_rows
 
 from benchmarks.report import Row as Table
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import pandas as pd
 
+from gatebook.checks.evidence import Timed, timed_cases
 from gatebook.checks.finding import WORST_FIRST, Finding
 from gatebook.checks.load import Step, restarts_of, steps_of
-from gatebook.checks.settings import Compared, compare
+from gatebook.checks.service import Compared, compare
 from gatebook.checks.similarity import Cosines, computed, cosines_of, differences, keep, stored
-from gatebook.checks.timed import Timed, timed_cases
 from gatebook.config import project
 from gatebook.config.cases import Case
 from gatebook.config.profile import Profile, load_profile, profile_from

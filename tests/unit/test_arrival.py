@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gatebook.checks.arrival import kept_back, pieces
+from gatebook.checks.contract import kept_back, pieces
 from gatebook.record.exchange import Client, Exchange
 from gatebook.verdict.judging import judge
 

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 import pytest
-from gatebook.checks.context import clauses_found, effective_length, length_kept, needle_found
-from gatebook.checks.evidence import Evidence, Reply, Seen
+from gatebook.checks.boundaries import clauses_found, effective_length, length_kept, needle_found
+from gatebook.checks.evidence import Evidence, Reply
 from gatebook.checks.finding import Outcome
 from gatebook.collect.lengths import Lengths, Unfit, shelves
 from gatebook.config.cases import Case
@@ -122,16 +122,17 @@ def test_a_document_measured_in_characters_is_compared_with_the_ruler() -> None:
     assert length_kept(answered(pages, "x", sent, 14_000).replies[0], pages, exact).outcome == "fail"
 
 
-def seen(*counts: tuple[int, int, int]) -> list[Seen]:
+def seen(*counts: tuple[int, int, int]) -> list[Evidence]:
     """(tokens, passed, asked) as judged cases."""
     found = []
     for tokens, passed, asked in counts:
         one = asking(SINGLE.model_copy(update={"tokens": tokens}))
-        found += [Seen(one, "pass" if n < passed else "fail", []) for n in range(asked)]
+        said: list[Outcome] = ["pass" if n < passed else "fail" for n in range(asked)]
+        found += [Evidence(one, [], Identity(), profile(), outcome=outcome) for outcome in said]
     return found
 
 
-def effective(over: list[Seen], min_tokens: int = 4000) -> Any:
+def effective(over: list[Evidence], min_tokens: int = 4000) -> Any:
     looking = case("e", messages=[], over="g.needles", expect=[{"effective_length": {"min_tokens": min_tokens}}])
     seen = Evidence(looking, [], Identity(), profile(), over=over)
     return effective_length(seen, min_tokens=min_tokens, share_of_base=0.8)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from gatebook.checks.evidence import Evidence
+from gatebook.checks.evidence import HOLE_S, Evidence, Watched
 from gatebook.checks.finding import Result
-from gatebook.checks.watched import HOLE_S, Watched
 from gatebook.config.policies import Production
 from gatebook.record.exchange import Attempt, Exchange
 from gatebook.record.gauges import SESSION, UNAVAILABLE, USED, Gauge

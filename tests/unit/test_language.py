@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import get_args
 
 import pytest
-from gatebook.checks.language_detection import LANGUAGES, labelled_lines, prose, script_share, tell
+from gatebook.checks.language_detection import Language, labelled_lines, prose, script_share, tell
 from gatebook.errors import BadInput
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,13 +78,13 @@ def test_the_share_is_that_of_letters_in_the_script() -> None:
 
 @given(st.text(max_size=80))
 def test_a_share_is_a_ratio_whatever_the_text(text: str) -> None:
-    assert all(0.0 <= script_share(text, language) <= 1.0 for language in LANGUAGES)
+    assert all(0.0 <= script_share(text, language) <= 1.0 for language in get_args(Language))
 
 
 def test_the_detector_is_hardly_ever_wrong_on_labelled_lines() -> None:
     """Wrong, not undetermined: only a wrong language fails a case."""
     lines = labelled_lines()
-    assert set(lines) == set(LANGUAGES) and min(map(len, lines.values())) >= 40
+    assert set(lines) == set(get_args(Language)) and min(map(len, lines.values())) >= 40
     assert Counter(line for found in lines.values() for line in found).most_common(1)[0][1] == 1
     for language, found in lines.items():
         told = Counter(tell(line) for line in found)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gatebook.checks import validate
-from gatebook.checks.evidence import Evidence, Reply, Seen
+from gatebook.checks.evidence import Evidence, Reply, Timed, blocking_tests
 from gatebook.checks.latency import (
     FAIL,
     PASS,
@@ -23,7 +23,6 @@ from gatebook.checks.latency import (
     schema_ms,
 )
 from gatebook.checks.stats import day_bounds, hodges_lehmann, p90_lower, shift_bounds
-from gatebook.checks.timed import Timed, blocking_tests
 from gatebook.config.cases import Case
 from gatebook.config.policies import LEAST_SAMPLES, Latency
 from gatebook.config.profile import Target, load_profile, profile_from
@@ -233,7 +232,10 @@ def late(*pairs: tuple[float, int, float], at: list[str] | None = None, **change
     one = case(over="structured.enforced", messages=[], expect=[{"schema_ms": "limit"}])
     asked = case("b").requests()[0]
     when = [{"at": text} for text in at] if at else [{} for _ in pairs]
-    seen = [Seen(case("b"), "pass", [Reply(asked, reply("b/ask", ms, k, **sent))], reply("b/canary", p, 8)) for (ms, k, p), sent in zip(pairs, when, strict=True)]  # fmt: skip
+    seen = [
+        Evidence(case("b"), [Reply(asked, reply("b/ask", ms, k, **sent))], Identity(), profile(), canary=reply("b/canary", p, 8))
+        for (ms, k, p), sent in zip(pairs, when, strict=True)
+    ]  # fmt: skip
     return schema_ms(Evidence(one, [], Identity(), profile(), over=seen), "limit")
 
 

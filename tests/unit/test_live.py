@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from gatebook.checks.live import invented
+from gatebook.checks.text import invented
 
 from tests.unit.replies import evidence, judged
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from gatebook.checks import CHECKS, parameters
-from gatebook.checks.evidence import Evidence, Reply, Seen
+from gatebook.checks.evidence import Evidence, Reply
 from gatebook.checks.finding import Result
 from gatebook.checks.load import Step, knee, percentile, restarts_of, spread, steps_of
 from gatebook.collect.load import Prepared, closed_loop, stages
@@ -265,7 +265,7 @@ def test_the_knee_is_the_last_level_whose_doublings_all_gained(rates: dict[int, 
 # --- the checks ---
 
 
-def judged(check: str, raw: Any, seen: list[Seen], restarts: tuple[str, ...] = (), **load: Any) -> Result:
+def judged(check: str, raw: Any, seen: list[Evidence], restarts: tuple[str, ...] = (), **load: Any) -> Result:
     by = profile(groups={"g.h": "must"}).model_copy(
         update={"load": LoadSettings.model_validate({**SETTINGS.model_dump(), **load})}
     )
@@ -274,15 +274,15 @@ def judged(check: str, raw: Any, seen: list[Seen], restarts: tuple[str, ...] = (
     return CHECKS[check].run(evidence, parameters(over, check, raw))
 
 
-def seen_of(one: Case, *exchanges: Exchange) -> Seen:
+def seen_of(one: Case, *exchanges: Exchange) -> Evidence:
     asks = {f"{one.id}/{ask.name}": ask for ask in one.requests()}
-    return Seen(one, "pass", [Reply(asks[e.key], e) for e in exchanges])
+    return Evidence(one, [Reply(asks[e.key], e) for e in exchanges], Identity(), profile())
 
 
 FIRST, SECOND, OTHERS = "BCDFGHJK", "LMNPQRST", "VWXZBCDF"
 
 
-def worded(*said: str, forced: bool = True) -> list[Seen]:
+def worded(*said: str, forced: bool = True) -> list[Evidence]:
     """Two requests with the words FIRST and SECOND, answered with `said`."""
     one = load_case(load={"at_once": [2], "requests": 2})
     form = {"response_format": {"type": "json_schema"}} if forced else {}
@@ -316,7 +316,7 @@ def test_a_forced_answer_without_its_word_fails_and_nothing_answered_is_not_meas
     assert judged("own_word", True, []).outcome == "not_measured"
 
 
-def stepped(level: int, good: int, bad: int, **changes: Any) -> Seen:
+def stepped(level: int, good: int, bad: int, **changes: Any) -> Evidence:
     one = load_case(f"s-{level}", load={"at_once": [level], "requests": good + bad})
     names = [f"s-{level}/{ask.name}" for ask in one.requests()]
     return seen_of(one, *(sent(n, ttft=100 if i < good else 900, took=1000, tokens=100, flying=level, **changes) for i, n in enumerate(names)))  # fmt: skip
@@ -352,7 +352,7 @@ def test_a_request_without_an_answer_is_not_good_whoever_was_late() -> None:
     assert (found.outcome, "10 not answered (HTTP 500: dead)" in found.reason) == ("fail", True)
 
 
-def graded(pairs: list[tuple[str, str]], flying: int = 4, **changes: Any) -> list[Seen]:
+def graded(pairs: list[tuple[str, str]], flying: int = 4, **changes: Any) -> list[Evidence]:
     """Questions whose right answer is `yes`: (said alone, said under load)."""
     found = []
     for number, (alone, loaded) in enumerate(pairs):

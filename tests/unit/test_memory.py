@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import pytest
-from gatebook.checks.language_detection import Chinese as Told
-from gatebook.checks.language_detection import tell_chinese as tell
+from gatebook.checks.language_detection import is_cantonese
 
 from tests.unit.replies import evidence, judged
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "cantonese"),
     [
-        ("你可以先睇下把遮結唔結實，仲要揀啱大細嘅。", "cantonese"),
-        ("因為海水入面有好多鹽，所以係咸嘅。", "cantonese"),
-        ("瞓唔着嘅话，可以饮杯热牛奶，唔好睇手机。", "cantonese"),
-        ("佢哋而家喺邊度？", "cantonese"),
-        ("因为海水里有很多盐，所以是咸的。", "mandarin"),
-        ("睡不着的时候，你可以喝一杯热牛奶，不要看手机。", "mandarin"),
-        ("粤语里“唔该”的意思是谢谢，它在香港很常用，你们可以这么说。", "mandarin"),
-        ("没有什么特别的。", "mandarin"),
-        ("Leaves fall in autumn.", "neither"),
-        ("", "neither"),
-        ("苹果、香蕉、橙", "neither"),
+        ("你可以先睇下把遮結唔結實，仲要揀啱大細嘅。", True),
+        ("因為海水入面有好多鹽，所以係咸嘅。", True),
+        ("瞓唔着嘅话，可以饮杯热牛奶，唔好睇手机。", True),
+        ("佢哋而家喺邊度？", True),
+        ("因为海水里有很多盐，所以是咸的。", False),
+        ("睡不着的时候，你可以喝一杯热牛奶，不要看手机。", False),
+        ("粤语里“唔该”的意思是谢谢，它在香港很常用，你们可以这么说。", False),
+        ("没有什么特别的。", False),
+        ("Leaves fall in autumn.", False),
+        ("", False),
+        ("苹果、香蕉、橙", False),
     ],
 )
-def test_cantonese_is_told_from_mandarin(text: str, told: Told) -> None:
-    assert tell(text) == told
+def test_cantonese_is_told_from_mandarin(text: str, cantonese: bool) -> None:
+    assert is_cantonese(text) is cantonese
 
 
 YUE, ZH = "海水好鹹，係因為有好多鹽嘅。", "海水里有很多盐，所以是咸的。"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from gatebook.checks.mixture import Seen, cut, mixed, mixed_rows
+from gatebook.checks.drift import Seen, cut, mixed, mixed_rows
 
 from benchmarks.replicas import Mixture, rate
 

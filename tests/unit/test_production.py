@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from gatebook.checks.settings import compare, same
+from gatebook.checks.service import compare, same
 from gatebook.collect.gauges import parsed
 from gatebook.config.policies import ITEMS, Production
 from gatebook.config.profile import profile_from

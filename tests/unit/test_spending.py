@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gatebook.checks.intervals import clipped, length_s, opened, union, worked
+from gatebook.checks.evidence import clipped, length_s, opened, union, worked
 from gatebook.collect.hanging import Spending
 from gatebook.collect.lengths import Unfit
 from gatebook.record.exchange import Attempt, Exchange

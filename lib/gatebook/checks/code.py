@@ -119,11 +119,11 @@ def _wanted(given: Source | Parsed | list[str]) -> list[str]:
     return list(dict.fromkeys(string_literals(given.code))) if isinstance(given, Parsed) else given
 
 
-def _has_names(case: Case, names: Source | list[str]) -> str | None:
-    return None if _wanted(names) else "the code has no identifier of its own, so nothing would be judged"
+def _lacks(what: str, given: Source | Parsed | list[str]) -> str | None:
+    return None if _wanted(given) else f"the code has no {what}, so nothing would be judged"
 
 
-@check(Stage.BEHAVIOUR, _has_names)
+@check(Stage.BEHAVIOUR, lambda case, names: _lacks("identifier of its own", names))
 def identifiers_kept(text: str, names: Source | Words) -> Result:
     """Every identifier stands in the answer as a whole word in the same case (K1 of research/science.md §4)."""
     wanted, written = _wanted(names), {_plain(word): word for word in re.findall(r"[A-Za-z_]\w*", text, re.ASCII)}
@@ -141,11 +141,7 @@ def _plain(name: str) -> str:
     return name.replace("_", "").lower()
 
 
-def _has_literals(case: Case, literals: Parsed | list[str]) -> str | None:
-    return None if _wanted(literals) else "the code has no string literal, so nothing would be judged"
-
-
-@check(Stage.BEHAVIOUR, _has_literals)
+@check(Stage.BEHAVIOUR, lambda case, literals: _lacks("string literal", literals))
 def literals_kept(text: str, literals: Parsed | Words) -> Result:
     """Every string literal stands in the answer's code, character by character; other quotes around it do no harm (K2)."""
     wanted, found = _wanted(literals), {literal for block in blocks(text) for literal in string_literals(block)}
@@ -183,8 +179,8 @@ def lines_kept(text: str, *, log: Annotated[Text, Field(description="The lines a
     """For each log line, one line of the answer has its stamp, level, source and codes, unchanged and in order (K6)."""
     given, answered = [line for line in log.splitlines() if line.strip()], text.splitlines()
     lost = [f"line {n}: {said}" for n, line in enumerate(given, 1) if (said := _lost(fixed(line), answered))]
-    total, changed = len(given), f"{len(lost)} of {len(given)} log lines changed: {'; '.join(lost[:3])}"
-    reason = changed if lost else f"all {total} log lines keep stamps and codes"
+    total, reason = len(given), f"{len(lost)} of {len(given)} log lines changed: {'; '.join(lost[:3])}"
+    reason = reason if lost else f"all {total} log lines keep stamps and codes"
     return Result.of(not lost, reason, total - len(lost), total, "lines")
 
 

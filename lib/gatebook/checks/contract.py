@@ -1,11 +1,13 @@
-"""The contract of DESIGN §7: what every complete answer must satisfy before anyone asks what it means."""
+"""What every complete answer must satisfy before anyone asks what it means (DESIGN §7), and how its stream arrived."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from itertools import pairwise
 from typing import Any
 
 from gatebook.checks.evidence import Reply
@@ -13,14 +15,13 @@ from gatebook.checks.text import ROLE, broken_characters, leaked_markup
 from gatebook.engines.engine import same_model
 from gatebook.record.answer import THOUGHT, Answer
 from gatebook.record.exchange import ELSEWHERE, Exchange
-from gatebook.record.replies import read_answer, whole
+from gatebook.record.replies import is_token, read_answer, whole
 
 FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter")
 STALE_S = 300
 """`created` may lag behind our clock by this much before it is taken for an old answer."""
 STANDING_S = 5
 AFTER = {"broken": "broke off", "open": "was closed late"}
-"""What became of a connection behind a whole answer."""
 SAMPLED_ENOUGH = 4
 """Answers of one case from which a single broken character is told from an engine that breaks them."""
 UNTOLD_TOKEN = re.compile(r"token_id:\d+$|bytes:\\x|<0x[0-9A-F]{2}>$")
@@ -28,7 +29,7 @@ UNTOLD_TOKEN = re.compile(r"token_id:\d+$|bytes:\\x|<0x[0-9A-F]{2}>$")
 VOCABULARY = set("ĠĊ▁")
 """How byte-level BPE writes a blank and a line's end, and SentencePiece a blank, in its vocabulary."""
 LATEST = 2**40
-"""Seconds; a creation time beyond it is no time."""
+"""Seconds; a `created` beyond it is not a time."""
 PACKING_FLAWS = {
     "not packed": "but the body is not packed",
     "broken": "but the body cannot be unpacked",
@@ -50,12 +51,11 @@ def violations(
     thinks: bool = False,
     leaves_open: bool = True,
 ) -> Iterator[str]:
-    """Every broken clause of one 200 reply, most telling first. `seen_ids`: response id -> the request it first answered.
+    """Every broken clause of one 200 reply, the most telling first. `seen_ids`: response id -> the request it first answered.
 
-    A server that offers no [DONE] or no usage in streams, by its profile, owes none. `is_alias(asked, told)`: whether a
-    reply under the name `told` is the asked model's. `behind_s`: how far the server's clock is behind ours (`clock_behind_s`).
-    `thinks`: the profile says that answers come after thoughts, in a field of their own. `leaves_open`: the server leaves
-    connections open as a rule, and this one is not one that it closed late.
+    A server whose profile offers no [DONE] or no usage in streams owes none. `is_alias(asked, told)`: whether the name `told` is
+    the asked model's. `behind_s`: how far the server's clock is behind ours. `thinks`: thoughts come before answers, in a field
+    of their own. `leaves_open`: the server leaves connections open as a rule.
     """
     exchange, answer = reply.exchange, reply.answer
     if (unreadable := _unreadable(exchange, answer)) is not None:
@@ -79,7 +79,7 @@ def violations(
 
 
 def _unreadable(exchange: Exchange, answer: Answer) -> str | None:
-    """Why a reply is none, so that nothing else of it is judged."""
+    """Return why a reply cannot be read at all, so that nothing else is judged; None when it can."""
     streamed = exchange.events is not None
     if answer.error:
         return f"the {'stream' if streamed else 'reply'} carries an error: {answer.error}"
@@ -101,12 +101,10 @@ def notes(reply: Reply, thinks: bool = True) -> Iterator[str]:
 
 
 def drawn_by_chance(replies: list[Reply]) -> tuple[Reply, str] | None:
-    """The one answer with U+FFFD, mojibake or a role's name as its first line among at least four that were sampled, and its
-    violation.
+    """The one answer with broken characters or a role's name as its first line among SAMPLED_ENOUGH, and its violation.
 
-    Half a character is a token like any other, mojibake and `system` stand in what models learn from, and a small model draws
-    them now and then; an engine that breaks characters, or a template that leaks, breaks more than one answer of a case, or a
-    greedy one.
+    A small model draws half a character, mojibake or `system` now and then; an engine that breaks characters, or a template
+    that leaks, breaks more than one answer of a case, or a greedy one.
     """
     sampled = [r for r in replies if (r.exchange.body or {}).get("temperature") != 0]
     broken = [(r, said) for r in sampled if (said := _broken(r.answer, r.thinks) or _role(r.answer))]
@@ -135,16 +133,15 @@ def packing_flaw(exchange: Exchange) -> str | None:
 
 
 def _envelope(exchange: Exchange, answer: Answer, ends_with_done: bool, leaves_open: bool) -> Iterator[str]:
-    if (exchange.body or {}).get("stream") and exchange.events is None:
-        yield f"asked for a stream, got {exchange.headers.get('content-type', 'no content type')!r}"
-    if exchange.events is not None and not answer.done and ends_with_done:
-        yield "the stream ended without [DONE]"
-    if exchange.after_done == "open" and leaves_open:
-        yield "the answer is complete, the connection was not closed"
-    if exchange.invalid_utf8:
-        yield "the reply is not valid UTF-8"
-    if len(answer.ids) > 1:
-        yield f"one reply has {len(answer.ids)} different response ids"
+    streamed, kind = exchange.events is not None, exchange.headers.get("content-type", "no content type")
+    flaws = {
+        f"asked for a stream, got {kind!r}": (exchange.body or {}).get("stream") and not streamed,
+        "the stream ended without [DONE]": streamed and not answer.done and ends_with_done,
+        "the answer is complete, the connection was not closed": exchange.after_done == "open" and leaves_open,
+        "the reply is not valid UTF-8": exchange.invalid_utf8,
+        f"one reply has {len(answer.ids)} different response ids": len(answer.ids) > 1,
+    }
+    yield from (said for said, holds in flaws.items() if holds)
 
 
 def text_flaws(answer: Answer, thinks: bool) -> Iterator[str]:
@@ -165,15 +162,12 @@ def thoughts_astray(answer: Answer, thinks: bool) -> str | None:
 
 def thinking_advice(answer: Answer, thinks: bool) -> str | None:
     """What to set in the profile where an answer has thoughts in a place that it does not name."""
-    in_text = THOUGHT.search(answer.text)
-    if not in_text and not thoughts_astray(answer, thinks):
-        return None
     without = "to gate it without thoughts, set target.request: {chat_template_kwargs: {enable_thinking: false}}"
-    if in_text:
-        return (
-            f"{without}; to gate it with them, start the server with a reasoning parser and set target.thinking: parsed"
-        )
-    return None if thinks else f"to gate a model that thinks, set target.thinking: parsed; {without}"
+    if THOUGHT.search(answer.text):
+        todo = "to gate it with them, start the server with a reasoning parser and set target.thinking: parsed"
+        return f"{without}; {todo}"
+    astray = thoughts_astray(answer, thinks) and not thinks
+    return f"to gate a model that thinks, set target.thinking: parsed; {without}" if astray else None
 
 
 def _empty(answer: Answer) -> bool:
@@ -273,10 +267,9 @@ def clock_behind_s(exchanges: Iterable[Exchange]) -> float:
 
 def _clock_agrees(exchange: Exchange, created: int) -> bool:
     """Whether the server's own Date header says that `created` is now, so that only its clock is behind ours."""
-    try:
+    with suppress(KeyError, ValueError, TypeError):
         return abs(parsedate_to_datetime(exchange.headers["date"]).timestamp() - created) <= STALE_S
-    except (KeyError, ValueError, TypeError):
-        return False
+    return False
 
 
 def max_tokens(exchange: Exchange) -> int | None:
@@ -284,3 +277,46 @@ def max_tokens(exchange: Exchange) -> int | None:
     body = exchange.body or {}
     value = body.get("max_completion_tokens", body.get("max_tokens"))
     return value if isinstance(value, int) else None
+
+
+TOKENS, TOTAL_MS = 30, 800.0
+"""A stream with fewer tokens, or one that is over sooner, tells nothing: a fast server answers at once."""
+PIECE_TOKENS = 15
+"""A silence for so many tokens is allowed: buffers of 4 KiB fill after that many, speculative decoding writes fewer at a time."""
+WRITTEN_SHARE, WRITTEN_MS = 0.1, 1.0
+"""What is left of a buffered stream without these silences: under this share of the whole, and under so many ms a token, which
+no model writes. The second tells it from a wait in a queue, or for a long prompt, before tokens that come one by one."""
+STREAMS = 2
+"""One alone may be chance."""
+OPEN_SHARE = 0.1
+"""A busy server, or a busy machine of ours, closes a connection late now and then."""
+
+
+def pieces(exchange: Exchange) -> str | None:
+    """In words, how a stream arrived that something kept; empty where it came as it was written, None where it tells nothing."""
+    body, timing, client = exchange.body or {}, exchange.timing, exchange.client
+    if exchange.events is None or exchange.fault or body.get("tools") or timing is None or timing.last_token_ms is None:
+        return None
+    total_ms, came = timing.last_token_ms, [at for at, data in exchange.events if is_token(data)]
+    tokens = read_answer(exchange).tokens("completion_tokens") or len(came)
+    late = client is not None and (client.loop_lag_ms or 0.0) > WRITTEN_SHARE * total_ms
+    if tokens < TOKENS or total_ms < TOTAL_MS or late:
+        return None
+    silences = sorted((b - a for a, b in pairwise([0.0, *came])), reverse=True)[: tokens // PIECE_TOKENS]
+    written_ms = total_ms - sum(silences)
+    if written_ms >= WRITTEN_SHARE * total_ms or written_ms >= WRITTEN_MS * tokens:
+        return ""
+    count = 1 + sum(silence >= WRITTEN_SHARE * total_ms for silence in silences[1:])
+    return f"{tokens} tokens in {count} {'piece' if count == 1 else 'pieces'}, the first after {came[0]:,.0f} of {total_ms:,.0f} ms"
+
+
+def kept_back(exchanges: Iterable[Exchange]) -> dict[str, str]:
+    """Key of each stream that something kept -> how it arrived; none unless all streams that tell are so, STREAMS at least."""
+    found = {e.key: said for e in exchanges if e.kind == "ask" and (said := pieces(e)) is not None}
+    return found if len(found) >= STREAMS and all(found.values()) else {}
+
+
+def leaves_open(exchanges: Iterable[Exchange]) -> bool:
+    """Whether the server leaves connections open behind whole answers, and not one among many that it was late to close."""
+    ended = [e.after_done == "open" for e in exchanges if e.status == 200 and e.events is not None and not e.fault]
+    return sum(ended) >= STREAMS and sum(ended) > OPEN_SHARE * len(ended) or all(ended)

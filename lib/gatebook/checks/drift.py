@@ -1,14 +1,18 @@
-"""Has what is served changed? Values against the baseline's: exact where the engine is deterministic, by permutation where not.
+"""Is what is served still the same, and is it one server? Exact where the engine is deterministic, by permutation where not.
 
 First-token logprobs are compared as in Chauvin et al. (arXiv 2512.03816): mean difference a token, an absent token counts as the
 row's minimum. Samples drawn with the server's defaults are compared by the maximum mean discrepancy with a Hamming kernel
 (Gao et al., arXiv 2410.20247). Permutation p-values are (1 + #) / (b + 1). A run makes two tests, one of all first tokens and one
 of all samples, each with a level of its own.
+
+Replies to equal requests come from two servers where exact values differ, or where the rows of a prompt, cut once at the widest
+gap of single linkage, lie further apart than the profile's tolerance and the spread within each side (docs/decisions/replicas.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -75,7 +79,7 @@ def noise_nats(rows: list[Row]) -> float:
 
 
 def noisy(old: list[Row], new: list[Row]) -> bool:
-    """Whether equal requests did not get equal rows, on one side at least: then chance is to be asked."""
+    """Whether equal requests got unequal rows on either side, so that a permutation test decides."""
     return noise_nats(old) > 0 or noise_nats(new) > 0
 
 
@@ -191,3 +195,103 @@ def _p_value(apart: Callable[[list[Any]], Any], prompts: list[tuple[Any, Any]], 
         if found >= ENOUGH:
             break
     return (1 + found) / (done + 1)
+
+
+SEPARATION = 2.0
+"""How many times wider than the spread within a side the gap between two clusters of rows is."""
+EACH_SIDE = 2
+"""Rows that each server has at one prompt at least, and readings on each side of a change in mid-run."""
+PROMPTS = 2
+"""Prompts whose rows fall apart, where so many were asked: a near tie of one prompt alone is noise."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One reading of what a server always says alike."""
+
+    at: str
+    """When it was asked, UTC."""
+    place: Hashable
+    """Only readings of one place are compared: one prompt, plain replies, streams."""
+    value: str
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Readings that no single server gives."""
+
+    values: list[tuple[str, int]]
+    """With how often each was seen, the most frequent first."""
+    places: int
+    changed_at: str | None
+    """When all places switched once, at one time; None where the values come in turns."""
+    firm: bool
+    """Whether there are EACH_SIDE readings before such a switch and after it."""
+
+    @property
+    def total(self) -> int:
+        return sum(count for _, count in self.values)
+
+
+def mixed(seen: Sequence[Seen], first_may_differ: bool = False) -> Mixed | None:
+    """None where every place has one value. `first_may_differ`: what only the first reply to a prompt shows is a cache's."""
+    by_place: dict[Hashable, list[Seen]] = {}
+    for one in sorted(seen, key=lambda s: s.at):
+        by_place.setdefault(one.place, []).append(one)
+    places = [p for p in by_place.values() if len({s.value for s in p[1 if first_may_differ else 0 :]}) > 1]
+    if not places:
+        return None
+    widest = max(places, key=lambda place: min(Counter(s.value for s in place).values()))
+    return _found(Counter(s.value for s in widest).most_common(), places)
+
+
+def _found(values: list[tuple[str, int]], places: list[list[Seen]]) -> Mixed:
+    before, after, last, first = 0, 0, "", "~"
+    for place in places:
+        switch = next(n for n, s in enumerate(place) if s.value != place[0].value)
+        if len({s.value for s in place[switch:]}) > 1:
+            return Mixed(values, len(places), None, False)
+        before, after = before + switch, after + len(place) - switch
+        last, first = max(last, place[switch - 1].at), min(first, place[switch].at)
+    return Mixed(values, len(places), first if last <= first else None, min(before, after) >= EACH_SIDE)
+
+
+def mean_apart(one: Row, other: Row) -> float:
+    """Mean difference of a token, in nats (arXiv 2512.03816).
+
+    Not the largest one: bf16 rounding moves single logits by 0.125 and more between two batch sizes; other weights move all tokens.
+    """
+    tokens = one.keys() | other.keys()
+    return sum(_apart(token, one, other) for token in tokens) / len(tokens)
+
+
+def cut(rows: Sequence[Row], tolerance_nats: float) -> list[int] | None:
+    """The side (0: that of the first row, 1) of each row, where equal requests got the rows of two servers; None where they did not."""
+    if len(rows) < 2:
+        return None
+    import numpy as np
+    from scipy.cluster.hierarchy import fcluster, linkage
+
+    apart = np.array([[mean_apart(a, b) for b in rows] for a in rows])
+    tree = linkage(apart[np.triu_indices(len(rows), 1)], "single")
+    gap = tree[-1, 2]
+    clusters = fcluster(tree, np.nextafter(gap, 0), "distance")
+    sides = (clusters != clusters[0]).astype(int)
+    spread = apart[sides[:, None] == sides].max()
+    return sides.tolist() if gap > max(tolerance_nats, SEPARATION * spread) else None
+
+
+def mixed_rows(prompts: dict[str, list[tuple[str, Row]]], tolerance_nats: float) -> Mixed | None:
+    """First-token rows (when it was asked, row) of each prompt. Two servers where the rows of PROMPTS prompts fall apart, and of one
+    with EACH_SIDE rows on each side. The share is that of the smaller side over all rows."""
+    asked = {name: sorted(rows, key=lambda row: row[0]) for name, rows in prompts.items() if len(rows) > 1}
+    places = []
+    for name, rows in asked.items():
+        sides = cut([row for _, row in rows], tolerance_nats)
+        if sides is not None and len({*sides[1:]}) > 1:  # what only the first reply shows is a cache's
+            places.append([Seen(at, name, str(side)) for (at, _), side in zip(rows, sides, strict=True)])
+    fewer = [min(Counter(s.value for s in place).values()) for place in places]
+    if len(places) < min(PROMPTS, len(asked)) or max(fewer, default=0) < EACH_SIDE:
+        return None
+    total = sum(map(len, asked.values()))
+    return _found([("first", total - sum(fewer)), ("second", sum(fewer))], places)

@@ -62,7 +62,7 @@ def facts(
 def covered(
     text: str, required: list[Fact] = EMPTY, forbidden: list[Fact] = EMPTY, min_coverage: float = 1.0
 ) -> Result:
-    """One text against the facts."""
+    """Judge one text against the facts."""
     said, total = normal(text), len(required)
     missing = [fact for fact in required if not states(said, fact)]
     words = [w for fact in forbidden for w in wordings(fact) if not w.startswith("re:")]
@@ -108,7 +108,7 @@ _COUNTED = re.compile(
     r"(?<![一二两三四五六七八九十百千万第周期拜])([一二两三四五六七八九]?十[一二三四五六七八九]?|[一二两三四五六七八九])(?=个|把|台|天|年|月|日|小时|分钟|秒|次|笔|份|件|条|行|"
     r"人|元|块|页|级|层|岁|米|公斤|克|度|号|倍|支|盒|箱|双|张|本|名|位|家|种|项|部|辆|间|楼|寸|周|星期|平)"
 )
-_DIGITS = {char: number for number, char in enumerate("零一二三四五六七八九")} | {"两": 2}
+_DIGITS = {char: number for number, char in enumerate("零一二三四五六七八九")} | {"两": 2, "": 0}
 
 
 def _tight(said: str) -> str:
@@ -118,7 +118,7 @@ def _tight(said: str) -> str:
 
 def _number(text: str) -> int:
     tens, ten, ones = text.rpartition("十")
-    return (_DIGITS[tens] if tens else 1) * 10 * bool(ten) + (_DIGITS[ones] if ones else 0)
+    return (_DIGITS[tens] or 1) * 10 * bool(ten) + _DIGITS[ones]
 
 
 def states(said: str, fact: Fact) -> bool:

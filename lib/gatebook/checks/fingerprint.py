@@ -1,5 +1,4 @@
-"""What is served, in numbers: these checks say that it could be measured, and whether an adapter is more than its parent; the
-comparison is checks/drift.py's."""
+"""What is served, in numbers: whether it could be measured, and whether an adapter is more than its parent (drift.py compares)."""
 
 from __future__ import annotations
 
@@ -27,9 +26,10 @@ def first_token_logprobs(evidence: Evidence, *, top: Annotated[int, Field(ge=1, 
     rows = [read_logprobs(reply.exchange) for reply in evidence.replies]
     if not any(rows):
         return _without(evidence)
-    named = zip(evidence.names, rows, strict=True)
-    if short := [name for name, row in named if not row or len(row[0].top) < top]:
-        return Result("fail", f"{short[0]}: fewer than {top} logprobs of the first token, though others had them")
+    for reply, row in zip(evidence.replies, rows, strict=True):
+        if not row or len(row[0].top) < top:
+            said = f"{reply.ask.name}: fewer than {top} logprobs of the first token, though others had them"
+            return Result("fail", said)
     noise = noise_nats([row[0].top for row in rows])
     how = "deterministic" if noise == 0 else f"noise {noise:.4f} nats"
     said = f"{rows[0][0].token!r} leads; {len(rows)} equal requests: {how}"
@@ -37,9 +37,15 @@ def first_token_logprobs(evidence: Evidence, *, top: Annotated[int, Field(ge=1, 
 
 
 def _without(evidence: Evidence) -> Result:
+    """No usable logprobs where they were asked for: a fail, except where the profile excuses the case.
+
+    Cases that need what the profile's `offers` say is not offered are not asked at all.
+    """
     plain = [reply for reply in evidence.replies if reply.exchange.events is None]
     told = any(reply.answer.logprobs and not read_logprobs(reply.exchange) for reply in plain)
-    return evidence.ignored(NO_NUMBERS if told else NO_LOGPROBS)
+    excused = evidence.profile.excuse(evidence.case.id, evidence.case.group)
+    reason = NO_NUMBERS if told else NO_LOGPROBS
+    return Result("not_measured" if excused else "fail", reason, stage=Stage.REFUSED)
 
 
 @check(Stage.ENVELOPE)
@@ -122,30 +128,22 @@ def unlike_parent(evidence: Evidence) -> Result:
     if parent is None:
         return Result("pass", f"no adapter: /v1/models names no parent of {model}")
     if parent not in models:
-        said = (
-            f"{parent}, the parent of adapter {model}, is not served, so it was not asked; served: {', '.join(models)}"
-        )
-        return Result("not_measured", said, None, parent)
+        said = f"is not served, so it was not asked; served: {', '.join(models)}"
+        return Result("not_measured", f"{parent}, the parent of adapter {model}, {said}", None, parent)
     if refused := next((r for r in evidence.replies if r.exchange.fault), None):
-        said = f"{parent}, the parent of adapter {model}, does not answer: {refused.exchange.detail}"
-        return Result("not_measured", said, None, parent)
+        said = f"does not answer: {refused.exchange.detail}"
+        return Result("not_measured", f"{parent}, the parent of adapter {model}, {said}", None, parent)
     own = [r.exchange for seen in evidence.over for r in seen.replies]
     pairs = beside_parent(own, [r.exchange for r in evidence.replies])
     tolerance, total = evidence.profile.limits.logprob_tolerance_nats, len(evidence.replies)
-    moved, apart = (
-        [pair.case for pair in pairs if pair.moved(tolerance)],
-        max((p.apart_nats for p in pairs), default=0.0),
-    )
+    moved, apart = sum(p.moved(tolerance) is not None for p in pairs), max((p.apart_nats for p in pairs), default=0.0)
     if moved:
-        said = f"adapter {model} answers {len(moved)} of {len(pairs)} prompts otherwise than its parent {parent}"
-        return Result(
-            "pass", f"{said}, the first tokens up to {apart:.2f} nats apart", round(apart, 4), tolerance, "nats"
-        )
+        said = f"adapter {model} answers {moved} of {len(pairs)} prompts otherwise than its parent {parent}"
+        said += f", the first tokens up to {apart:.2f} nats apart"
+        return Result("pass", said, round(apart, 4), tolerance, "nats")
     if not total:
-        said = (
-            f"no prompt of {evidence.case.over} is part of this run, so adapter {model} was not compared with {parent}"
-        )
-        return Result("not_measured", said, 0, None, "prompts")
+        said = f"no prompt of {evidence.case.over} is part of this run"
+        return Result("not_measured", f"{said}, so adapter {model} was not compared with {parent}", 0, None, "prompts")
     if len(pairs) < total:
         said = f"of {total} prompts {len(pairs)} have log probabilities of both {model} and its parent {parent}"
         return Result("not_measured", f"{said}: too few to say that they answer alike", len(pairs), total, "prompts")

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -18,7 +18,6 @@ from gatebook.checks.registry import EMPTY, check
 from gatebook.config.files import read_yaml
 
 Language = Literal["en", "fr", "ja", "zh", "yue"]
-LANGUAGES: tuple[Language, ...] = get_args(Language)
 Told = Language | Literal["other", "undetermined"]
 SHORTEST_CHARS = 8
 """Shorter texts are undetermined (research/science.md §3)."""
@@ -62,7 +61,7 @@ def prose(text: str, besides: Iterable[str] = ()) -> str:
 
 
 def tell(text: str) -> Told:
-    """The language of a text's prose. `other` is a language that is none of LANGUAGES; `undetermined` is never a fault.
+    """The language of a text's prose. `other` is a language that is none of these; `undetermined` is never a fault.
 
     Characters are letters of the prose here. Kana make Japanese, Han go to `_han`, Latin letters to `_latin`; where both
     stand, the side with more units decides, a unit being one CJK character or one Latin word.
@@ -160,18 +159,11 @@ MANDARIN = re.compile(
 )
 HAN = re.compile(r"[\u3400-\u9fff]")
 
-Chinese = Literal["cantonese", "mandarin", "neither"]
 
-
-def tell_chinese(text: str) -> Chinese:
-    """`neither` is no Chinese, or Chinese that shows nothing of either.
-
-    Cantonese needs at least one word of its own and as many as Mandarin's: a Mandarin answer that quotes 唔該 is Mandarin.
-    """
+def is_cantonese(text: str) -> bool:
+    """Whether words of Cantonese stand in a text, as many as Mandarin's: a Mandarin answer that quotes 唔該 is Mandarin."""
     ours, theirs = len(CANTONESE.findall(text)), len(MANDARIN.findall(text))
-    if len(HAN.findall(text)) < 2 or not ours + theirs:
-        return "neither"
-    return "cantonese" if ours and ours >= theirs else "mandarin"
+    return len(HAN.findall(text)) >= 2 and ours > 0 and ours >= theirs
 
 
 Asked = Annotated[Language, Field(alias="is")]

@@ -11,12 +11,10 @@ from math import exp, log
 from statistics import median
 from typing import Any, Literal, NamedTuple
 
-from gatebook.checks.evidence import Evidence, Reply
+from gatebook.checks.evidence import Evidence, Reply, Timed, epoch_ms
 from gatebook.checks.finding import Outcome, Result, Stage, worst
-from gatebook.checks.intervals import epoch_ms
 from gatebook.checks.registry import check, having
 from gatebook.checks.stats import day_bounds, p90, p90_lower, seed_of, shift_bounds
-from gatebook.checks.timed import Timed
 from gatebook.config.policies import LEAST_SAMPLES, RULES, Latency, Metric, Rule
 from gatebook.record.exchange import Exchange
 from gatebook.record.replies import read_answer
@@ -91,10 +89,9 @@ def _unsettled(found: list[float], settings: Latency) -> str | None:
     slow = next((n for n, ms in enumerate(found) if ms <= later), len(found))
     if slow < UNSETTLED:
         return None
-    return (
-        f"the first {slow} judged samples take more than {settings.factor:g} times the later ones ({_say(found[0])} against "
-        f"{_say(later / settings.factor)}): it is still warming up, or something compiles; see latency.warm_up"
-    )
+    said = f"the first {slow} judged samples take more than {settings.factor:g} times the later ones"
+    beside = f"({_say(found[0])} against {_say(later / settings.factor)})"
+    return f"{said} {beside}: it is still warming up, or something compiles; see latency.warm_up"
 
 
 def _absolute(timed: Timed, metric: Metric, found: list[float]) -> Ruling:

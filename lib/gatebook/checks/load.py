@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median, quantiles
 from typing import Literal, NamedTuple
 
 from gatebook.checks import stats
-from gatebook.checks.evidence import Evidence, Reply, Seen
+from gatebook.checks.evidence import Evidence, Reply, epoch_ms
 from gatebook.checks.finding import Result, Stage, worst
-from gatebook.checks.intervals import epoch_ms
 from gatebook.checks.registry import CHECKS, OVER_A_GROUP, check, having, parameters
 from gatebook.checks.text import noise
-from gatebook.config.cases import Case
 from gatebook.config.policies import LoadSettings, level_of, words_in
 from gatebook.record.exchange import Exchange
 from gatebook.record.replies import read_answer
@@ -50,10 +48,8 @@ class Step:
         told = f"{self.answered} of {self.asked} answered at {self.at_once} in flight"
         if self.tokens_per_s is None:
             return told
-        return (
-            f"{told}, {self.tokens_per_s:.1f} tokens/s, TTFT {spread(self.ttft_ms)}, ITL {spread(self.itl_ms)}, "
-            f"{self.good} within the goodput limits"
-        )
+        told += f", {self.tokens_per_s:.1f} tokens/s, TTFT {spread(self.ttft_ms)}, ITL {spread(self.itl_ms)}"
+        return f"{told}, {self.good} within the goodput limits"
 
 
 def steps_of(exchanges: list[Exchange], settings: LoadSettings, restarts: tuple[str, ...]) -> list[Step]:
@@ -142,8 +138,8 @@ def spread(values: list[float]) -> str:
     """`P50 812, P90 1,204 ms (n 10)`; a percentile that its n cannot carry is left out."""
     if not values:
         return "none"
-    known = [(p, value) for p in (50, 90, 99) if (value := percentile(values, p)) is not None]
-    shown = [f"P{p} {value:,.{0 if value >= 100 else 1}f}" for p, value in known]
+    known = ((p, percentile(values, p)) for p in (50, 90, 99))
+    shown = [f"P{p} {ms:,.{0 if ms >= 100 else 1}f}" for p, ms in known if ms is not None]
     return f"{', '.join(shown) or f'{values[0]:,.1f}'} ms (n {len(values)})"
 
 
@@ -228,7 +224,7 @@ def goodput(evidence: Evidence, _: Literal["profile"]) -> Result:
 def decision_flips(evidence: Evidence) -> Result:
     """Each question's verdict alone and under load, in pairs: fails past load.max_flips, or when the one-sided exact McNemar test shows
     that right answers become wrong (batch-dependent kernels, vllm#23138; shared grammar state, sglang#2414). Wording may differ."""
-    pairs = [pair for one in evidence.over if (pair := _twice(one, evidence))]
+    pairs = [pair for one in evidence.over if (pair := _twice(one))]
     if not pairs:
         return Result("not_measured", "no question was answered both alone and under load")
     level = max(pair.level for pair in pairs)
@@ -263,26 +259,25 @@ class Twice(NamedTuple):
 
     alone: bool
     loaded: bool
-    """Whether all of its answers there are right."""
+    """Whether all of its answers at that level are right."""
     level: int
-    """The highest."""
     said: str
 
 
-def _twice(seen: Seen, evidence: Evidence) -> Twice | None:
+def _twice(seen: Evidence) -> Twice | None:
     """None where one of the two levels has no answer."""
     levels = sorted({level_of(r.ask.name) for r in seen.replies})
     replies = [r for r in seen.replies if r.exchange.kind == "ask" and not r.exchange.fault]
     ends = [[r for r in replies if level_of(r.ask.name) == level] for level in (levels[:1] + levels[1:][-1:])]
     if len(ends) < 2 or not all(ends):
         return None
-    alone, loaded = (all(_right(seen.case, r, evidence) for r in found) for found in ends)
+    alone, loaded = (all(_right(replace(seen, replies=[r])) for r in found) for found in ends)
     said = f"{seen.case.id} (alone {ends[0][0].answer.text[:40]!r}, at {levels[-1]} {ends[1][0].answer.text[:40]!r})"
     return Twice(alone, loaded, levels[-1], said)
 
 
-def _right(case: Case, reply: Reply, evidence: Evidence) -> bool:
-    """Whether this one reply passes everything that the question expects."""
-    alone = Evidence(case, [reply], evidence.identity, evidence.profile)
-    said = [CHECKS[n].run(alone, parameters(case, n, raw)).outcome for item in case.expect for n, raw in item.items()]
+def _right(seen: Evidence) -> bool:
+    """Whether its replies pass everything that the question expects."""
+    expected = [(name, raw) for item in seen.case.expect for name, raw in item.items()]
+    said = [CHECKS[name].run(seen, parameters(seen.case, name, raw)).outcome for name, raw in expected]
     return worst(said) == "pass"

@@ -140,7 +140,7 @@ def each_text(evidence: Evidence, judge: Callable[[str], Result]) -> Result:
 
 
 def readable(read: Callable[[str], object], what: str) -> AfterValidator:
-    """Takes a text that `read` can read, and says of another why it is no such thing."""
+    """Accept a text that `read` can parse; the error of any other says why it is no `what`."""
 
     def known(text: str) -> str:
         try:
@@ -158,7 +158,7 @@ Words = Annotated[list[Text], Field(min_length=1)]
 
 
 def lacks(case: Case, *names: str) -> str | None:
-    """What is wrong where the case has no asks with these names."""
+    """Return what is wrong where the case has no asks with these names."""
     missing = [name for name in names if name not in [ask.name for ask in case.requests()]]
     return f"the case has no ask {missing[0]!r}; add it under 'asks'" if missing else None
 

@@ -11,9 +11,8 @@ from pydantic import Field
 from gatebook.checks.evidence import Evidence
 from gatebook.checks.facts import normal, states
 from gatebook.checks.finding import Result, Stage
-from gatebook.checks.language_detection import tell_chinese
+from gatebook.checks.language_detection import is_cantonese
 from gatebook.checks.registry import Text, check, each_text, having
-from gatebook.checks.similarity import answer_of
 from gatebook.config.cases import Case
 from gatebook.config.files import Strict
 from gatebook.config.minutes import PRIORITIES, RANKS, Minutes, Priority, Todo
@@ -148,7 +147,8 @@ def similar(evidence: Evidence, to: Literal[True] | Similar) -> Result:
         cosines = evidence.cosines()
     except ImportError as error:
         return Result("error", f"the cosine cannot be computed ({error}); install what requirements.txt lists")
-    cosine, power = cosines.nearest(evidence.case, answer_of(evidence.case, evidence)), cosines.power(cut)
+    answer = evidence.reply(evidence.case.requests()[-1].name).answer.text
+    cosine, power = cosines.nearest(evidence.case, answer), cosines.power(cut)
     decides = power.meets(settings)
     reason = (
         f"cosine {cosine:.3f} (cut {cut:g}, {cosines.model}) {'decides' if decides else 'informs only'}: "
@@ -184,6 +184,6 @@ def rule_kept(
 def kept(text: str, language: str | None = None, begins: str | None = None, ends: str | None = None) -> bool:
     """Whether one answer keeps the rule; letters' case and marks around the word do not matter."""
     if language:
-        return tell_chinese(text) == language
+        return is_cantonese(text)
     bare = text.strip(" \n\t.!*_\"'`。！").casefold()
     return bare.startswith(begins.casefold()) if begins else bare.endswith((ends or "").casefold())

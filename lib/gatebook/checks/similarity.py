@@ -7,6 +7,7 @@ import re
 import warnings
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -60,9 +61,7 @@ def mutants(golden: str, own: list[str], other: list[str]) -> dict[str, str]:
     """
     spots = [(m, str(int(m[0]) + 1).zfill(len(m[0]))) for m in NUMBER.finditer(golden)]
     spots += [(m, m[0].translate(NEXT)) for m in CHINESE_NUMBER.finditer(golden)]
-    slots = [
-        (mine, theirs) for mine, theirs in zip(own, other, strict=False) if mine in golden and theirs not in golden
-    ]
+    slots = ((mine, new) for mine, new in zip(own, other, strict=False) if mine in golden and new not in golden)
     swaps = [(mine, new) for mine, new in slots if new.casefold() != mine.casefold() and not NUMBER.fullmatch(mine)]
     made = [("number", golden[: m.start()] + new + golden[m.end() :]) for m, new in spots[:MOST_NUMBERS]]
     rules = ((re.compile(pattern, re.IGNORECASE), new) for pattern, new in NEGATIONS)
@@ -98,11 +97,6 @@ def entities(case: Case) -> list[str]:
     listed = [item["facts"] for item in case.expect if "facts" in item]
     facts = [fact for given in listed if given.get("ask") in (None, last) for fact in given.get("required", [])]
     return [fact if isinstance(fact, str) else fact[0] for fact in facts]
-
-
-def answer_of(case: Case, evidence: Any) -> str:
-    """The last chat answer of a case: the one that golden answers are for."""
-    return str(evidence.reply(case.requests()[-1].name).answer.text)
 
 
 class Model(BaseModel):
@@ -183,10 +177,9 @@ def cosines_of(run: Run, notebook: str) -> Cosines:
 
 def stored(run: Run, notebook: str) -> Kept | None:
     """What the run folder says; None when there is nothing that can be read."""
-    try:
+    with suppress(OSError, ValidationError):
         return Kept.model_validate_json(run.similarity_file(notebook).read_bytes())
-    except (OSError, ValidationError):
-        return None
+    return None
 
 
 def keep(run: Run, notebook: str) -> bool:

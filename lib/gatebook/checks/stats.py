@@ -27,14 +27,14 @@ def seed_of(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
 
 
-def mcnemar_worse(worse: int, better: int) -> float:
-    """One-sided exact McNemar p-value that the pass rate fell: P(X >= worse), X ~ Binomial(worse + better, 1/2).
+def mcnemar_worse(worse: Any, better: Any) -> Any:
+    """One-sided exact McNemar p-value that the pass rate fell: P(X >= worse), X ~ Binomial(worse + better, 1/2); also of arrays.
 
     1.0 without discordant pairs. Source: McNemar 1947, exact form.
     """
     from scipy.special import betainc
 
-    return float(betainc(worse, better + 1, 0.5)) if worse else 1.0
+    return betainc(worse, better + 1, 0.5)
 
 
 def sign_flip_worse(changes: list[int]) -> float:
@@ -50,19 +50,8 @@ def sign_flip_worse(changes: list[int]) -> float:
     sizes = [abs(change) for change in changes if change]
     chances = np.ones(1)
     for size in sizes:  # chances[k] is that of the sum 2 k - (what is in so far)
-        flipped = np.zeros(len(chances) + size)
-        flipped[: len(chances)] += chances / 2
-        flipped[size:] += chances / 2
-        chances = flipped
+        chances = np.pad(chances / 2, (0, size)) + np.pad(chances / 2, (size, 0))
     return float(min(chances[: (sum(changes) + sum(sizes)) // 2 + 1].sum(), 1.0))
-
-
-def mcnemar_worse_of(worse: Any, better: Any) -> Any:
-    """`mcnemar_worse` of arrays."""
-    import numpy as np
-    from scipy.special import betainc
-
-    return np.where(worse > 0, betainc(np.maximum(worse, 1), better + 1, 0.5), 1.0)
 
 
 def holm(p_values: list[float], family: int, alpha: float = ALPHA) -> list[bool]:

@@ -28,10 +28,10 @@ UCSCHAR = re.compile(
 )
 
 
-def _read_path(text: str) -> None:
-    from jsonpath_ng import parse as jsonpath
+def _jsonpath(text: str) -> Any:
+    from jsonpath_ng import parse
 
-    jsonpath(text)
+    return parse(text)
 
 
 def _schema(schema: Any) -> Any:
@@ -56,7 +56,7 @@ def _no_schema(text: str) -> str:
     return ""
 
 
-Path = Annotated[str, readable(_read_path, "JSONPath")]
+Path = Annotated[str, readable(_jsonpath, "JSONPath")]
 Schema = Annotated[dict[str, Any], AfterValidator(_schema)]
 
 
@@ -107,12 +107,10 @@ def json_value(
     matches: Pattern | None = None,
 ) -> Result:
     """What stands at a path (JSONPath) of the answer means the right thing: every given condition holds."""
-    from jsonpath_ng import parse as jsonpath
-
     parsed, unusable = _parsed(text)
     if unusable:
         return unusable
-    there = [match.value for match in jsonpath(path).find(parsed)]
+    there = [match.value for match in _jsonpath(path).find(parsed)]
     if not there:
         return Result("fail", f"nothing at {path}", None, path)
     found, shown = there[0], _short(there[0])

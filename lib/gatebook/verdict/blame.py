@@ -6,8 +6,8 @@ from bisect import bisect_left, bisect_right
 from functools import cached_property
 from operator import itemgetter
 
+from gatebook.checks.evidence import epoch_ms
 from gatebook.checks.finding import Result, Stage
-from gatebook.checks.intervals import epoch_ms
 from gatebook.config.profile import Profile
 from gatebook.engines import credentials_refused
 from gatebook.engines.fronts import said_by

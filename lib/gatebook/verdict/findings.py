@@ -8,11 +8,12 @@ from dataclasses import replace
 from functools import cache
 
 from gatebook.checks import CHECKS, parameters
-from gatebook.checks.arrival import kept_back, leaves_open
-from gatebook.checks.context import length_kept
+from gatebook.checks.boundaries import length_kept
 from gatebook.checks.contract import (
     clock_behind_s,
     drawn_by_chance,
+    kept_back,
+    leaves_open,
     notes,
     packing_flaw,
     text_flaws,
@@ -20,13 +21,11 @@ from gatebook.checks.contract import (
     thoughts_astray,
     violations,
 )
-from gatebook.checks.evidence import Evidence, Reply, Seen
+from gatebook.checks.evidence import Evidence, Reply, Watched, timed_cases
 from gatebook.checks.finding import Finding, Result, Stage, worst
 from gatebook.checks.load import restarts_of
 from gatebook.checks.similarity import cosines_of
 from gatebook.checks.text import noise
-from gatebook.checks.timed import timed_cases
-from gatebook.checks.watched import Watched
 from gatebook.config.cases import Ask, Case
 from gatebook.config.policies import Level, level_of
 from gatebook.config.sending import is_answer
@@ -107,12 +106,13 @@ class _Judge:
     def findings(self) -> Iterator[Finding]:
         group = contract_group(self._cases[0].group) if self._cases else "contract"
         yield self._finding(f"{self._notebook}.ready", group, "ready", self._ready())
-        seen: dict[str | None, list[Seen]] = defaultdict(list)
+        seen: dict[str | None, list[Evidence]] = defaultdict(list)
         for case in (c for c in self._cases if c.over is None):
             found = [self._finding(case.id, *said) for said in self._case(case)]
             yield from found
             outcome = worst([f.outcome for f in found if f.group == case.group])
-            seen[case.group].append(Seen(case, outcome, self._replies(case), self._canary(case)))
+            judged = Evidence(case, self._replies(case), self._identity, self._profile)
+            seen[case.group].append(replace(judged, outcome=outcome, canary=self._canary(case)))
         for case in (c for c in self._cases if c.over is not None):
             yield from (self._finding(case.id, *said) for said in self._over(case, seen[case.over]))
 
@@ -176,7 +176,7 @@ class _Judge:
         else:
             yield from self._answers(case, replies, chats)
 
-    def _over(self, case: Case, seen: list[Seen]) -> Iterator[Said]:
+    def _over(self, case: Case, seen: list[Evidence]) -> Iterator[Said]:
         """A case that asks nothing, but where it is about an adapter: then the adapter's parent was asked the same."""
         served = self._identity.parent in self._identity.models
         asked = [ask for of, ask in asked_of_parent(self._cases, self._profile) if served and of.id == case.id]

@@ -122,7 +122,7 @@ def most_lost(at_risk: int, margin: float) -> int:
 
 def _p_values(worse: Any, better: Any) -> tuple[Any, Any]:
     """(of each group, of all together), by run."""
-    return stats.mcnemar_worse_of(worse, better), stats.mcnemar_worse_of(worse.sum(1), better.sum(1))
+    return stats.mcnemar_worse(worse, better), stats.mcnemar_worse(worse.sum(1), better.sum(1))
 
 
 def _red(groups: Any, pooled: Any, share: float) -> Any:

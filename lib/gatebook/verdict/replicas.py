@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from gatebook.checks.drift import Mixed, Seen, mixed, mixed_rows
 from gatebook.checks.finding import Stage
-from gatebook.checks.mixture import Mixed, Seen, mixed, mixed_rows
 from gatebook.engines.engine import obj, whole_number
 from gatebook.record.exchange import ELSEWHERE, Exchange
 from gatebook.record.identity import identify

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TypeVar
 
-from gatebook.checks.intervals import clipped, epoch_ms, length_s, opened, union, worked
-from gatebook.checks.timed import Timed
+from gatebook.checks.evidence import Timed, clipped, epoch_ms, length_s, opened, union, worked
 from gatebook.config.policies import Metric
 from gatebook.engines import names as metric_names
 from gatebook.record.answer import Answer
