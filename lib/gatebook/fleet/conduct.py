@@ -6,21 +6,24 @@ import logging
 import os
 import sys
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
+from gatebook.commands.accept import accept as take
 from gatebook.config import project
-from gatebook.errors import BadInput, BrokenRecord, first_line, one_line
+from gatebook.config.files import replace_text
+from gatebook.errors import BadInput, BrokenRecord, GatebookError, first_line, one_line
 from gatebook.fleet.outcome import FleetVerdict, Row, fold, worst
 from gatebook.fleet.plan import Fleet, Plan, profile_of, resolve
-from gatebook.fleet.reports import write_reports
-from gatebook.fleet.store import INSTALL, Store, StoreFailed
+from gatebook.fleet.reports import checked, write_reports
+from gatebook.fleet.store import INSTALL, Store, StoreFailed, fetched
 from gatebook.fleet.work import Job, join, work
 from gatebook.record.run import now
 from gatebook.record.shelf import new_name
@@ -36,6 +39,7 @@ FEWEST_AHEAD = 16
 def begin(fleet: Fleet, where: str) -> tuple[Store, Plan]:
     """A new fleet run: where it will stand, and its plan. Raises BadInput where anything is wrong."""
     profiles = resolve(fleet, where)
+    checked(fleet, profiles, where)
     plan = Plan(run=new_name(fleet.name), created=now(), fleet=fleet, profiles=profiles)
     return Store(fleet.store) / plan.run, plan
 
@@ -196,45 +200,38 @@ def _conduct(client: Any, plan: Plan, jobs: list[Job], rows: dict[str, Row], sai
     from distributed import wait
 
     room, todo = _Room(plan), deque(jobs)
-    running: dict[Any, tuple[Job, list[Job]]] = {}
-    shards: dict[str, dict[str, Row]] = {}
-    merges: deque[tuple[Job, list[Job]]] = deque()
-    while todo or running or merges:
+    running: dict[Any, Job] = {}
+    shards: dict[str, dict[str, Row]] = defaultdict(dict)
+    while todo or running:
         most = max(FEWEST_AHEAD, AHEAD * sum(client.nthreads().values()))
-        while merges:
-            job, parts = merges.popleft()
-            running[client.submit(join, job, parts, key=f"{plan.run}/merge/{job.key}", pure=False)] = job, parts
         for _ in range(len(todo)):
             if len(running) >= most:
                 break
             job = todo.popleft()
             if room.fits(job):
                 room.take(job)
-                running[client.submit(work, job, key=f"{plan.run}/{job.key}", pure=False)] = job, []
+                running[client.submit(work, job, key=f"{plan.run}/{job.key}", pure=False)] = job
                 said.begins(job.deployment)
             else:
                 todo.append(job)
         for future in wait([*running], return_when="FIRST_COMPLETED").done:
-            job, parts = running.pop(future)
+            job = running.pop(future)
             row = _result(future, job)
-            if not parts:
+            if job.shard is not None or plan.fleet.shards == 1:
                 room.take(job, -1)
-            if job.shard is None:
-                rows[job.deployment] = row
-                said.ends(row)
-                continue
-            found = shards.setdefault(job.deployment, {})
-            found[job.shard] = row
-            if len(found) < plan.fleet.shards:
-                continue
-            del shards[job.deployment]
-            if any(one.verdict == "ERROR" for one in found.values()):
-                rows[job.deployment] = one = _of_shards(found)
-                said.ends(one)
-            else:
-                parts = jobs_of(plan, job.deployment, job.store)
-                whole = Job(job.store, job.deployment, job.profile, job.suite, job.among)
-                merges.append((whole, parts))
+            if job.shard is not None:
+                found = shards[job.deployment]
+                found[job.shard] = row
+                if len(found) < plan.fleet.shards:
+                    continue
+                if all(one.verdict != "ERROR" for one in found.values()):
+                    whole, parts = replace(job, shard=None), jobs_of(plan, job.deployment, job.store)
+                    key = f"{plan.run}/merge/{whole.key}"
+                    running[client.submit(join, whole, parts, key=key, pure=False)] = whole
+                    continue
+                row = _of_shards(found)
+            rows[job.deployment] = row
+            said.ends(row)
 
 
 def _result(future: Any, job: Job) -> Row:
@@ -286,3 +283,44 @@ class _Progress:
         waits = f", slowest {slowest} ({now_s - self._asked[slowest]:.0f} s)" if slowest else ""
         told = f"{self._done} of {self._total} done, {self._red} not green{waits}, about {left:.0f} s left"
         print(one_line(f"{told}; {row.deployment}: {row.verdict}"), file=sys.stderr, flush=True)
+
+
+def accept_fleet(url: str, reason: str, by: str | None) -> tuple[list[str], int]:
+    """(a line a deployment and one for the fleet, how many were refused). Every deployment that can be is accepted as
+    `gatebook accept` does it, and the fleet's table becomes what later ones are compared with. Raises BadInput, BrokenRecord,
+    and where nothing could be accepted."""
+    if not reason.strip():
+        raise BadInput("--reason is empty; say why this run may be the measure of later ones")
+    store, plan = reopen(url)
+    verdict = read_verdict(store)
+    twins = {one.name: one.baseline_of for one in plan.fleet.deployments if one.baseline_of}
+    lines, taken, refused = list[str](), 0, list[str]()
+    for row in verdict.deployments:
+        if row.deployment in twins:
+            lines.append(f"{row.deployment}: its measure is the baseline of {twins[row.deployment]}")
+        elif row.bundle is None:
+            refused.append(f"{row.deployment}: {row.verdict}, not accepted: {row.reason}")
+        else:
+            try:
+                with fetched(f"{store.url}/{row.bundle}") as bundle:
+                    lines.append(take(bundle, reason, None, by).splitlines()[0])
+                taken += 1
+            except GatebookError as error:
+                refused.append(f"{row.deployment}: not accepted: {error}")
+    if not taken:
+        raise BadInput(f"{url}: nothing of it can be accepted; {refused[0] if refused else 'it has no deployment'}")
+    file = accepted_file(verdict.fleet)
+    replace_text(file, verdict.model_dump_json(indent=1) + "\n")
+    told = f"{file}: {taken} of {len(verdict.deployments)} deployments accepted, {len(refused)} refused"
+    return [*lines, *refused, told], len(refused)
+
+
+def read_verdict(store: Store) -> FleetVerdict:
+    """What a fleet run ended in. Raises BadInput where it has no verdict yet, or none that can be read."""
+    data = store.read("verdict.json")
+    try:
+        if data is not None:
+            return FleetVerdict.model_validate_json(data)
+    except ValueError:
+        pass
+    raise BadInput(f"{store.url}: has no verdict yet; `gatebook fleet --resume {store.url}` finishes it")
