@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from contextlib import suppress
 from itertools import chain
 
 from gatebook.checks.contract import clock_behind_s
 from gatebook.checks.finding import NEVER_EXCUSED, Finding, Stage
+from gatebook.config.files import replace_text
 from gatebook.config.selection import told_languages
 from gatebook.engines.fronts import fronts
 from gatebook.errors import BrokenRecord
-from gatebook.record.exchange import ELSEWHERE, IN_USE
-from gatebook.record.run import Run
+from gatebook.record.exchange import ELSEWHERE, IN_USE, Recorded
+from gatebook.record.folder import sha256_of
+from gatebook.record.run import HISTORY, Run
 from gatebook.verdict.baseline import Baseline, read_baseline, values_asked_alike
 from gatebook.verdict.causes import ACCEPT, ALLOW, Said, causes
 from gatebook.verdict.findings import NO_RUN_WRITES, judge_notebook, run_identity
@@ -28,13 +31,14 @@ from gatebook.verdict.fingerprint import (
     noted,
 )
 from gatebook.verdict.golden import Golden, compared
-from gatebook.verdict.kept import kept_findings
 from gatebook.verdict.looking import GO_ON, unsettled
 from gatebook.verdict.policy import AGAIN, COMPARED, EXCUSE, MEND, WORDS, Judged, compared_groups, judge_groups, waivers
 from gatebook.verdict.pooled import Key, Pooled, pool, score_of
 from gatebook.verdict.replicas import servers
 from gatebook.verdict.verdict import EXIT_CODES, Excuse, GroupVerdict, Served, Verdict, WaiverUse, Word
 
+FindingsOf = Callable[[Run, str], list[Finding]]
+"""What gives the findings of a notebook of a run."""
 MEND_ALL = "mend the deployment; `gatebook compare` with the accepted run shows where it lost, or set `pooled: watch`"
 
 
@@ -44,18 +48,11 @@ def judge(run: Run, notebook: str | None = None, troubles: list[str] | None = No
     A notebook alone is judged as if the compared groups of the others showed nothing (p = 1), which is the strictest
     Holm step; the run's verdict has them all. `kept`: what the notebooks found is taken from the files that they wrote.
     """
-    return _judge(run, notebook, troubles or [], kept_findings if kept else judge_notebook)
+    return judge_by(run, notebook, troubles or [], kept_findings if kept else judge_notebook)
 
 
-def judge_once(run: Run) -> Callable[[str | None, list[str]], Verdict]:
-    """`judge` for a record that does not change: each notebook's findings are computed once, whatever is asked of it."""
-    found = cache(partial(judge_notebook, run))
-    return lambda notebook, troubles: _judge(run, notebook, troubles, lambda _, name: found(name))
-
-
-def _judge(
-    run: Run, notebook: str | None, troubles: list[str], findings_of: Callable[[Run, str], list[Finding]]
-) -> Verdict:
+def judge_by(run: Run, notebook: str | None, troubles: list[str], findings_of: FindingsOf) -> Verdict:
+    """`judge`, with the findings of each notebook from `findings_of`."""
     try:
         return decide(_read(run, notebook, troubles, findings_of))
     except NO_RUN_WRITES as error:
@@ -65,9 +62,48 @@ def _judge(
         ) from error
 
 
-def _read(
-    run: Run, notebook: str | None, troubles: list[str], findings_of: Callable[[Run, str], list[Finding]]
-) -> Judged:
+class KeptFindings(Recorded):
+    """`NN_name.findings.json`: what a notebook found, written beside its record so that it is computed once."""
+
+    evidence: str
+    """SHA-256 over the files that the findings follow from; of others they say nothing."""
+    findings: list[Finding]
+
+
+def keep_findings(run: Run, notebook: str) -> None:
+    """Judge a notebook and write its findings; what cannot be judged leaves none, and raises where the verdict is made."""
+    file = run.findings_file(notebook)
+    file.unlink(missing_ok=True)
+    with suppress(BrokenRecord, *NO_RUN_WRITES):
+        kept = KeptFindings(evidence=_evidence(run, notebook), findings=judge_notebook(run, notebook))
+        replace_text(file, kept.model_dump_json(indent=1))
+
+
+def kept_findings(run: Run, notebook: str) -> list[Finding]:
+    """The findings that the notebook wrote, where they are of these files; else they are computed. Raises BrokenRecord."""
+    with suppress(OSError, ValueError):
+        if (kept := kept_file(run, notebook)).evidence == _evidence(run, notebook):
+            return kept.findings
+    return judge_notebook(run, notebook)
+
+
+def kept_file(run: Run, notebook: str) -> KeptFindings:
+    """What the notebook wrote, whatever it is of. Raises OSError, ValueError."""
+    (kept,) = run.once(run.findings_file(notebook), lambda path: [KeptFindings.model_validate_json(path.read_bytes())])
+    return kept
+
+
+def _evidence(run: Run, notebook: str) -> str:
+    told = hashlib.sha256()
+    before = run.notebooks[: run.notebooks.index(notebook) + 1]
+    records = [file for name in before for file in run.record_files(name)]
+    plan = [run.path / name for name in ("manifest.json", "cases.json", "baseline.json", HISTORY)]
+    for file in (*plan, *records, run.gauges_file(notebook), run.similarity_file(notebook)):
+        told.update(f"{file.name} {sha256_of(file) if file.exists() else None}\n".encode())
+    return told.hexdigest()
+
+
+def _read(run: Run, notebook: str | None, troubles: list[str], findings_of: FindingsOf) -> Judged:
     findings = [found for name in ([notebook] if notebook else run.notebooks) for found in findings_of(run, name)]
     manifest, target, identity = run.manifest, run.manifest.profile.target, run_identity(run)
     planned = (run.cases[i] for ids in manifest.expected.values() for i in ids)
