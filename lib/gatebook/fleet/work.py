@@ -135,7 +135,7 @@ def _verdicts(run: Path | None) -> dict[str, bytes]:
 def _told(job: Job, verdicts: dict[str, bytes], code: int | None, said: str) -> Row:
     """What a bundle says of its deployment, where that is how its command ended (None: it is not known any more)."""
     try:
-        verdict = json.loads(verdicts["verdict.json"]) if verdicts else None
+        verdict: Any = json.loads(verdicts["verdict.json"]) if verdicts else None
         word: Word | None = verdict["verdict"] if verdict else None
         if word not in EXIT_CODES or code not in (None, EXIT_CODES[word]):
             return _error(job, f"gatebook ended with {code} and no verdict: {said}")
