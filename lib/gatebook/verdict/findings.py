@@ -225,9 +225,10 @@ class _Judge:
             yield case.group, "noise", Result("fail", f"noise instead of an answer: {noisy}")
         if said := _unfinished(chats):
             yield case.group, "finished", said
+        together = self._loaded(case.group, frozenset(case.load.at_once)) if case.load else []
         yield from self._expected(Evidence(
             case, replies, self._identity, self._profile, self._cosines, canary=self._canary(case),
-            timed=self._timed.get(case.id), together=self._together(case), restarts=self._restarts,
+            timed=self._timed.get(case.id), together=together, restarts=self._restarts,
         ))  # fmt: skip
 
     def _drawn(self, case: Case, replies: list[Reply]) -> Result:
@@ -262,11 +263,8 @@ class _Judge:
                 return Result("fail", f"{reply.ask.name}: {told}; {todo}", spent, room, "tokens")
         return None
 
-    def _together(self, case: Case) -> list[Exchange]:
-        """What the group of a load case asked at the case's levels."""
-        return self._loaded(case.group, frozenset(case.load.at_once)) if case.load else []
-
     def _of_load(self, group: str, levels: frozenset[Level]) -> list[Exchange]:
+        """What a group asked at these levels of load."""
         asked = [(c, a) for c in self._cases if c.load and c.group == group for a in c.requests()]
         keys = [f"{c.id}/{a.name}" for c, a in asked if level_of(a.name) in levels]
         return [self._by_key[key] for key in keys if key in self._by_key and self._by_key[key].kind == "ask"]

@@ -12,7 +12,7 @@ from gatebook.checks.intervals import clipped, epoch_ms, length_s, opened, union
 from gatebook.checks.timed import Timed
 from gatebook.config.policies import Metric
 from gatebook.engines import names as metric_names
-from gatebook.record.answer import Answer
+from gatebook.engines.engine import obj, whole_number
 from gatebook.record.exchange import Exchange
 from gatebook.record.executed import execution
 from gatebook.record.replies import read_answer
@@ -66,7 +66,7 @@ def spent(run: Run, notebook: str) -> Spent:
         waiting_s=max(length_s(open_) - server_s, 0.0), harness_s=harness_s,
         prompt_tokens=sum(a.tokens("prompt_tokens") or 0 for a in usages),
         completion_tokens=sum(a.tokens("completion_tokens") or 0 for a in usages),
-        cached_tokens=_sum(_cached(a) for a in usages),
+        cached_tokens=_sum(whole_number(obj(a.usage, "prompt_tokens_details").get("cached_tokens")) for a in usages),
         uncounted=sum(a.tokens("prompt_tokens") is None for a in usages),
     )  # fmt: skip
 
@@ -87,12 +87,6 @@ def _sum(values: Iterable[N | None]) -> N | None:
     return sum(known) if known else None
 
 
-def _cached(answer: Answer) -> int | None:
-    details = (answer.usage or {}).get("prompt_tokens_details")
-    value = details.get("cached_tokens") if isinstance(details, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
 def unfit(run: Run) -> list[Unfit]:
     """What was not asked because time, tokens or the documents' budget did not suffice, one entry a reason. Raises BrokenRecord."""
     found: dict[str, dict[str, None]] = defaultdict(dict)
@@ -109,11 +103,7 @@ def unfit(run: Run) -> list[Unfit]:
     return [Unfit(why, dict(Counter(run.cases[i].group for i in ids)), list(ids)) for why, ids in found.items()]
 
 
-HISTOGRAMS: dict[Metric, tuple[str, ...]] = {
-    "ttft": metric_names("ttft_histograms"),
-    "itl": metric_names("itl_histograms"),
-    "total": metric_names("total_histograms"),
-}
+METRICS: tuple[Metric, ...] = ("ttft", "itl", "total")
 NEAR_SHARE, NEAR_MS = 0.1, 20.0
 """Below both, what lies between server and client is no matter."""
 
@@ -154,7 +144,8 @@ def server_side(timed: Timed, exchanges: list[Exchange]) -> list[ServerSide]:
     if found:
         return found
     before, after = (_sums(exchanges, f"metrics/{timed.case.id}/{when}") for when in ("before", "after"))
-    for metric, names in HISTOGRAMS.items():
+    for metric in METRICS:
+        names = metric_names(f"{metric}_histograms")
         client = [ms for s in timed.samples if (ms := s.of(metric)) is not None]
         counts = {name: after[f"{name}_count"] - before[f"{name}_count"] for name in names}
         name = next((name for name, count in counts.items() if client and count > 0), None)
