@@ -87,7 +87,8 @@ def jobs_of(plan: Plan, name: str, store: str) -> list[Job]:
     """What is asked of one deployment: all, or a job a shard, each with its part of the requests in flight."""
     fleet, data = plan.fleet, plan.profiles[name]
     weight = _in_flight(plan, name)
-    limits = {**(data.get("limits") or {}), "in_flight": weight // _at_once(weight, fleet.shards)}
+    at_once = max(1, min(fleet.shards - 1, weight))  # shards; the first, which has what is timed, asks alone
+    limits = {**(data.get("limits") or {}), "in_flight": weight // at_once}
     asked = {**data, "limits": limits}
     shards = [f"{number}/{fleet.shards}" for number in range(1, fleet.shards + 1)] if fleet.shards > 1 else [None]
     return [Job(store, name, asked, fleet.suite, len(fleet.deployments), shard) for shard in shards]
@@ -99,11 +100,6 @@ def _in_flight(plan: Plan, name: str) -> int:
     most = profile.in_flight(plan.fleet.suite)
     host = urlsplit(profile.target.base_url or "").hostname
     return min(most, plan.fleet.hosts.get(host, most)) if host else most
-
-
-def _at_once(weight: int, shards: int) -> int:
-    """Shards of one deployment that ask beside each other; the first, which has what is timed, asks alone."""
-    return max(1, min(shards - 1, weight))
 
 
 def accepted(fleet: str) -> FleetVerdict | None:

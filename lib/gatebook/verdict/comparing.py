@@ -25,7 +25,7 @@ from gatebook.verdict.verdict import Comparison, Verdict
 
 Word = Literal["worse", "error", "cannot tell", "better", "same", "watched"]
 EXIT_CODES: dict[Word, int] = {"worse": 1, "error": 75, "cannot tell": 3, "better": 0, "same": 0, "watched": 0}
-PRECEDENCE: tuple[Word, ...] = ("worse", "error", "cannot tell", "better", "same")
+"""What decides first stands first."""
 NOT_RULES: dict[str, Any] = {
     **dict.fromkeys(("why", "suites", "tags", "good", "bad", "notebook", "needs", "raw", "drawn"), True),
     "asks": {"__all__": {"language"}},
@@ -210,7 +210,7 @@ def _overall(first: Judged, second: Judged, groups: list[GroupDifference]) -> tu
             said.append(("error", f"the {side} run could not be measured: {verdict.reason}"))
     if not said:
         return "cannot tell", "the runs share no group that decides anything"
-    word, reason = min(said, key=lambda one: PRECEDENCE.index(one[0]))
+    word, reason = min(said, key=lambda one: [*EXIT_CODES].index(one[0]))
     pairs = sum(group.comparison.paired for group in groups)
     return word, f"nothing is shown worse in {pairs} pairs" if word == "same" else reason
 

@@ -140,9 +140,8 @@ class _Judge:
         if readies[-1].fault is not None:
             return self._blame.of(readies[-1])
         took_ms = round(sum(a.elapsed_ms for e in readies for a in e.attempts), 1)
-        return Result(
-            "pass", "a one-token chat was answered", took_ms, self._profile.limits.ready_deadline_s * 1000, "ms"
-        )
+        limit_ms = self._profile.limits.ready_deadline_s * 1000
+        return Result("pass", "a one-token chat was answered", took_ms, limit_ms, "ms")
 
     def _case(self, case: Case) -> Iterator[Said]:
         if lacking := self._profile.not_offered(*case.needs):
@@ -235,18 +234,14 @@ class _Judge:
         """The share of sampled answers that pass; what could not be judged in one of them holds of the case."""
         failed: list[str] = []
         for reply in replies:
-            evidence = Evidence(case, [reply], self._identity, self._profile, self._cosines)
-            said = [said for said in (_unfinished([reply]),) if said] + [
-                result for _, _, result in expectations(evidence)
-            ]
-            red = [result for result in said if result.outcome != "pass"]
+            said = expectations(Evidence(case, [reply], self._identity, self._profile, self._cosines))
+            found = (_unfinished([reply]), *(result for _, _, result in said))
+            red = [result for result in found if result and result.outcome != "pass"]
             if unjudged := next((result for result in red if result.outcome != "fail"), None):
                 return replace(unjudged, reason=f"{reply.ask.name}: {unjudged.reason}")
             failed += [f"{reply.ask.name}: {noise(reply.answer.text) or red[0].reason}"] if red else []
-        share = round(1 - len(failed) / len(replies), 4)
-        reason = (
-            f"{len(replies) - len(failed)} of {len(replies)} sampled answers pass{f' ({failed[0]})' if failed else ''}"
-        )
+        share, first = round(1 - len(failed) / len(replies), 4), f" ({failed[0]})" if failed else ""
+        reason = f"{len(replies) - len(failed)} of {len(replies)} sampled answers pass{first}"
         return Result.of(share >= case.pass_share, reason, share, case.pass_share, "rate")
 
     def _expected(self, evidence: Evidence) -> Iterator[Said]:

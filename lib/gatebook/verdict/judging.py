@@ -161,8 +161,7 @@ def decide(judged: Judged) -> Verdict:
             if w.blocks
         ),
         *of_groups,
-        *_worse_together(judged, pooled),
-        *_after_the_look(judged, pooled, groups),
+        *_together(judged, pooled, groups),
         *_without_baseline(judged, measured(judged.fingerprint) - measured(accepted)),
     ]  # fmt: skip
     found = causes(said)
@@ -255,14 +254,11 @@ def _pooled(judged: Judged, used: list[WaiverUse]) -> Pooled | None:
     return pool(outcomes, scores, judged.cases, judged.baseline, judged.profile.flip_rate, share, early)
 
 
-def _worse_together(judged: Judged, pooled: Pooled | None) -> Iterator[Said]:
+def _together(judged: Judged, pooled: Pooled | None, groups: list[GroupVerdict]) -> Iterator[Said]:
+    """What all compared cases show; a first stage is green only where the look at it settles the run."""
     if pooled and pooled.shown_worse and judged.profile.pooled == "no_worse":
         text = f"all compared cases together: shown worse than the baseline: {pooled}"
         yield Said("FAIL", Stage.BEHAVIOUR, "all compared cases", text, MEND_ALL)
-
-
-def _after_the_look(judged: Judged, pooled: Pooled | None, groups: list[GroupVerdict]) -> Iterator[Said]:
-    """A first stage is green only where the look at it settles the run."""
     look = judged.manifest.look
     if look and judged.manifest.early and not judged.alone and (why := unsettled(look.margin, pooled, groups)):
         text = f"effort quick: the look settles nothing, and {len(look.later)} cases were not asked: {why}"

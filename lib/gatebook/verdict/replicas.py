@@ -148,7 +148,8 @@ def _strangers(run: Run, notebooks: list[str], accepted: Fingerprint) -> Iterato
             identity = identify(
                 [e.model_copy(update={"kind": "probe"}) for e in everything if e.method == "GET"], profile.target.model
             )
-            prints[url] = {**told(identity), **_system(chats)}
+            own = {str(one) for e in chats if (one := signed(e).get(SYSTEM))}
+            prints[url] = told(identity) | ({SYSTEM: _short(", ".join(sorted(own)))} if own else {})
             for name in notebooks:
                 prints[url] |= measured_values(run.expected(name), [e for e in asked[name] if e.method == "POST"])
     yield from (("differs", text) for text in _differing(run, prints, accepted))
@@ -175,21 +176,15 @@ def _lacking(run: Run, notebook: str, own: list[Exchange]) -> list[str]:
     return [f"{case.id}/{ask.name}" for case in cases for ask in case.requests() if (case.id, ask.name) not in there]
 
 
-def _system(chats: list[Exchange]) -> Fingerprint:
-    found = {one for e in chats if (one := signed(e).get(SYSTEM))}
-    return {SYSTEM: _short(", ".join(sorted(map(str, found))))} if found else {}
-
-
 def _differing(run: Run, prints: dict[str, Fingerprint], accepted: Fingerprint) -> Iterator[str]:
     """Each replica that is not as most are; where as many are so as otherwise, the baseline says which are right."""
     tolerance, seed = run.manifest.profile.limits.logprob_tolerance_nats, run.manifest.run
     alike: list[list[str]] = []
     for url, values in prints.items():
-        home = next((some for some in alike if not _apart(run, prints[some[0]], values)), None)
-        if home is None:
-            alike.append([url])
-        else:
+        if home := next((some for some in alike if not _apart(run, prints[some[0]], values)), None):
             home.append(url)
+        else:
+            alike.append([url])
     if len(alike) < 2:
         return
     right = max(

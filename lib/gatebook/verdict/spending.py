@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from gatebook.checks.intervals import clipped, epoch_ms, length_s, opened, union, worked
 from gatebook.checks.timed import Timed
-from gatebook.config.policies import Metric
+from gatebook.config.policies import METRICS, Metric
 from gatebook.engines import names as metric_names
 from gatebook.engines.engine import obj, whole_number
 from gatebook.record.exchange import Exchange
@@ -103,7 +103,6 @@ def unfit(run: Run) -> list[Unfit]:
     return [Unfit(why, dict(Counter(run.cases[i].group for i in ids)), list(ids)) for why, ids in found.items()]
 
 
-METRICS: tuple[Metric, ...] = ("ttft", "itl", "total")
 NEAR_SHARE, NEAR_MS = 0.1, 20.0
 """Below both, what lies between server and client is no matter."""
 
