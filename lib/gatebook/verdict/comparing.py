@@ -66,11 +66,6 @@ class GroupDifference:
         before = self.comparison.baseline_passed
         return before, before - len(self.comparison.worse) + len(self.comparison.better)
 
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """Two-sided 95 % of the second pass rate less the first; None without pairs."""
-        return self.comparison.interval
-
 
 @dataclass(frozen=True)
 class LatencyDifference:
@@ -131,7 +126,9 @@ def difference(first: Judged, second: Judged) -> Difference:
             if not excused and new != "pass":
                 unjudged[group].append(case)
     policies = {group: rules.policy(group) for group in then}
-    scores = _golden(first, second)
+    olds, prints = first.run.cases, (first.verdict.fingerprint, second.verdict.fingerprint)
+    asked = {i: c for i, c in second.run.cases.items() if i in olds and olds[i].prompt_hash == c.prompt_hash}
+    scores = golden.compared(rules, asked, *prints, second.run.manifest.run)
     compared = [group for group in then if policies[group].policy in COMPARED and group not in scores]
     found = {group: compare(then[group], now[group], policies[group], len(compared)) for group in then}
     fell = shown({g: found[g].p_value for g in compared}, len(compared))
@@ -159,14 +156,6 @@ def _other(first: Run, second: Run, case: str, before: Outcome | None, after: Ou
     if old.model_dump(exclude=NOT_RULES) != new.model_dump(exclude=NOT_RULES):
         return "asked alike, but something else is expected"
     return ""
-
-
-def _golden(first: Judged, second: Judged) -> dict[str, Golden]:
-    """Group -> its golden answers in both runs, over the texts that both were asked for alike."""
-    cases, before = second.run.cases, first.run.cases
-    alike = {i: c for i, c in cases.items() if i in before and before[i].prompt_hash == c.prompt_hash}
-    then, now, rules = first.verdict.fingerprint, second.verdict.fingerprint, second.run.manifest
-    return golden.compared(rules.profile, alike, then, now, rules.run)
 
 
 def _of_golden(policy: Group, scores: Golden, unjudged: list[str]) -> tuple[Word, str]:

@@ -141,10 +141,9 @@ def _values(kind: str, case: str, exchanges: list[Exchange]) -> Fingerprint:
     if kind == "tokens":
         return {f"tokens.{case}.{e.ask}": read_answer(e).tokens("prompt_tokens") for e in exchanges}
     if kind == "defaults":
-        samples = [
-            (read_answer(e).generated[: drift.PREFIX_CHARS], mean_shortfall(read_logprobs(e))) for e in exchanges
-        ]
-        return {f"defaults.{case}": sorted(([text, _rounded(mean)] for text, mean in samples), key=str)}
+        texts = [read_answer(e).generated[: drift.PREFIX_CHARS] for e in exchanges]
+        means = [_rounded(mean_shortfall(read_logprobs(e))) for e in exchanges]
+        return {f"defaults.{case}": sorted(map(list, zip(texts, means, strict=True)), key=str)}
     if kind == "golden":
         return {f"golden.{case}": value_of(s) for e in exchanges if isinstance(s := read_scored(e), Scored)}
     found = [tokens for e in exchanges if (tokens := read_logprobs(e))]
@@ -207,9 +206,8 @@ def _part(name: str, old: Fingerprint, new: Fingerprint, moved: Collection[str])
         return "refused keyword", Stage.REFUSED
     if kind == "tokens":
         steps = {n: new[n] - old[n] for n in known if n.startswith("tokens.")}
-        lone = [
-            n for n in steps if n.endswith(".long") and steps[n] and steps.get(f"{n.removesuffix('long')}short") == 0
-        ]
+        longs = [name.removesuffix("long") for name, step in steps.items() if name.endswith(".long") and step]
+        lone = any(steps.get(f"{name}short") == 0 for name in longs)
         template = len(steps) > 1 and len({*steps.values()}) == 1
         return "chat template" if template else "tokenizer" if lone else PARTS[kind][0], Stage.TEMPLATE
     if kind in ("logprobs", "greedy") and _any("tokens", moved):
@@ -221,39 +219,29 @@ def _part(name: str, old: Fingerprint, new: Fingerprint, moved: Collection[str])
 def asked_otherwise(old: Fingerprint, new: Fingerprint) -> str | None:
     """What of the profile's own request options is not as it was when the baseline was accepted."""
     was, now = old.get(REQUEST, {}), new.get(REQUEST, {})
-    moved = [
-        f"{k} was {was.get(k, 'not set')}, is {now.get(k, 'not set')}"
-        for k in sorted({*was, *now})
-        if was.get(k) != now.get(k)
-    ]
+    names = [name for name in sorted({*was, *now}) if was.get(name) != now.get(name)]
+    moved = [f"{name} was {was.get(name, 'not set')}, is {now.get(name, 'not set')}" for name in names]
     return f"request options changed: {'; '.join(moved)}" if moved else None
 
 
 def noted(old: Fingerprint, new: Fingerprint) -> list[str]:
     """What moved and never blocks, a line each."""
-    moved = {
-        name: f"was {old[name]}, is {new[name]}" for name in sorted(old.keys() & new.keys()) if old[name] != new[name]
-    }
-    lines = []
+    names = [name for name in sorted(old.keys() & new.keys()) if old[name] != new[name]]
+    moved, lines = {name: f"was {old[name]}, is {new[name]}" for name in names}, []
     if SYSTEM in moved and old[SYSTEM] and new[SYSTEM]:
         lines.append(f"{SYSTEM} moved: {moved[SYSTEM]}; it is a hash of the configuration and alone no fault")
-    for name, told in moved.items():
-        if name.startswith("options."):
-            lines.append(f"{name.removeprefix('options.')} {told}: what follows from it is judged by itself")
-    refused = [
-        n for n, state in old.items() if n.startswith("keyword.") and (state, new.get(n)) == ("ignored", "refused")
-    ]
-    return lines + [f"{n} is refused now, was silently ignored: clients that send it get an error" for n in refused]
+    for name in (name for name in names if name.startswith("options.")):
+        lines.append(f"{name.removeprefix('options.')} {moved[name]}: what follows from it is judged by itself")
+    for name in (name for name in old if name.startswith("keyword.")):
+        if (old[name], new.get(name)) == ("ignored", "refused"):
+            lines.append(f"{name} is refused now, was silently ignored: clients that send it get an error")
+    return lines
 
 
 def measured(values: Fingerprint) -> set[str]:
     """The kinds of values that cases measured, not the server told; golden answers are compared by their group."""
-    kinds = ((name, _kind(name)) for name in values)
-    return {
-        f"{kind}{BY_ID if name.endswith(BY_ID) else ''}"
-        for name, kind in kinds
-        if kind in MEASURED and kind != "golden"
-    }
+    found = {(_kind(name), BY_ID if name.endswith(BY_ID) else "") for name in values}
+    return {kind + by_id for kind, by_id in found if kind in MEASURED and kind != "golden"}
 
 
 def case_of(name: str) -> str | None:

@@ -20,6 +20,9 @@ from gatebook.config.profile import Profile
 from gatebook.errors import BadInput
 from gatebook.record.logprobs import Scored
 
+Cases = Mapping[str, Case]
+Values = Mapping[str, Any]
+"""A fingerprint: value by name."""
 PREFIX = "golden."
 """Begins the name of a text's value in a fingerprint."""
 DRAWS = 9_999
@@ -147,9 +150,7 @@ class Golden:
         )
 
 
-def compared(
-    profile: Profile, cases: Mapping[str, Case], before: Mapping[str, Any], now: Mapping[str, Any], run: str
-) -> dict[str, Golden]:
+def compared(profile: Profile, cases: Cases, before: Values, now: Values, run: str) -> dict[str, Golden]:
     """Group -> its golden answers in two fingerprints; a run's name is the seed."""
     groups: dict[str, dict[str, Case]] = defaultdict(dict)
     for name, case in cases.items():
@@ -159,16 +160,8 @@ def compared(
     return {g: compare(found, before, now, margin_nats, family, f"{run}/{g}") for g, found in groups.items()}
 
 
-def compare(
-    cases: Mapping[str, Case],
-    before: Mapping[str, Any],
-    now: Mapping[str, Any],
-    margin_nats: float,
-    family: int,
-    seed: str,
-) -> Golden:
-    """The golden answers of these cases in two fingerprints. `before`: without what is asked otherwise now; `family`: groups
-    that may block by this test."""
+def compare(cases: Cases, before: Values, now: Values, margin_nats: float, family: int, seed: str) -> Golden:
+    """The golden answers of these cases in two fingerprints. `before`: of those asked alike; `family`: groups that may block."""
     differences, split, new, tokens = {}, [], [], 0
     kinds: dict[str, list[float]] = defaultdict(list)
     for name in sorted(cases):

@@ -210,23 +210,21 @@ class Judged:
     def excused(self) -> dict[tuple[str, str], str]:
         """(group, case) -> why it may be not measured here: it needs what is not offered, or the profile excuses it."""
         found, never = {}, never_excused(self.findings)
-        for key in ((g, c) for g, cases in self.outcomes.items() for c, o in cases.items() if o == "not_measured"):
-            group, case = key
+        for group, case in (
+            (g, c) for g, cases in self.outcomes.items() for c, o in cases.items() if o == "not_measured"
+        ):
             missing = self.profile.not_offered(*self.cases[case].needs) if case in self.cases else None
             why = f"not offered: {missing}" if missing else self.profile.excuse(case, group)
-            if why and key not in never:
-                found[key] = why
+            if why and (group, case) not in never:
+                found[group, case] = why
         return found
 
 
 def judge_groups(judged: Judged, used: list[WaiverUse]) -> tuple[list[GroupVerdict], list[Said]]:
     """Every group's verdict, and what is said of those that are not green: in the order of the notebooks that ask them."""
     groups = [_Group(judged, name, used) for name in judged.outcomes]
-    worse = shown(
-        {g.name: g.than.p_value for g in groups if g.policy.policy in COMPARED and g.name not in judged.golden},
-        judged.family,
-        judged.alpha,
-    )
+    compared = [g for g in groups if g.policy.policy in COMPARED and g.name not in judged.golden]
+    worse = shown({g.name: g.than.p_value for g in compared}, judged.family, judged.alpha)
     found = [group.decide(group.name in worse) for group in groups]
     notebooks = {i: case.notebook for i, case in judged.cases.items()}
     first = [min(notebooks.get(i, i.partition(".")[0]) for i in group.outcomes) for group in groups]
@@ -328,11 +326,8 @@ def _use(waiver: Waiver, manifest: Manifest, outcomes: Outcomes) -> WaiverUse:
     had = [(c, o, group) for group, cases in outcomes.items() for c, o in cases.items() if c in asked]
     named = [(case, outcome) for case, outcome, group in had if waiver.names(case, group)]
     failing = list(dict.fromkeys(case for case, outcome in named if outcome == "fail"))
-    complete = (
-        not manifest.partial
-        and not manifest.early
-        and manifest.suite in ("full", manifest.profile.target.default_suite)
-    )
+    whole = manifest.suite in ("full", manifest.profile.target.default_suite)
+    complete = whole and not manifest.partial and not manifest.early
     state: Literal["in use", "unused", "stale", "expired"] = "unused"
     if not named:
         note = "names no case of this run"
