@@ -41,8 +41,7 @@ def gate(
 
     `gatebook fleet accept RUN --reason ...` then makes each deployment's run its baseline. docs/fleet.md
     """
-    from gatebook.fleet.conduct import begin, reopen
-    from gatebook.fleet.conduct import gate as gate_all
+    from gatebook.fleet.conduct import begin, gate_fleet, reopen
     from gatebook.fleet.plan import load_fleet
     from gatebook.fleet.reports import planned, show
 
@@ -56,7 +55,7 @@ def gate(
         store, made = begin(fleet, str(file))
     else:
         store, made = reopen(str(resume))
-    verdict = gate_all(store, made, scheduler, watch=not as_json)
+    verdict = gate_fleet(store, made, scheduler, watch=not as_json)
     if as_json:
         print(verdict.model_dump_json(indent=1))
     else:

@@ -58,7 +58,7 @@ def reopen(url: str) -> tuple[Store, Plan]:
         raise BrokenRecord(f"{url}/{PLAN_FILE}: cannot be read: {error.errors()[0]['msg']}") from None
 
 
-def gate(store: Store, plan: Plan, scheduler: str | None, watch: bool) -> FleetVerdict:
+def gate_fleet(store: Store, plan: Plan, scheduler: str | None, watch: bool) -> FleetVerdict:
     """Ask what is not asked yet, and write the verdict and its reports into the store. Raises BadInput where the scheduler
     cannot be reached, StoreFailed where the store does not take the reports."""
     rows: dict[str, Row] = {}

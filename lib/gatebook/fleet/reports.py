@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 from collections import Counter, defaultdict
 from typing import Any
 
+from gatebook import opening
 from gatebook.checks import stats
 from gatebook.config.cases import Case
 from gatebook.config.profile import Profile, profile_from
@@ -14,8 +15,6 @@ from gatebook.config.shards import Shard, part_of
 from gatebook.fleet.outcome import FleetVerdict, Row
 from gatebook.fleet.plan import Deployment, Fleet, resolve
 from gatebook.fleet.store import Store
-from gatebook.opening import accepted
-from gatebook.opening import planned as planned_cases
 from gatebook.report.estimate import estimate
 from gatebook.report.metrics import labelled
 from gatebook.report.terminal import STYLE, Cell, print_table, say
@@ -134,7 +133,7 @@ def checked(
         name = several[0].name
         profile = profile_from(data[name], f"{where}, deployment {name!r} ({file})", name)
         keyless = profile.target.model_copy(update={"api_key_env": None, "headers": {}})
-        cases, left = planned_cases(profile.model_copy(update={"target": keyless}), fleet.suite, None)
+        cases, left = opening.planned(profile.model_copy(update={"target": keyless}), fleet.suite, None)
         for number in range(1, fleet.shards + 1) if fleet.shards > 1 else ():
             part_of(cases, Shard(number, fleet.shards))
         found.append((several, profile, cases, left))
@@ -146,18 +145,13 @@ def planned(fleet: Fleet, where: str) -> str:
     shows by itself and among all. Raises BadInput where it could not be begun."""
     count, lines = len(fleet.deployments), list[str]()
     for several, profile, cases, left in checked(fleet, resolve(fleet, where), where):
-        baseline = accepted(profile)[0]
+        baseline = opening.accepted(profile)[0]
         lines += [f"{several[0].profile}: {len(several)} deployments, such as {several[0].name}, each:", ""]
-        lines += [
-            estimate(profile, fleet.suite, cases, baseline, left),
-            "",
-            *_drops(profile, cases, baseline, count),
-            "",
-        ]
+        lines += [estimate(profile, fleet.suite, cases, baseline, left), ""]
+        lines += [*_drops(profile, cases, baseline, count), ""]
     shards = f", {fleet.shards} shards each" if fleet.shards > 1 else ""
-    return "\n".join(
-        [*lines, f"fleet {fleet.name}: {count} deployments{shards}, suite {fleet.suite}, evidence in {fleet.store}"]
-    )
+    last = f"fleet {fleet.name}: {count} deployments{shards}, suite {fleet.suite}, evidence in {fleet.store}"
+    return "\n".join([*lines, last])
 
 
 def _drops(profile: Profile, cases: list[Case], baseline: Baseline | None, count: int) -> list[str]:

@@ -141,9 +141,8 @@ def _told(job: Job, verdicts: dict[str, bytes], code: int | None, said: str) -> 
             return _error(job, f"gatebook ended with {code} and no verdict: {said}")
         if verdict["partial"] != bool(job.shard):
             return _error(job, "its run is narrowed, which the fleet did not ask for")
-        alone = {
-            n.partition(".")[0]: json.loads(data)["verdict"] for n, data in verdicts.items() if n != "verdict.json"
-        }
+        own = ((name.partition(".")[0], data) for name, data in verdicts.items() if name != "verdict.json")
+        alone = {notebook: json.loads(data)["verdict"] for notebook, data in own}
         served = verdict["served"]
         return Row(
             deployment=job.deployment, base_url=served["base_url"], model=served["model"], revision=served["revision"],

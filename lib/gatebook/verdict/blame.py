@@ -35,8 +35,7 @@ class Blame:
         self.stops = [e.detail for e in exchanges if e.kind == "stop"]
 
     def of(self, exchange: Exchange) -> Result:
-        """The first that holds: the model is not served, the key is refused, the server never answered, we cut the request
-        short; else it is the deployment's fault."""
+        """Return the first reason that holds; without any it is the deployment's fault."""
         reasons = (self._not_served, self._key_refused, self._never_answered, self._cut_short)
         return next((said for reason in reasons if (said := reason(exchange))), None) or self._failed(exchange)
 
@@ -151,11 +150,8 @@ class Blame:
     @cached_property
     def _broken(self) -> list[tuple[float, int, str, float]]:
         """Of the requests of this notebook and the earlier ones that broke: when, place in the record, case, when sent."""
-        asked = [
-            e
-            for e in (*self._earlier, *self._exchanges)
-            if e.kind in ("ask", "canary", "parent") and e.case is not None
-        ]
+        kinds, told = ("ask", "canary", "parent"), (*self._earlier, *self._exchanges)
+        asked = [e for e in told if e.kind in kinds and e.case is not None]
         return sorted((span[1], n, str(e.case), span[0]) for n, e in enumerate(asked) if (span := _break(e)))
 
     @cached_property

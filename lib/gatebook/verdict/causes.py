@@ -82,13 +82,12 @@ def refusals(verdict: Verdict) -> list[Reason]:
     A PASS is taken, and an INCONCLUSIVE that lacks nothing but what accepting it gives. What a change of the deployment explains
     is red still once that change is named by a new revision.
     """
-    narrowed = {
-        "it is PARTIAL (narrowed by --only or --shard)": verdict.partial
-        and "run the suite whole, without --only, or merge all shards with `gatebook merge`",
-        "it is of effort quick, which looks early": verdict.effort == "quick" and "run it with --effort normal",
-    }
-    about = [
-        Reason(word="INCONCLUSIVE", about="this run", text=text, todo=todo) for text, todo in narrowed.items() if todo
-    ]
+    narrowed = {}
+    if verdict.partial:
+        todo = "run the suite whole, without --only, or merge all shards with `gatebook merge`"
+        narrowed["it is PARTIAL (narrowed by --only or --shard)"] = todo
+    if verdict.effort == "quick":
+        narrowed["it is of effort quick, which looks early"] = "run it with --effort normal"
+    about = [Reason(word="INCONCLUSIVE", about="this run", text=text, todo=todo) for text, todo in narrowed.items()]
     after = [r for cause in verdict.causes if cause.moved for r in cause.explains if r.word in ("FAIL", "ERROR")]
     return [*about, *(one for one in (*verdict.causes, *after) if not one.accepts)]

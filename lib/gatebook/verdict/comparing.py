@@ -134,12 +134,10 @@ def difference(first: Judged, second: Judged) -> Difference:
     fell = shown({g: found[g].p_value for g in compared}, len(compared))
     chances = {g: stats.mcnemar_worse(len(found[g].better), len(found[g].worse)) for g in compared}
     rose = shown(chances, len(compared))
-    groups = [
-        GroupDifference(
-            g, policies[g].policy, c, *_word(policies[g], c, unjudged[g], g in fell, g in rose, scores.get(g))
-        )
-        for g, c in found.items()
-    ]
+    groups = []
+    for g, c in found.items():
+        word = _word(policies[g], c, unjudged[g], g in fell, g in rose, scores.get(g))
+        groups.append(GroupDifference(g, policies[g].policy, c, *word))
     latencies = _latencies(first.run, second.run, {u.case for u in unpaired})
     return Difference(*_overall(first, second, groups), groups, unpaired, latencies)
 

@@ -1,8 +1,8 @@
 """Golden answers against the baseline's, text by text: does the deployment find good answers less likely than it did?
 
-A text's difference is that of its mean log probability, in nats a token; below 0 is a loss. Two one-sided tests, each by
-flipping the signs of the differences (Fisher 1935; (1 + #) / (draws + 1), never 0): whether the mean is below 0, which is
-always told and never blocks, and whether it is below the profile's margin, which blocks where the policy says so.
+A text's difference is that of its mean log probability, in nats a token; below 0 is a loss. Two one-sided sign-flip tests
+(Fisher 1935; (1 + #) / (draws + 1), never 0): a mean below 0 is always reported and never blocks; a mean below the profile's
+margin blocks where the policy says so.
 """
 
 from __future__ import annotations

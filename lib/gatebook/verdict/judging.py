@@ -39,6 +39,7 @@ from gatebook.verdict.verdict import EXIT_CODES, Excuse, GroupVerdict, Served, V
 
 FindingsOf = Callable[[Run, str], list[Finding]]
 """What gives the findings of a notebook of a run."""
+RENEW = "renew the waiver with a reason, or delete it"
 MEND_ALL = "mend the deployment; `gatebook compare` with the accepted run shows where it lost, or set `pooled: watch`"
 
 
@@ -110,8 +111,6 @@ def _read(run: Run, notebook: str | None, troubles: list[str], findings_of: Find
     family = compared_groups(manifest.profile, (case.group for case in planned if not case.scored))
     if notebook:
         manifest = manifest.model_copy(update={"expected": {notebook: manifest.expected[notebook]}})
-    asked = {name: run.exchanges(name) for name in manifest.expected}
-    stops = {name: e.detail for name, exchanges in asked.items() for e in exchanges if e.kind == "stop"}
     served = Served(
         base_url=manifest.base_url, model=target.model, revision=target.revision,
         engine=identity.engine, version=identity.version, context_tokens=identity.context_tokens,
@@ -120,11 +119,8 @@ def _read(run: Run, notebook: str | None, troubles: list[str], findings_of: Find
     known = baseline.fingerprint if baseline and baseline.revision == target.revision else {}
     return Judged(
         manifest, run.cases, findings, served, fingerprint(run, identity, findings), baseline, troubles, family,
-        alone=notebook is not None, behind_s=clock_behind_s(chain.from_iterable(asked.values())),
-        told=tuple(e.detail for e in chain.from_iterable(asked.values()) if e.kind == "note"),
-        in_use={name: why for name, why in stops.items() if why.startswith(IN_USE)},
+        alone=notebook is not None, record={name: run.exchanges(name) for name in notebooks},
         servers=list(servers(run, notebooks, known)),
-        fronts=fronts(e.headers for e in chain.from_iterable(asked.values()) if e.kind not in ELSEWHERE),
     )  # fmt: skip
 
 
@@ -155,11 +151,7 @@ def decide(judged: Judged) -> Verdict:
         *_beside_others(judged),
         *_unasked(judged),
         *_under_one_revision(judged, moved),
-        *(
-            Said("INCONCLUSIVE", None, f"waiver of {w.case}", f"waiver of {w}", "renew the waiver with a reason, or delete it")
-            for w in used
-            if w.blocks
-        ),
+        *(Said("INCONCLUSIVE", None, f"waiver of {w.case}", f"waiver of {w}", RENEW) for w in used if w.blocks),
         *of_groups,
         *_together(judged, pooled, groups),
         *_without_baseline(judged, measured(judged.fingerprint) - measured(accepted)),
@@ -191,7 +183,8 @@ def _missing(judged: Judged) -> Iterator[Said]:
 
 def _beside_others(judged: Judged) -> Iterator[Said]:
     """A notebook in which load was not asked because others use the server, and what of it is not measured therefore."""
-    for notebook, why in judged.in_use.items():
+    stops = {name: e.detail for name, exchanges in judged.record.items() for e in exchanges if e.kind == "stop"}
+    for notebook, why in ((name, why) for name, why in stops.items() if why.startswith(IN_USE)):
         unmeasured = [f for f in judged.findings if f.notebook == notebook and f.outcome == "not_measured"]
         if any(f.check == "recorded" for f in unmeasured):
             cases = frozenset(f.case for f in unmeasured)
@@ -292,7 +285,7 @@ def _counts(judged: Judged) -> str:
 
 def _notes(judged: Judged, groups: list[GroupVerdict]) -> Iterator[str]:
     """What stands beside every verdict and never blocks."""
-    profile, behind_s = judged.profile, judged.behind_s
+    profile, exchanges = judged.profile, [*chain.from_iterable(judged.record.values())]
     if unnamed := [g.group for g in groups if g.group not in profile.groups and g.group != "contract"]:
         loud = "; NO CONTRACT IS HELD in them" if any(g.endswith(".contract") for g in unnamed) else ""
         yield (
@@ -302,14 +295,14 @@ def _notes(judged: Judged, groups: list[GroupVerdict]) -> Iterator[str]:
     blind = [(g.group, g.comparison) for g in groups if g.blind and g.comparison]
     if told := ", ".join(f"{group} ({c.baseline_passed} of {c.paired})" for group, c in blind):
         yield f"nothing is compared where too few cases passed in the baseline to show a drop: {told}"
-    if behind_s:
+    if behind_s := clock_behind_s(exchanges):
         yield (
             f"the server's clock is {abs(behind_s):,.0f} s {'behind' if behind_s > 0 else 'ahead of'} ours by what its replies tell; "
             "set this machine's clock if it is the wrong one. The freshest reply is the measure of what came from a cache"
         )
-    yield from judged.told
-    if judged.fronts:
-        yield f"answers come through {', '.join(judged.fronts)}"
+    yield from (e.detail for e in exchanges if e.kind == "note")
+    if passed_on := fronts(e.headers for e in exchanges if e.kind not in ELSEWHERE):
+        yield f"answers come through {', '.join(passed_on)}"
     for group in (g.group for g in groups):
         if (scores := judged.golden.get(group)) and scores.texts:
             new = f"; {len(scores.new)} more are new to the baseline" if scores.new else ""

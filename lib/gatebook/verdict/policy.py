@@ -17,6 +17,7 @@ from gatebook.config.policies import Waiver
 from gatebook.config.profile import Group, Profile
 from gatebook.config.sending import asked_hash
 from gatebook.errors import BadInput
+from gatebook.record.exchange import Exchange
 from gatebook.record.run import Manifest
 from gatebook.verdict import golden
 from gatebook.verdict.baseline import Baseline, values_asked_alike
@@ -160,16 +161,10 @@ class Judged:
     """Compared groups of the whole run: one notebook alone is judged by the same steps."""
     alone: bool = False
     """One notebook of the run, which is not asked for what only the whole run has."""
-    behind_s: float = 0.0
-    """How far the server's clock is behind ours, where they disagree."""
-    told: tuple[str, ...] = ()
-    """What the record notes of the asking and nothing is judged by."""
-    in_use: dict[str, str] = field(default_factory=dict)
-    """Notebook -> why no load was asked, where others used the server."""
+    record: dict[str, list[Exchange]] = field(default_factory=dict)
+    """Notebook -> its exchanges."""
     servers: list[Said] = field(default_factory=list)
     """Why it is not one server that answers."""
-    fronts: list[str] = field(default_factory=list)
-    """Who passed its replies on."""
 
     @property
     def profile(self) -> Profile:

@@ -1,9 +1,8 @@
 """All compared cases of a run in one test: a loss that is spread over the groups shows in none of them.
 
-Cases of one cluster (phrasings of a task, questions of one document) share their luck and are one observation. The test is
-the exact sign-flip of clusters' net changes: of single cases it is McNemar's exact one-sided test (McNemar 1947), of graded
-scores a permutation test within strata (Good 2005, 3.2). That all samples together see what no task sees alone is shown by
-Kübler et al. (arXiv 2602.10144).
+Cases of one cluster (phrasings of a task, questions on one document) are one observation. The test flips the signs of the
+clusters' net changes, exactly: of single cases it is McNemar's one-sided test (McNemar 1947), of graded scores a permutation
+test within strata (Good 2005, 3.2; Kübler et al., arXiv 2602.10144).
 """
 
 from __future__ import annotations

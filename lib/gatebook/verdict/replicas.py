@@ -137,17 +137,14 @@ def _strangers(run: Run, notebooks: list[str], accepted: Fingerprint) -> Iterato
     prints: dict[str, Fingerprint] = {}
     profile = run.manifest.profile
     for url in profile.target.replicas:
-        asked = {
-            name: [e for e in run.exchanges(name) if e.kind == "replica" and e.target == url] for name in notebooks
-        }
+        asked = {name: [e for e in run.exchanges(name) if (e.kind, e.target) == ("replica", url)] for name in notebooks}
         if found := _unusable(run, url, asked):
             yield found
             continue
         everything = [e for some in asked.values() for e in some]
         if chats := [e for e in everything if e.method == "POST"]:
-            identity = identify(
-                [e.model_copy(update={"kind": "probe"}) for e in everything if e.method == "GET"], profile.target.model
-            )
+            probes = [e.model_copy(update={"kind": "probe"}) for e in everything if e.method == "GET"]
+            identity = identify(probes, profile.target.model)
             own = {str(one) for e in chats if (one := signed(e).get(SYSTEM))}
             prints[url] = told(identity) | ({SYSTEM: _short(", ".join(sorted(own)))} if own else {})
             for name in notebooks:
