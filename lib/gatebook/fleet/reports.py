@@ -85,19 +85,19 @@ def junit(verdict: FleetVerdict) -> str:
 def metrics(verdict: FleetVerdict) -> str:
     """OpenMetrics with the labels of each deployment; the fleet's own line has no deployment."""
     whose = {"fleet": verdict.fleet, "suite": verdict.suite}
-    lines = [
-        "# TYPE gatebook_fleet_exit_code gauge",
-        f"gatebook_fleet_exit_code{labelled(whose)} {verdict.exit_code}",
-        "# TYPE gatebook_fleet_verdict gauge",
-    ]
-    for row in verdict.deployments:
-        own = {**{f"label_{n}": v for n, v in row.labels.items()}, **whose, "deployment": row.deployment}
-        lines.append(f"gatebook_fleet_verdict{labelled({**own, 'verdict': row.verdict})} 1")
-    lines.append("# TYPE gatebook_fleet_notebook gauge")
-    for row in verdict.deployments:
-        for name, word in row.notebooks.items():
-            own = {**whose, "deployment": row.deployment, "notebook": name, "verdict": word}
-            lines.append(f"gatebook_fleet_notebook{labelled(own)} 1")
+    rows = [({**whose, "deployment": row.deployment}, row) for row in verdict.deployments]
+    families = {
+        "exit_code": [(whose, verdict.exit_code)],
+        "verdict": [
+            ({**{f"label_{n}": v for n, v in row.labels.items()}, **own, "verdict": row.verdict}, 1)
+            for own, row in rows
+        ],
+        "notebook": [({**own, "notebook": n, "verdict": w}, 1) for own, row in rows for n, w in row.notebooks.items()],
+    }
+    lines = []
+    for name, samples in families.items():
+        lines.append(f"# TYPE gatebook_fleet_{name} gauge")
+        lines += [f"gatebook_fleet_{name}{labelled(labels)} {value}" for labels, value in samples]
     return "\n".join([*lines, "# EOF"]) + "\n"
 
 
