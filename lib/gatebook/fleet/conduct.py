@@ -37,7 +37,7 @@ FEWEST_AHEAD = 16
 
 
 def begin(fleet: Fleet, where: str) -> tuple[Store, Plan]:
-    """A new fleet run: where it will stand, and its plan. Raises BadInput where anything is wrong."""
+    """Return the store and the plan of a new fleet run. Raises BadInput where anything is wrong."""
     profiles = resolve(fleet, where)
     checked(fleet, profiles, where)
     plan = Plan(run=new_name(fleet.name), created=now(), fleet=fleet, profiles=profiles)
@@ -45,7 +45,7 @@ def begin(fleet: Fleet, where: str) -> tuple[Store, Plan]:
 
 
 def reopen(url: str) -> tuple[Store, Plan]:
-    """A fleet run that is there. Raises BadInput, BrokenRecord."""
+    """Return the store and the plan of an existing fleet run. Raises BadInput, BrokenRecord."""
     store = Store(url)
     data = store.read(PLAN_FILE)
     if data is None:
@@ -84,7 +84,7 @@ def gate_fleet(store: Store, plan: Plan, scheduler: str | None, watch: bool) -> 
 
 
 def jobs_of(plan: Plan, name: str, store: str) -> list[Job]:
-    """What is asked of one deployment: all, or a job a shard, each with its part of the requests in flight."""
+    """Return the jobs of one deployment, one per shard, each with its part of the requests in flight."""
     fleet, data = plan.fleet, plan.profiles[name]
     weight = _in_flight(plan, name)
     at_once = max(1, min(fleet.shards - 1, weight))  # shards; the first, which has what is timed, asks alone
@@ -103,7 +103,7 @@ def _in_flight(plan: Plan, name: str) -> int:
 
 
 def accepted(fleet: str) -> FleetVerdict | None:
-    """The fleet run that was accepted last. Raises BadInput where its file is damaged."""
+    """Return the fleet run that was accepted last. Raises BadInput where its file is damaged."""
     file = accepted_file(fleet)
     try:
         return FleetVerdict.model_validate_json(file.read_bytes()) if file.is_file() else None
@@ -117,7 +117,7 @@ def accepted_file(fleet: str) -> Path:
 
 @contextmanager
 def _cluster(fleet: Fleet, jobs: int, scheduler: str | None) -> Iterator[Any]:
-    """A client of the named cluster, else of one of local processes. Raises BadInput."""
+    """Yield a client of the named cluster, else of local processes. Raises BadInput."""
     try:
         from distributed import Client, LocalCluster
     except ImportError:
@@ -147,7 +147,7 @@ def _cluster(fleet: Fleet, jobs: int, scheduler: str | None) -> Iterator[Any]:
 
 
 def _cancelled() -> tuple[type[BaseException], ...]:
-    """What Dask raises for a job whose scheduler is gone."""
+    """Return what Dask raises for a job whose scheduler is gone."""
     from concurrent.futures import CancelledError
 
     from distributed.client import FutureCancelledError
@@ -231,7 +231,7 @@ def _conduct(client: Any, plan: Plan, jobs: list[Job], rows: dict[str, Row], sai
 
 
 def _result(future: Any, job: Job) -> Row:
-    """The row of a job; a worker that could not make one is the ERROR of its deployment."""
+    """Return the row of a job; ERROR where the worker could not make one."""
     from distributed import KilledWorker
 
     try:
@@ -249,7 +249,7 @@ def _result(future: Any, job: Job) -> Row:
 
 
 def _of_shards(found: dict[str, Row]) -> Row:
-    """The row of a deployment whose shards cannot be merged: the worst of them, by its own reason."""
+    """Return the row of a deployment whose shards cannot be merged: the worst shard's, with its reason."""
     word = worst(row.verdict for row in found.values())
     shard, row = next((shard, row) for shard, row in found.items() if row.verdict == word)
     return row.model_copy(update={"reason": f"shard {shard}: {row.reason}", "bundle": None, "notebooks": {}})
@@ -282,9 +282,8 @@ class _Progress:
 
 
 def accept_fleet(url: str, reason: str, by: str | None) -> tuple[list[str], int]:
-    """(a line a deployment and one for the fleet, how many were refused). Every deployment that can be is accepted as
-    `gatebook accept` does it, and the fleet's table becomes what later ones are compared with. Raises BadInput, BrokenRecord,
-    and where nothing could be accepted."""
+    """Accept every deployment as `gatebook accept` does, and keep the fleet's table for comparison. Return one line per
+    deployment and one for the fleet, and the number of refusals. Raises BrokenRecord; BadInput where nothing was accepted."""
     if not reason.strip():
         raise BadInput("--reason is empty; say why this run may be the measure of later ones")
     store, plan = reopen(url)
@@ -312,7 +311,7 @@ def accept_fleet(url: str, reason: str, by: str | None) -> tuple[list[str], int]
 
 
 def read_verdict(store: Store) -> FleetVerdict:
-    """What a fleet run ended in. Raises BadInput where it has no verdict yet, or none that can be read."""
+    """Return the verdict of a fleet run. Raises BadInput where it has none yet, or none that can be read."""
     data = store.read("verdict.json")
     try:
         if data is not None:

@@ -1,4 +1,4 @@
-"""What is told of a fleet: before it is asked the cost, afterwards verdict.json, page, JUnit and metrics, a table in the terminal."""
+"""What a fleet would cost; and its reports: verdict.json, page, JUnit, metrics, a table in the terminal."""
 
 from __future__ import annotations
 
@@ -123,8 +123,8 @@ def show(verdict: FleetVerdict, store: Store) -> None:
 def checked(
     fleet: Fleet, data: dict[str, dict[str, Any]], where: str
 ) -> list[tuple[list[Deployment], Profile, list[Case], dict[str, int]]]:
-    """(the deployments of a profile, it as the first of them has it, the cases, what its languages leave out), for each profile
-    of the fleet. Raises BadInput where one could not be begun. Keys are the workers': none is needed here."""
+    """Return (deployments, profile of the first, cases, what its languages leave out) for each profile of the fleet.
+    Raises BadInput where one could not start. No keys are needed: the workers have them."""
     by_profile: dict[str, list[Deployment]] = defaultdict(list)
     for one in fleet.deployments:
         by_profile[one.profile].append(one)
@@ -141,8 +141,8 @@ def checked(
 
 
 def planned(fleet: Fleet, where: str) -> str:
-    """What a run of it would be: its jobs, the cost of one deployment of each profile, and the smallest drop that a deployment
-    shows by itself and among all. Raises BadInput where it could not be begun."""
+    """Describe a run: the cost of one deployment of each profile, and the smallest drop that shows, alone and among all.
+    Raises BadInput where it could not start."""
     count, lines = len(fleet.deployments), list[str]()
     for several, profile, cases, left in checked(fleet, resolve(fleet, where), where):
         baseline = opening.accepted(profile)[0]

@@ -1,4 +1,4 @@
-"""Where the evidence of a fleet is kept, a folder or any place that fsspec reaches by its URL, and where a worker makes it."""
+"""Where the evidence of a fleet is kept, a folder or a URL that fsspec reaches, and where a worker makes it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Store:
                 self._fs.pipe_file(f"{self._root}/{name}", data)
 
     def read(self, name: str) -> bytes | None:
-        """The bytes of one file; None where there is none."""
+        """Return the bytes of one file; None where there is none."""
         with self._told(name), suppress(FileNotFoundError, NotADirectoryError):
             if self.local:
                 return (self.local / name).read_bytes()
@@ -66,7 +66,7 @@ class Store:
         return None
 
     def names(self, under: str) -> list[str]:
-        """Every file under a folder, from the store's own one, sorted; none where there is no folder."""
+        """Return every file under a folder, sorted, as paths from the store's root; none where there is no folder."""
         with self._told(under), suppress(FileNotFoundError):
             if self.local:
                 return sorted(str(p.relative_to(self.local)) for p in (self.local / under).rglob("*") if p.is_file())
@@ -75,7 +75,7 @@ class Store:
         return []
 
     def put(self, folder: Path, name: str) -> None:
-        """A folder with all its files; the list of its checksums comes last, so that half a bundle is none."""
+        """Store a folder with all its files, its checksums last, so that half a bundle is none."""
         with self._told(name):
             if self.local:
                 (self.local / name).parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ class Store:
                 (folder / inner).write_bytes(self.read(file) or b"")
 
     def drop(self, name: str) -> None:
-        """Take a folder away, if it is there."""
+        """Remove a folder, if it exists."""
         with self._told(name), suppress(FileNotFoundError):
             if self.local:
                 shutil.rmtree(self.local / name, ignore_errors=True)
@@ -108,7 +108,7 @@ class Store:
 
     @contextmanager
     def _told(self, name: str) -> Iterator[None]:
-        """Whatever a store's own package raises, as one line."""
+        """Raise whatever the store's own package raises as one line."""
         try:
             yield
         except CannotMeasure:
@@ -205,7 +205,7 @@ class Place:
         self._store.drop(self._name)
 
     def _new(self, file: Path) -> bytes:
-        """What a journal has more than was shipped, up to its last whole line."""
+        """Return what was appended to a journal since it was shipped, up to its last whole line."""
         with file.open("rb") as opened:
             opened.seek(self._sent.get(file.name, 0))
             data = opened.read()
@@ -215,7 +215,7 @@ class Place:
         return sum(self._new(file).count(b"\n") for file in run.glob("*.exchanges.jsonl"))
 
     def _ship(self, run: Path) -> None:
-        """The plan once, then every journal's new whole lines, each after the long texts that it refers to."""
+        """Ship the plan once, then every journal's new whole lines, after the long texts that they refer to."""
         into = f"{self._name}/run"
         if "manifest.json" not in self._sent:
             self._store.write(f"{into}/name", run.name.encode())
@@ -233,7 +233,7 @@ class Place:
                 self._sent[name], self._parts[name] = self._sent.get(name, 0) + len(data), part
 
     def _restore(self) -> None:
-        """What an earlier worker left: its segments joined, or the bundle of an ERROR, which is gone on with."""
+        """Restore what an earlier worker left: its joined segments, or the bundle of an ERROR, to continue."""
         kept = self._store.read(f"{self._kept}/manifest.json")
         if kept is not None:
             run = self.folder / _named(str(json.loads(kept)["run"]))

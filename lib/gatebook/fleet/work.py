@@ -59,7 +59,7 @@ def join(job: Job, shards: list[Job]) -> Row:
 
 
 def _row(job: Job, make: Callable[[Store], Row]) -> Row:
-    """The row of a bundle that is kept already, else of the one that is made now. What goes wrong is the ERROR of this deployment."""
+    """Return the row of the kept bundle, else of one that is made now. What goes wrong is the ERROR of this deployment."""
     began = time.monotonic()
     try:
         store = Store(job.store)

@@ -94,7 +94,7 @@ class Baseline(Recorded):
         return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
 
     def to_json(self) -> str:
-        """Stable text: sorted, one line a case and an acceptance."""
+        """Return stable text: sorted, one line per case and per acceptance."""
         data = self.model_dump(mode="json", exclude={"cases", "keywords", "log"})
         head = json.dumps(data, ensure_ascii=False, indent=1, sort_keys=True)[:-2]
         cases = _rows({i: case.model_dump(mode="json", exclude_none=True) for i, case in self.cases.items()})
@@ -106,10 +106,7 @@ class Baseline(Recorded):
 
 
 def values_asked_alike(baseline: Baseline, prompts: dict[str, str]) -> dict[str, Any]:
-    """The fingerprint without the values of cases that are asked differently now: they are values of another question.
-
-    `prompts`: case id -> hash of what is asked now.
-    """
+    """Return the fingerprint without the values of cases that are asked differently now. `prompts`: case id -> hash."""
     old = {i: case.prompt for i, case in baseline.cases.items()}
     other = {i for i, prompt in prompts.items() if i in old and old[i] != prompt}
     return {name: value for name, value in baseline.fingerprint.items() if case_of(name) not in other}

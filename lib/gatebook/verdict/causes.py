@@ -44,7 +44,7 @@ class Said:
         return PRECEDENCE.index(self.word), self.todo == ACCEPT, self.about != "baseline", stage, later
 
     def explains(self, other: Said) -> bool:
-        """Whether it, standing before the other one, is why that one holds."""
+        """Return whether this reason, which ranks before the other, explains it."""
         if self.todo == ACCEPT:
             return self.about == "baseline" and other.todo == ACCEPT
         if self.todo == ALLOW:
@@ -59,13 +59,13 @@ class Said:
         return changed and other.stage in BY_CHANGE.get(self.stage, ())
 
     def fields(self) -> dict[str, Any]:
-        """Of a `Reason`."""
+        """Return the fields of a `Reason`."""
         told = {name: value for name, value in vars(self).items() if name != "cases"}
         return {**told, "moved": list(self.moved), "accepts": self.todo == ACCEPT}
 
 
 def causes(said: list[Said]) -> list[Cause]:
-    """In the order of `rank`, equals as given; what one explains stands under the first that does, and is no cause itself."""
+    """Return causes in the order of `rank`, equals as given; what one explains stands under the first that does."""
     found: list[tuple[Said, list[Reason]]] = []
     for one in sorted(said, key=lambda one: one.rank):
         explained = next((under for cause, under in found if cause.explains(one)), None)

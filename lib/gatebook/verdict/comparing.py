@@ -82,7 +82,7 @@ class LatencyDifference:
 
 @dataclass(frozen=True)
 class Difference:
-    """What the second run is beside the first."""
+    """How the second run differs from the first."""
 
     word: Word
     reason: str
@@ -102,7 +102,7 @@ class Difference:
 
 
 def difference(first: Judged, second: Judged) -> Difference:
-    """A pure function of two run folders and their verdicts."""
+    """Compare two runs and their verdicts, without asking anything."""
     # of the cases and not of the chats that open notebooks
     before, after = (outcomes_of(f for f in s.verdict.findings if f.case in s.run.cases) for s in (first, second))
     rules, never = second.run.manifest.profile, never_excused(second.verdict.findings)
@@ -143,7 +143,7 @@ def difference(first: Judged, second: Judged) -> Difference:
 
 
 def _other(first: Run, second: Run, case: str, before: Outcome | None, after: Outcome | None, alike: bool) -> str:
-    """Why a case is not the same in both runs, which name the same languages if `alike`; empty when it is."""
+    """Return why a case is not the same in both runs; empty when it is. `alike`: both profiles name the same languages."""
     old, new = first.cases.get(case), second.cases.get(case)
     if old is None or new is None or before is None or after is None:
         return "only in the first run" if new is None or after is None else "only in the second run"
@@ -169,7 +169,7 @@ def _of_golden(policy: Group, scores: Golden, unjudged: list[str]) -> tuple[Word
 def _word(
     policy: Group, than: Comparison, unjudged: list[str], fell: bool, rose: bool, scores: Golden | None = None
 ) -> tuple[Word, str]:
-    """What holds of a group by the rule of verdicts, in the words of a comparison. A case fails here that passed before."""
+    """Apply the rule of verdicts to a group, in the words of a comparison; a newly failing case counts as a fail."""
     if scores is not None:
         return _of_golden(policy, scores, unjudged)
     holds = rule(policy, {"fail": than.worse, "error": [], "not_measured": unjudged}, than, fell)
@@ -218,7 +218,7 @@ def _latencies(first: Run, second: Run, unpaired: set[str]) -> list[LatencyDiffe
 
 
 def _timed(run: Run, unpaired: set[str]) -> dict[str, tuple[Timing, int | None]]:
-    """Times and completion tokens of the streamed answers of the first attempt, by notebook and key."""
+    """Return timing and completion tokens of answers streamed at the first attempt, by notebook and key."""
     asked = {f"{name}/{e.key}": e for name in run.notebooks for e in run.exchanges(name) if e.kind == "ask" and e.case}
     once = {key: e for key, e in asked.items() if e.case not in unpaired and not e.fault and len(e.attempts) == 1}
     return {

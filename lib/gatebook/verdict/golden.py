@@ -40,7 +40,7 @@ this, with at least this share of them on either side. A damaged copy loses near
 
 
 def groups_of(cases: list[Case]) -> set[str]:
-    """The groups whose golden answers are scored. Raises BadInput where other cases, which nothing would compare, are in one."""
+    """Return the groups of golden answers. Raises BadInput where one holds other cases, which nothing would compare."""
     found = {case.group for case in cases if case.scored}
     if other := next((case for case in cases if case.group in found and not case.scored), None):
         raise BadInput(
@@ -50,7 +50,7 @@ def groups_of(cases: list[Case]) -> set[str]:
 
 
 def check_policy(policy: str, texts: int, where: str) -> None:
-    """Raises BadInput for a policy by which so many golden answers could not be judged."""
+    """Refuse a policy that cannot judge this number of golden answers. Raises BadInput."""
     if policy == "proven_no_worse":
         raise BadInput(
             f"{where} has value {policy!r}: golden answers have a margin of their own (golden.margin_nats); use no_worse or watch"
@@ -62,7 +62,7 @@ def check_policy(policy: str, texts: int, where: str) -> None:
 
 
 def value_of(scored: Scored) -> str:
-    """A text in a fingerprint: one short line in a baseline's diff."""
+    """Return a scored text as it stands in a fingerprint: one short line in a baseline's diff."""
     return f"{scored.mean_nats:.5f} {scored.tokens} {scored.ids}"
 
 
@@ -101,7 +101,7 @@ class Golden:
 
     @property
     def worse(self) -> bool:
-        """Shown worse: told, never blocks."""
+        """Shown worse: reported, never blocks."""
         return self.tested and self.p_worse <= SHOWN_LEVEL
 
     @property
@@ -128,7 +128,7 @@ class Golden:
         return f"{', '.join(self.split[:3])}{more}"
 
     def __str__(self) -> str:
-        """Both statements, with what they rest on."""
+        """Return both statements with their evidence."""
         if not self.tested:
             return f"{self.texts} texts can be compared, and fewer than {FEWEST} show nothing"
         low, high = self.interval or (self.mean_nats, self.mean_nats)
@@ -155,7 +155,7 @@ def compared(profile: Profile, cases: Cases, before: Values, now: Values, run: s
 
 
 def compare(cases: Cases, before: Values, now: Values, margin_nats: float, family: int, seed: str) -> Golden:
-    """The golden answers of these cases in two fingerprints. `before`: of those asked alike; `family`: groups that may block."""
+    """Compare these cases in two fingerprints. `before`: of those asked alike; `family`: groups that may block."""
     differences, split, new, tokens = {}, [], [], 0
     kinds: dict[str, list[float]] = defaultdict(list)
     for name in sorted(cases):

@@ -182,7 +182,7 @@ def _missing(judged: Judged) -> Iterator[Said]:
 
 
 def _beside_others(judged: Judged) -> Iterator[Said]:
-    """A notebook in which load was not asked because others use the server, and what of it is not measured therefore."""
+    """Report notebooks whose load was not asked because others use the server, with the cases not measured for it."""
     stops = {name: e.detail for name, exchanges in judged.record.items() for e in exchanges if e.kind == "stop"}
     for notebook, why in ((name, why) for name, why in stops.items() if why.startswith(IN_USE)):
         unmeasured = [f for f in judged.findings if f.notebook == notebook and f.outcome == "not_measured"]
@@ -192,7 +192,7 @@ def _beside_others(judged: Judged) -> Iterator[Said]:
 
 
 def _unasked(judged: Judged) -> Iterator[Said]:
-    """What no policy may look away from, not even `watch`: a server that was not ready, a case without an answer or a record."""
+    """Report what not even `watch` may ignore: a server that was not ready, a case without an answer or a record."""
     todo = {"fail": MEND, "error": AGAIN, "not_measured": EXCUSE}
     for f in judged.findings:
         if f.outcome == "pass" or judged.profile.policy(f.group).policy != "watch":
@@ -204,7 +204,7 @@ def _unasked(judged: Judged) -> Iterator[Said]:
 
 
 def _moved(judged: Judged, accepted: dict[str, object]) -> list[Change]:
-    """What is not as it was accepted. Of a model that is not served nothing is compared with what was served then."""
+    """Return what changed since it was accepted; nothing of a model that is not served is compared."""
     if any(f.outcome == "fail" and f.stage == Stage.NOT_SERVED for f in judged.findings):
         accepted = {name: value for name, value in accepted.items() if name != "model"}
     tolerance = judged.profile.limits.logprob_tolerance_nats
@@ -212,7 +212,7 @@ def _moved(judged: Judged, accepted: dict[str, object]) -> list[Change]:
 
 
 def _under_one_revision(judged: Judged, moved: list[Change]) -> Iterator[Said]:
-    """One line a part of the deployment, with the first value that shows it."""
+    """Report each part of the deployment that changed, by the first value that shows it."""
     revision = judged.profile.target.revision
     parts: dict[str, list[Change]] = defaultdict(list)
     for change in moved if judged.baseline and judged.baseline.revision == revision else ():
@@ -228,7 +228,7 @@ def _under_one_revision(judged: Judged, moved: list[Change]) -> Iterator[Said]:
 
 
 def _pooled(judged: Judged, used: list[WaiverUse]) -> Pooled | None:
-    """All cases of compared groups in one test; None for one notebook alone, without a baseline, and in runs from before there was one."""
+    """Test all compared cases together; None for one notebook alone, and without a baseline or this test."""
     if judged.alone or judged.baseline is None or judged.profile.pooled is None:
         return None
     outcomes = {
@@ -248,7 +248,7 @@ def _pooled(judged: Judged, used: list[WaiverUse]) -> Pooled | None:
 
 
 def _together(judged: Judged, pooled: Pooled | None, groups: list[GroupVerdict]) -> Iterator[Said]:
-    """What all compared cases show; a first stage is green only where the look at it settles the run."""
+    """Report what all compared cases show; a first stage is green only where its look settles the run."""
     if pooled and pooled.shown_worse and judged.profile.pooled == "no_worse":
         text = f"all compared cases together: shown worse than the baseline: {pooled}"
         yield Said("FAIL", Stage.BEHAVIOUR, "all compared cases", text, MEND_ALL)
@@ -259,7 +259,7 @@ def _together(judged: Judged, pooled: Pooled | None, groups: list[GroupVerdict])
 
 
 def _without_baseline(judged: Judged, lacking: set[str]) -> Iterator[Said]:
-    """A complete run is green only beside what was accepted: of the fingerprint's values at least some of each kind."""
+    """Report a complete run that lacks a baseline, or some kind of fingerprint value in it."""
     if judged.alone or judged.manifest.partial or not judged.findings:
         return
     if judged.baseline is None:
@@ -274,7 +274,7 @@ def _without_baseline(judged: Judged, lacking: set[str]) -> Iterator[Said]:
 
 
 def _counts(judged: Judged) -> str:
-    """What a PASS rests on."""
+    """Return what a PASS rests on."""
     expected = [case for cases in judged.manifest.expected.values() for case in cases]
     unmeasured = sum(judged.outcomes.get(judged.cases[c].group, {}).get(c) == "not_measured" for c in expected)
     told = f"{len(expected) - unmeasured} cases asked, recorded and judged"
@@ -284,7 +284,7 @@ def _counts(judged: Judged) -> str:
 
 
 def _notes(judged: Judged, groups: list[GroupVerdict]) -> Iterator[str]:
-    """What stands beside every verdict and never blocks."""
+    """Yield notes that stand beside every verdict and never block."""
     profile, exchanges = judged.profile, [*chain.from_iterable(judged.record.values())]
     if unnamed := [g.group for g in groups if g.group not in profile.groups and g.group != "contract"]:
         loud = "; NO CONTRACT IS HELD in them" if any(g.endswith(".contract") for g in unnamed) else ""

@@ -82,7 +82,7 @@ def check_plan(profile: Profile, cases: list[Case], contract_groups: set[str]) -
 
 
 def compared_groups(profile: Profile, groups: Iterable[str]) -> int:
-    """How many of the groups are compared with the baseline: the family of Holm's correction."""
+    """Return the number of groups that are compared with the baseline: the family of Holm's correction."""
     return sum(profile.policy(group).policy in COMPARED for group in set(groups))
 
 
@@ -95,7 +95,7 @@ def outcomes_of(findings: Iterable[Finding]) -> dict[tuple[str, str], Outcome]:
 
 
 def never_excused(findings: Iterable[Finding]) -> set[tuple[str, str]]:
-    """(group, case) of what was not asked or cut short, which no excuse covers."""
+    """Return (group, case) of what was not asked or was cut short, which no excuse covers."""
     return {(f.group, f.case) for f in findings if f.outcome == "not_measured" and f.check in NEVER_EXCUSED}
 
 
@@ -103,7 +103,7 @@ def compare(
     before: dict[str, Outcome], now: dict[str, Outcome], policy: Group, family: int, asked_before: bool = True,
     alpha: float = stats.ALPHA,
 ) -> Comparison:  # fmt: skip
-    """A group then and now, over the cases that could be judged in both. `before`: outcomes of those that are asked alike."""
+    """Compare a group then and now, over the cases judged in both. `before`: outcomes of those that are asked alike."""
     judged = [case for case, outcome in now.items() if outcome in ("pass", "fail")]
     same = [case for case in judged if before.get(case) in ("pass", "fail")]
     worse = [case for case in same if (before[case], now[case]) == ("pass", "fail")]
@@ -119,7 +119,7 @@ def compare(
 
 
 def shown(p_values: dict[str, float], family: int, alpha: float = stats.ALPHA) -> set[str]:
-    """The groups of these p-values that Holm's step-down rejects."""
+    """Return the groups whose p-values Holm's step-down rejects."""
     rejected = stats.holm([*p_values.values()], family, alpha)
     return {group for group, shown in zip(p_values, rejected, strict=True) if shown}
 
@@ -198,7 +198,7 @@ class Judged:
 
     @cached_property
     def golden(self) -> dict[str, golden.Golden]:
-        """Group of golden answers -> they beside the baseline's."""
+        """Golden answers beside the baseline's, by group."""
         return golden.compared(self.profile, self.cases, self.accepted, self.fingerprint, self.manifest.run)
 
     @cached_property
@@ -296,7 +296,7 @@ class _Group:
 
 
 def _of_golden(scores: golden.Golden) -> str:
-    """What holds of golden answers that were all scored, a key of TEXTS."""
+    """Return what holds of golden answers that were all scored, a key of TEXTS."""
     if scores.lost:
         return "golden lost"
     if scores.split:
@@ -307,7 +307,7 @@ def _of_golden(scores: golden.Golden) -> str:
 
 
 def waivers(manifest: Manifest, outcomes: Outcomes) -> list[WaiverUse]:
-    """Every waiver of the profile with its state.
+    """Return every waiver of the profile with its state.
 
     Expired is one whose last day lies before the run; it blocks. Stale is one that names cases of this run which all pass,
     as a rounding may have it; it is told and blocks nothing. Of a pattern or a group it is only said by a complete run of

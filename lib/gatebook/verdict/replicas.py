@@ -34,7 +34,7 @@ NOT_SERVED = "not served"
 
 
 def servers(run: Run, notebooks: list[str], accepted: Fingerprint) -> Iterator[Said]:
-    """Why it is not one server that answers. `accepted`: the baseline's fingerprint, where it is of the same revision."""
+    """Report why more than one server answers. `accepted`: the baseline's fingerprint, if it is of the same revision."""
     seen, strangers = _mixed(run, notebooks), list(_strangers(run, notebooks, accepted))
     differ = "; ".join(text for word, text in strangers if word == "differs")
     if seen or differ:
@@ -48,7 +48,7 @@ def servers(run: Run, notebooks: list[str], accepted: Fingerprint) -> Iterator[S
 
 
 def _mixed(run: Run, notebooks: list[str]) -> str:
-    """In words, who else answers at the address; empty where nothing shows two."""
+    """Describe the different servers that answer at the address; empty where nothing shows two."""
     profile, (says, seen, prompts) = run.manifest.profile, _readings(run, notebooks)
     own_prints = profile.not_offered("system_fingerprint") is None
     named = {
@@ -111,7 +111,7 @@ def _shares(one: Mixed, what: str) -> str:
 
 
 def _shown(exchange: Exchange, body: dict[str, Any], aliases: list[str]) -> Iterator[tuple[str, Hashable, str]]:
-    """What one reply shows of who gave it: (name, place, value)."""
+    """Yield what one reply shows about its server: (name, place, value)."""
     how, said = bool(body.get("stream")), signed(exchange)
     missing = exchange.status == 404 and "model" in exchange.detail.lower()
     if said or missing:
@@ -133,7 +133,7 @@ def _short(value: Any) -> str:
 
 
 def _strangers(run: Run, notebooks: list[str], accepted: Fingerprint) -> Iterator[tuple[Stranger, str]]:
-    """(what it means, in words) of every replica that could not be asked, does not serve the model, or is not as the others are."""
+    """Yield (meaning, text) for every replica that was not asked, does not serve the model, or differs from others."""
     prints: dict[str, Fingerprint] = {}
     profile = run.manifest.profile
     for url in profile.target.replicas:
@@ -153,7 +153,7 @@ def _strangers(run: Run, notebooks: list[str], accepted: Fingerprint) -> Iterato
 
 
 def _unusable(run: Run, url: str, asked: dict[str, list[Exchange]]) -> tuple[Stranger, str] | None:
-    """Why a replica cannot be compared; the first request that broke, else the first that was not asked."""
+    """Return why a replica cannot be compared: the first request that broke, else the first that was not asked."""
     chats = [e for some in asked.values() for e in some if e.method == "POST"]
     if broken := next((e for e in chats if e.fault), None):
         good = any(not e.fault for e in chats)
@@ -174,7 +174,7 @@ def _lacking(run: Run, notebook: str, own: list[Exchange]) -> list[str]:
 
 
 def _differing(run: Run, prints: dict[str, Fingerprint], accepted: Fingerprint) -> Iterator[str]:
-    """Each replica that is not as most are; where as many are so as otherwise, the baseline says which are right."""
+    """Yield each replica that differs from the majority; in a tie the baseline says which are right."""
     tolerance, seed = run.manifest.profile.limits.logprob_tolerance_nats, run.manifest.run
     alike: list[list[str]] = []
     for url, values in prints.items():
@@ -194,7 +194,7 @@ def _differing(run: Run, prints: dict[str, Fingerprint], accepted: Fingerprint) 
 
 
 def _apart(run: Run, one: Fingerprint, other: Fingerprint) -> list[str]:
-    """What differs between two replicas, the first cause first."""
+    """Return what differs between two replicas, the first cause first."""
     profile = run.manifest.profile
     found = [
         f"{change.part.rstrip(',')}: {change.name} is {change.now}, there {change.was}"

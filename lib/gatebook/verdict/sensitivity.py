@@ -29,7 +29,7 @@ def pss(scores: list[int]) -> float | None:
 
 
 def keywords(text: str) -> list[str]:
-    """The ten words with the highest TF-IDF (jieba's corpus), best first, in lower case; identifiers and numbers stay whole."""
+    """Return the ten words with the highest TF-IDF (jieba's corpus), best first, lower case; identifiers stay whole."""
     return [str(word) for word in _extractor().extract_tags(text.casefold(), topK=TOP)]
 
 

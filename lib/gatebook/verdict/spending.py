@@ -52,7 +52,7 @@ class Unfit:
 
 
 def spent(run: Run, notebook: str) -> Spent:
-    """Of one notebook. Raises BrokenRecord."""
+    """Return what one notebook spent. Raises BrokenRecord."""
     exchanges = [e for e in run.exchanges(notebook) if e.attempts]
     server_s = length_s(union(span for e in exchanges for span in worked(e)))
     open_ = union(span for e in exchanges for span in opened(e))
@@ -72,7 +72,7 @@ def spent(run: Run, notebook: str) -> Spent:
 
 
 def total(parts: list[Spent], more_harness_s: float | None = None) -> Spent:
-    """All notebooks together; notebooks run one after the other. `more_harness_s`: of a notebook that asks nothing."""
+    """Add up notebooks, which run one after the other. `more_harness_s`: of a notebook that asks nothing."""
     return Spent(
         notebook="all", requests=sum(p.requests for p in parts), server_s=sum(p.server_s for p in parts),
         waiting_s=sum(p.waiting_s for p in parts), harness_s=_sum([*(p.harness_s for p in parts), more_harness_s or None]),
@@ -82,7 +82,7 @@ def total(parts: list[Spent], more_harness_s: float | None = None) -> Spent:
 
 
 def _sum(values: Iterable[N | None]) -> N | None:
-    """Of what is known; None where nothing is."""
+    """Return the sum of the known values; None where none is known."""
     known = [value for value in values if value is not None]
     return sum(known) if known else None
 
@@ -119,7 +119,7 @@ class ServerSide:
 
     @property
     def says(self) -> str:
-        """Where the time between the two went."""
+        """Return where the time between the two went."""
         away = self.client_ms - self.server_ms
         if away > max(NEAR_MS, NEAR_SHARE * self.client_ms):
             return f"{away / self.client_ms:.0%} of the wait is outside the engine: network, gateway or its queue"
