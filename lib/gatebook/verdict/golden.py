@@ -127,6 +127,13 @@ class Golden:
         more = f" and {len(self.split) - 3} more" if len(self.split) > 3 else ""
         return f"{', '.join(self.split[:3])}{more}"
 
+    @property
+    def names(self) -> str:
+        """What moved, in a word; empty where nothing is shown."""
+        if self.other_model:
+            return "is another model: "
+        return "knows less: " if self.worse or self.lost else ""
+
     def __str__(self) -> str:
         """Return both statements with their evidence."""
         if not self.tested:
@@ -136,9 +143,8 @@ class Golden:
         past = "lost" if self.lost else "not shown to have lost"
         kind, loss = next(iter(self.kinds.items()))
         most = f"; most in {kind} ({loss:+.4f})" if loss < 0 and len(self.kinds) > 1 else ""
-        named = "is another model: " if self.other_model else "knows less: " if self.worse or self.lost else ""
         return (
-            f"{named}golden answers {self.mean_nats:+.4f} nats a token (95 % {low:+.4f} to {high:+.4f}) over {self.texts} texts, "
+            f"{self.names}golden answers {self.mean_nats:+.4f} nats a token (95 % {low:+.4f} to {high:+.4f}) over {self.texts} texts, "
             f"{self.tokens:,} tokens: {shown} (p = {self.p_worse:.2g}), {past} more than {self.margin_nats:g} "
             f"(p = {self.p_margin:.2g}, level {self.level:g}){most}; could have seen a loss of {self.visible_nats:.4f}"
         )
