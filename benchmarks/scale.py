@@ -48,8 +48,7 @@ from gatebook.record.samples import measurements
 from gatebook.report.junit import junit
 from gatebook.report.metrics import metrics
 from gatebook.report.pages import index_page, notebook_page
-from gatebook.verdict.kept import keep_findings
-from gatebook.verdict.judging import judge
+from gatebook.verdict.judging import judge, keep_findings
 from gatebook.verdict.verdict import Verdict
 N, run = sys.argv[1], Run(Path(sys.argv[2]))
 v = Verdict.model_validate_json((run.path / "verdict.json").read_bytes())

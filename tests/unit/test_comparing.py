@@ -54,7 +54,8 @@ def test_the_numbers_of_a_group(tmp_path: Path) -> None:
     found = group.comparison
     assert (found.paired, group.passed, found.worse, found.better) == (8, (7, 6), ["c0", "c1"], ["c7"])
     assert found.p_value == 0.5
-    assert group.interval and group.interval[0] < -1 / 8 < group.interval[1]
+    interval = group.comparison.interval
+    assert interval and interval[0] < -1 / 8 < interval[1]
     assert (
         found.visible_drop == 5
         and group.reason == "2 newly failing, 1 fixed of 8 pairs; a drop of 5 would have been shown"

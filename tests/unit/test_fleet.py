@@ -15,12 +15,10 @@ from fsspec.implementations.memory import MemoryFileSystem
 from gatebook.checks import stats
 from gatebook.errors import BadInput
 from gatebook.fleet.conduct import _Room, jobs_of
-from gatebook.fleet.estimate import planned
 from gatebook.fleet.outcome import FleetVerdict, Row, fold, worst
-from gatebook.fleet.place import LeaseLost, Place
 from gatebook.fleet.plan import Plan, load_fleet, resolve
-from gatebook.fleet.reports import junit, metrics, page
-from gatebook.fleet.store import Store, StoreFailed, fetched
+from gatebook.fleet.reports import junit, metrics, page, planned
+from gatebook.fleet.store import LeaseLost, Place, Store, StoreFailed, fetched
 from gatebook.fleet.work import Job, work
 from gatebook.record.run import Manifest
 
@@ -235,7 +233,7 @@ def test_what_was_shipped_is_there_for_the_next_worker_and_the_first_one_stops(
             assert second.taken == 1 and second.run is not None
             assert (second.run / "01.exchanges.jsonl").read_text() == "".join(f"{n}\n" for n in range(60))
             assert (second.run / "texts" / "ab.txt").read_text() == "long"
-            monkeypatch.setattr("gatebook.fleet.place.SHIP_S", 0.0)
+            monkeypatch.setattr("gatebook.fleet.store.SHIP_S", 0.0)
             second.tick()
             with pytest.raises(LeaseLost):
                 first.tick()

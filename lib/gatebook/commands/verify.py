@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 
 from gatebook.commands.replay import Foreign, NotReplayed, replay
@@ -14,8 +15,8 @@ from gatebook.opening import OVERALL
 from gatebook.record.executed import unfinished
 from gatebook.record.run import SUMS, Run
 from gatebook.stopping import within
-from gatebook.verdict.judging import judge_once
-from gatebook.verdict.kept import kept_file
+from gatebook.verdict.findings import judge_notebook
+from gatebook.verdict.judging import judge_by, kept_file
 from gatebook.verdict.verdict import Step, Verdict, Verification
 
 JUDGE_S = 300
@@ -38,7 +39,7 @@ def verify(path: Path, replay: bool = True, notebooks: Path | None = None) -> Ve
     seal = hashlib.sha256((run.path / SUMS).read_bytes()).hexdigest() if run.sealed else None
     found = Verification(run.manifest.run, run.manifest, seal)
     found.steps += [_checksums(run), _chains(run), _executed(run)]
-    judged = judge_once(run)
+    judged = partial(judge_by, run, findings_of=cache(judge_notebook))
     found.steps.append(_same_verdicts(run, found, judged))
     if replay:
         found.steps.append(_replayed(run, found, [notebooks] if notebooks else project.folders("notebooks"), judged))

@@ -41,11 +41,9 @@ def gate(
 
     `gatebook fleet accept RUN --reason ...` then makes each deployment's run its baseline. docs/fleet.md
     """
-    from gatebook.fleet.conduct import begin, reopen
-    from gatebook.fleet.conduct import gate as gate_all
-    from gatebook.fleet.estimate import checked, planned
+    from gatebook.fleet.conduct import begin, gate_fleet, reopen
     from gatebook.fleet.plan import load_fleet
-    from gatebook.fleet.reports import show
+    from gatebook.fleet.reports import planned, show
 
     if (file is None) == (resume is None) or (plan and resume is not None):
         raise BadInput("name a fleet file, such as params/fleet.yaml, or a run to go on with: --resume RUN")
@@ -54,11 +52,10 @@ def gate(
         if plan:
             print(planned(fleet, str(file)))
             return
-        checked(fleet, str(file))
         store, made = begin(fleet, str(file))
     else:
         store, made = reopen(str(resume))
-    verdict = gate_all(store, made, scheduler, watch=not as_json)
+    verdict = gate_fleet(store, made, scheduler, watch=not as_json)
     if as_json:
         print(verdict.model_dump_json(indent=1))
     else:
@@ -73,7 +70,7 @@ def accept(
     by: Annotated[str | None, Option(help="Who accepts; or GITLAB_USER_LOGIN, else git's user, else USER.")] = None,
 ) -> None:
     """Make every deployment's run its baseline where that can be, and list the rest. Exit code 3 where something is refused."""
-    from gatebook.fleet.accept import accept_fleet
+    from gatebook.fleet.conduct import accept_fleet
 
     lines, refused = accept_fleet(run, reason, by)
     print("\n".join(lines))
@@ -82,8 +79,6 @@ def accept(
 
 def _fetched(text: str) -> Path:
     """The run folder of a path; of a URL a copy in a scratch folder, which goes with this process."""
-    if "://" not in text:
-        return Path(text)
     from gatebook.fleet.store import fetched
 
     kept = ExitStack()

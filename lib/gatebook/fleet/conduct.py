@@ -6,21 +6,24 @@ import logging
 import os
 import sys
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
+from gatebook.commands.accept import accept as take
 from gatebook.config import project
-from gatebook.errors import BadInput, BrokenRecord, first_line, one_line
+from gatebook.config.files import replace_text
+from gatebook.errors import BadInput, BrokenRecord, GatebookError, first_line, one_line
 from gatebook.fleet.outcome import FleetVerdict, Row, fold, worst
 from gatebook.fleet.plan import Fleet, Plan, profile_of, resolve
-from gatebook.fleet.reports import write_reports
-from gatebook.fleet.store import INSTALL, Store, StoreFailed
+from gatebook.fleet.reports import checked, write_reports
+from gatebook.fleet.store import INSTALL, Store, StoreFailed, fetched
 from gatebook.fleet.work import Job, join, work
 from gatebook.record.run import now
 from gatebook.record.shelf import new_name
@@ -34,14 +37,15 @@ FEWEST_AHEAD = 16
 
 
 def begin(fleet: Fleet, where: str) -> tuple[Store, Plan]:
-    """A new fleet run: where it will stand, and its plan. Raises BadInput where anything is wrong."""
+    """Return the store and the plan of a new fleet run. Raises BadInput where anything is wrong."""
     profiles = resolve(fleet, where)
+    checked(fleet, profiles, where)
     plan = Plan(run=new_name(fleet.name), created=now(), fleet=fleet, profiles=profiles)
     return Store(fleet.store) / plan.run, plan
 
 
 def reopen(url: str) -> tuple[Store, Plan]:
-    """A fleet run that is there. Raises BadInput, BrokenRecord."""
+    """Return the store and the plan of an existing fleet run. Raises BadInput, BrokenRecord."""
     store = Store(url)
     data = store.read(PLAN_FILE)
     if data is None:
@@ -54,7 +58,7 @@ def reopen(url: str) -> tuple[Store, Plan]:
         raise BrokenRecord(f"{url}/{PLAN_FILE}: cannot be read: {error.errors()[0]['msg']}") from None
 
 
-def gate(store: Store, plan: Plan, scheduler: str | None, watch: bool) -> FleetVerdict:
+def gate_fleet(store: Store, plan: Plan, scheduler: str | None, watch: bool) -> FleetVerdict:
     """Ask what is not asked yet, and write the verdict and its reports into the store. Raises BadInput where the scheduler
     cannot be reached, StoreFailed where the store does not take the reports."""
     rows: dict[str, Row] = {}
@@ -80,10 +84,11 @@ def gate(store: Store, plan: Plan, scheduler: str | None, watch: bool) -> FleetV
 
 
 def jobs_of(plan: Plan, name: str, store: str) -> list[Job]:
-    """What is asked of one deployment: all, or a job a shard, each with its part of the requests in flight."""
+    """Return the jobs of one deployment, one per shard, each with its part of the requests in flight."""
     fleet, data = plan.fleet, plan.profiles[name]
     weight = _in_flight(plan, name)
-    limits = {**(data.get("limits") or {}), "in_flight": weight // _at_once(weight, fleet.shards)}
+    at_once = max(1, min(fleet.shards - 1, weight))  # shards; the first, which has what is timed, asks alone
+    limits = {**(data.get("limits") or {}), "in_flight": weight // at_once}
     asked = {**data, "limits": limits}
     shards = [f"{number}/{fleet.shards}" for number in range(1, fleet.shards + 1)] if fleet.shards > 1 else [None]
     return [Job(store, name, asked, fleet.suite, len(fleet.deployments), shard) for shard in shards]
@@ -97,13 +102,8 @@ def _in_flight(plan: Plan, name: str) -> int:
     return min(most, plan.fleet.hosts.get(host, most)) if host else most
 
 
-def _at_once(weight: int, shards: int) -> int:
-    """Shards of one deployment that ask beside each other; the first, which has what is timed, asks alone."""
-    return max(1, min(shards - 1, weight))
-
-
 def accepted(fleet: str) -> FleetVerdict | None:
-    """The fleet run that was accepted last. Raises BadInput where its file is damaged."""
+    """Return the fleet run that was accepted last. Raises BadInput where its file is damaged."""
     file = accepted_file(fleet)
     try:
         return FleetVerdict.model_validate_json(file.read_bytes()) if file.is_file() else None
@@ -117,7 +117,7 @@ def accepted_file(fleet: str) -> Path:
 
 @contextmanager
 def _cluster(fleet: Fleet, jobs: int, scheduler: str | None) -> Iterator[Any]:
-    """A client of the named cluster, else of one of local processes. Raises BadInput."""
+    """Yield a client of the named cluster, else of local processes. Raises BadInput."""
     try:
         from distributed import Client, LocalCluster
     except ImportError:
@@ -147,7 +147,7 @@ def _cluster(fleet: Fleet, jobs: int, scheduler: str | None) -> Iterator[Any]:
 
 
 def _cancelled() -> tuple[type[BaseException], ...]:
-    """What Dask raises for a job whose scheduler is gone."""
+    """Return what Dask raises for a job whose scheduler is gone."""
     from concurrent.futures import CancelledError
 
     from distributed.client import FutureCancelledError
@@ -196,49 +196,42 @@ def _conduct(client: Any, plan: Plan, jobs: list[Job], rows: dict[str, Row], sai
     from distributed import wait
 
     room, todo = _Room(plan), deque(jobs)
-    running: dict[Any, tuple[Job, list[Job]]] = {}
-    shards: dict[str, dict[str, Row]] = {}
-    merges: deque[tuple[Job, list[Job]]] = deque()
-    while todo or running or merges:
+    running: dict[Any, Job] = {}
+    shards: dict[str, dict[str, Row]] = defaultdict(dict)
+    while todo or running:
         most = max(FEWEST_AHEAD, AHEAD * sum(client.nthreads().values()))
-        while merges:
-            job, parts = merges.popleft()
-            running[client.submit(join, job, parts, key=f"{plan.run}/merge/{job.key}", pure=False)] = job, parts
         for _ in range(len(todo)):
             if len(running) >= most:
                 break
             job = todo.popleft()
             if room.fits(job):
                 room.take(job)
-                running[client.submit(work, job, key=f"{plan.run}/{job.key}", pure=False)] = job, []
+                running[client.submit(work, job, key=f"{plan.run}/{job.key}", pure=False)] = job
                 said.begins(job.deployment)
             else:
                 todo.append(job)
         for future in wait([*running], return_when="FIRST_COMPLETED").done:
-            job, parts = running.pop(future)
+            job = running.pop(future)
             row = _result(future, job)
-            if not parts:
+            if job.shard is not None or plan.fleet.shards == 1:
                 room.take(job, -1)
-            if job.shard is None:
-                rows[job.deployment] = row
-                said.ends(row)
-                continue
-            found = shards.setdefault(job.deployment, {})
-            found[job.shard] = row
-            if len(found) < plan.fleet.shards:
-                continue
-            del shards[job.deployment]
-            if any(one.verdict == "ERROR" for one in found.values()):
-                rows[job.deployment] = one = _of_shards(found)
-                said.ends(one)
-            else:
-                parts = jobs_of(plan, job.deployment, job.store)
-                whole = Job(job.store, job.deployment, job.profile, job.suite, job.among)
-                merges.append((whole, parts))
+            if job.shard is not None:
+                found = shards[job.deployment]
+                found[job.shard] = row
+                if len(found) < plan.fleet.shards:
+                    continue
+                if all(one.verdict != "ERROR" for one in found.values()):
+                    whole, parts = replace(job, shard=None), jobs_of(plan, job.deployment, job.store)
+                    key = f"{plan.run}/merge/{whole.key}"
+                    running[client.submit(join, whole, parts, key=key, pure=False)] = whole
+                    continue
+                row = _of_shards(found)
+            rows[job.deployment] = row
+            said.ends(row)
 
 
 def _result(future: Any, job: Job) -> Row:
-    """The row of a job; a worker that could not make one is the ERROR of its deployment."""
+    """Return the row of a job; ERROR where the worker could not make one."""
     from distributed import KilledWorker
 
     try:
@@ -256,7 +249,7 @@ def _result(future: Any, job: Job) -> Row:
 
 
 def _of_shards(found: dict[str, Row]) -> Row:
-    """The row of a deployment whose shards cannot be merged: the worst of them, by its own reason."""
+    """Return the row of a deployment whose shards cannot be merged: the worst shard's, with its reason."""
     word = worst(row.verdict for row in found.values())
     shard, row = next((shard, row) for shard, row in found.items() if row.verdict == word)
     return row.model_copy(update={"reason": f"shard {shard}: {row.reason}", "bundle": None, "notebooks": {}})
@@ -286,3 +279,43 @@ class _Progress:
         waits = f", slowest {slowest} ({now_s - self._asked[slowest]:.0f} s)" if slowest else ""
         told = f"{self._done} of {self._total} done, {self._red} not green{waits}, about {left:.0f} s left"
         print(one_line(f"{told}; {row.deployment}: {row.verdict}"), file=sys.stderr, flush=True)
+
+
+def accept_fleet(url: str, reason: str, by: str | None) -> tuple[list[str], int]:
+    """Accept every deployment as `gatebook accept` does, and keep the fleet's table for comparison. Return one line per
+    deployment and one for the fleet, and the number of refusals. Raises BrokenRecord; BadInput where nothing was accepted."""
+    if not reason.strip():
+        raise BadInput("--reason is empty; say why this run may be the measure of later ones")
+    store, plan = reopen(url)
+    verdict = read_verdict(store)
+    twins = {one.name: one.baseline_of for one in plan.fleet.deployments if one.baseline_of}
+    lines, taken, refused = list[str](), 0, list[str]()
+    for row in verdict.deployments:
+        if row.deployment in twins:
+            lines.append(f"{row.deployment}: its measure is the baseline of {twins[row.deployment]}")
+        elif row.bundle is None:
+            refused.append(f"{row.deployment}: {row.verdict}, not accepted: {row.reason}")
+        else:
+            try:
+                with fetched(f"{store.url}/{row.bundle}") as bundle:
+                    lines.append(take(bundle, reason, None, by).splitlines()[0])
+                taken += 1
+            except GatebookError as error:
+                refused.append(f"{row.deployment}: not accepted: {error}")
+    if not taken:
+        raise BadInput(f"{url}: nothing of it can be accepted; {refused[0] if refused else 'it has no deployment'}")
+    file = accepted_file(verdict.fleet)
+    replace_text(file, verdict.model_dump_json(indent=1) + "\n")
+    told = f"{file}: {taken} of {len(verdict.deployments)} deployments accepted, {len(refused)} refused"
+    return [*lines, *refused, told], len(refused)
+
+
+def read_verdict(store: Store) -> FleetVerdict:
+    """Return the verdict of a fleet run. Raises BadInput where it has none yet, or none that can be read."""
+    data = store.read("verdict.json")
+    try:
+        if data is not None:
+            return FleetVerdict.model_validate_json(data)
+    except ValueError:
+        pass
+    raise BadInput(f"{store.url}: has no verdict yet; `gatebook fleet --resume {store.url}` finishes it")

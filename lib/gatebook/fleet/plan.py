@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -64,8 +65,8 @@ class Fleet(Strict):
     """What its runs and its accepted run are filed under; without it the file's name."""
 
     def mistakes(self) -> Iterator[str]:
-        names = [one.name for one in self.deployments]
-        if twice := next((name for name in names if names.count(name) > 1), None):
+        counts = Counter(one.name for one in self.deployments)
+        if twice := next((name for name, count in counts.items() if count > 1), None):
             yield f"key 'deployments': the name {twice!r} stands twice; give each deployment its own"
         known = {one.name: one for one in self.deployments}
         for one in self.deployments:

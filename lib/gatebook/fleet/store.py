@@ -1,21 +1,29 @@
-"""Where the evidence of a fleet is kept: a folder, or any place that fsspec reaches by its URL."""
+"""Where the evidence of a fleet is kept, a folder or a URL that fsspec reaches, and where a worker makes it."""
 
 from __future__ import annotations
 
+import json
+import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from gatebook.config import project
+from gatebook.config.files import file_name
 from gatebook.config.secrets import is_secret_url
 from gatebook.errors import BadInput, CannotMeasure, first_line, os_reason
-from gatebook.record.run import SUMS
+from gatebook.record.run import HISTORY, LATEST, SUMS
 
 INSTALL = "install it: pip install 'dask[distributed]' s3fs (requirements-fleet.txt has the versions)"
 UNSAFE = ("", ".", "..")
+PLAN = ("cases.json", "baseline.json", HISTORY, "manifest.json")
+"""What a run begins with; the manifest is the last."""
+SHIP_S, SHIP_LINES = 2.0, 50
+"""Journals are shipped so often, or when so many exchanges are new."""
 
 
 class StoreFailed(CannotMeasure):
@@ -49,7 +57,7 @@ class Store:
                 self._fs.pipe_file(f"{self._root}/{name}", data)
 
     def read(self, name: str) -> bytes | None:
-        """The bytes of one file; None where there is none."""
+        """Return the bytes of one file; None where there is none."""
         with self._told(name), suppress(FileNotFoundError, NotADirectoryError):
             if self.local:
                 return (self.local / name).read_bytes()
@@ -58,7 +66,7 @@ class Store:
         return None
 
     def names(self, under: str) -> list[str]:
-        """Every file under a folder, from the store's own one, sorted; none where there is no folder."""
+        """Return every file under a folder, sorted, as paths from the store's root; none where there is no folder."""
         with self._told(under), suppress(FileNotFoundError):
             if self.local:
                 return sorted(str(p.relative_to(self.local)) for p in (self.local / under).rglob("*") if p.is_file())
@@ -67,7 +75,7 @@ class Store:
         return []
 
     def put(self, folder: Path, name: str) -> None:
-        """A folder with all its files; the list of its checksums comes last, so that half a bundle is none."""
+        """Store a folder with all its files, its checksums last, so that half a bundle is none."""
         with self._told(name):
             if self.local:
                 (self.local / name).parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +99,7 @@ class Store:
                 (folder / inner).write_bytes(self.read(file) or b"")
 
     def drop(self, name: str) -> None:
-        """Take a folder away, if it is there."""
+        """Remove a folder, if it exists."""
         with self._told(name), suppress(FileNotFoundError):
             if self.local:
                 shutil.rmtree(self.local / name, ignore_errors=True)
@@ -100,7 +108,7 @@ class Store:
 
     @contextmanager
     def _told(self, name: str) -> Iterator[None]:
-        """Whatever a store's own package raises, as one line."""
+        """Raise whatever the store's own package raises as one line."""
         try:
             yield
         except CannotMeasure:
@@ -140,3 +148,120 @@ def fetched(url: str) -> Iterator[Path]:
         if not folder.exists():
             raise BadInput(f"{url}: there is nothing; name a run folder in the store")
         yield folder
+
+
+class LeaseLost(StoreFailed):
+    """Another worker has taken this job over."""
+
+
+class Place:
+    """A folder with the run of one job in it, as far as an earlier worker came. Methods raise StoreFailed."""
+
+    def __init__(self, store: Store, key: str, kept: str) -> None:
+        """`key` names the job, `kept` where its bundle is kept."""
+        self._store, self._name, self._kept = store, f"work/{key}", kept
+        self._token, self._scratch = secrets.token_hex(8), None if store.local else Path(tempfile.mkdtemp())
+        self.folder = self._scratch or (store.local or Path()) / self._name
+        self._sent: dict[str, int] = {}
+        self._parts: dict[str, int] = {}
+        self._at = time.monotonic()
+        self.taken = 0
+        """How many workers had this job before."""
+
+    def __enter__(self) -> Place:
+        self.taken = int((self._store.read(f"{self._name}/lease") or b"0 ").split()[0])
+        self._store.write(f"{self._name}/lease", f"{self.taken + 1} {self._token}".encode())
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.run is None:
+            self._restore()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._scratch:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+
+    @property
+    def run(self) -> Path | None:
+        """The run folder in it, once there is one."""
+        found = (file.parent for file in self.folder.glob("*/manifest.json"))
+        return next((path for path in sorted(found) if path.name != LATEST), None)
+
+    def tick(self) -> None:
+        """While the child asks: ship what is new. Raises LeaseLost where another worker has the job."""
+        due = time.monotonic() - self._at >= SHIP_S
+        if due:
+            said = (self._store.read(f"{self._name}/lease") or b"").split()
+            if said[1:] != [self._token.encode()]:
+                raise LeaseLost(f"{self._name}: another worker went on with it")
+        run = None if self._store.local else self.run
+        if run and (due or self._new_lines(run) >= SHIP_LINES):
+            self._ship(run)
+        if due:
+            self._at = time.monotonic()
+
+    def keep(self, run: Path) -> None:
+        """Put the finished bundle where it stays; nothing of the work is left beside it."""
+        self._store.put(run, self._kept)
+        self._store.drop(self._name)
+
+    def _new(self, file: Path) -> bytes:
+        """Return what was appended to a journal since it was shipped, up to its last whole line."""
+        with file.open("rb") as opened:
+            opened.seek(self._sent.get(file.name, 0))
+            data = opened.read()
+        return data[: data.rfind(b"\n") + 1]
+
+    def _new_lines(self, run: Path) -> int:
+        return sum(self._new(file).count(b"\n") for file in run.glob("*.exchanges.jsonl"))
+
+    def _ship(self, run: Path) -> None:
+        """Ship the plan once, then every journal's new whole lines, after the long texts that they refer to."""
+        into = f"{self._name}/run"
+        if "manifest.json" not in self._sent:
+            self._store.write(f"{into}/name", run.name.encode())
+            for name in (name for name in PLAN if (run / name).exists()):
+                self._store.write(f"{into}/{name}", (run / name).read_bytes())
+            self._sent["manifest.json"] = 1
+        journals = {file.name: self._new(file) for file in sorted(run.glob("*.jsonl"))}
+        for text in (file for file in sorted(run.glob("texts/*.txt")) if file.name not in self._sent):
+            self._store.write(f"{into}/texts/{text.name}", text.read_bytes())
+            self._sent[text.name] = 1
+        for name, data in journals.items():
+            if data:
+                part = self._parts.get(name, 0) + 1
+                self._store.write(f"{into}/{name}/{part:06}", data)
+                self._sent[name], self._parts[name] = self._sent.get(name, 0) + len(data), part
+
+    def _restore(self) -> None:
+        """Restore what an earlier worker left: its joined segments, or the bundle of an ERROR, to continue."""
+        kept = self._store.read(f"{self._kept}/manifest.json")
+        if kept is not None:
+            run = self.folder / _named(str(json.loads(kept)["run"]))
+            self._store.get(self._kept, run)
+            return
+        into = f"{self._name}/run"
+        named = self._store.read(f"{into}/name")
+        if self._store.local or named is None or self._store.read(f"{into}/manifest.json") is None:
+            return
+        run = self.folder / _named(named.decode())
+        for file in self._store.names(into):
+            inner = file.removeprefix(f"{into}/")
+            journal, _, part = inner.partition("/")
+            target = run / (journal if part.isdigit() else inner)
+            if not target.resolve().is_relative_to(run.resolve()):
+                raise StoreFailed(f"{file}: is no name of a file in a run")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("ab") as joined:
+                joined.write(self._store.read(file) or b"")
+            if part.isdigit():
+                self._parts[journal], self._sent[journal] = int(part), target.stat().st_size
+            else:
+                self._sent[target.name] = 1
+        (run / "name").unlink()
+
+
+def _named(name: str) -> str:
+    try:
+        return file_name(name)
+    except ValueError:
+        raise StoreFailed(f"{name!r}: is no name of a run") from None

@@ -18,8 +18,7 @@ from typing import Any
 from gatebook.config.files import to_yaml
 from gatebook.errors import GatebookError, one_line
 from gatebook.fleet.outcome import Row
-from gatebook.fleet.place import Place, last_line
-from gatebook.fleet.store import Store, fetched
+from gatebook.fleet.store import Place, Store, fetched
 from gatebook.record.run import LATEST
 from gatebook.verdict.verdict import EXIT_CODES, PRECEDENCE, Word
 
@@ -50,50 +49,45 @@ class Job:
 
 
 def work(job: Job) -> Row:
-    """Ask what a job is about, wherever an earlier worker stopped, and keep the bundle in the store. What goes wrong is the
-    ERROR of this deployment."""
-    began = time.monotonic()
-    try:
-        store = Store(job.store)
-        row = _known(store, job) or _asked(store, job)
-    except (GatebookError, OSError) as error:
-        row = _error(job, str(error))
-    return row.model_copy(update={"seconds": round(time.monotonic() - began, 1)})
+    """Ask what a job is about, wherever an earlier worker stopped, and keep the bundle in the store."""
+    return _row(job, lambda store: _asked(store, job))
 
 
 def join(job: Job, shards: list[Job]) -> Row:
     """Merge the bundles of all shards of a deployment, and keep the merged one."""
+    return _row(job, lambda store: _merged(store, job, shards))
+
+
+def _row(job: Job, make: Callable[[Store], Row]) -> Row:
+    """Return the row of the kept bundle, else of one that is made now. What goes wrong is the ERROR of this deployment."""
     began = time.monotonic()
-    scratch = Path(tempfile.mkdtemp())
     try:
         store = Store(job.store)
-        if (row := _known(store, job)) is None:
-            with ExitStack() as stack:
-                parts = [stack.enter_context(fetched(f"{job.store}/{shard.kept}")) for shard in shards]
-                run = scratch / job.deployment
-                code, said = _child(["merge", *map(str, parts), "--out", str(run)], scratch, lambda: None)
-            row = _told(job, run if (run / "manifest.json").exists() else None, code, said)
-            if row.bundle:
-                store.put(run, job.kept)
+        row = _known(store, job) or make(store)
     except (GatebookError, OSError) as error:
         row = _error(job, str(error))
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return row.model_copy(update={"seconds": round(time.monotonic() - began, 1)})
 
 
 def _known(store: Store, job: Job) -> Row | None:
-    """The row of a bundle that is kept already; None where it is to be made, or to be gone on with."""
-    data = store.read(f"{job.kept}/SHA256SUMS") and store.read(f"{job.kept}/verdict.json")
-    if not data:
+    """None where the bundle is to be made, or to be gone on with."""
+    if not store.read(f"{job.kept}/SHA256SUMS"):
         return None
-    with tempfile.TemporaryDirectory() as scratch:
-        run = Path(scratch)
-        for name in store.names(job.kept):
-            if name.endswith("verdict.json"):
-                (run / name.rpartition("/")[2]).write_bytes(store.read(name) or b"")
-        row = _told(job, run, None, "")
+    names = (name for name in store.names(job.kept) if name.endswith("verdict.json"))
+    row = _told(job, {name.rpartition("/")[2]: store.read(name) or b"" for name in names}, None, "")
     return row if row.verdict != "ERROR" else None
+
+
+def _merged(store: Store, job: Job, shards: list[Job]) -> Row:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, ExitStack() as stack:
+        scratch = Path(folder)
+        parts = [stack.enter_context(fetched(f"{job.store}/{shard.kept}")) for shard in shards]
+        run = scratch / job.deployment
+        code, said = _child(["merge", *map(str, parts), "--out", str(run)], scratch, lambda: None)
+        row = _told(job, _verdicts(run if (run / "manifest.json").exists() else None), code, said)
+        if row.bundle:
+            store.put(run, job.kept)
+    return row
 
 
 def _asked(store: Store, job: Job) -> Row:
@@ -107,7 +101,7 @@ def _asked(store: Store, job: Job) -> Row:
             words += ["--among", str(job.among)] if job.among > 1 else []
             words += ["--shard", job.shard] if job.shard else []
         code, said = _child(words, place.folder, place.tick)
-        row = _told(job, place.run, code, said).model_copy(update={"moved_on": place.taken})
+        row = _told(job, _verdicts(place.run), code, said).model_copy(update={"moved_on": place.taken})
         shutil.rmtree(place.folder / LATEST, ignore_errors=True)
         if place.run is not None and row.bundle:
             place.keep(place.run)
@@ -128,25 +122,32 @@ def _child(words: list[str], folder: Path, tick: Callable[[], None]) -> tuple[in
             if process.poll() is None:
                 process.kill()
                 process.wait()
-    return process.returncode, last_line(log.read_text(encoding="utf-8", errors="replace"))
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return process.returncode, lines[-1].removeprefix("gatebook: ") if lines else "it said nothing"
 
 
-def _told(job: Job, run: Path | None, code: int | None, said: str) -> Row:
+def _verdicts(run: Path | None) -> dict[str, bytes]:
+    """Name -> content of every verdict in a run folder. Raises OSError where the run has none."""
+    files = (run / "verdict.json", *sorted(run.glob("*.verdict.json"))) if run else ()
+    return {file.name: file.read_bytes() for file in files}
+
+
+def _told(job: Job, verdicts: dict[str, bytes], code: int | None, said: str) -> Row:
     """What a bundle says of its deployment, where that is how its command ended (None: it is not known any more)."""
     try:
-        verdict = json.loads((run / "verdict.json").read_bytes()) if run else None
+        verdict: Any = json.loads(verdicts["verdict.json"]) if verdicts else None
         word: Word | None = verdict["verdict"] if verdict else None
-        if verdict is None or word not in EXIT_CODES or code not in (None, EXIT_CODES[word]):
+        if word not in EXIT_CODES or code not in (None, EXIT_CODES[word]):
             return _error(job, f"gatebook ended with {code} and no verdict: {said}")
-        assert run is not None
         if verdict["partial"] != bool(job.shard):
             return _error(job, "its run is narrowed, which the fleet did not ask for")
-        alone = {file: json.loads(file.read_bytes())["verdict"] for file in sorted(run.glob("*.verdict.json"))}
-        notebooks = {file.name.partition(".")[0]: found for file, found in alone.items() if found in PRECEDENCE}
+        own = ((name.partition(".")[0], data) for name, data in verdicts.items() if name != "verdict.json")
+        alone = {notebook: json.loads(data)["verdict"] for notebook, data in own}
         served = verdict["served"]
         return Row(
             deployment=job.deployment, base_url=served["base_url"], model=served["model"], revision=served["revision"],
-            verdict=word, reason=one_line(verdict["reason"]), notebooks=notebooks, bundle=job.kept,
+            verdict=word, reason=one_line(verdict["reason"]), bundle=job.kept,
+            notebooks={name: found for name, found in alone.items() if found in PRECEDENCE},
             needs_baseline=verdict.get("needs_baseline", False),
         )  # fmt: skip
     except (ValueError, KeyError, TypeError) as error:
@@ -155,8 +156,7 @@ def _told(job: Job, run: Path | None, code: int | None, said: str) -> Row:
 
 def _error(job: Job, reason: str) -> Row:
     target = job.profile["target"]
-    said = {name: target.get(name) for name in ("base_url", "model", "revision")}
     return Row(
-        deployment=job.deployment, base_url=said["base_url"] or "", model=said["model"] or "", revision=said["revision"],
-        verdict="ERROR", reason=one_line(reason),
+        deployment=job.deployment, base_url=target.get("base_url") or "", model=target.get("model") or "",
+        revision=target.get("revision"), verdict="ERROR", reason=one_line(reason),
     )  # fmt: skip

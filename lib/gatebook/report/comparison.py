@@ -57,10 +57,10 @@ def changes(difference: Difference, first: Judged, second: Judged, chars: int) -
 
 def rate(group: GroupDifference) -> tuple[str, str]:
     """The change of the pass rate, and its interval, in percentage points."""
-    if group.interval is None:
+    if (interval := group.comparison.interval) is None:
         return "", ""
     change = (group.passed[1] - group.passed[0]) / group.comparison.paired
-    return f"{change * 100:+.1f}", f"{group.interval[0] * 100:+.1f} to {group.interval[1] * 100:+.1f}"
+    return f"{change * 100:+.1f}", f"{interval[0] * 100:+.1f} to {interval[1] * 100:+.1f}"
 
 
 def latency(row: LatencyDifference) -> tuple[str, str]:

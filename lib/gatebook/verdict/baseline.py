@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from gatebook.checks.finding import Outcome
 from gatebook.errors import BadInput
@@ -74,7 +74,7 @@ class Baseline(Recorded):
     model: str
     revision: str | None
     suite: str
-    languages: list[str] | None = None
+    languages: list[str] | None = Field(default=None, exclude_if=lambda value: not value)
     """Of the profile, where it named any: a case over a group of others is another question."""
     fingerprint: dict[str, Any]
     latency_ms: dict[str, float]
@@ -90,17 +90,12 @@ class Baseline(Recorded):
     @property
     def content(self) -> str:
         """SHA-256 of everything but the log."""
-        said = json.dumps(self.model_dump(mode="json", exclude={"log", *self._unsaid}), sort_keys=True)
+        said = json.dumps(self.model_dump(mode="json", exclude={"log"}), sort_keys=True)
         return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
 
-    @property
-    def _unsaid(self) -> set[str]:
-        """So that a baseline of all languages keeps its bytes."""
-        return set() if self.languages else {"languages"}
-
     def to_json(self) -> str:
-        """Stable text: sorted, one line a case and an acceptance."""
-        data = self.model_dump(mode="json", exclude={"cases", "keywords", "log", *self._unsaid})
+        """Return stable text: sorted, one line per case and per acceptance."""
+        data = self.model_dump(mode="json", exclude={"cases", "keywords", "log"})
         head = json.dumps(data, ensure_ascii=False, indent=1, sort_keys=True)[:-2]
         cases = _rows({i: case.model_dump(mode="json", exclude_none=True) for i, case in self.cases.items()})
         more = f',\n "keywords": {{\n{_rows(self.keywords)}\n }}' if self.keywords else ""
@@ -111,10 +106,7 @@ class Baseline(Recorded):
 
 
 def values_asked_alike(baseline: Baseline, prompts: dict[str, str]) -> dict[str, Any]:
-    """The fingerprint without the values of cases that are asked differently now: they are values of another question.
-
-    `prompts`: case id -> hash of what is asked now.
-    """
+    """Return the fingerprint without the values of cases that are asked differently now. `prompts`: case id -> hash."""
     old = {i: case.prompt for i, case in baseline.cases.items()}
     other = {i for i, prompt in prompts.items() if i in old and old[i] != prompt}
     return {name: value for name, value in baseline.fingerprint.items() if case_of(name) not in other}

@@ -35,13 +35,12 @@ class Blame:
         self.stops = [e.detail for e in exchanges if e.kind == "stop"]
 
     def of(self, exchange: Exchange) -> Result:
-        """The first that holds: the model is not served, the key is refused, the server never answered, we cut the request
-        short; else it is the deployment's fault."""
+        """Return the first reason that holds; without any it is the deployment's fault."""
         reasons = (self._not_served, self._key_refused, self._never_answered, self._cut_short)
         return next((said for reason in reasons if (said := reason(exchange))), None) or self._failed(exchange)
 
     def unasked(self, lost: str = "") -> Result:
-        """Why the rest of the notebook was not asked; where nothing stopped it, it is `lost`."""
+        """Return why the rest of the notebook was not asked: what stopped it, else an error that says `lost`."""
         if not self.stops:
             return Result("error", lost)
         gone = self.stops[-1].startswith(GONE)
@@ -49,7 +48,7 @@ class Blame:
         return Result("not_measured", f"{self.stops[-1]}{said}", stage=Stage.GONE if gone else None)
 
     def went_with(self, exchange: Exchange) -> bool:
-        """Whether nobody listened any more, where the server had answered, when this request broke or soon after."""
+        """Return whether nobody was listening any more when this request broke, or soon after."""
         if exchange.fault == "connect" or (exchange.kind == "ready" and exchange.fault == "no_byte"):
             return True
         broke = _break(exchange)
@@ -57,7 +56,7 @@ class Blame:
 
     @cached_property
     def _refused(self) -> list[float]:
-        """When a connection of this notebook was refused: ms of the clock."""
+        """When connections of this notebook were refused, in ms of the clock."""
         return [
             epoch_ms(a.at)
             for e in self._exchanges
@@ -120,7 +119,7 @@ class Blame:
         return Result("fail", f"{detail}; {fault}{told}", stage=self._stage(exchange))
 
     def _stage(self, exchange: Exchange) -> Stage:
-        """What it explains: it was refused, broke off alone, or everything after it broke too."""
+        """Return what the request explains: it was refused, broke off alone, or everything after it broke too."""
         status = exchange.status or 0
         lives = self._last_good > self._order[exchange.key]
         if 400 <= status < 500 or (status >= 500 and (lives or not self.stops)):
@@ -139,7 +138,7 @@ class Blame:
         return self._first_good < self._order[exchange.key]
 
     def _company(self, exchange: Exchange) -> list[str]:
-        """The cases whose requests were open when this one broke, and broke within the moment; itself among them."""
+        """Return the cases whose requests were open when this one broke and broke with it, its own included."""
         if (own := _break(exchange)) is None:
             return []
         broke = itemgetter(0)
@@ -150,17 +149,14 @@ class Blame:
 
     @cached_property
     def _broken(self) -> list[tuple[float, int, str, float]]:
-        """Of the requests of this notebook and the earlier ones that broke: when, place in the record, case, when sent."""
-        asked = [
-            e
-            for e in (*self._earlier, *self._exchanges)
-            if e.kind in ("ask", "canary", "parent") and e.case is not None
-        ]
+        """Requests of this and earlier notebooks that broke: (when, place in the record, case, when sent)."""
+        kinds, told = ("ask", "canary", "parent"), (*self._earlier, *self._exchanges)
+        asked = [e for e in told if e.kind in kinds and e.case is not None]
         return sorted((span[1], n, str(e.case), span[0]) for n, e in enumerate(asked) if (span := _break(e)))
 
     @cached_property
     def _last_good(self) -> int:
-        """The place of the last good reply in this notebook's record; -1 where there is none."""
+        """Index of the last good reply in this notebook's record; -1 where there is none."""
         return next((n for n in range(len(self._exchanges) - 1, -1, -1) if is_good(self._exchanges[n])), -1)
 
     def _in_flight(self, exchange: Exchange | None) -> str:
@@ -178,7 +174,7 @@ class Blame:
 
 
 def _break(exchange: Exchange) -> tuple[float, float] | None:
-    """When a request that the server broke off, refused to take or answered 5xx was sent and when it broke: ms of the clock."""
+    """Return when a broken, refused or 5xx request was sent and when it broke, in ms of the clock; None for any other."""
     if exchange.fault not in ("connect", "no_byte", "broken") and (exchange.status or 0) < 500:
         return None
     first = next((a for a in exchange.attempts if a.fault), None)

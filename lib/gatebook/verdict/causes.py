@@ -44,7 +44,7 @@ class Said:
         return PRECEDENCE.index(self.word), self.todo == ACCEPT, self.about != "baseline", stage, later
 
     def explains(self, other: Said) -> bool:
-        """Whether it, standing before the other one, is why that one holds."""
+        """Return whether this reason, which ranks before the other, explains it."""
         if self.todo == ACCEPT:
             return self.about == "baseline" and other.todo == ACCEPT
         if self.todo == ALLOW:
@@ -59,13 +59,13 @@ class Said:
         return changed and other.stage in BY_CHANGE.get(self.stage, ())
 
     def fields(self) -> dict[str, Any]:
-        """Of a `Reason`."""
+        """Return the fields of a `Reason`."""
         told = {name: value for name, value in vars(self).items() if name != "cases"}
         return {**told, "moved": list(self.moved), "accepts": self.todo == ACCEPT}
 
 
 def causes(said: list[Said]) -> list[Cause]:
-    """In the order of `rank`, equals as given; what one explains stands under the first that does, and is no cause itself."""
+    """Return causes in the order of `rank`, equals as given; what one explains stands under the first that does."""
     found: list[tuple[Said, list[Reason]]] = []
     for one in sorted(said, key=lambda one: one.rank):
         explained = next((under for cause, under in found if cause.explains(one)), None)
@@ -82,13 +82,12 @@ def refusals(verdict: Verdict) -> list[Reason]:
     A PASS is taken, and an INCONCLUSIVE that lacks nothing but what accepting it gives. What a change of the deployment explains
     is red still once that change is named by a new revision.
     """
-    narrowed = {
-        "it is PARTIAL (narrowed by --only or --shard)": verdict.partial
-        and "run the suite whole, without --only, or merge all shards with `gatebook merge`",
-        "it is of effort quick, which looks early": verdict.effort == "quick" and "run it with --effort normal",
-    }
-    about = [
-        Reason(word="INCONCLUSIVE", about="this run", text=text, todo=todo) for text, todo in narrowed.items() if todo
-    ]
+    narrowed = {}
+    if verdict.partial:
+        todo = "run the suite whole, without --only, or merge all shards with `gatebook merge`"
+        narrowed["it is PARTIAL (narrowed by --only or --shard)"] = todo
+    if verdict.effort == "quick":
+        narrowed["it is of effort quick, which looks early"] = "run it with --effort normal"
+    about = [Reason(word="INCONCLUSIVE", about="this run", text=text, todo=todo) for text, todo in narrowed.items()]
     after = [r for cause in verdict.causes if cause.moved for r in cause.explains if r.word in ("FAIL", "ERROR")]
     return [*about, *(one for one in (*verdict.causes, *after) if not one.accepts)]

@@ -25,7 +25,7 @@ from gatebook.verdict.verdict import Comparison, Verdict
 
 Word = Literal["worse", "error", "cannot tell", "better", "same", "watched"]
 EXIT_CODES: dict[Word, int] = {"worse": 1, "error": 75, "cannot tell": 3, "better": 0, "same": 0, "watched": 0}
-PRECEDENCE: tuple[Word, ...] = ("worse", "error", "cannot tell", "better", "same")
+"""What decides first stands first."""
 NOT_RULES: dict[str, Any] = {
     **dict.fromkeys(("why", "suites", "tags", "good", "bad", "notebook", "needs", "raw", "drawn"), True),
     "asks": {"__all__": {"language"}},
@@ -66,11 +66,6 @@ class GroupDifference:
         before = self.comparison.baseline_passed
         return before, before - len(self.comparison.worse) + len(self.comparison.better)
 
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """Two-sided 95 % of the second pass rate less the first; None without pairs."""
-        return self.comparison.interval
-
 
 @dataclass(frozen=True)
 class LatencyDifference:
@@ -87,7 +82,7 @@ class LatencyDifference:
 
 @dataclass(frozen=True)
 class Difference:
-    """What the second run is beside the first."""
+    """How the second run differs from the first."""
 
     word: Word
     reason: str
@@ -107,7 +102,7 @@ class Difference:
 
 
 def difference(first: Judged, second: Judged) -> Difference:
-    """A pure function of two run folders and their verdicts."""
+    """Compare two runs and their verdicts, without asking anything."""
     # of the cases and not of the chats that open notebooks
     before, after = (outcomes_of(f for f in s.verdict.findings if f.case in s.run.cases) for s in (first, second))
     rules, never = second.run.manifest.profile, never_excused(second.verdict.findings)
@@ -131,24 +126,24 @@ def difference(first: Judged, second: Judged) -> Difference:
             if not excused and new != "pass":
                 unjudged[group].append(case)
     policies = {group: rules.policy(group) for group in then}
-    scores = _golden(first, second)
+    olds, prints = first.run.cases, (first.verdict.fingerprint, second.verdict.fingerprint)
+    asked = {i: c for i, c in second.run.cases.items() if i in olds and olds[i].prompt_hash == c.prompt_hash}
+    scores = golden.compared(rules, asked, *prints, second.run.manifest.run)
     compared = [group for group in then if policies[group].policy in COMPARED and group not in scores]
     found = {group: compare(then[group], now[group], policies[group], len(compared)) for group in then}
     fell = shown({g: found[g].p_value for g in compared}, len(compared))
     chances = {g: stats.mcnemar_worse(len(found[g].better), len(found[g].worse)) for g in compared}
     rose = shown(chances, len(compared))
-    groups = [
-        GroupDifference(
-            g, policies[g].policy, c, *_word(policies[g], c, unjudged[g], g in fell, g in rose, scores.get(g))
-        )
-        for g, c in found.items()
-    ]
+    groups = []
+    for g, c in found.items():
+        word = _word(policies[g], c, unjudged[g], g in fell, g in rose, scores.get(g))
+        groups.append(GroupDifference(g, policies[g].policy, c, *word))
     latencies = _latencies(first.run, second.run, {u.case for u in unpaired})
     return Difference(*_overall(first, second, groups), groups, unpaired, latencies)
 
 
 def _other(first: Run, second: Run, case: str, before: Outcome | None, after: Outcome | None, alike: bool) -> str:
-    """Why a case is not the same in both runs, which name the same languages if `alike`; empty when it is."""
+    """Return why a case is not the same in both runs; empty when it is. `alike`: both profiles name the same languages."""
     old, new = first.cases.get(case), second.cases.get(case)
     if old is None or new is None or before is None or after is None:
         return "only in the first run" if new is None or after is None else "only in the second run"
@@ -159,14 +154,6 @@ def _other(first: Run, second: Run, case: str, before: Outcome | None, after: Ou
     if old.model_dump(exclude=NOT_RULES) != new.model_dump(exclude=NOT_RULES):
         return "asked alike, but something else is expected"
     return ""
-
-
-def _golden(first: Judged, second: Judged) -> dict[str, Golden]:
-    """Group -> its golden answers in both runs, over the texts that both were asked for alike."""
-    cases, before = second.run.cases, first.run.cases
-    alike = {i: c for i, c in cases.items() if i in before and before[i].prompt_hash == c.prompt_hash}
-    then, now, rules = first.verdict.fingerprint, second.verdict.fingerprint, second.run.manifest
-    return golden.compared(rules.profile, alike, then, now, rules.run)
 
 
 def _of_golden(policy: Group, scores: Golden, unjudged: list[str]) -> tuple[Word, str]:
@@ -182,7 +169,7 @@ def _of_golden(policy: Group, scores: Golden, unjudged: list[str]) -> tuple[Word
 def _word(
     policy: Group, than: Comparison, unjudged: list[str], fell: bool, rose: bool, scores: Golden | None = None
 ) -> tuple[Word, str]:
-    """What holds of a group by the rule of verdicts, in the words of a comparison. A case fails here that passed before."""
+    """Apply the rule of verdicts to a group, in the words of a comparison; a newly failing case counts as a fail."""
     if scores is not None:
         return _of_golden(policy, scores, unjudged)
     holds = rule(policy, {"fail": than.worse, "error": [], "not_measured": unjudged}, than, fell)
@@ -210,7 +197,7 @@ def _overall(first: Judged, second: Judged, groups: list[GroupDifference]) -> tu
             said.append(("error", f"the {side} run could not be measured: {verdict.reason}"))
     if not said:
         return "cannot tell", "the runs share no group that decides anything"
-    word, reason = min(said, key=lambda one: PRECEDENCE.index(one[0]))
+    word, reason = min(said, key=lambda one: [*EXIT_CODES].index(one[0]))
     pairs = sum(group.comparison.paired for group in groups)
     return word, f"nothing is shown worse in {pairs} pairs" if word == "same" else reason
 
@@ -231,7 +218,7 @@ def _latencies(first: Run, second: Run, unpaired: set[str]) -> list[LatencyDiffe
 
 
 def _timed(run: Run, unpaired: set[str]) -> dict[str, tuple[Timing, int | None]]:
-    """Times and completion tokens of the streamed answers of the first attempt, by notebook and key."""
+    """Return timing and completion tokens of answers streamed at the first attempt, by notebook and key."""
     asked = {f"{name}/{e.key}": e for name in run.notebooks for e in run.exchanges(name) if e.kind == "ask" and e.case}
     once = {key: e for key, e in asked.items() if e.case not in unpaired and not e.fault and len(e.attempts) == 1}
     return {

@@ -39,18 +39,18 @@ class Tried:
 
 
 def try_examples(case: Case) -> list[Tried]:
-    """Every example of the case, judged. Raises BadInput for an unknown check or a wrong parameter."""
+    """Judge every example of the case. Raises BadInput for an unknown check or a wrong parameter."""
     good, bad = (enumerate(texts, 1) for texts in (case.good, case.bad))
     return [*(_tried(case, "good", n, text) for n, text in good), *(_tried(case, "bad", n, text) for n, text in bad)]
 
 
 def text_checks(case: Case) -> list[str]:
-    """The names of the case's checks that judge a text."""
+    """Return the names of the case's checks that judge a text."""
     return list(dict.fromkeys(name for item in case.expect for name in item if CHECKS[name].judges_text))
 
 
 def example_evidence(case: Case, text: str) -> Evidence:
-    """The evidence of a server that answers every request of the case with this text."""
+    """Return the evidence of a server that answers every request of the case with this text."""
     return Evidence(case, [Reply(ask, _reply(case, ask, text)) for ask in case.requests()], Identity(), PROFILE)
 
 
@@ -64,7 +64,7 @@ def _tried(case: Case, kind: Literal["good", "bad"], number: int, text: str) -> 
 
 
 def _reply(case: Case, ask: Ask, text: str) -> Exchange:
-    """A plain 200 reply, complete and well-formed."""
+    """Return a plain 200 reply, complete and well-formed."""
     model, tokens = PROFILE.target.model, len(text) // 4 + 1
     finish = "length" if ask.finish == "length" else "stop"
     reply = {

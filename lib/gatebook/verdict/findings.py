@@ -50,18 +50,18 @@ def contract_group(group: str) -> str:
 
 
 def judge_run(run: Run) -> list[Finding]:
-    """All findings of all notebooks, a pure function of the run folder. Raises BrokenRecord."""
+    """Return all findings of all notebooks. Raises BrokenRecord."""
     return [finding for notebook in run.notebooks for finding in judge_notebook(run, notebook)]
 
 
 def judge_notebook(run: Run, notebook: str) -> list[Finding]:
-    """One notebook's findings. What earlier notebooks recorded decides whose fault a silent server is."""
+    """Return one notebook's findings. What earlier notebooks recorded decides whose fault a silent server is."""
     earlier = [e for name in run.notebooks[: run.notebooks.index(notebook)] for e in run.exchanges(name)]
     return list(_Judge(run, notebook, earlier, run.exchanges(notebook)).findings())
 
 
 def run_identity(run: Run) -> Identity:
-    """Who answered, by the probes of the first notebook that has any."""
+    """Return who answered, by the probes of the first notebook that has any."""
     probed = (e for e in map(run.exchanges, run.notebooks) if any(one.kind == "probe" for one in e))
     return next((identify(exchanges, run.manifest.profile.target.model) for exchanges in probed), Identity())
 
@@ -124,25 +124,24 @@ class _Judge:
         )  # fmt: skip
 
     def _replies(self, case: Case) -> list[Reply]:
-        """Of the requests that are in the record."""
+        """Return the replies to those of its requests that are in the record."""
         asks = [(a, self._by_key[key]) for a in case.requests() if (key := f"{case.id}/{a.name}") in self._by_key]
         return [Reply(a, e, self._thinks, not is_answer(case, a)) for a, e in asks]
 
     def _canary(self, case: Case) -> Exchange | None:
-        """The plain request after it."""
+        """Return the plain request after the case, where one was recorded."""
         return self._by_key.get(f"{case.id}/canary")
 
     def _ready(self) -> Result:
-        """The one-token chat that opens every notebook."""
+        """Judge the one-token chat that opens every notebook."""
         readies = [e for e in self._exchanges if e.kind == "ready"]
         if not readies:
             return self._blame.unasked("nothing was recorded: the notebook did not reach the server")
         if readies[-1].fault is not None:
             return self._blame.of(readies[-1])
         took_ms = round(sum(a.elapsed_ms for e in readies for a in e.attempts), 1)
-        return Result(
-            "pass", "a one-token chat was answered", took_ms, self._profile.limits.ready_deadline_s * 1000, "ms"
-        )
+        limit_ms = self._profile.limits.ready_deadline_s * 1000
+        return Result("pass", "a one-token chat was answered", took_ms, limit_ms, "ms")
 
     def _case(self, case: Case) -> Iterator[Said]:
         if lacking := self._profile.not_offered(*case.needs):
@@ -177,7 +176,7 @@ class _Judge:
             yield from self._answers(case, replies, chats)
 
     def _over(self, case: Case, seen: list[Evidence]) -> Iterator[Said]:
-        """A case that asks nothing, but where it is about an adapter: then the adapter's parent was asked the same."""
+        """Judge a case over a group. It asks nothing, unless it is about an adapter, whose parent is asked the same."""
         served = self._identity.parent in self._identity.models
         asked = [ask for of, ask in asked_of_parent(self._cases, self._profile) if served and of.id == case.id]
         replies = [Reply(a, self._by_key[key]) for a in asked if (key := f"{case.id}/{a.name}") in self._by_key]
@@ -201,13 +200,13 @@ class _Judge:
             yield group, check, self._blamed(case, exchange)
 
     def _blamed(self, case: Case, exchange: Exchange) -> Result:
-        """Whose fault it is; of a server that died while it scored a golden answer also what may have killed it."""
+        """Return whose fault it is and, for a server that died while scoring a golden answer, what may have killed it."""
         found = self._blame.of(exchange)
         told = case.scored and (exchange.status or 500) >= 500 and found.outcome == "fail"
         return replace(found, reason=f"{found.reason}; {VOCABULARY}") if told else found
 
     def _skipped(self, case: Case, why: str) -> Iterator[Said]:
-        """What was not asked. A sample that was to meet a document's length and broke is told once, at the first case on it."""
+        """Report what was not asked; a broken sample of a document's length once, at the first case that needs it."""
         rulers = (e for e in self._exchanges if e.key.startswith("ruler/") and e.fault and f"({e.key})" in why)
         ruler = next(rulers, None)
         if ruler is not None and ruler.key not in self._rulers_told:
@@ -225,27 +224,24 @@ class _Judge:
             yield case.group, "noise", Result("fail", f"noise instead of an answer: {noisy}")
         if said := _unfinished(chats):
             yield case.group, "finished", said
+        together = self._loaded(case.group, frozenset(case.load.at_once)) if case.load else []
         yield from self._expected(Evidence(
             case, replies, self._identity, self._profile, self._cosines, canary=self._canary(case),
-            timed=self._timed.get(case.id), together=self._together(case), restarts=self._restarts,
+            timed=self._timed.get(case.id), together=together, restarts=self._restarts,
         ))  # fmt: skip
 
     def _drawn(self, case: Case, replies: list[Reply]) -> Result:
-        """The share of sampled answers that pass; what could not be judged in one of them holds of the case."""
+        """Judge the share of sampled answers that pass; one that could not be judged decides for the case."""
         failed: list[str] = []
         for reply in replies:
-            evidence = Evidence(case, [reply], self._identity, self._profile, self._cosines)
-            said = [said for said in (_unfinished([reply]),) if said] + [
-                result for _, _, result in expectations(evidence)
-            ]
-            red = [result for result in said if result.outcome != "pass"]
+            said = expectations(Evidence(case, [reply], self._identity, self._profile, self._cosines))
+            found = (_unfinished([reply]), *(result for _, _, result in said))
+            red = [result for result in found if result and result.outcome != "pass"]
             if unjudged := next((result for result in red if result.outcome != "fail"), None):
                 return replace(unjudged, reason=f"{reply.ask.name}: {unjudged.reason}")
             failed += [f"{reply.ask.name}: {noise(reply.answer.text) or red[0].reason}"] if red else []
-        share = round(1 - len(failed) / len(replies), 4)
-        reason = (
-            f"{len(replies) - len(failed)} of {len(replies)} sampled answers pass{f' ({failed[0]})' if failed else ''}"
-        )
+        share, first = round(1 - len(failed) / len(replies), 4), f" ({failed[0]})" if failed else ""
+        reason = f"{len(replies) - len(failed)} of {len(replies)} sampled answers pass{first}"
         return Result.of(share >= case.pass_share, reason, share, case.pass_share, "rate")
 
     def _expected(self, evidence: Evidence) -> Iterator[Said]:
@@ -253,7 +249,7 @@ class _Judge:
             yield evidence.case.group, check if number == 1 else f"{check}-{number}", result
 
     def _in_thoughts(self, case: Case, chats: list[Reply]) -> Result | None:
-        """Of a model that thinks: an answer was asked for, and its thoughts came to no end."""
+        """Fail a model that was asked for an answer and did not finish thinking; None where it did."""
         for reply in chats if self._thinks else ():
             if is_answer(case, reply.ask) and reply.answer.ends_in_thoughts:
                 spent, room = reply.answer.tokens("completion_tokens"), self._profile.target.room
@@ -262,11 +258,8 @@ class _Judge:
                 return Result("fail", f"{reply.ask.name}: {told}; {todo}", spent, room, "tokens")
         return None
 
-    def _together(self, case: Case) -> list[Exchange]:
-        """What the group of a load case asked at the case's levels."""
-        return self._loaded(case.group, frozenset(case.load.at_once)) if case.load else []
-
     def _of_load(self, group: str, levels: frozenset[Level]) -> list[Exchange]:
+        """Return what a group asked at these levels of load."""
         asked = [(c, a) for c in self._cases if c.load and c.group == group for a in c.requests()]
         keys = [f"{c.id}/{a.name}" for c, a in asked if level_of(a.name) in levels]
         return [self._by_key[key] for key in keys if key in self._by_key and self._by_key[key].kind == "ask"]
@@ -294,7 +287,7 @@ class _Judge:
         return Result("pass", "; ".join([reason, *told]), 0, 0, "violations")
 
     def _flaws(self, case: Case, chats: list[Reply], chance: tuple[Reply, str] | None) -> Iterator[tuple[Stage, str]]:
-        """What breaks the contract; what is wrong with the text alone is behaviour."""
+        """Yield what breaks the contract, by stage; what is wrong with the text alone is behaviour."""
         for reply in chats:
             if case.negative and reply.refused:
                 yield from [(Stage.BEHAVIOUR, flaw)] if (flaw := packing_flaw(reply.exchange)) else []
@@ -318,7 +311,7 @@ class _Judge:
         )  # fmt: skip
 
     def _canary_flaws(self, canary: Exchange | None) -> Iterator[tuple[Stage, str]]:
-        """What is wrong with the plain answer after a hard request: none, noise, another's (sglang#2414), a broken contract."""
+        """Yield flaws of the plain answer after a hard request: none, noise, another's (sglang#2414), a broken contract."""
         if canary is None:
             return
         reply = Reply(Ask(name="canary"), canary, self._thinks, raw=True)
@@ -335,7 +328,7 @@ class _Judge:
 
 
 def _unfinished(chats: list[Reply]) -> Result | None:
-    """The finish_reason that each ask expects; None when no ask expects one."""
+    """Judge the finish_reason of each reply; None when no ask expects one."""
     judged = [(r.ask, r.answer.finish_reason) for r in chats if r.ask.finish != "any" and not r.refused]
     for ask, reason in judged:
         if reason != ask.finish:

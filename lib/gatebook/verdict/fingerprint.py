@@ -72,7 +72,7 @@ class Change(Recorded):
 
 
 def fingerprint(run: Run, identity: Identity, findings: list[Finding]) -> Fingerprint:
-    """Flat name -> value. What the server does not tell is left out, not empty."""
+    """Return flat name -> value; what the server does not report is left out, not empty."""
     answered = (e.status == 200 for notebook in run.notebooks for e in run.exchanges(notebook))
     values: Fingerprint = {
         "model": run.manifest.profile.target.model,
@@ -91,7 +91,7 @@ def fingerprint(run: Run, identity: Identity, findings: list[Finding]) -> Finger
 
 
 def told(identity: Identity) -> Fingerprint:
-    """What the server says of itself."""
+    """Return what the server reports about itself."""
     values = {
         "engine": identity.engine,
         "version": identity.version,
@@ -105,7 +105,7 @@ def told(identity: Identity) -> Fingerprint:
 
 
 def measured_values(cases: Iterable[Case], exchanges: Iterable[Exchange]) -> Fingerprint:
-    """What the fingerprint's cases measured in these replies."""
+    """Return what the fingerprint's cases measured in these replies."""
     names = [(case.id, name) for case in cases for item in case.expect for name in item]
     kinds = {case: MEASURED_BY[name] for case, name in names if name in MEASURED_BY}
     asked: dict[str, list[Exchange]] = defaultdict(list)
@@ -120,7 +120,7 @@ def measured_values(cases: Iterable[Case], exchanges: Iterable[Exchange]) -> Fin
 
 
 def _thinking(run: Run) -> str | None:
-    """Whether any answer came after thoughts; None where the profile says that none should, or nothing was answered."""
+    """Return whether any answer came after thoughts; None where the profile expects none, or nothing was answered."""
     if not run.manifest.profile.target.thinks:
         return None
     said = [read_answer(e) for name in run.notebooks for e in run.exchanges(name) if e.kind == "ask" and _is_reply(e)]
@@ -130,7 +130,7 @@ def _thinking(run: Run) -> str | None:
 
 
 def _is_reply(exchange: Exchange) -> bool:
-    """A body that is no JSON, an error at HTTP 200 or a broken stream measures nothing."""
+    """Return whether a reply measures anything: not if it is no JSON, an error at HTTP 200 or a broken stream."""
     if exchange.status != 200 or exchange.fault:
         return False
     answer = read_answer(exchange)
@@ -141,10 +141,9 @@ def _values(kind: str, case: str, exchanges: list[Exchange]) -> Fingerprint:
     if kind == "tokens":
         return {f"tokens.{case}.{e.ask}": read_answer(e).tokens("prompt_tokens") for e in exchanges}
     if kind == "defaults":
-        samples = [
-            (read_answer(e).generated[: drift.PREFIX_CHARS], mean_shortfall(read_logprobs(e))) for e in exchanges
-        ]
-        return {f"defaults.{case}": sorted(([text, _rounded(mean)] for text, mean in samples), key=str)}
+        texts = [read_answer(e).generated[: drift.PREFIX_CHARS] for e in exchanges]
+        means = [_rounded(mean_shortfall(read_logprobs(e))) for e in exchanges]
+        return {f"defaults.{case}": sorted(map(list, zip(texts, means, strict=True)), key=str)}
     if kind == "golden":
         return {f"golden.{case}": value_of(s) for e in exchanges if isinstance(s := read_scored(e), Scored)}
     found = [tokens for e in exchanges if (tokens := read_logprobs(e))]
@@ -186,7 +185,7 @@ def changes(old: Fingerprint, new: Fingerprint, tolerance_nats: float = 0.0, see
 
 
 def _moved(kind: str, was: Any, now: Any, tolerance_nats: float) -> drift.Moved | None:
-    """None where they are the same, or compared elsewhere."""
+    """Return how a value moved; None where it did not, or is compared elsewhere."""
     if kind == "logprobs":
         return drift.logprobs_moved(rows_of(was), rows_of(now), tolerance_nats)
     if kind == "greedy":
@@ -207,9 +206,8 @@ def _part(name: str, old: Fingerprint, new: Fingerprint, moved: Collection[str])
         return "refused keyword", Stage.REFUSED
     if kind == "tokens":
         steps = {n: new[n] - old[n] for n in known if n.startswith("tokens.")}
-        lone = [
-            n for n in steps if n.endswith(".long") and steps[n] and steps.get(f"{n.removesuffix('long')}short") == 0
-        ]
+        longs = [name.removesuffix("long") for name, step in steps.items() if name.endswith(".long") and step]
+        lone = any(steps.get(f"{name}short") == 0 for name in longs)
         template = len(steps) > 1 and len({*steps.values()}) == 1
         return "chat template" if template else "tokenizer" if lone else PARTS[kind][0], Stage.TEMPLATE
     if kind in ("logprobs", "greedy") and _any("tokens", moved):
@@ -219,56 +217,46 @@ def _part(name: str, old: Fingerprint, new: Fingerprint, moved: Collection[str])
 
 
 def asked_otherwise(old: Fingerprint, new: Fingerprint) -> str | None:
-    """What of the profile's own request options is not as it was when the baseline was accepted."""
+    """Return which of the profile's request options changed since the baseline was accepted; None where none did."""
     was, now = old.get(REQUEST, {}), new.get(REQUEST, {})
-    moved = [
-        f"{k} was {was.get(k, 'not set')}, is {now.get(k, 'not set')}"
-        for k in sorted({*was, *now})
-        if was.get(k) != now.get(k)
-    ]
+    names = [name for name in sorted({*was, *now}) if was.get(name) != now.get(name)]
+    moved = [f"{name} was {was.get(name, 'not set')}, is {now.get(name, 'not set')}" for name in names]
     return f"request options changed: {'; '.join(moved)}" if moved else None
 
 
 def noted(old: Fingerprint, new: Fingerprint) -> list[str]:
-    """What moved and never blocks, a line each."""
-    moved = {
-        name: f"was {old[name]}, is {new[name]}" for name in sorted(old.keys() & new.keys()) if old[name] != new[name]
-    }
-    lines = []
+    """Return what moved and never blocks, one line each."""
+    names = [name for name in sorted(old.keys() & new.keys()) if old[name] != new[name]]
+    moved, lines = {name: f"was {old[name]}, is {new[name]}" for name in names}, []
     if SYSTEM in moved and old[SYSTEM] and new[SYSTEM]:
         lines.append(f"{SYSTEM} moved: {moved[SYSTEM]}; it is a hash of the configuration and alone no fault")
-    for name, told in moved.items():
-        if name.startswith("options."):
-            lines.append(f"{name.removeprefix('options.')} {told}: what follows from it is judged by itself")
-    refused = [
-        n for n, state in old.items() if n.startswith("keyword.") and (state, new.get(n)) == ("ignored", "refused")
-    ]
-    return lines + [f"{n} is refused now, was silently ignored: clients that send it get an error" for n in refused]
+    for name in (name for name in names if name.startswith("options.")):
+        lines.append(f"{name.removeprefix('options.')} {moved[name]}: what follows from it is judged by itself")
+    for name in (name for name in old if name.startswith("keyword.")):
+        if (old[name], new.get(name)) == ("ignored", "refused"):
+            lines.append(f"{name} is refused now, was silently ignored: clients that send it get an error")
+    return lines
 
 
 def measured(values: Fingerprint) -> set[str]:
-    """The kinds of values that cases measured, not the server told; golden answers are compared by their group."""
-    kinds = ((name, _kind(name)) for name in values)
-    return {
-        f"{kind}{BY_ID if name.endswith(BY_ID) else ''}"
-        for name, kind in kinds
-        if kind in MEASURED and kind != "golden"
-    }
+    """Return the kinds of values that cases measured, without golden answers, which are compared by group."""
+    found = {(_kind(name), BY_ID if name.endswith(BY_ID) else "") for name in values}
+    return {kind + by_id for kind, by_id in found if kind in MEASURED and kind != "golden"}
 
 
 def case_of(name: str) -> str | None:
-    """The case that measured a value; None where the server told it."""
+    """Return the case that measured a value; None where the server reported it."""
     kind, _, rest = name.partition(".")
     return rest.split(".")[0] if rest and kind in MEASURED else None
 
 
 def rows_of(value: dict[str, Any]) -> list[drift.Row]:
-    """Every request's first-token logprobs, of a `logprobs.` value, where equal rows are kept once."""
+    """Return every request's first-token logprobs from a `logprobs.` value, which keeps equal rows once."""
     return list(value["rows"]) if len(value["rows"]) > 1 else list(value["rows"]) * int(value["times"])
 
 
 def summary(name: str, value: Any) -> str:
-    """One value of a fingerprint in a line, for tables."""
+    """Return one value of a fingerprint as a line for tables."""
     if value is None:
         return "–"
     kind, told = _kind(name), ""

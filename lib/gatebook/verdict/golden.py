@@ -1,8 +1,8 @@
 """Golden answers against the baseline's, text by text: does the deployment find good answers less likely than it did?
 
-A text's difference is that of its mean log probability, in nats a token; below 0 is a loss. Two one-sided tests, each by
-flipping the signs of the differences (Fisher 1935; (1 + #) / (draws + 1), never 0): whether the mean is below 0, which is
-always told and never blocks, and whether it is below the profile's margin, which blocks where the policy says so.
+A text's difference is that of its mean log probability, in nats a token; below 0 is a loss. Two one-sided sign-flip tests
+(Fisher 1935; (1 + #) / (draws + 1), never 0): a mean below 0 is always reported and never blocks; a mean below the profile's
+margin blocks where the policy says so.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from gatebook.config.profile import Profile
 from gatebook.errors import BadInput
 from gatebook.record.logprobs import Scored
 
+Cases = Mapping[str, Case]
+Values = Mapping[str, Any]
+"""A fingerprint: value by name."""
 PREFIX = "golden."
 """Begins the name of a text's value in a fingerprint."""
 DRAWS = 9_999
@@ -37,7 +40,7 @@ this, with at least this share of them on either side. A damaged copy loses near
 
 
 def groups_of(cases: list[Case]) -> set[str]:
-    """The groups whose golden answers are scored. Raises BadInput where other cases, which nothing would compare, are in one."""
+    """Return the groups of golden answers. Raises BadInput where one holds other cases, which nothing would compare."""
     found = {case.group for case in cases if case.scored}
     if other := next((case for case in cases if case.group in found and not case.scored), None):
         raise BadInput(
@@ -47,7 +50,7 @@ def groups_of(cases: list[Case]) -> set[str]:
 
 
 def check_policy(policy: str, texts: int, where: str) -> None:
-    """Raises BadInput for a policy by which so many golden answers could not be judged."""
+    """Refuse a policy that cannot judge this number of golden answers. Raises BadInput."""
     if policy == "proven_no_worse":
         raise BadInput(
             f"{where} has value {policy!r}: golden answers have a margin of their own (golden.margin_nats); use no_worse or watch"
@@ -59,7 +62,7 @@ def check_policy(policy: str, texts: int, where: str) -> None:
 
 
 def value_of(scored: Scored) -> str:
-    """A text in a fingerprint: one short line in a baseline's diff."""
+    """Return a scored text as it stands in a fingerprint: one short line in a baseline's diff."""
     return f"{scored.mean_nats:.5f} {scored.tokens} {scored.ids}"
 
 
@@ -98,7 +101,7 @@ class Golden:
 
     @property
     def worse(self) -> bool:
-        """Shown worse: told, never blocks."""
+        """Shown worse: reported, never blocks."""
         return self.tested and self.p_worse <= SHOWN_LEVEL
 
     @property
@@ -126,13 +129,13 @@ class Golden:
 
     @property
     def names(self) -> str:
-        """What moved, in a word; nothing where nothing is shown."""
+        """What moved, in a word; empty where nothing is shown."""
         if self.other_model:
             return "is another model: "
         return "knows less: " if self.worse or self.lost else ""
 
     def __str__(self) -> str:
-        """Both statements, with what they rest on."""
+        """Return both statements with their evidence."""
         if not self.tested:
             return f"{self.texts} texts can be compared, and fewer than {FEWEST} show nothing"
         low, high = self.interval or (self.mean_nats, self.mean_nats)
@@ -147,9 +150,7 @@ class Golden:
         )
 
 
-def compared(
-    profile: Profile, cases: Mapping[str, Case], before: Mapping[str, Any], now: Mapping[str, Any], run: str
-) -> dict[str, Golden]:
+def compared(profile: Profile, cases: Cases, before: Values, now: Values, run: str) -> dict[str, Golden]:
     """Group -> its golden answers in two fingerprints; a run's name is the seed."""
     groups: dict[str, dict[str, Case]] = defaultdict(dict)
     for name, case in cases.items():
@@ -159,16 +160,8 @@ def compared(
     return {g: compare(found, before, now, margin_nats, family, f"{run}/{g}") for g, found in groups.items()}
 
 
-def compare(
-    cases: Mapping[str, Case],
-    before: Mapping[str, Any],
-    now: Mapping[str, Any],
-    margin_nats: float,
-    family: int,
-    seed: str,
-) -> Golden:
-    """The golden answers of these cases in two fingerprints. `before`: without what is asked otherwise now; `family`: groups
-    that may block by this test."""
+def compare(cases: Cases, before: Values, now: Values, margin_nats: float, family: int, seed: str) -> Golden:
+    """Compare these cases in two fingerprints. `before`: of those asked alike; `family`: groups that may block."""
     differences, split, new, tokens = {}, [], [], 0
     kinds: dict[str, list[float]] = defaultdict(list)
     for name in sorted(cases):

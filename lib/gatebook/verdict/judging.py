@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from contextlib import suppress
 from itertools import chain
 
 from gatebook.checks.contract import clock_behind_s
 from gatebook.checks.finding import NEVER_EXCUSED, Finding, Stage
+from gatebook.config.files import replace_text
 from gatebook.config.selection import told_languages
 from gatebook.engines.fronts import fronts
 from gatebook.errors import BrokenRecord
-from gatebook.record.exchange import ELSEWHERE, IN_USE
-from gatebook.record.run import Run
+from gatebook.record.exchange import ELSEWHERE, IN_USE, Recorded
+from gatebook.record.folder import sha256_of
+from gatebook.record.run import HISTORY, Run
 from gatebook.verdict.baseline import Baseline, read_baseline, values_asked_alike
 from gatebook.verdict.causes import ACCEPT, ALLOW, Said, causes
 from gatebook.verdict.findings import NO_RUN_WRITES, judge_notebook, run_identity
@@ -28,13 +31,15 @@ from gatebook.verdict.fingerprint import (
     noted,
 )
 from gatebook.verdict.golden import Golden, compared
-from gatebook.verdict.kept import kept_findings
 from gatebook.verdict.looking import GO_ON, unsettled
 from gatebook.verdict.policy import AGAIN, COMPARED, EXCUSE, MEND, WORDS, Judged, compared_groups, judge_groups, waivers
 from gatebook.verdict.pooled import Key, Pooled, pool, score_of
 from gatebook.verdict.replicas import servers
 from gatebook.verdict.verdict import EXIT_CODES, Excuse, GroupVerdict, Served, Verdict, WaiverUse, Word
 
+FindingsOf = Callable[[Run, str], list[Finding]]
+"""What gives the findings of a notebook of a run."""
+RENEW = "renew the waiver with a reason, or delete it"
 MEND_ALL = "mend the deployment; `gatebook compare` with the accepted run shows where it lost, or set `pooled: watch`"
 
 
@@ -44,18 +49,11 @@ def judge(run: Run, notebook: str | None = None, troubles: list[str] | None = No
     A notebook alone is judged as if the compared groups of the others showed nothing (p = 1), which is the strictest
     Holm step; the run's verdict has them all. `kept`: what the notebooks found is taken from the files that they wrote.
     """
-    return _judge(run, notebook, troubles or [], kept_findings if kept else judge_notebook)
+    return judge_by(run, notebook, troubles or [], kept_findings if kept else judge_notebook)
 
 
-def judge_once(run: Run) -> Callable[[str | None, list[str]], Verdict]:
-    """`judge` for a record that does not change: each notebook's findings are computed once, whatever is asked of it."""
-    found = cache(partial(judge_notebook, run))
-    return lambda notebook, troubles: _judge(run, notebook, troubles, lambda _, name: found(name))
-
-
-def _judge(
-    run: Run, notebook: str | None, troubles: list[str], findings_of: Callable[[Run, str], list[Finding]]
-) -> Verdict:
+def judge_by(run: Run, notebook: str | None, troubles: list[str], findings_of: FindingsOf) -> Verdict:
+    """`judge`, with the findings of each notebook from `findings_of`."""
     try:
         return decide(_read(run, notebook, troubles, findings_of))
     except NO_RUN_WRITES as error:
@@ -65,17 +63,54 @@ def _judge(
         ) from error
 
 
-def _read(
-    run: Run, notebook: str | None, troubles: list[str], findings_of: Callable[[Run, str], list[Finding]]
-) -> Judged:
+class KeptFindings(Recorded):
+    """`NN_name.findings.json`: what a notebook found, written beside its record so that it is computed once."""
+
+    evidence: str
+    """SHA-256 over the files that the findings follow from; of others they say nothing."""
+    findings: list[Finding]
+
+
+def keep_findings(run: Run, notebook: str) -> None:
+    """Judge a notebook and write its findings; what cannot be judged leaves none, and raises where the verdict is made."""
+    file = run.findings_file(notebook)
+    file.unlink(missing_ok=True)
+    with suppress(BrokenRecord, *NO_RUN_WRITES):
+        kept = KeptFindings(evidence=_evidence(run, notebook), findings=judge_notebook(run, notebook))
+        replace_text(file, kept.model_dump_json(indent=1))
+
+
+def kept_findings(run: Run, notebook: str) -> list[Finding]:
+    """The findings that the notebook wrote, where they are of these files; else they are computed. Raises BrokenRecord."""
+    with suppress(OSError, ValueError):
+        if (kept := kept_file(run, notebook)).evidence == _evidence(run, notebook):
+            return kept.findings
+    return judge_notebook(run, notebook)
+
+
+def kept_file(run: Run, notebook: str) -> KeptFindings:
+    """What the notebook wrote, whatever it is of. Raises OSError, ValueError."""
+    (kept,) = run.once(run.findings_file(notebook), lambda path: [KeptFindings.model_validate_json(path.read_bytes())])
+    return kept
+
+
+def _evidence(run: Run, notebook: str) -> str:
+    told = hashlib.sha256()
+    before = run.notebooks[: run.notebooks.index(notebook) + 1]
+    records = [file for name in before for file in run.record_files(name)]
+    plan = [run.path / name for name in ("manifest.json", "cases.json", "baseline.json", HISTORY)]
+    for file in (*plan, *records, run.gauges_file(notebook), run.similarity_file(notebook)):
+        told.update(f"{file.name} {sha256_of(file) if file.exists() else None}\n".encode())
+    return told.hexdigest()
+
+
+def _read(run: Run, notebook: str | None, troubles: list[str], findings_of: FindingsOf) -> Judged:
     findings = [found for name in ([notebook] if notebook else run.notebooks) for found in findings_of(run, name)]
     manifest, target, identity = run.manifest, run.manifest.profile.target, run_identity(run)
     planned = (run.cases[i] for ids in manifest.expected.values() for i in ids)
     family = compared_groups(manifest.profile, (case.group for case in planned if not case.scored))
     if notebook:
         manifest = manifest.model_copy(update={"expected": {notebook: manifest.expected[notebook]}})
-    asked = {name: run.exchanges(name) for name in manifest.expected}
-    stops = {name: e.detail for name, exchanges in asked.items() for e in exchanges if e.kind == "stop"}
     served = Served(
         base_url=manifest.base_url, model=target.model, revision=target.revision,
         engine=identity.engine, version=identity.version, context_tokens=identity.context_tokens,
@@ -84,11 +119,8 @@ def _read(
     known = baseline.fingerprint if baseline and baseline.revision == target.revision else {}
     return Judged(
         manifest, run.cases, findings, served, fingerprint(run, identity, findings), baseline, troubles, family,
-        alone=notebook is not None, behind_s=clock_behind_s(chain.from_iterable(asked.values())),
-        told=tuple(e.detail for e in chain.from_iterable(asked.values()) if e.kind == "note"),
-        in_use={name: why for name, why in stops.items() if why.startswith(IN_USE)},
+        alone=notebook is not None, record={name: run.exchanges(name) for name in notebooks},
         servers=list(servers(run, notebooks, known)),
-        fronts=fronts(e.headers for e in chain.from_iterable(asked.values()) if e.kind not in ELSEWHERE),
     )  # fmt: skip
 
 
@@ -119,14 +151,9 @@ def decide(judged: Judged) -> Verdict:
         *_beside_others(judged),
         *_unasked(judged),
         *_under_one_revision(judged, moved),
-        *(
-            Said("INCONCLUSIVE", None, f"waiver of {w.case}", f"waiver of {w}", "renew the waiver with a reason, or delete it")
-            for w in used
-            if w.blocks
-        ),
+        *(Said("INCONCLUSIVE", None, f"waiver of {w.case}", f"waiver of {w}", RENEW) for w in used if w.blocks),
         *of_groups,
-        *_worse_together(judged, pooled),
-        *_after_the_look(judged, pooled, groups),
+        *_together(judged, pooled, groups),
         *_without_baseline(judged, measured(judged.fingerprint) - measured(accepted)),
     ]  # fmt: skip
     found = causes(said)
@@ -155,8 +182,9 @@ def _missing(judged: Judged) -> Iterator[Said]:
 
 
 def _beside_others(judged: Judged) -> Iterator[Said]:
-    """A notebook in which load was not asked because others use the server, and what of it is not measured therefore."""
-    for notebook, why in judged.in_use.items():
+    """Report notebooks whose load was not asked because others use the server, with the cases not measured for it."""
+    stops = {name: e.detail for name, exchanges in judged.record.items() for e in exchanges if e.kind == "stop"}
+    for notebook, why in ((name, why) for name, why in stops.items() if why.startswith(IN_USE)):
         unmeasured = [f for f in judged.findings if f.notebook == notebook and f.outcome == "not_measured"]
         if any(f.check == "recorded" for f in unmeasured):
             cases = frozenset(f.case for f in unmeasured)
@@ -164,7 +192,7 @@ def _beside_others(judged: Judged) -> Iterator[Said]:
 
 
 def _unasked(judged: Judged) -> Iterator[Said]:
-    """What no policy may look away from, not even `watch`: a server that was not ready, a case without an answer or a record."""
+    """Report what not even `watch` may ignore: a server that was not ready, a case without an answer or a record."""
     todo = {"fail": MEND, "error": AGAIN, "not_measured": EXCUSE}
     for f in judged.findings:
         if f.outcome == "pass" or judged.profile.policy(f.group).policy != "watch":
@@ -176,7 +204,7 @@ def _unasked(judged: Judged) -> Iterator[Said]:
 
 
 def _moved(judged: Judged, accepted: dict[str, object]) -> list[Change]:
-    """What is not as it was accepted. Of a model that is not served nothing is compared with what was served then."""
+    """Return what changed since it was accepted; nothing of a model that is not served is compared."""
     if any(f.outcome == "fail" and f.stage == Stage.NOT_SERVED for f in judged.findings):
         accepted = {name: value for name, value in accepted.items() if name != "model"}
     tolerance = judged.profile.limits.logprob_tolerance_nats
@@ -184,7 +212,7 @@ def _moved(judged: Judged, accepted: dict[str, object]) -> list[Change]:
 
 
 def _under_one_revision(judged: Judged, moved: list[Change]) -> Iterator[Said]:
-    """One line a part of the deployment, with the first value that shows it."""
+    """Report each part of the deployment that changed, by the first value that shows it."""
     revision = judged.profile.target.revision
     parts: dict[str, list[Change]] = defaultdict(list)
     for change in moved if judged.baseline and judged.baseline.revision == revision else ():
@@ -200,7 +228,7 @@ def _under_one_revision(judged: Judged, moved: list[Change]) -> Iterator[Said]:
 
 
 def _pooled(judged: Judged, used: list[WaiverUse]) -> Pooled | None:
-    """All cases of compared groups in one test; None for one notebook alone, without a baseline, and in runs from before there was one."""
+    """Test all compared cases together; None for one notebook alone, and without a baseline or this test."""
     if judged.alone or judged.baseline is None or judged.profile.pooled is None:
         return None
     outcomes = {
@@ -219,14 +247,11 @@ def _pooled(judged: Judged, used: list[WaiverUse]) -> Pooled | None:
     return pool(outcomes, scores, judged.cases, judged.baseline, judged.profile.flip_rate, share, early)
 
 
-def _worse_together(judged: Judged, pooled: Pooled | None) -> Iterator[Said]:
+def _together(judged: Judged, pooled: Pooled | None, groups: list[GroupVerdict]) -> Iterator[Said]:
+    """Report what all compared cases show; a first stage is green only where its look settles the run."""
     if pooled and pooled.shown_worse and judged.profile.pooled == "no_worse":
         text = f"all compared cases together: shown worse than the baseline: {pooled}"
         yield Said("FAIL", Stage.BEHAVIOUR, "all compared cases", text, MEND_ALL)
-
-
-def _after_the_look(judged: Judged, pooled: Pooled | None, groups: list[GroupVerdict]) -> Iterator[Said]:
-    """A first stage is green only where the look at it settles the run."""
     look = judged.manifest.look
     if look and judged.manifest.early and not judged.alone and (why := unsettled(look.margin, pooled, groups)):
         text = f"effort quick: the look settles nothing, and {len(look.later)} cases were not asked: {why}"
@@ -234,7 +259,7 @@ def _after_the_look(judged: Judged, pooled: Pooled | None, groups: list[GroupVer
 
 
 def _without_baseline(judged: Judged, lacking: set[str]) -> Iterator[Said]:
-    """A complete run is green only beside what was accepted: of the fingerprint's values at least some of each kind."""
+    """Report a complete run that lacks a baseline, or some kind of fingerprint value in it."""
     if judged.alone or judged.manifest.partial or not judged.findings:
         return
     if judged.baseline is None:
@@ -249,7 +274,7 @@ def _without_baseline(judged: Judged, lacking: set[str]) -> Iterator[Said]:
 
 
 def _counts(judged: Judged) -> str:
-    """What a PASS rests on."""
+    """Return what a PASS rests on."""
     expected = [case for cases in judged.manifest.expected.values() for case in cases]
     unmeasured = sum(judged.outcomes.get(judged.cases[c].group, {}).get(c) == "not_measured" for c in expected)
     told = f"{len(expected) - unmeasured} cases asked, recorded and judged"
@@ -259,8 +284,8 @@ def _counts(judged: Judged) -> str:
 
 
 def _notes(judged: Judged, groups: list[GroupVerdict]) -> Iterator[str]:
-    """What stands beside every verdict and never blocks."""
-    profile, behind_s = judged.profile, judged.behind_s
+    """Yield notes that stand beside every verdict and never block."""
+    profile, exchanges = judged.profile, [*chain.from_iterable(judged.record.values())]
     if unnamed := [g.group for g in groups if g.group not in profile.groups and g.group != "contract"]:
         loud = "; NO CONTRACT IS HELD in them" if any(g.endswith(".contract") for g in unnamed) else ""
         yield (
@@ -270,14 +295,14 @@ def _notes(judged: Judged, groups: list[GroupVerdict]) -> Iterator[str]:
     blind = [(g.group, g.comparison) for g in groups if g.blind and g.comparison]
     if told := ", ".join(f"{group} ({c.baseline_passed} of {c.paired})" for group, c in blind):
         yield f"nothing is compared where too few cases passed in the baseline to show a drop: {told}"
-    if behind_s:
+    if behind_s := clock_behind_s(exchanges):
         yield (
             f"the server's clock is {abs(behind_s):,.0f} s {'behind' if behind_s > 0 else 'ahead of'} ours by what its replies tell; "
             "set this machine's clock if it is the wrong one. The freshest reply is the measure of what came from a cache"
         )
-    yield from judged.told
-    if judged.fronts:
-        yield f"answers come through {', '.join(judged.fronts)}"
+    yield from (e.detail for e in exchanges if e.kind == "note")
+    if passed_on := fronts(e.headers for e in exchanges if e.kind not in ELSEWHERE):
+        yield f"answers come through {', '.join(passed_on)}"
     for group in (g.group for g in groups):
         if (scores := judged.golden.get(group)) and scores.texts:
             new = f"; {len(scores.new)} more are new to the baseline" if scores.new else ""

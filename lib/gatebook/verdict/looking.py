@@ -32,7 +32,7 @@ GO_ON = "ask the rest with `gatebook run --resume`"
 
 
 def unsettled(margin: float, pooled: Pooled | None, groups: Iterable[GroupVerdict]) -> str | None:
-    """Why a look at these cases is not the end; None where it is."""
+    """Return why a look at these cases does not settle the run; None where it does."""
     if pooled is None:
         return "nothing was compared"
     told = {"all together": pooled.p_value, "their scores": pooled.score_p_value}
@@ -44,7 +44,7 @@ def unsettled(margin: float, pooled: Pooled | None, groups: Iterable[GroupVerdic
 
 
 def asks_on(verdict: Verdict) -> bool:
-    """Whether a look leads to the second stage: nothing else is wrong that more answers could not mend."""
+    """Return whether a look leads to the second stage: nothing is wrong that more answers could not settle."""
     return any(cause.todo == GO_ON for cause in verdict.causes) and verdict.verdict == "INCONCLUSIVE"
 
 
@@ -67,7 +67,7 @@ class Simulated:
 
 
 def strata_of(profile: Profile, cases: list[Case], later: Iterable[str], baseline: Baseline) -> dict[str, Stratum]:
-    """By compared group, what the baseline says of its clusters."""
+    """Return, by compared group, how the baseline judged its clusters."""
     found: dict[str, list[list[int]]] = defaultdict(lambda: [[0, 0], [0, 0]])
     waits, seen, target = {*later}, set(), profile.target
     for case in cases:

@@ -17,6 +17,7 @@ from gatebook.config.policies import Waiver
 from gatebook.config.profile import Group, Profile
 from gatebook.config.sending import asked_hash
 from gatebook.errors import BadInput
+from gatebook.record.exchange import Exchange
 from gatebook.record.run import Manifest
 from gatebook.verdict import golden
 from gatebook.verdict.baseline import Baseline, values_asked_alike
@@ -81,7 +82,7 @@ def check_plan(profile: Profile, cases: list[Case], contract_groups: set[str]) -
 
 
 def compared_groups(profile: Profile, groups: Iterable[str]) -> int:
-    """How many of the groups are compared with the baseline: the family of Holm's correction."""
+    """Return the number of groups that are compared with the baseline: the family of Holm's correction."""
     return sum(profile.policy(group).policy in COMPARED for group in set(groups))
 
 
@@ -94,7 +95,7 @@ def outcomes_of(findings: Iterable[Finding]) -> dict[tuple[str, str], Outcome]:
 
 
 def never_excused(findings: Iterable[Finding]) -> set[tuple[str, str]]:
-    """(group, case) of what was not asked or cut short, which no excuse covers."""
+    """Return (group, case) of what was not asked or was cut short, which no excuse covers."""
     return {(f.group, f.case) for f in findings if f.outcome == "not_measured" and f.check in NEVER_EXCUSED}
 
 
@@ -102,7 +103,7 @@ def compare(
     before: dict[str, Outcome], now: dict[str, Outcome], policy: Group, family: int, asked_before: bool = True,
     alpha: float = stats.ALPHA,
 ) -> Comparison:  # fmt: skip
-    """A group then and now, over the cases that could be judged in both. `before`: outcomes of those that are asked alike."""
+    """Compare a group then and now, over the cases judged in both. `before`: outcomes of those that are asked alike."""
     judged = [case for case, outcome in now.items() if outcome in ("pass", "fail")]
     same = [case for case in judged if before.get(case) in ("pass", "fail")]
     worse = [case for case in same if (before[case], now[case]) == ("pass", "fail")]
@@ -118,7 +119,7 @@ def compare(
 
 
 def shown(p_values: dict[str, float], family: int, alpha: float = stats.ALPHA) -> set[str]:
-    """The groups of these p-values that Holm's step-down rejects."""
+    """Return the groups whose p-values Holm's step-down rejects."""
     rejected = stats.holm([*p_values.values()], family, alpha)
     return {group for group, shown in zip(p_values, rejected, strict=True) if shown}
 
@@ -160,16 +161,10 @@ class Judged:
     """Compared groups of the whole run: one notebook alone is judged by the same steps."""
     alone: bool = False
     """One notebook of the run, which is not asked for what only the whole run has."""
-    behind_s: float = 0.0
-    """How far the server's clock is behind ours, where they disagree."""
-    told: tuple[str, ...] = ()
-    """What the record notes of the asking and nothing is judged by."""
-    in_use: dict[str, str] = field(default_factory=dict)
-    """Notebook -> why no load was asked, where others used the server."""
+    record: dict[str, list[Exchange]] = field(default_factory=dict)
+    """Notebook -> its exchanges."""
     servers: list[Said] = field(default_factory=list)
     """Why it is not one server that answers."""
-    fronts: list[str] = field(default_factory=list)
-    """Who passed its replies on."""
 
     @property
     def profile(self) -> Profile:
@@ -203,30 +198,28 @@ class Judged:
 
     @cached_property
     def golden(self) -> dict[str, golden.Golden]:
-        """Group of golden answers -> they beside the baseline's."""
+        """Golden answers beside the baseline's, by group."""
         return golden.compared(self.profile, self.cases, self.accepted, self.fingerprint, self.manifest.run)
 
     @cached_property
     def excused(self) -> dict[tuple[str, str], str]:
         """(group, case) -> why it may be not measured here: it needs what is not offered, or the profile excuses it."""
         found, never = {}, never_excused(self.findings)
-        for key in ((g, c) for g, cases in self.outcomes.items() for c, o in cases.items() if o == "not_measured"):
-            group, case = key
+        for group, case in (
+            (g, c) for g, cases in self.outcomes.items() for c, o in cases.items() if o == "not_measured"
+        ):
             missing = self.profile.not_offered(*self.cases[case].needs) if case in self.cases else None
             why = f"not offered: {missing}" if missing else self.profile.excuse(case, group)
-            if why and key not in never:
-                found[key] = why
+            if why and (group, case) not in never:
+                found[group, case] = why
         return found
 
 
 def judge_groups(judged: Judged, used: list[WaiverUse]) -> tuple[list[GroupVerdict], list[Said]]:
     """Every group's verdict, and what is said of those that are not green: in the order of the notebooks that ask them."""
     groups = [_Group(judged, name, used) for name in judged.outcomes]
-    worse = shown(
-        {g.name: g.than.p_value for g in groups if g.policy.policy in COMPARED and g.name not in judged.golden},
-        judged.family,
-        judged.alpha,
-    )
+    compared = [g for g in groups if g.policy.policy in COMPARED and g.name not in judged.golden]
+    worse = shown({g.name: g.than.p_value for g in compared}, judged.family, judged.alpha)
     found = [group.decide(group.name in worse) for group in groups]
     notebooks = {i: case.notebook for i, case in judged.cases.items()}
     first = [min(notebooks.get(i, i.partition(".")[0]) for i in group.outcomes) for group in groups]
@@ -303,7 +296,7 @@ class _Group:
 
 
 def _of_golden(scores: golden.Golden) -> str:
-    """What holds of golden answers that were all scored, a key of TEXTS."""
+    """Return what holds of golden answers that were all scored, a key of TEXTS."""
     if scores.lost:
         return "golden lost"
     if scores.split:
@@ -314,7 +307,7 @@ def _of_golden(scores: golden.Golden) -> str:
 
 
 def waivers(manifest: Manifest, outcomes: Outcomes) -> list[WaiverUse]:
-    """Every waiver of the profile with its state.
+    """Return every waiver of the profile with its state.
 
     Expired is one whose last day lies before the run; it blocks. Stale is one that names cases of this run which all pass,
     as a rounding may have it; it is told and blocks nothing. Of a pattern or a group it is only said by a complete run of
@@ -328,11 +321,8 @@ def _use(waiver: Waiver, manifest: Manifest, outcomes: Outcomes) -> WaiverUse:
     had = [(c, o, group) for group, cases in outcomes.items() for c, o in cases.items() if c in asked]
     named = [(case, outcome) for case, outcome, group in had if waiver.names(case, group)]
     failing = list(dict.fromkeys(case for case, outcome in named if outcome == "fail"))
-    complete = (
-        not manifest.partial
-        and not manifest.early
-        and manifest.suite in ("full", manifest.profile.target.default_suite)
-    )
+    whole = manifest.suite in ("full", manifest.profile.target.default_suite)
+    complete = whole and not manifest.partial and not manifest.early
     state: Literal["in use", "unused", "stale", "expired"] = "unused"
     if not named:
         note = "names no case of this run"

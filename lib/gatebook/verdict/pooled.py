@@ -1,9 +1,8 @@
 """All compared cases of a run in one test: a loss that is spread over the groups shows in none of them.
 
-Cases of one cluster (phrasings of a task, questions of one document) share their luck and are one observation. The test is
-the exact sign-flip of clusters' net changes: of single cases it is McNemar's exact one-sided test (McNemar 1947), of graded
-scores a permutation test within strata (Good 2005, 3.2). That all samples together see what no task sees alone is shown by
-Kübler et al. (arXiv 2602.10144).
+Cases of one cluster (phrasings of a task, questions on one document) are one observation. The test flips the signs of the
+clusters' net changes, exactly: of single cases it is McNemar's one-sided test (McNemar 1947), of graded scores a permutation
+test within strata (Good 2005, 3.2; Kübler et al., arXiv 2602.10144).
 """
 
 from __future__ import annotations
@@ -80,14 +79,14 @@ def drop_of(drop: int | None, passed: int, flip_rate: float, flips_from: str) ->
 
 
 def flips_of(baseline: Baseline | None, stated: float) -> tuple[float, str]:
-    """Share of the cases that turn between two healthy runs, and who says so."""
+    """Return the share of cases that turn between two healthy runs, and its source."""
     if baseline and baseline.flips:
         return baseline.flips.rate, f"measured by {baseline.flips.run}"
     return stated, "stated by the profile" if stated else "none stated"
 
 
 def visible_drop(passed: int, paired: int, flip_rate: float, level: float = LEVEL) -> int | None:
-    """The smallest drop that the pooled test shows, where `flip_rate` of the paired cases turn, half of them for the better."""
+    """Return the smallest drop that the pooled test shows while `flip_rate` of the pairs turn, half for the better."""
     turning = round(flip_rate * paired / 2)
     drops = range(1, passed + 1)
     return next((n for n in drops if stats.mcnemar_worse(n + turning, turning) <= level), None)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Hashable, Iterator
 from typing import Any, Literal
 
-from gatebook.checks.drift import Mixed, Seen, mixed, mixed_rows
+from gatebook.checks.drift import Mixed, Row, Seen, mixed, mixed_rows
 from gatebook.checks.finding import Stage
 from gatebook.engines.engine import obj, whole_number
 from gatebook.record.exchange import ELSEWHERE, Exchange
@@ -24,28 +24,16 @@ COUNTS = {2: "two", 3: "three", 4: "four"}
 COMPARE = (
     "run the same image, weights, template and arguments everywhere; target.replicas in the profile asks each by itself"
 )
-Stranger = Word | Literal["differs"]
 SHOWN = 60
 """Characters of a value."""
-
-
+Stranger = Word | Literal["differs"]
+Readings = dict[str, list[Seen]]
+SERVED, NAME, TOKENS = "this model", "served name", "prompt_tokens of one prompt"
 NOT_SERVED = "not served"
 
 
-@dataclass
-class _Readings:
-    """What one server says alike in every reply, by what it is called."""
-
-    served: list[Seen] = field(default_factory=list)
-    model: list[Seen] = field(default_factory=list)
-    told: dict[str, list[Seen]] = field(default_factory=dict)
-    system: list[Seen] = field(default_factory=list)
-    tokens: list[Seen] = field(default_factory=list)
-    rows: dict[str, list[tuple[str, dict[str, float]]]] = field(default_factory=dict)
-
-
 def servers(run: Run, notebooks: list[str], accepted: Fingerprint) -> Iterator[Said]:
-    """Why it is not one server that answers. `accepted`: the baseline's fingerprint, where it is of the same revision."""
+    """Report why more than one server answers. `accepted`: the baseline's fingerprint, if it is of the same revision."""
     seen, strangers = _mixed(run, notebooks), list(_strangers(run, notebooks, accepted))
     differ = "; ".join(text for word, text in strangers if word == "differs")
     if seen or differ:
@@ -59,38 +47,55 @@ def servers(run: Run, notebooks: list[str], accepted: Fingerprint) -> Iterator[S
 
 
 def _mixed(run: Run, notebooks: list[str]) -> str:
-    """In words, who else answers at the address; empty where nothing shows two."""
-    profile, found = run.manifest.profile, _Readings()
-    target = profile.target
-    for notebook in notebooks:
-        exchanges = [e for e in run.exchanges(notebook) if e.kind not in ELSEWHERE]
-        _read_probes(found, exchanges, target.model)
-        firsts = {c.id for c in run.expected(notebook) if any("first_token_logprobs" in item for item in c.expect)}
-        for e in exchanges:
-            if e.method == "POST" and e.body and e.attempts and e.body.get("model") == target.model:
-                _read_chat(found, e, e.body, target.aliases, e.kind == "ask" and e.case in firsts)
-    tolerance, own_prints = profile.limits.logprob_tolerance_nats, profile.not_offered("system_fingerprint") is None
-    named: list[tuple[str, Mixed | None]] = [
-        ("this model", _served_at_times(found.served)),
-        ("served name", mixed(found.model)),
-        *((name, mixed(seen)) for name, seen in found.told.items()),
-        (SYSTEM, mixed(found.system) if own_prints else None),
-        ("prompt_tokens of one prompt", mixed(found.tokens, first_may_differ=True)),
+    """Describe the different servers that answer at the address; empty where nothing shows two."""
+    profile, (says, seen, prompts) = run.manifest.profile, _readings(run, notebooks)
+    own_prints = profile.not_offered("system_fingerprint") is None
+    named = {
+        SERVED: _served_at_times(seen[SERVED]),
+        NAME: mixed(seen[NAME]),
+        **{name: mixed(found) for name, found in says.items()},
+        SYSTEM: mixed(seen[SYSTEM]) if own_prints else None,
+        TOKENS: mixed(seen[TOKENS], first_may_differ=True),
+    }
+    parts = [one for one in named.values() if one]
+    said = [
+        f"{name} is {_shares(one, 'readings' if name in says else 'replies')}" for name, one in named.items() if one
     ]
-    parts = [(name, one) for name, one in named if one]
-    said = [f"{name} is {_shares(one, 'readings' if name in found.told else 'replies')}" for name, one in parts]
-    if rows := mixed_rows(found.rows, tolerance):
-        parts.append(("rows", rows))
+    if rows := mixed_rows(prompts, profile.limits.logprob_tolerance_nats):
+        parts.append(rows)
         count = rows.values[1][1]
         said.append(
             f"first-token logprobs of {rows.places} prompts fall into two clusters, {count} of {rows.total} replies from the second"
         )
     if not parts:
         return ""
-    if all(one.changed_at for _, one in parts) and any(one.firm for _, one in parts):
-        return f"the server changed in mid-run, at {min(str(one.changed_at) for _, one in parts)}: {'; '.join(said)}"
-    count = max(len(one.values) for _, one in parts)
+    if all(one.changed_at for one in parts) and any(one.firm for one in parts):
+        return f"the server changed in mid-run, at {min(str(one.changed_at) for one in parts)}: {'; '.join(said)}"
+    count = max(len(one.values) for one in parts)
     return f"{COUNTS.get(count, str(count))} different servers answer at this address: {'; '.join(said)}"
+
+
+def _readings(run: Run, notebooks: list[str]) -> tuple[Readings, Readings, dict[str, list[tuple[str, Row]]]]:
+    """(what the server says of itself by name, what its replies show by name, first-token rows by case)."""
+    says, seen, rows = defaultdict[str, list[Seen]](list), defaultdict[str, list[Seen]](list), defaultdict(list)
+    target = run.manifest.profile.target
+    for notebook in notebooks:
+        exchanges = [e for e in run.exchanges(notebook) if e.kind not in ELSEWHERE]
+        identity = identify(exchanges, target.model)
+        if probe := next((e for e in exchanges if e.kind == "probe" and e.method == "GET"), None):
+            for name, value in told(identity).items():
+                if name not in HARMLESS and name != "engine":
+                    says[name].append(Seen(probe.at, identity.engine, _short(value)))
+        firsts = {c.id for c in run.expected(notebook) if any("first_token_logprobs" in item for item in c.expect)}
+        for e in exchanges:
+            if e.method == "POST" and e.body and e.attempts and e.body.get("model") == target.model:
+                at = e.attempts[-1].at
+                for name, place, value in _shown(e, e.body, target.aliases):
+                    seen[name].append(Seen(at, place, value))
+                compared = e.kind == "ask" and e.case in firsts
+                if compared and (tokens := read_logprobs(e)) and tokens[0].top:
+                    rows[str(e.case)].append((at, tokens[0].top))
+    return says, seen, rows
 
 
 def _served_at_times(seen: list[Seen]) -> Mixed | None:
@@ -104,29 +109,18 @@ def _shares(one: Mixed, what: str) -> str:
     return " and ".join(f"{value!r} in {count} of {one.total}" for value, count in one.values[:3]) + f" {what}"
 
 
-def _read_probes(found: _Readings, exchanges: list[Exchange], model: str) -> None:
-    """What the server says of itself where a notebook asked it."""
-    probes = [e for e in exchanges if e.kind == "probe" and e.method == "GET"]
-    identity = identify(exchanges, model)
-    for name, value in told(identity).items() if probes else ():
-        if name not in HARMLESS and name != "engine":
-            found.told.setdefault(name, []).append(Seen(probes[0].at, identity.engine, _short(value)))
-
-
-def _read_chat(found: _Readings, exchange: Exchange, body: dict[str, Any], aliases: list[str], rows: bool) -> None:
-    """What one reply tells. `rows`: its first token is compared."""
-    at, how, said = exchange.attempts[-1].at, bool(body.get("stream")), signed(exchange)
+def _shown(exchange: Exchange, body: dict[str, Any], aliases: list[str]) -> Iterator[tuple[str, Hashable, str]]:
+    """Yield what one reply shows about its server: (name, place, value)."""
+    how, said = bool(body.get("stream")), signed(exchange)
     missing = exchange.status == 404 and "model" in exchange.detail.lower()
     if said or missing:
-        found.served.append(Seen(at, _prompt(body), NOT_SERVED if missing else "answered"))
+        yield SERVED, _prompt(body), NOT_SERVED if missing else "answered"
     if name := said.get("model"):
-        found.model.append(Seen(at, how, _short(body["model"] if name in aliases else name)))
+        yield NAME, how, _short(body["model"] if name in aliases else name)
     if own := said.get(SYSTEM):
-        found.system.append(Seen(at, how, _short(own)))
+        yield SYSTEM, how, _short(own)
     if (count := whole_number(obj(said.get("usage")).get("prompt_tokens"))) is not None:
-        found.tokens.append(Seen(at, _prompt(body), str(count)))
-    if rows and (tokens := read_logprobs(exchange)) and tokens[0].top:
-        found.rows.setdefault(str(exchange.case), []).append((at, tokens[0].top))
+        yield TOKENS, _prompt(body), str(count)
 
 
 def _prompt(body: dict[str, Any]) -> str:
@@ -138,29 +132,27 @@ def _short(value: Any) -> str:
 
 
 def _strangers(run: Run, notebooks: list[str], accepted: Fingerprint) -> Iterator[tuple[Stranger, str]]:
-    """(what it means, in words) of every replica that could not be asked, does not serve the model, or is not as the others are."""
+    """Yield (meaning, text) for every replica that was not asked, does not serve the model, or differs from others."""
     prints: dict[str, Fingerprint] = {}
     profile = run.manifest.profile
     for url in profile.target.replicas:
-        asked = {
-            name: [e for e in run.exchanges(name) if e.kind == "replica" and e.target == url] for name in notebooks
-        }
+        asked = {name: [e for e in run.exchanges(name) if (e.kind, e.target) == ("replica", url)] for name in notebooks}
         if found := _unusable(run, url, asked):
             yield found
             continue
         everything = [e for some in asked.values() for e in some]
         if chats := [e for e in everything if e.method == "POST"]:
-            identity = identify(
-                [e.model_copy(update={"kind": "probe"}) for e in everything if e.method == "GET"], profile.target.model
-            )
-            prints[url] = {**told(identity), **_system(chats)}
+            probes = [e.model_copy(update={"kind": "probe"}) for e in everything if e.method == "GET"]
+            identity = identify(probes, profile.target.model)
+            own = {str(one) for e in chats if (one := signed(e).get(SYSTEM))}
+            prints[url] = told(identity) | ({SYSTEM: _short(", ".join(sorted(own)))} if own else {})
             for name in notebooks:
                 prints[url] |= measured_values(run.expected(name), [e for e in asked[name] if e.method == "POST"])
     yield from (("differs", text) for text in _differing(run, prints, accepted))
 
 
 def _unusable(run: Run, url: str, asked: dict[str, list[Exchange]]) -> tuple[Stranger, str] | None:
-    """Why a replica cannot be compared; the first request that broke, else the first that was not asked."""
+    """Return why a replica cannot be compared: the first request that broke, else the first that was not asked."""
     chats = [e for some in asked.values() for e in some if e.method == "POST"]
     if broken := next((e for e in chats if e.fault), None):
         good = any(not e.fault for e in chats)
@@ -180,21 +172,15 @@ def _lacking(run: Run, notebook: str, own: list[Exchange]) -> list[str]:
     return [f"{case.id}/{ask.name}" for case in cases for ask in case.requests() if (case.id, ask.name) not in there]
 
 
-def _system(chats: list[Exchange]) -> Fingerprint:
-    found = {one for e in chats if (one := signed(e).get(SYSTEM))}
-    return {SYSTEM: _short(", ".join(sorted(map(str, found))))} if found else {}
-
-
 def _differing(run: Run, prints: dict[str, Fingerprint], accepted: Fingerprint) -> Iterator[str]:
-    """Each replica that is not as most are; where as many are so as otherwise, the baseline says which are right."""
+    """Yield each replica that differs from the majority; in a tie the baseline says which are right."""
     tolerance, seed = run.manifest.profile.limits.logprob_tolerance_nats, run.manifest.run
     alike: list[list[str]] = []
     for url, values in prints.items():
-        home = next((some for some in alike if not _apart(run, prints[some[0]], values)), None)
-        if home is None:
-            alike.append([url])
-        else:
+        if home := next((some for some in alike if not _apart(run, prints[some[0]], values)), None):
             home.append(url)
+        else:
+            alike.append([url])
     if len(alike) < 2:
         return
     right = max(
@@ -207,7 +193,7 @@ def _differing(run: Run, prints: dict[str, Fingerprint], accepted: Fingerprint) 
 
 
 def _apart(run: Run, one: Fingerprint, other: Fingerprint) -> list[str]:
-    """What differs between two replicas, the first cause first."""
+    """Return what differs between two replicas, the first cause first."""
     profile = run.manifest.profile
     found = [
         f"{change.part.rstrip(',')}: {change.name} is {change.now}, there {change.was}"

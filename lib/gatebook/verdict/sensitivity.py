@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from itertools import combinations
 from statistics import fmean
+from types import SimpleNamespace
 from typing import Any
 
 from gatebook.record.replies import read_answer
@@ -28,7 +29,7 @@ def pss(scores: list[int]) -> float | None:
 
 
 def keywords(text: str) -> list[str]:
-    """The ten words with the highest TF-IDF (jieba's corpus), best first, in lower case; identifiers and numbers stay whole."""
+    """Return the ten words with the highest TF-IDF (jieba's corpus), best first, lower case; identifiers stay whole."""
     return [str(word) for word in _extractor().extract_tags(text.casefold(), topK=TOP)]
 
 
@@ -46,15 +47,10 @@ def answer_keywords(run: Run) -> dict[str, list[str]]:
     return {keys[e.key].id: keywords(text) for e in replies if (text := read_answer(e).text)}
 
 
-class _Whole:
-    """jieba's segmentation of what lies between identifiers."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-
-    def cut(self, text: str) -> Iterator[str]:
-        for number, piece in enumerate(IDENTIFIER.split(text)):
-            yield from [piece] if number % 2 else self._tokenizer.cut(piece)
+def _cut(text: str, jieba: Any) -> Iterator[str]:
+    """jieba's words of what lies between identifiers, and the identifiers whole."""
+    for number, piece in enumerate(IDENTIFIER.split(text)):
+        yield from [piece] if number % 2 else jieba.dt.cut(piece)
 
 
 @cache
@@ -67,5 +63,5 @@ def _extractor() -> Any:
         jieba.setLogLevel("ERROR")
         jieba.initialize()
         extractor = jieba.analyse.TFIDF()
-    extractor.tokenizer = _Whole(jieba.dt)
+    extractor.tokenizer = SimpleNamespace(cut=partial(_cut, jieba=jieba))
     return extractor

@@ -9,9 +9,9 @@ from statistics import fmean
 from typing import TypeVar
 
 from gatebook.checks.evidence import Timed, clipped, epoch_ms, length_s, opened, union, worked
-from gatebook.config.policies import Metric
+from gatebook.config.policies import METRICS, Metric
 from gatebook.engines import names as metric_names
-from gatebook.record.answer import Answer
+from gatebook.engines.engine import obj, whole_number
 from gatebook.record.exchange import Exchange
 from gatebook.record.executed import execution
 from gatebook.record.replies import read_answer
@@ -51,7 +51,7 @@ class Unfit:
 
 
 def spent(run: Run, notebook: str) -> Spent:
-    """Of one notebook. Raises BrokenRecord."""
+    """Return what one notebook spent. Raises BrokenRecord."""
     exchanges = [e for e in run.exchanges(notebook) if e.attempts]
     server_s = length_s(union(span for e in exchanges for span in worked(e)))
     open_ = union(span for e in exchanges for span in opened(e))
@@ -65,13 +65,13 @@ def spent(run: Run, notebook: str) -> Spent:
         waiting_s=max(length_s(open_) - server_s, 0.0), harness_s=harness_s,
         prompt_tokens=sum(a.tokens("prompt_tokens") or 0 for a in usages),
         completion_tokens=sum(a.tokens("completion_tokens") or 0 for a in usages),
-        cached_tokens=_sum(_cached(a) for a in usages),
+        cached_tokens=_sum(whole_number(obj(a.usage, "prompt_tokens_details").get("cached_tokens")) for a in usages),
         uncounted=sum(a.tokens("prompt_tokens") is None for a in usages),
     )  # fmt: skip
 
 
 def total(parts: list[Spent], more_harness_s: float | None = None) -> Spent:
-    """All notebooks together; notebooks run one after the other. `more_harness_s`: of a notebook that asks nothing."""
+    """Add up notebooks, which run one after the other. `more_harness_s`: of a notebook that asks nothing."""
     return Spent(
         notebook="all", requests=sum(p.requests for p in parts), server_s=sum(p.server_s for p in parts),
         waiting_s=sum(p.waiting_s for p in parts), harness_s=_sum([*(p.harness_s for p in parts), more_harness_s or None]),
@@ -81,15 +81,9 @@ def total(parts: list[Spent], more_harness_s: float | None = None) -> Spent:
 
 
 def _sum(values: Iterable[N | None]) -> N | None:
-    """Of what is known; None where nothing is."""
+    """Return the sum of the known values; None where none is known."""
     known = [value for value in values if value is not None]
     return sum(known) if known else None
-
-
-def _cached(answer: Answer) -> int | None:
-    details = (answer.usage or {}).get("prompt_tokens_details")
-    value = details.get("cached_tokens") if isinstance(details, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def unfit(run: Run) -> list[Unfit]:
@@ -108,11 +102,6 @@ def unfit(run: Run) -> list[Unfit]:
     return [Unfit(why, dict(Counter(run.cases[i].group for i in ids)), list(ids)) for why, ids in found.items()]
 
 
-HISTOGRAMS: dict[Metric, tuple[str, ...]] = {
-    "ttft": metric_names("ttft_histograms"),
-    "itl": metric_names("itl_histograms"),
-    "total": metric_names("total_histograms"),
-}
 NEAR_SHARE, NEAR_MS = 0.1, 20.0
 """Below both, what lies between server and client is no matter."""
 
@@ -129,7 +118,7 @@ class ServerSide:
 
     @property
     def says(self) -> str:
-        """Where the time between the two went."""
+        """Return where the time between the two went."""
         away = self.client_ms - self.server_ms
         if away > max(NEAR_MS, NEAR_SHARE * self.client_ms):
             return f"{away / self.client_ms:.0%} of the wait is outside the engine: network, gateway or its queue"
@@ -153,7 +142,8 @@ def server_side(timed: Timed, exchanges: list[Exchange]) -> list[ServerSide]:
     if found:
         return found
     before, after = (_sums(exchanges, f"metrics/{timed.case.id}/{when}") for when in ("before", "after"))
-    for metric, names in HISTOGRAMS.items():
+    for metric in METRICS:
+        names = metric_names(f"{metric}_histograms")
         client = [ms for s in timed.samples if (ms := s.of(metric)) is not None]
         counts = {name: after[f"{name}_count"] - before[f"{name}_count"] for name in names}
         name = next((name for name, count in counts.items() if client and count > 0), None)
