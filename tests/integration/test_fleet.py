@@ -23,10 +23,12 @@ import httpx
 import psutil
 import pytest
 import yaml
+from gatebook.record.run import Run
 
 from tests.conftest import ROOT, Done, Project, small_project
 from tests.documents import commands, exit_code
 from tests.faults.many import ManyServers
+from tests.forging import edit
 
 pytest.importorskip("distributed", reason="requirements-fleet.txt is not installed")
 MODEL = "smollm2-135m-instruct"
@@ -217,6 +219,27 @@ def test_one_wrong_one_broken_one_down_and_the_others_go_on(
     refused = fleet(project, "accept", folder, "--reason", "no")
     assert refused.code == 3 and "e1: not accepted: " in refused.out and "1 of 4 deployments accepted" in refused.out
     many.wrong, many.broken, many.slow = set(), set(), 0.0
+
+
+def test_resume_judges_what_is_kept_again(project: Project, many: ManyServers, cluster: Any, known: list[str]) -> None:
+    """Neither a verdict that was edited and sealed anew nor the bundle of a neighbour is green."""
+    many.wrong = {"e6"}
+    done = fleet(project, fleet_file(project, many, known[6:9], "kept"), "--scheduler", cluster.address)
+    many.wrong = set()
+    folder = newest(project)
+    assert done.code == 1 and words(folder) == {"e6": "FAIL", "e7": "PASS", "e8": "PASS"}, done
+    red, other = folder / "deployments" / "e6", folder / "deployments" / "e7"
+    edit(red / "verdict.json", lambda verdict: verdict.update(verdict="PASS", exit_code=0, reason="all is well"))
+    Run(red).seal()
+    shutil.rmtree(other)
+    shutil.copytree(folder / "deployments" / "e8", other)
+    many.asked.clear()
+    done = fleet(project, "--resume", folder, "--scheduler", cluster.address)
+    assert done.code == 75 and words(folder) == {"e6": "ERROR", "e7": "ERROR", "e8": "PASS"}, done
+    reasons = {row["deployment"]: row["reason"] for row in said(folder)["deployments"]}
+    assert "not the evidence of the verdict that it states" in reasons["e6"]
+    assert "deployments/e7: is of e8, suite smoke, and not what this fleet asks of e7" in reasons["e7"]
+    assert not many.asked, "what is kept is not asked again"
 
 
 def test_shards_of_a_deployment_are_one_run(

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gatebook.commands.verify import evidenced
 from gatebook.config.files import to_yaml
-from gatebook.errors import GatebookError, one_line
+from gatebook.config.profile import profile_from
+from gatebook.errors import BrokenRecord, GatebookError, one_line
 from gatebook.fleet.outcome import Row
 from gatebook.fleet.store import Place, Store, fetched
-from gatebook.record.run import LATEST
+from gatebook.record.run import LATEST, Run
 from gatebook.verdict.verdict import EXIT_CODES, PRECEDENCE, Word
 
 POLL_S = 0.1
@@ -70,11 +72,19 @@ def _row(job: Job, make: Callable[[Store], Row]) -> Row:
 
 
 def _known(store: Store, job: Job) -> Row | None:
-    """None where the bundle is to be made, or to be gone on with."""
+    """The row of a kept bundle, judged again from its record; None where it is to be made, or to be gone on with.
+
+    Raises BrokenRecord for one that is not the evidence of its verdict, or that is of another deployment, profile or suite.
+    """
     if not store.read(f"{job.kept}/SHA256SUMS"):
         return None
-    names = (name for name in store.names(job.kept) if name.endswith("verdict.json"))
-    row = _told(job, {name.rpartition("/")[2]: store.read(name) or b"" for name in names}, None, "")
+    with fetched(f"{job.store}/{job.kept}") as bundle:
+        evidenced(bundle)
+        asked, plan = Run(bundle).manifest, profile_from(job.profile, job.key, job.deployment)
+        if (asked.profile, asked.suite, asked.among, asked.shard) != (plan, job.suite, job.among, job.shard):
+            what = f"is of {asked.profile.name}, suite {asked.suite}, and not what this fleet asks of {job.deployment}"
+            raise BrokenRecord(f"{job.kept}: {what}; move it away and --resume, to ask again")
+        row = _told(job, _verdicts(bundle), None, "")
     return row if row.verdict != "ERROR" else None
 
 
