@@ -14,9 +14,8 @@ from pathlib import Path
 from gatebook.collect.scheduler import STARTED
 from gatebook.collect.server import Start, endpoint
 from gatebook.config import project
-from gatebook.config.effort import Effort
 from gatebook.config.profile import Profile, Suite, untelling
-from gatebook.config.shards import Shard
+from gatebook.config.selection import Effort, Shard
 from gatebook.entering import enter
 from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, GatebookError, os_reason
 from gatebook.kernels import Kernel, kernels

@@ -24,7 +24,7 @@ from gatebook.errors import BadInput
 Finish = Literal["stop", "length", "tool_calls", "any"]
 NONCE = "{nonce}"
 """Where the messages of a timed case take digits of their own."""
-FINGERPRINT = ("prompt_tokens", "first_token_logprobs", "greedy_logprobs", "default_samples")
+FINGERPRINT = frozenset({"prompt_tokens", "first_token_logprobs", "greedy_logprobs", "default_samples"})
 """Checks whose cases measure what is served."""
 SCORED = "golden_logprobs"
 """The check of a case whose golden answer is given to the server, which only tells how likely it is."""
@@ -137,9 +137,18 @@ class Case(Strict):
         return self._source
 
     @property
+    def checks(self) -> list[str]:
+        return [name for item in self.expect for name in item]
+
+    @property
     def fingerprints(self) -> bool:
         """Whether it measures what is served, so that every replica is asked it too."""
-        return any(name in FINGERPRINT for item in self.expect for name in item)
+        return not FINGERPRINT.isdisjoint(self.checks)
+
+    @property
+    def of_deployment(self) -> bool:
+        """Whether its values describe the whole deployment and are compared together."""
+        return self.fingerprints or self.scored
 
     def mistakes(self) -> Iterator[str]:
         asks = self.requests()
@@ -258,7 +267,7 @@ class Case(Strict):
     @property
     def scored(self) -> bool:
         """Whether its golden answer is given to the server, and nothing is asked of it but the answer's log probabilities."""
-        return any(SCORED in item for item in self.expect)
+        return SCORED in self.checks
 
     @property
     def prompt_hash(self) -> str:

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from gatebook.checks import stats
 from gatebook.config.cases import Case
 from gatebook.config.profile import Profile, profile_from
-from gatebook.config.shards import Shard, part_of
+from gatebook.config.selection import Shard, part_of
 from gatebook.fleet.plan import Deployment, Fleet, resolve
 from gatebook.opening import accepted
 from gatebook.opening import planned as planned_cases

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 
 from gatebook.config.cases import Case
-from gatebook.config.effort import Look
 from gatebook.config.profile import Profile, Suite
-from gatebook.config.selection import told_languages
+from gatebook.config.selection import Look, told_languages
 from gatebook.config.sending import asked_hash, cap, prompt_tokens, sent
 from gatebook.record.exchange import Exchange
 from gatebook.record.identity import asked_of_parent
