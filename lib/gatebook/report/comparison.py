@@ -10,7 +10,7 @@ from gatebook.report.conversation import Request, conversation
 from gatebook.report.pages import fitting
 from gatebook.report.standing import standings
 from gatebook.report.terminal import STYLE, Cell, print_table, say
-from gatebook.report.text import excerpt, render
+from gatebook.report.text import render
 from gatebook.verdict.comparing import Difference, GroupDifference, Judged, LatencyDifference, Word
 
 WORDS: dict[Word, str] = {"worse": "FAIL", "error": "ERROR", "cannot tell": "INCONCLUSIVE", "better": "PASS", "same": "PASS", "watched": ""}  # fmt: skip
@@ -117,7 +117,7 @@ def _show_changed(changed: Changed) -> None:
         say(f"  {name}  {reason}", "dim")
         for request in [r for r in requests if r.name in other] or requests[:1]:
             said = f"{request.name}: {_said(request)}" if request.name else _said(request)
-            say(f"          {excerpt(said, TERMINAL_CHARS)[0]}")
+            say(f"          {said[:TERMINAL_CHARS]}")
 
 
 def _said(request: Request) -> str:

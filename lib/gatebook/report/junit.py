@@ -9,7 +9,7 @@ from typing import NamedTuple
 from gatebook.record.replies import read_answer
 from gatebook.record.run import Run
 from gatebook.report.standing import CaseStanding, standings
-from gatebook.report.text import excerpt, visible
+from gatebook.report.text import visible
 from gatebook.verdict.policy import COMPARED
 from gatebook.verdict.verdict import Verdict, Word
 
@@ -79,9 +79,9 @@ def _explained(case: CaseStanding, texts: bool) -> str:
     for exchange in (e for e in case.exchanges if e.kind in ("ask", "canary", "ready")):
         if exchange.body:
             prompt = str((exchange.messages or [{}])[-1].get("content", ""))
-            lines.append(f"prompt: {excerpt(prompt, ANSWER_CHARS)[0]}")
+            lines.append(f"prompt: {prompt[:ANSWER_CHARS]}")
         said = exchange.detail or read_answer(exchange).text or "(empty)"
-        lines.append(f"answer: {excerpt(said, ANSWER_CHARS)[0]}")
+        lines.append(f"answer: {said[:ANSWER_CHARS]}")
     return "\n".join(lines)
 
 

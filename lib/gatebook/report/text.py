@@ -20,15 +20,10 @@ SITE = PACKAGE / "site"
 """The page of the archive."""
 
 
-def excerpt(text: str, most: int) -> tuple[str, int]:
-    """The first `most` characters, and how many more there are."""
-    return text[:most], max(len(text) - most, 0)
-
-
 def shorten(text: object, most: int = 600) -> str:
     """The first `most` characters, with a mark where there are more."""
-    short, more = excerpt(str(text), most)
-    return f"{short} …" if more else short
+    whole = str(text)
+    return f"{whole[:most]} …" if len(whole) > most else whole
 
 
 def both_ends(text: str, most: int) -> tuple[str, int]:
