@@ -58,6 +58,11 @@ class Document(Strict):
             yield "kind specification takes neither family nor depth"
 
     @property
+    def size(self) -> int:
+        """Its length in tokens or characters, whichever it is given in."""
+        return self.tokens or self.chars or 0
+
+    @property
     def counted_key(self) -> str:
         """The record of its draft, counted whole by /tokenize."""
         return f"tokens/{self.name}"

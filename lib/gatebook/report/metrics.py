@@ -16,8 +16,7 @@ from gatebook.checks.finding import WORST_FIRST
 from gatebook.record.replies import read_answer
 from gatebook.record.run import Run
 from gatebook.record.samples import streamed_times
-from gatebook.report.spending import altogether
-from gatebook.report.standing import recorded, standings
+from gatebook.report.standing import altogether, recorded, standings
 from gatebook.verdict.verdict import Verdict
 
 FEWEST_FOR_P90 = 10

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 from gatebook.record.executed import unfinished
 from gatebook.record.run import Run
 from gatebook.report.conversation import conversation
-from gatebook.report.spending import altogether, left_out, parts
-from gatebook.report.standing import by_todo, causes, excuses, standings
+from gatebook.report.standing import altogether, by_todo, causes, excuses, left_out, parts, standings
 from gatebook.report.text import TEMPLATES, render, visible
 from gatebook.verdict.causes import refusals
 from gatebook.verdict.policy import COMPARED

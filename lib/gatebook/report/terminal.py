@@ -15,8 +15,7 @@ from rich.text import Text
 
 from gatebook.errors import one_line
 from gatebook.record.run import Run
-from gatebook.report.spending import spending_lines
-from gatebook.report.standing import by_todo, causes, excuses, unexplained
+from gatebook.report.standing import by_todo, causes, excuses, spending_lines, unexplained
 from gatebook.verdict.causes import refusals
 from gatebook.verdict.findings import judge_notebook
 from gatebook.verdict.verdict import Verdict
