@@ -13,9 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PrivateAttr
 
 from gatebook.config import documents, policies, project, rows
-from gatebook.config.documents import Document
+from gatebook.config.documents import Document, Minutes, with_minutes
 from gatebook.config.files import FileName, Strict, build, demand, read_yaml
-from gatebook.config.minutes import Minutes, with_minutes
 from gatebook.config.policies import Feature, Load
 from gatebook.config.profile import Suite
 from gatebook.config.rows import Repeat, rows_of
@@ -33,7 +32,6 @@ _IS_KEBAB = demand(
     re.compile(r"[a-z0-9][a-z0-9.\-]*").fullmatch,
     "an id is lower-case letters, digits, '-' and '.', because it names files and JUnit cases",
 )
-_SAYS_WHY = demand(str.strip, "say in one sentence why this case exists")
 _ONE_CHECK_EACH = demand(
     lambda expect: all(len(item) == 1 for item in expect), "every item of expect is one check: `- name: parameters`"
 )
@@ -74,7 +72,7 @@ class Case(Strict):
     tags: dict[str, str | int] = Field(default_factory=dict)
     """What it is about, as data: `{task: table, phrasing: 3, language: zh}`. Tables are made by tags; nothing is read out of an id.
     `language` and `from` (that of its material) say what a model must know to be asked it: the profile's `languages` select by them."""
-    why: Annotated[str, _SAYS_WHY]
+    why: Annotated[str, demand(str.strip, "say in one sentence why this case exists")]
     """One sentence for whoever reads the red line."""
     messages: list[dict[str, Any]] = Field(default_factory=list)
     """The conversation, as the API takes it."""

@@ -17,29 +17,11 @@ OWNED = {
 }  # fmt: skip
 """What no profile may say of a request -> who says it."""
 KNOWN = (
-    *(
-        "temperature",
-        "top_p",
-        "top_k",
-        "min_p",
-        "frequency_penalty",
-        "presence_penalty",
-        "repetition_penalty",
-        "logit_bias",
-    ),
-    *("reasoning_effort", "chat_template_kwargs", "thinking_token_budget", "include_reasoning", "reasoning_format"),
-    *(
-        "min_tokens",
-        "length_penalty",
-        "repeat_penalty",
-        "repeat_last_n",
-        "typical_p",
-        "skip_special_tokens",
-        "bad_words",
-        "priority",
-    ),
-    *("service_tier", "metadata", "safety_identifier", "prompt_cache_key", "verbosity", EXTRA),
-)
+    "temperature", "top_p", "top_k", "min_p", "typical_p", "logit_bias", "bad_words", "min_tokens", "skip_special_tokens",
+    "frequency_penalty", "presence_penalty", "repetition_penalty", "length_penalty", "repeat_penalty", "repeat_last_n",
+    "reasoning_effort", "chat_template_kwargs", "thinking_token_budget", "include_reasoning", "reasoning_format",
+    "priority", "service_tier", "metadata", "safety_identifier", "prompt_cache_key", "verbosity", EXTRA,
+)  # fmt: skip
 """Options of the API and of its engines that a misspelt one is told by."""
 NEARLY = 0.85
 

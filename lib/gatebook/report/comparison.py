@@ -80,18 +80,8 @@ def show(difference: Difference, first: Judged, second: Judged) -> None:
     columns = ("group", "policy", "first", "second", "change, points", "95 %", "p", "", "because")
     rows: list[tuple[Cell, ...]] = []
     for g in difference.groups:
-        sides = [f"{n}/{g.comparison.paired}" for n in g.passed]
-        rows.append(
-            (
-                g.group,
-                g.policy,
-                *sides,
-                *rate(g),
-                f"{g.comparison.p_value:.3g}",
-                (g.word, STYLE[WORDS[g.word]]),
-                g.reason,
-            )
-        )
+        passed, word = [f"{n}/{g.comparison.paired}" for n in g.passed], (g.word, STYLE[WORDS[g.word]])
+        rows.append((g.group, g.policy, *passed, *rate(g), f"{g.comparison.p_value:.3g}", word, g.reason))
     print_table(columns, rows)
     for changed in changes(difference, first, second, TERMINAL_CHARS)[:TERMINAL_CASES]:
         _show_changed(changed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TypeVar
 
 from gatebook.checks.finding import Finding, Measure
 from gatebook.config.files import replace_text
@@ -14,8 +15,9 @@ from gatebook.report.junit import junit
 from gatebook.report.metrics import metrics
 from gatebook.report.pages import index_page
 from gatebook.report.summary import summary
-from gatebook.verdict.verdict import Cause, GroupVerdict, Reason, Verdict
+from gatebook.verdict.verdict import GroupVerdict, Reason, Verdict
 
+R = TypeVar("R", bound=Reason)
 MARK = "NO_TEXTS"
 """Names the file that a folder without texts holds, so that none is mixed with one that has them."""
 SAID = "Verdicts and figures of Gatebook runs, without a prompt or an answer. The evidence is elsewhere.\n"
@@ -25,7 +27,14 @@ def bare(verdict: Verdict) -> Verdict:
     """The verdict with every reason cut to names and numbers: a reason quotes answers, and the fingerprint is made of them."""
     groups = [g.model_copy(update={"reason": _counts(g)}) for g in verdict.groups]
     figures = {g.group: g.reason for g in groups}
-    causes = [_cause(cause, figures) for cause in verdict.causes]
+
+    def told(reason: R, **more: list[Reason]) -> R:
+        """What it is about, with the group's figures, how many values moved, or what to do."""
+        moved = f"{len(reason.moved)} values moved" if reason.moved else ""
+        text = f"{reason.about}: {figures.get(reason.about) or moved or reason.todo}"
+        return reason.model_copy(update={"text": text, **more})
+
+    causes = [told(cause, explains=[told(r) for r in cause.explains]) for cause in verdict.causes]
     lines = [line for c in causes for line in (c.text, *(f"explained by it: {r.text}" for r in c.explains))]
     return verdict.model_copy(
         update={
@@ -74,29 +83,10 @@ def _counts(group: GroupVerdict) -> str:
     return f"{told}; {group.comparison}" if group.comparison else told
 
 
-def _cause(cause: Cause, figures: dict[str, str]) -> Cause:
-    return cause.model_copy(
-        update={
-            "text": _text(cause, figures),
-            "explains": [r.model_copy(update={"text": _text(r, figures)}) for r in cause.explains],
-        }
-    )
-
-
-def _text(reason: Reason, figures: dict[str, str]) -> str:
-    """What it is about, with the group's figures, how many values moved, or what to do."""
-    moved = f"{len(reason.moved)} values moved" if reason.moved else ""
-    return f"{reason.about}: {figures.get(reason.about) or moved or reason.todo}"
-
-
 def _finding(found: Finding) -> Finding:
-    measured, limit = _number(found.measured), _number(found.limit)
-    told = [found.outcome.replace("_", " ")]
-    told += [f"measured {measured}"] if measured is not None else []
-    told += [f"limit {limit}"] if limit is not None else []
-    return found.model_copy(
-        update={"measured": measured, "limit": limit, "reason": f"{found.check}: {', '.join(told)}"}
-    )
+    numbers = {name: _number(value) for name, value in (("measured", found.measured), ("limit", found.limit))}
+    told = [found.outcome.replace("_", " "), *(f"{name} {n}" for name, n in numbers.items() if n is not None)]
+    return found.model_copy(update={**numbers, "reason": f"{found.check}: {', '.join(told)}"})
 
 
 def _number(value: Measure) -> Measure:

@@ -74,9 +74,7 @@ def index_page(run: Run, verdict: Verdict, notebooks: dict[str, Verdict], texts:
 
 def fitting(page: Callable[[Detail], str]) -> str:
     """The fullest page that is small enough."""
-    made = ""
-    for detail in DETAILS:
-        made = page(detail)
+    for made in map(page, DETAILS):
         if len(made.encode()) <= LARGEST_BYTES:
             break
     return made
