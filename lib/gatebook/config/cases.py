@@ -7,6 +7,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -163,9 +164,9 @@ class Case(Strict):
     def _misnamed(self) -> Iterator[str]:
         """What is wrong with the asks' names."""
         names = [ask.name for ask in self.asks]
-        for name in (*(name for name in names if names.count(name) > 1), *(name for name in names if name == "canary")):
-            yield f"key 'asks' has the name {name!r} twice or reserved; give every ask its own name"
         for number, ask in enumerate(self.asks):
+            if names.count(ask.name) > 1 or ask.name == "canary":
+                yield f"key 'asks' has the name {ask.name!r} twice or reserved; give every ask its own name"
             if ask.follows is not None and ask.follows not in names[:number]:
                 yield f"key 'asks.{ask.name}.follows' names {ask.follows!r}, which is no earlier ask"
             needed = ask.follows or f"'{ask.name}'" in str([self.expect, [a.follows for a in self.asks]])
@@ -224,34 +225,31 @@ class Case(Strict):
         """The case's requests with everything filled in, in the order in which they are asked."""
         if self.over is not None:
             return []
-        return [
-            ask.model_copy(
-                update={
-                    "name": name,
-                    "messages": ask.messages if ask.messages is not None else self.messages,
-                    "options": {k: v for k, v in {**self.options, **ask.options}.items() if v is not None},
-                    "stream": self.stream if ask.stream is None else ask.stream,
-                    "finish": ask.finish or self.finish,
-                }
-            )
-            for name, ask in self._turns(self.asks or [Ask(name="ask")])
-        ]
+        found = []
+        for name, ask, sampling in self._turns(self.asks or [Ask(name="ask")]):
+            options = {**self.options, **sampling, **ask.options}
+            filled = {
+                "name": name,
+                "messages": self.messages if ask.messages is None else ask.messages,
+                "options": {key: value for key, value in options.items() if value is not None},
+                "stream": self.stream if ask.stream is None else ask.stream,
+                "finish": ask.finish or self.finish,
+            }
+            found.append(ask.model_copy(update=filled))
+        return found
 
-    def _turns(self, asks: list[Ask]) -> list[tuple[str, Ask]]:
-        """Each request with its name; draws and samples are numbered; under load every level has its own, and a name begins with its level."""
+    def _turns(self, asks: list[Ask]) -> Iterator[tuple[str, Ask, dict[str, Any]]]:
+        """Each request with its name and sampling; draws and samples are numbered; under load a name begins with its level."""
         if self.draws:
             seeds = range(1, (self.drawn or self.draws) + 1)
-            return [
-                (f"{a.name}-{n:02d}", a.model_copy(update={"options": {"seed": n, **a.options}}))
-                for a in asks
-                for n in seeds
-            ]
-        if self.samples:
-            return [(f"{ask.name}-{n:03d}", ask) for ask in asks for n in range(1, self.samples + 1)]
-        if self.load is None:
-            return [(ask.name, ask) for ask in asks]
-        turns = [asks[i % len(asks)] for i in range(self.load.requests or len(asks))]
-        return [(f"{level}-{ask.name}-{i:02d}", ask) for level in self.load.at_once for i, ask in enumerate(turns, 1)]
+            yield from ((f"{ask.name}-{seed:02d}", ask, {"seed": seed}) for ask in asks for seed in seeds)
+        elif self.samples:
+            yield from ((f"{ask.name}-{n:03d}", ask, {}) for ask in asks for n in range(1, self.samples + 1))
+        elif self.load:
+            turns = [*enumerate(islice(cycle(asks), self.load.requests or len(asks)), 1)]
+            yield from ((f"{level}-{ask.name}-{i:02d}", ask, {}) for level in self.load.at_once for i, ask in turns)
+        else:
+            yield from ((ask.name, ask, {}) for ask in asks)
 
     @property
     def cluster(self) -> str:
@@ -270,12 +268,10 @@ class Case(Strict):
     @property
     def prompt_hash(self) -> str:
         """What was asked, in 12 hex digits: a case whose prompt changed is not compared with its old result."""
-        asked = [
-            ask.model_dump(
-                exclude={"finish", "language", *(key for key in ("follows", "repeat") if getattr(ask, key) is None)}
-            )
-            for ask in (self.model_copy(update={"drawn": None}) if self.drawn else self).requests()
-        ]
+        asked: list[dict[str, Any]] = []
+        for ask in self.model_copy(update={"drawn": None}).requests():
+            unset = [key for key in ("follows", "repeat") if getattr(ask, key) is None]
+            asked.append(ask.model_dump(exclude={"finish", "language", *unset}))
         asked += [{"document": self.document.model_dump()}] if self.document else []
         asked += [{"golden": self.golden}] if self.scored else []
         asked += [{"over": self.over, "expect": self.expect}] if self.over else []
@@ -310,7 +306,6 @@ def refuse_twins(cases: list[Case]) -> None:
 
 
 def read_case_file(path: Path) -> list[Case]:
-    """Read one file; a case with `each` becomes one case a row."""
     return cases_in(read_yaml(path), str(path))
 
 

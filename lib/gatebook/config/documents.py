@@ -19,10 +19,9 @@ import hashlib
 import random
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import reduce
 from itertools import count
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from pydantic import Field, ValidationError
 
@@ -81,24 +80,20 @@ class Document(Strict):
         return f"{self.kind}-{self.language}-{self.seed}-{size}"
 
 
-@dataclass(frozen=True)
-class Question:
-    """What is asked of a document and what a right answer holds."""
+class Question(NamedTuple):
+    """What is asked of a document, what a right answer must hold, and what the document says about it, line by line."""
 
     text: str
     answers: tuple[str, ...]
-    """Every one must occur in the answer."""
     sentences: tuple[str, ...]
-    """What the document says about it, line by line."""
 
 
-@dataclass(frozen=True)
-class Ruler:
-    """Two short texts that tell, once a server has counted their tokens, how long to make the document."""
+class Ruler(NamedTuple):
+    """Two short texts whose tokens, once a server has counted them, tell how long to make the document.
+    `needles` is a `times`-th part of all needles; empty where there are none."""
 
     entries: str
     needles: str
-    """A `times`-th part of all needles; empty where there are none."""
     times: int
 
 
@@ -149,21 +144,16 @@ def _random(document: Document, purpose: str) -> random.Random:
 
 def _entries(document: Document, purpose: str, chars: int) -> list[str]:
     """As many entries as fit, at least one, that say nothing of what is asked."""
-    endless = _endless(_words(document), _random(document, purpose))
-    found, size = [next(endless)], 0
-    for entry in endless:
-        size += len(found[-1]) + 1
-        if size + len(entry) > chars:
-            break
-        found.append(entry)
-    return found
-
-
-def _endless(words: dict[str, Any], rng: random.Random) -> Iterator[str]:
-    drawn = {**words, "crates": range(11, 99)}
+    words, rng = _words(document), _random(document, purpose)
+    drawn, found, size = {**words, "crates": range(11, 99)}, list[str](), 0
     for number in count(1):
         entry = words["entry"].replace("{number}", str(number))
-        yield re.sub(r"\{(\w+)\}", lambda name: str(rng.choice(drawn[name[1]])), entry)
+        entry = re.sub(r"\{(\w+)\}", lambda name: str(rng.choice(drawn[name[1]])), entry)
+        if found and size + len(entry) > chars:
+            break
+        found.append(entry)
+        size += len(entry) + 1
+    return found
 
 
 def _hidden_in(document: Document) -> dict[tuple[Family, int], tuple[Question, list[tuple[int, str]]]]:

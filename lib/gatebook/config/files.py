@@ -17,7 +17,7 @@ from typing import Annotated, Any, Self, TypeVar, get_args
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
-from gatebook.errors import BadInput, GatebookError
+from gatebook.errors import BadInput
 
 MAX_YAML_MIB = 4
 MAX_NODES = 1_000_000
@@ -25,7 +25,7 @@ MAX_NODES = 1_000_000
 MAX_DEPTH = 500
 """Of one YAML file: libyaml's composer is recursive in C, where no RecursionError stops it."""
 NUMBER_CHARS = 100
-"""A longer number is none: in base 60 it takes minutes to read."""
+"""The longest number that is read: in base 60 a longer one takes minutes."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -42,7 +42,7 @@ def demand(right: Callable[[Any], object], said: str) -> AfterValidator:
 
 
 def file_name(value: str) -> str:
-    """The value, when a file can safely be named after it: one name of letters, digits, blanks and `.+-_`. Raises ValueError."""
+    """Return the value if a file can safely be named after it: letters, digits, blanks and `.+-_`. Raises ValueError."""
     if not re.fullmatch(r"\w[\w .+\-]{0,119}", value):
         raise ValueError(
             "names a file, so it is letters, digits, '-', '_', '+' and '.', begins with a letter or digit, and is no path"
@@ -121,17 +121,16 @@ for _tag, _construct in (("int", _number), ("float", _number), ("timestamp", _da
     _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _construct)
 
 
-def read_file(path: Path, most_mib: int, error: type[GatebookError] = BadInput) -> bytes:
-    """The bytes of a regular file of at most so many MiB. Raises OSError, and `error` for what is larger or no file."""
+def read_file(path: Path, most_mib: int) -> bytes:
+    """Return the bytes of a regular file of at most so many MiB. Raises OSError, and BadInput for a larger or another file."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe without a writer is not waited for
     with os.fdopen(descriptor, "rb") as file:
-        kind = os.fstat(file.fileno()).st_mode
-        if not stat.S_ISREG(kind):
-            raise error(f"{path}: is no regular file; name one")
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise BadInput(f"{path}: is no regular file; name one")
         data = file.read((most_mib << 20) + 1)
     if len(data) > most_mib << 20:
-        raise error(f"{path}: has {path.stat().st_size:,} bytes; {most_mib} MiB at most are read")
-    return bytes(data)
+        raise BadInput(f"{path}: has {path.stat().st_size:,} bytes; {most_mib} MiB at most are read")
+    return data
 
 
 def read_yaml(path: Path) -> Any:
@@ -155,8 +154,12 @@ def read_yaml(path: Path) -> Any:
 
 def parse_yaml(text: str, where: str) -> Any:
     """Parse YAML; `where` names the file in the message. Raises BadInput."""
+    depth, too_deep = 0, BadInput(f"{where}: is nested deeper than can be read; make it flatter")
     try:
-        _refuse_depth(text, where)
+        for event in yaml.parse(text, _Loader):  # events are read without recursion
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise too_deep
         loader = _Loader(text)
         try:
             node = loader.get_single_node()
@@ -172,16 +175,7 @@ def parse_yaml(text: str, where: str) -> Any:
         said = " ".join(str(getattr(error, "problem", None) or error).split())
         raise BadInput(f"{where}{line}: not valid YAML: {said}; fix this line (quote it if it is text)") from None
     except RecursionError:
-        raise BadInput(f"{where}: is nested deeper than can be read; make it flatter") from None
-
-
-def _refuse_depth(text: str, where: str) -> None:
-    """Raises BadInput past MAX_DEPTH, found in the events, which are read without recursion."""
-    depth = 0
-    for event in yaml.parse(text, _Loader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_DEPTH:
-            raise BadInput(f"{where}: is nested deeper than can be read; make it flatter")
+        raise too_deep from None
 
 
 def _count(node: yaml.Node, where: str, counts: dict[int, int]) -> int:
@@ -288,14 +282,14 @@ def replace_text(path: Path, text: str) -> None:
     """Write a file whole or not at all; line ends stay as they are in `text`."""
     path = path.resolve()
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
-    descriptor, fresh = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    fresh = Path(name)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
             file.write(text)
             file.flush()
             os.fsync(descriptor)
-        Path(fresh).chmod(mode)
-        Path(fresh).replace(path)
-    except BaseException:
-        Path(fresh).unlink(missing_ok=True)
-        raise
+        fresh.chmod(mode)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)

@@ -13,6 +13,8 @@ from pydantic import Field
 from gatebook.config.files import Strict
 from gatebook.errors import BadInput
 
+PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
+
 
 def rows_of(entry: dict[str, Any], where: str) -> Iterator[dict[str, Any]]:
     """One mapping a case: `each` as a list of rows, as lists by name (all combinations), or as seeds. Raises BadInput."""
@@ -54,14 +56,11 @@ def _filled_in(template: dict[str, Any], row: dict[str, Any], where: str) -> dic
         return row[match[1]]
 
     def change(text: str) -> Any:
-        if "{{" not in text:
-            return text
-        if whole := re.fullmatch(r"\{\{(\w+)\}\}", text):
+        if whole := PLACEHOLDER.fullmatch(text):
             return look_up(whole)
-        return re.sub(r"\{\{(\w+)\}\}", lambda match: str(look_up(match)), text)
+        return PLACEHOLDER.sub(lambda match: str(look_up(match)), text)
 
-    made: dict[str, Any] = changed(template, change)
-    return made
+    return dict(changed(template, change))
 
 
 def changed(value: Any, change: Callable[[str], Any]) -> Any:

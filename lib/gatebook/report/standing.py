@@ -56,8 +56,7 @@ class CaseStanding:
 
 
 def standings(run: Run, verdict: Verdict, notebook: str = "") -> list[CaseStanding]:
-    """The opening chat and every expected case of a notebook, in the order in which they were asked; of all notebooks
-    where it is none that asks, as 90_verdict."""
+    """The opening chat and every expected case, in the order asked, of a notebook; of all where it asks nothing, as 90_verdict."""
     findings: dict[tuple[str, str], list[Finding]] = defaultdict(list)
     for finding in verdict.findings:
         findings[finding.notebook, finding.case].append(finding)
@@ -87,12 +86,12 @@ def recorded(run: Run, *notebooks: str) -> list[Exchange]:
 
 def _standing(verdict: Verdict, case: str, findings: list[Finding]) -> tuple[Standing, str]:
     """The worst over the groups that judge the case, and why."""
-    said: list[tuple[Standing, str]] = []
-    for group in verdict.groups:
-        if outcomes := [f.outcome for f in findings if f.group == group.group]:
-            said.append(_in_group(verdict, group, case, worst(outcomes)))
-    unjudged: tuple[Standing, str] = ("unmeasured", "blocks: it was not judged")
-    return min(said or [unjudged], key=lambda s: WORST_FIRST.index(s[0]))
+    said: list[tuple[Standing, str]] = [
+        _in_group(verdict, group, case, worst(outcomes))
+        for group in verdict.groups
+        if (outcomes := [f.outcome for f in findings if f.group == group.group])
+    ]
+    return min(said or [("unmeasured", "blocks: it was not judged")], key=lambda s: WORST_FIRST.index(s[0]))
 
 
 def _in_group(verdict: Verdict, group: GroupVerdict, case: str, outcome: Outcome) -> tuple[Standing, str]:

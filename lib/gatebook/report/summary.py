@@ -37,6 +37,8 @@ def summary(run: Run, verdict: Verdict, texts: bool = True) -> str:
     served, cases = verdict.served, standings(run, verdict)
     blocking, judged = _by_cause([c for c in cases if c.blocks], verdict), [c for c in cases if c.case]
     engine = f"{served.engine} {served.version or ''}"
+    url = run.manifest.job_url
+    job = f", kept by [the job]({url})" if url and LINK.fullmatch(url) else ""
     waived = len({case for waiver in verdict.waivers for case in waiver.cases})
     more = [f"{len(verdict.causes) - 1} more causes"] if len(verdict.causes) > 1 else []
     more += [f"{len(blocking) - PROMPTS} more cases that block"] if len(blocking) > PROMPTS else []
@@ -50,7 +52,7 @@ def summary(run: Run, verdict: Verdict, texts: bool = True) -> str:
         f"- compared with: {code(verdict.baseline) if verdict.baseline else 'nothing, no baseline was accepted yet'}",
         f"- asked: {code(served.base_url)}, revision {code(served.revision or 'none named')}, {code(engine)}",
         f"- by: profile {code(verdict.profile)}, suite {code(verdict.suite)}, run {code(verdict.run)}",
-        f"- page: [index.html](index.html) beside this file{_job(run.manifest.job_url)}",
+        f"- page: [index.html](index.html) beside this file{job}",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
@@ -74,11 +76,6 @@ def _told(case: CaseStanding, texts: bool) -> str:
     asked = [t.text for r in conversation(case, 100)[:1] for t in r.turns if t.kind == "prompt"] if texts else []
     prompt = f" asked {code(asked[-1], REASON_BYTES)}" if asked else ""
     return f"{code(case.id)}{prompt}: {code(case.reason, REASON_BYTES)}"
-
-
-def _job(url: str | None) -> str:
-    """The CI job that keeps the bundle, where its address is one and nothing else."""
-    return f", kept by [the job]({url})" if url and LINK.fullmatch(url) else ""
 
 
 def settings_table(run: Run, notebook: str) -> pd.DataFrame:
