@@ -14,8 +14,9 @@ from pathlib import Path
 from gatebook.collect.scheduler import STARTED
 from gatebook.collect.server import Start, endpoint
 from gatebook.config import project
-from gatebook.config.profile import Profile, Suite, untelling
+from gatebook.config.profile import Profile, Suite
 from gatebook.config.selection import Effort, Shard
+from gatebook.config.sending import untelling
 from gatebook.entering import enter
 from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, GatebookError, os_reason
 from gatebook.kernels import Kernel, kernels

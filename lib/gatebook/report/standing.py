@@ -91,7 +91,8 @@ def _standing(verdict: Verdict, case: str, findings: list[Finding]) -> tuple[Sta
         for group in verdict.groups
         if (outcomes := [f.outcome for f in findings if f.group == group.group])
     ]
-    return min(said or [("unmeasured", "blocks: it was not judged")], key=lambda s: WORST_FIRST.index(s[0]))
+    said = said or [("unmeasured", "blocks: it was not judged")]
+    return min(said, key=lambda s: WORST_FIRST.index(s[0]))
 
 
 def _in_group(verdict: Verdict, group: GroupVerdict, case: str, outcome: Outcome) -> tuple[Standing, str]:

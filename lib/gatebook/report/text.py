@@ -7,9 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gatebook.config.files import replace_text
 from gatebook.config.project import PACKAGE
-from gatebook.errors import BadInput, os_reason
 from gatebook.errors import visible as visible
 
 if TYPE_CHECKING:
@@ -59,16 +57,3 @@ def _environment() -> Environment:
     )
     environment.filters |= {"show": shorten, "pretty": pretty}
     return environment
-
-
-def write_page(file: Path, text: str) -> None:
-    """Write a page where the option --html names one, and print its name. Raises BadInput."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if file.exists() and not file.is_file():
-            file.write_text(text, encoding="utf-8")  # /dev/stdout
-        else:
-            replace_text(file, text)
-    except OSError as error:
-        raise BadInput(f"--html {file}: cannot be written ({os_reason(error)}); name another file") from None
-    print(file)
