@@ -205,7 +205,8 @@ def build(model: type[M], data: Any, where: str) -> M:
     except ValidationError as error:
         first, *others = error.errors()
     parts = [str(part) for part in first["loc"] if not str(part).startswith(("function-", "literal["))]
-    key, value = ".".join(parts), _short(first.get("input"))
+    key, value = ".".join(parts), repr(first.get("input"))
+    value = value if len(value) <= 60 else f"{value[:57]}..."
     said = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         said = f"unknown key {key!r} (value {value}); {_suggest(parts, model)}"
@@ -214,11 +215,6 @@ def build(model: type[M], data: Any, where: str) -> M:
     elif key:
         said = f"key {key!r} has value {value}: {said}"
     raise BadInput(f"{where}: {said}{f' (and {len(others)} more)' if others else ''}")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _suggest(path: list[str], model: type[BaseModel]) -> str:

@@ -53,8 +53,8 @@ def metrics(run: Run, verdict: Verdict) -> str:
     for name, label, samples in gauges:
         if samples:
             lines.append(f"# TYPE gatebook_{name} {'summary' if label == 'quantile' else 'gauge'}")
-            own = {of: {label: of} if label else {} for of in samples}
-            lines += [f"gatebook_{name}{labelled(whose | own[of])} {value}" for of, value in samples.items()]
+        for of, value in samples.items():
+            lines.append(f"gatebook_{name}{labelled(whose | ({label: of} if label else {}))} {value}")
         if samples and label == "quantile":
             lines.append(f"gatebook_{name}_count{labelled(whose)} {len(times[name])}")
     return "\n".join([*lines, "# EOF"]) + "\n"

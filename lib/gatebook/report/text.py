@@ -26,10 +26,9 @@ def shorten(text: object, most: int = 600) -> str:
 
 def both_ends(text: str, most: int) -> tuple[str, int]:
     """An excerpt with the beginning and the end, where the question of a long prompt stands; and how much is left out."""
-    if len(text) <= most:
+    more, tail = len(text) - most, most // 3
+    if more <= 0:
         return text, 0
-    tail = most // 3
-    more = len(text) - most
     return f"{text[: most - tail]}\n[… {more:,} characters left out …]\n{text[-tail:]}", more
 
 
