@@ -218,8 +218,8 @@ def judged(run: Run, troubles: list[str], notebook: str | None = None) -> Verdic
 
 def report(run: Run, verdict: Verdict) -> None:
     """Write everything that is told of a run, seal it, and copy it to `latest/`."""
+    from gatebook.report.figures import metrics
     from gatebook.report.junit import junit
-    from gatebook.report.metrics import metrics
     from gatebook.report.pages import index_page, notebook_page
     from gatebook.report.standing import recorded
     from gatebook.report.summary import summary

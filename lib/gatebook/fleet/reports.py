@@ -8,7 +8,7 @@ from collections import Counter
 
 from gatebook.fleet.outcome import FleetVerdict, Row
 from gatebook.fleet.store import Store
-from gatebook.report.metrics import labelled
+from gatebook.report.figures import labelled
 from gatebook.report.terminal import STYLE, Cell, print_table, say
 from gatebook.report.text import SITE, render, visible
 from gatebook.verdict.verdict import PRECEDENCE
