@@ -251,23 +251,18 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if odd else "|" if "\n" in text else None)
 
 
-def _list(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.Node:
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=_is_short(items))
-
-
-def _dict(dumper: yaml.SafeDumper, items: dict[Any, Any]) -> yaml.Node:
-    return dumper.represent_mapping("tag:yaml.org,2002:map", items, flow_style=_is_short([*items, *items.values()]))
-
-
-def _is_short(items: list[Any]) -> bool:
-    """A few scalars fit on one line."""
+def _collection(dumper: yaml.SafeDumper, data: Any) -> yaml.Node:
+    """A list or mapping, on one line where it holds a few scalars."""
+    items = [*data, *data.values()] if isinstance(data, dict) else data
+    node = dumper.represent_dict(data) if isinstance(data, dict) else dumper.represent_list(data)
     flat = not any(isinstance(item, list | dict) or "\n" in str(item) for item in items)
-    return flat and sum(len(str(item)) + 2 for item in items) <= LINE_CHARS
+    node.flow_style = flat and sum(len(str(item)) + 2 for item in items) <= LINE_CHARS
+    return node
 
 
 _Dumper.add_representer(str, _text)
-_Dumper.add_representer(list, _list)
-_Dumper.add_representer(dict, _dict)
+_Dumper.add_representer(list, _collection)
+_Dumper.add_representer(dict, _collection)
 
 
 def to_yaml(data: Any) -> str:

@@ -28,11 +28,10 @@ EFFORTS: tuple[Effort, ...] = get_args(Effort)
 FIRST, FEWEST = 1 / 3, 8
 """Share of a group's cases that is asked before the look, and never fewer cases than FEWEST."""
 SPENT = 1 / 16
-"""The share of every level of comparison that the look may spend; the end has the rest, so that both together have the level of a
-run that asks everything (a Haybittle-Peto boundary: Haybittle 1971, Peto et al. 1976; the sum by Bonferroni)."""
+"""So that look and end together have the level of a run that asks everything (a Haybittle-Peto boundary: Haybittle 1971, Peto et
+al. 1976; the sum by Bonferroni)."""
 MARGIN, WIDEST = 0.1, 0.25
-"""An early PASS excludes, at 95 %, that more than this share of what passed in the baseline is lost; of few cases so much as they
-can exclude with one lost and what turns by chance, at most WIDEST."""
+"""Of few cases as much as they can exclude with one lost and what turns by chance, at most WIDEST."""
 DEEPER, MOST_DRAWS = 4, 100
 """How many times as many draws a sampled case has under `deep`, and how many at most."""
 MOST_SHARDS = 10_000

@@ -49,14 +49,12 @@ def junit(run: Run, verdict: Verdict, attach_prefix: str | None = None) -> str:
         for kind, attribute in KINDS.items():
             suite.set(attribute, str(sum(case.kind == kind for case in cases)))
         for case in cases:
-            element = ET.SubElement(
-                suite, "testcase", classname=name, name=visible(case.name), time=f"{case.seconds:.3f}"
-            )
+            made = ET.SubElement(suite, "testcase", classname=name, name=visible(case.name), time=f"{case.seconds:.3f}")
             if case.kind:
-                ET.SubElement(element, case.kind).text = _cut(case.text)
+                ET.SubElement(made, case.kind).text = _cut(case.text)
             if case.kind in RED and texts:
                 page = "index" if cases is whole else name
-                ET.SubElement(element, "system-out").text = f"[[ATTACHMENT|{attach_prefix}/{page}.html]]"
+                ET.SubElement(made, "system-out").text = f"[[ATTACHMENT|{attach_prefix}/{page}.html]]"
     ET.indent(root)
     text: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
     return text.decode() + "\n"
