@@ -132,7 +132,7 @@ class Case(Strict):
 
     @property
     def source(self) -> str:
-        """The file that it came from, for messages."""
+        """Return the file it was read from, for messages."""
         return self._source
 
     @property
@@ -162,7 +162,6 @@ class Case(Strict):
             yield f"its messages or options hold what JSON cannot carry ({error}); quote it or correct it"
 
     def _misnamed(self) -> Iterator[str]:
-        """What is wrong with the asks' names."""
         names = [ask.name for ask in self.asks]
         for number, ask in enumerate(self.asks):
             if names.count(ask.name) > 1 or ask.name == "canary":
@@ -209,7 +208,7 @@ class Case(Strict):
                 yield f"key 'asks.{ask.name}.repeat' and {rows.PLACE} in its request belong together"
 
     def _empty(self, asks: list[Ask]) -> Iterator[str]:
-        """What asks or expects nothing, and roles that the API does not have."""
+        """Requests or expectations that are empty, and roles that the API does not have."""
         if self.over is not None and (self.messages or self.asks or self.over == self.group):
             yield "key 'over' names another group, and a case with it asks nothing: no messages, no asks"
         for ask in () if self.negative else asks:
@@ -222,7 +221,7 @@ class Case(Strict):
             yield "key 'expect' is empty and any finish will do, so nothing of it would be judged; expect something"
 
     def requests(self) -> list[Ask]:
-        """The case's requests with everything filled in, in the order in which they are asked."""
+        """Return the case's requests, everything filled in, in the order asked."""
         if self.over is not None:
             return []
         found = []
@@ -239,7 +238,7 @@ class Case(Strict):
         return found
 
     def _turns(self, asks: list[Ask]) -> Iterator[tuple[str, Ask, dict[str, Any]]]:
-        """Each request with its name and sampling; draws and samples are numbered; under load a name begins with its level."""
+        """Yield each request with its name and sampling: draws and samples are numbered, under load the level comes first."""
         if self.draws:
             seeds = range(1, (self.drawn or self.draws) + 1)
             yield from ((f"{ask.name}-{seed:02d}", ask, {"seed": seed}) for ask in asks for seed in seeds)
@@ -253,7 +252,7 @@ class Case(Strict):
 
     @property
     def cluster(self) -> str:
-        """What it shares its luck with: the phrasings of one task and the questions of one document are one observation."""
+        """The unit of observation: the phrasings of one task, or the questions of one document, are one."""
         if "phrasing" in self.tags:
             return f"{self.group}/{self.tags.get('task', '')}"
         if self.document is not None:
@@ -262,7 +261,7 @@ class Case(Strict):
 
     @property
     def scored(self) -> bool:
-        """Whether its golden answer is given to the server, and nothing is asked of it but the answer's log probabilities."""
+        """Whether the server is given its golden answer and asked only for the log probabilities."""
         return SCORED in self.checks
 
     @property
@@ -310,7 +309,7 @@ def read_case_file(path: Path) -> list[Case]:
 
 
 def cases_in(data: Any, path: str) -> list[Case]:
-    """The cases that a file's content means; `path` names it in messages. Raises BadInput."""
+    """Return the cases of a file's content; `path` names it in messages. Raises BadInput."""
     if not isinstance(data, list) or not data:
         raise BadInput(f"{path}: holds no cases; a case file is a list of cases (- id: ...)")
     found = []

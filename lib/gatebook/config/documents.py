@@ -19,14 +19,13 @@ import hashlib
 import random
 import re
 from collections.abc import Iterator
-from functools import reduce
 from itertools import count
 from typing import Any, Literal, NamedTuple, get_args
 
 from pydantic import Field, ValidationError
 
 from gatebook.config.files import Strict, material
-from gatebook.config.rows import changed
+from gatebook.config.rows import filled
 from gatebook.errors import BadInput
 
 Family = Literal["single", "lookalike", "hops", "hidden"]
@@ -70,7 +69,7 @@ class Document(Strict):
 
     @property
     def counted_key(self) -> str:
-        """The record of its draft, counted whole by /tokenize."""
+        """Key of the record in which /tokenize counts its whole draft."""
         return f"tokens/{self.name}"
 
     @property
@@ -124,7 +123,7 @@ def text(document: Document, chars: int) -> str:
 
 
 def ruler(document: Document) -> Ruler:
-    """Made of the same stuff as the document, so that a character costs the same."""
+    """Return short texts made like the document, so that a character costs the same."""
     chars = RULER_CHARS[document.language]
     if document.kind == "specification":
         return Ruler(_specification(document, 0)[:chars], "", 0)
@@ -137,13 +136,13 @@ def _words(document: Document) -> Any:
 
 
 def _random(document: Document, purpose: str) -> random.Random:
-    """The dice for one purpose; those of a specification fall alike in both languages."""
+    """Return the random generator for one purpose; a specification has the same in both languages."""
     kind = f"needles/{document.language}" if document.kind == "needles" else document.kind
     return random.Random(int(hashlib.sha256(f"{kind}/{document.seed}/{purpose}".encode()).hexdigest()[:16], 16))
 
 
 def _entries(document: Document, purpose: str, chars: int) -> list[str]:
-    """As many entries as fit, at least one, that say nothing of what is asked."""
+    """Return as many entries as fit, at least one; they say nothing about what is asked."""
     words, rng = _words(document), _random(document, purpose)
     drawn, found, size = {**words, "crates": range(11, 99)}, list[str](), 0
     for number in count(1):
@@ -261,7 +260,7 @@ class Minutes(Strict):
 
 
 def minutes(seed: int, todos: int, language: Language) -> tuple[str, Minutes]:
-    """The text of a meeting's minutes and its truth; the same for the same arguments, on every machine."""
+    """Return the text of a meeting's minutes and its truth; the same for the same arguments on every machine."""
     dice, words = random.Random(f"{language}/{todos}/{seed}"), material("minutes")[language]
     rows = dice.sample([row for row in words["tasks"] if len(row) == 2], 1 + todos // 4)
     chosen = [entry for row in rows for entry in row]
@@ -293,7 +292,7 @@ def ordered(truth: list[Todo]) -> list[Todo]:
 
 
 def answers(found: Minutes) -> dict[str, str]:
-    """The perfect answer, and one with each mistake: what `good` and `bad` of a case are filled with."""
+    """Return the perfect answer and one with each mistake, for `good` and `bad` of a case."""
     todos, language = ordered(found.truth), found.language
     lines = [line(todo, language) for todo in todos]
     a, b = todos[0], todos[-1]
@@ -311,7 +310,7 @@ def answers(found: Minutes) -> dict[str, str]:
 
 
 def with_minutes(case: dict[str, Any], where: str) -> dict[str, Any]:
-    """A case as it stands in its file, with `{minutes}` and `{todos...}` replaced and the truth added. Raises BadInput."""
+    """Return a case of a file with `{minutes}` and `{todos...}` replaced and the truth added. Raises BadInput."""
     if "minutes" not in case:
         return case
     try:
@@ -321,6 +320,6 @@ def with_minutes(case: dict[str, Any], where: str) -> dict[str, Any]:
         key = ".".join(["minutes", *map(str, first["loc"])])
         raise BadInput(f"{where}: key {key!r} has value {first['input']!r}: {first['msg']}; correct it") from None
     text, found = minutes(asked.seed, asked.todos, asked.language)
-    texts = {"{minutes}": text, **{f"{{{name}}}": answer for name, answer in answers(found).items()}}
-    filled = changed(case, lambda said: reduce(lambda text, place: text.replace(place, texts[place]), texts, said))
-    return {**filled, "minutes": found.model_dump()}
+    for name, said in {"minutes": text, **answers(found)}.items():
+        case = filled(case, said, f"{{{name}}}")
+    return {**case, "minutes": found.model_dump()}

@@ -31,7 +31,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def demand(right: Callable[[Any], object], said: str) -> AfterValidator:
-    """For `Annotated`: a value that is not `right` is refused with these words."""
+    """Return a validator for `Annotated` that refuses a value which is not `right` with these words."""
 
     def checked(value: Any) -> Any:
         if not right(value):
@@ -179,7 +179,7 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def _count(node: yaml.Node, where: str, counts: dict[int, int]) -> int:
-    """The values that a node stands for, aliases written out. Raises BadInput past MAX_NODES, and for an alias of itself."""
+    """Count the values of a node, aliases written out. Raises BadInput past MAX_NODES, and for an alias of itself."""
     if id(node) not in counts:
         counts[id(node)] = 0  # until it is counted
         inner = node.value if isinstance(node, yaml.CollectionNode) else []
@@ -194,7 +194,7 @@ def _count(node: yaml.Node, where: str, counts: dict[int, int]) -> int:
 
 @cache
 def material(name: str) -> Any:
-    """The words of a generator, by language. They are no setting but part of the code: a seed means one text for ever."""
+    """Return the words of a generator, by language. They are part of the code, not a setting: a seed means one text for ever."""
     return read_yaml(Path(__file__).parent / "material" / f"{name}.yaml")
 
 
@@ -218,7 +218,7 @@ def build(model: type[M], data: Any, where: str) -> M:
 
 
 def _suggest(path: list[str], model: type[BaseModel]) -> str:
-    """The key that was meant, or those that stand beside it."""
+    """Name the key that was probably meant, or the known ones."""
     for name in path[:-1]:
         field = model.model_fields.get(name)
         model = next(_models_in(field.annotation), model) if field else model
@@ -246,7 +246,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    """Many lines as they are; what YAML takes for the end of a line and people do not see, escaped in quotes."""
+    """Write several lines as a block; quote and escape line ends that YAML sees and people do not."""
     odd = any(sign in text for sign in "\x85\u2028\u2029")
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if odd else "|" if "\n" in text else None)
 

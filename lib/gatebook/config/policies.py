@@ -166,18 +166,18 @@ class LoadSettings(Strict):
 
 
 def level_of(ask: str) -> int:
-    """How many were in flight when a request of a load case was asked, by its name."""
+    """Return how many requests were in flight when this one of a load case was asked, from its name."""
     return int(ask.partition("-")[0])
 
 
 def word(run: str, key: str) -> str:
-    """Eight consonants that no other request of any run has and that no text holds by chance."""
+    """Return eight consonants that no other request of any run has and no text holds by chance."""
     digest = hashlib.sha256(f"{run}/{key}".encode()).hexdigest()
     return "".join(random.Random(digest).choices(_LETTERS, k=8))
 
 
 def words_in(value: Any) -> list[str]:
-    """The words in a text, or in the texts of a request, each once."""
+    """Return the words in a text, or in the texts of a request, each once."""
     return list(dict.fromkeys(_WORD.findall(value if isinstance(value, str) else str(value))))
 
 

@@ -66,7 +66,7 @@ def request_options(said: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_url(text: str) -> bool:
-    """An http(s) URL with a host, and a port that is one."""
+    """Whether it is an http(s) URL with a host and a valid port."""
     try:
         parts = urlsplit(text)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -158,12 +158,12 @@ class Target(Strict):
 
     @property
     def request_options(self) -> dict[str, Any]:
-        """What every body has where its request says nothing else."""
+        """Return the options of every request that says nothing else."""
         return request_options(self.request)
 
     @property
     def asks_with(self) -> dict[str, Any]:
-        """What this profile adds to the requests of its cases: with something else they are other questions."""
+        """Return what this profile adds to its requests; with other additions they are other questions."""
         return {**self.request_options, **({"thinking_tokens": self.room} if self.room else {})}
 
 
@@ -312,7 +312,7 @@ def profile_from(data: Any, where: str, name: str) -> Profile:
 
 
 def with_target(profile: Profile, **changes: str | None) -> Profile:
-    """The profile with target fields replaced by what the command line says; None leaves a field."""
+    """Return the profile with target fields replaced from the command line; None leaves a field."""
     kept = {key: value for key, value in changes.items() if value is not None}
     if kept.get("base_url"):
         kept["server"] = "external"

@@ -116,7 +116,7 @@ def left_out(cases: Iterable[Case], suite: Suite, languages: Collection[str] | N
 
 
 def told_languages(languages: Collection[str] | None, out: dict[str, int]) -> str:
-    """One line; empty where every language is asked."""
+    """Report the languages in one line; empty where every language is asked."""
     if not languages:
         return ""
     told = ", ".join(f"{count} in {name}" for name, count in sorted(out.items())) or "none"
@@ -144,7 +144,7 @@ def _stepped(case: Case, load: Load, settings: LoadSettings) -> list[Case]:
 def _at(
     levels: list[Level], requests: int | None, case: Case, suffix: str = "", number: int = 0, tokens: int | None = None
 ) -> Case:
-    """The case at these levels. Each number reads a document of its own, so that no prefix cache has it."""
+    """Return the case at these levels. Each number reads its own document, so that no prefix cache has it."""
     load, document = Load(at_once=levels, requests=requests), case.document
     if document:
         own = {"seed": document.seed + number, "tokens": tokens or document.tokens}
@@ -200,7 +200,7 @@ def of_effort(cases: list[Case], effort: Effort) -> list[Case]:
 
 
 def shard_of(text: str) -> Shard:
-    """`3/8`. Raises BadInput for anything else, and for parts that there are not."""
+    """Parse `3/8`. Raises BadInput for anything else, and for a part that does not exist."""
     found = re.fullmatch(r"([1-9]\d{0,4})/([1-9]\d{0,4})", text, re.ASCII)
     if found is None or not (shard := Shard(*map(int, found.groups()))).number <= shard.total <= MOST_SHARDS:
         said = f"must be K/N with K from 1 to N, such as 3/8 (N at most {MOST_SHARDS:,})"
@@ -209,7 +209,7 @@ def shard_of(text: str) -> Shard:
 
 
 def shard_text(text: str | None) -> str | None:
-    """The same in a manifest. Raises ValueError."""
+    """Check the text of a shard in a manifest. Raises ValueError."""
     try:
         return text and str(shard_of(text))
     except BadInput as error:

@@ -21,7 +21,7 @@ CAPS = ("max_tokens", "max_completion_tokens")
 
 
 def prompt_tokens(messages: list[dict[str, Any]], options: dict[str, Any]) -> float:
-    """An estimate of what the request is read as; schemas and tools cost tokens too."""
+    """Estimate the prompt tokens of a request; schemas and tools cost tokens too."""
     text = json.dumps([messages, options], ensure_ascii=False, default=str)
     return len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN
 
@@ -46,7 +46,7 @@ def is_answer(case: Case, ask: Ask) -> bool:
 
 
 def sent(target: Target, case: Case, ask: Ask) -> dict[str, Any]:
-    """The options of a request as this target gets them."""
+    """Return the options of a request as this target receives them."""
     options, room = under(target.request_options, ask.options), target.room if is_answer(case, ask) else 0
     return {name: value + room if name in CAPS and type(value) is int else value for name, value in options.items()}
 
@@ -77,7 +77,7 @@ def extra_headers(target: Target) -> dict[str, str]:
 
 
 def _variables(target: Target) -> dict[str, str]:
-    """Header -> the variable that holds it."""
+    """Return header -> the variable that holds it."""
     return {name: value.removeprefix("env:") for name, value in target.headers.items() if value.startswith("env:")}
 
 
@@ -89,12 +89,12 @@ def secrets(target: Target) -> dict[str, str]:
 
 
 def scrubber(*targets: Target) -> Scrubber:
-    """What takes the secrets that these targets are sent out of what is written."""
+    """Return what masks the secrets of these targets in everything that is written."""
     return Scrubber(value for target in targets for value in secrets(target).values())
 
 
 def untelling(target: Target) -> str | None:
-    """One line that names the variables whose secrets are too common to be searched for in replies; None without any."""
+    """Name in one line the variables whose secrets are too common to search for in replies; None without any."""
     names = [name for name, value in secrets(target).items() if not searched(value)]
     if not names:
         return None

@@ -135,7 +135,7 @@ def _damage(folder: Path) -> str:
 
 
 def _copy(folder: Path, kept: Path) -> None:
-    """A whole copy or none; links are left out, since they would publish what they point to."""
+    """Copy the whole bundle or nothing; links are left out, since they would publish what they point to."""
 
     def left_out(where: str, names: list[str]) -> list[str]:
         return [name for name in names if name in SCRATCH or (Path(where) / name).is_symlink()]
@@ -199,7 +199,7 @@ def _figures(found: list[Path], data: Path) -> tuple[list[str], list[dict[str, A
 
 
 def _known(file: Path, seal: str) -> dict[str, Any] | None:
-    """What was made of the bundle with this seal before."""
+    """Return the row that was made for this seal before, if any."""
     try:
         made = json.loads(Path(f"{file}.json").read_bytes())
         same = (made["format"], made["seal"]) == (FORMAT, seal) and Path(f"{file}.js").exists()

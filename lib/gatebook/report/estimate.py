@@ -72,12 +72,11 @@ def estimate(
 
 
 def _beyond(case: Case, context_tokens: int | None) -> bool:
-    """Whether its document is longer than the context."""
     return bool(context_tokens and case.document and case.document.size > context_tokens)
 
 
 def _cost(profile: Profile, case: Case) -> dict[str, Any]:
-    """Requests, and the most tokens that they take."""
+    """Return the number of requests and the most tokens they take."""
     asks = case.requests()
     chats = [(ask, sent(profile.target, case, ask)) for ask in asks if ask.path is None]
     times = 1 + (len(profile.target.replicas) if case.fingerprints and not profile.not_offered(*case.needs) else 0)

@@ -109,6 +109,6 @@ def _red(word: Word) -> str:
 
 
 def _cut(text: str) -> str:
-    """At most LONGEST_BYTES."""
+    """Cut a text to LONGEST_BYTES."""
     whole = visible(text).encode()
     return whole.decode() if len(whole) <= LONGEST_BYTES else whole[: LONGEST_BYTES - 3].decode(errors="ignore") + "…"

@@ -85,7 +85,7 @@ def index_page(run: Run, verdict: Verdict, notebooks: dict[str, Verdict], texts:
 
 
 def fitting(page: Callable[[Detail], str]) -> str:
-    """The fullest page that is small enough."""
+    """Return the fullest page that is small enough."""
     for made in map(page, DETAILS):
         if len(made.encode()) <= LARGEST_BYTES:
             break
@@ -175,7 +175,7 @@ def _exporter() -> Any:
 
 
 def _bytes(output: Any) -> int:
-    """Of what the page shows of an output."""
+    """Return the size of what the page shows of an output."""
     data = output.get("data", {})
     shown = next((data[kind] for kind in DISPLAYED if kind in data), output.get("text", ""))
     return len("".join(shown).encode())
@@ -235,7 +235,7 @@ def latency(row: LatencyDifference) -> tuple[str, str]:
 
 
 def facts(manifest: Manifest | None) -> dict[str, str]:
-    """Who asked what of which model, with which code."""
+    """Return who asked what of which model, with which code."""
     if manifest is None:
         return {}
     target = manifest.profile.target

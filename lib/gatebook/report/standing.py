@@ -96,7 +96,7 @@ def _standing(verdict: Verdict, case: str, findings: list[Finding]) -> tuple[Sta
 
 
 def _in_group(verdict: Verdict, group: GroupVerdict, case: str, outcome: Outcome) -> tuple[Standing, str]:
-    """The first rule that holds."""
+    """Return the first rule that holds."""
     if outcome == "pass":
         return "passes", ""
     name, compared = group.group, group.comparison
@@ -162,7 +162,7 @@ def named(names: list[str], most: int) -> str:
 
 
 def by_todo(reasons: Iterable[Reason]) -> dict[str, list[str]]:
-    """What to do -> what it is about, so that many groups with one remedy are one line."""
+    """Return remedy -> what it is about, so that many groups with one remedy are one line."""
     found: dict[str, dict[str, None]] = defaultdict(dict)
     for reason in reasons:
         found[reason.todo][reason.about] = None
@@ -185,7 +185,7 @@ def altogether(run: Run) -> Spent:
 
 
 def spending_lines(run: Run) -> list[str]:
-    """What `gatebook run` prints: one line of time, one of tokens, and one for every reason for which cases were not asked."""
+    """Return what `gatebook run` prints: a line of time, a line of tokens, and a line a reason why cases were not asked."""
     whole, limit = altogether(run), run.manifest.profile.limits.tokens
     harness = "" if whole.harness_s is None else f", {whole.harness_s:.1f} s the harness"
     cached = "" if whole.cached_tokens is None else f" ({whole.cached_tokens:,} from the cache)"
@@ -199,7 +199,7 @@ def spending_lines(run: Run) -> list[str]:
 
 
 def left_out(run: Run) -> list[str]:
-    """Reason: groups with their cases. None where a record is broken."""
+    """List each reason with its groups and cases; empty where a record is broken."""
     with suppress(BrokenRecord):
         return [
             f"{one.why}: {', '.join(f'{group} ({count})' for group, count in one.groups.items())}: {named(one.cases, 5)}"

@@ -58,14 +58,14 @@ def summary(run: Run, verdict: Verdict, texts: bool = True) -> str:
 
 
 def code(text: str, most_bytes: int = NAME_BYTES) -> str:
-    """A text that is not ours, in one line and as a code span."""
+    """Return a text that is not ours in one line, as a code span."""
     flat = one_line(" ".join(text.split())).translate(LOOKALIKES).encode()
     short = flat[:most_bytes].decode(errors="ignore").strip()
     return f"`{short or '(empty)'}{' …' if len(flat) > most_bytes else ''}`"
 
 
 def _by_cause(blocking: list[CaseStanding], verdict: Verdict) -> list[CaseStanding]:
-    """Those that show the first cause first."""
+    """Sort the cases by the cause they show, the first cause first."""
     rank = {cause.about: number for number, cause in reversed([*enumerate(verdict.causes)])}
     return sorted(
         blocking, key=lambda c: min(rank.get(n, len(rank)) for n in (c.id, c.group, *(f.group for f in c.red)))
@@ -136,7 +136,7 @@ def verdict_text(verdict: Verdict) -> str:
 
 
 def _printed(findings: list[Finding]) -> tuple[list[Finding], list[str]]:
-    """Those that are printed, and a line that says what is not: of very many first what is not green."""
+    """Return what is printed, and a line for the rest: of very many findings first what is not green."""
     if len(findings) <= MOST_FINDINGS:
         return findings, []
     red = [f for f in findings if f.outcome != "pass"][:FEW_FINDINGS]

@@ -102,7 +102,7 @@ def show(verdict: Verdict, run: Run) -> None:
 
 
 def _why(verdict: Verdict) -> list[str]:
-    """The causes after the first one, which the last line says, and what stands under each."""
+    """Return the causes after the first, which the last line says, and what stands under each."""
     lines: list[str] = []
     for number, (cause, under) in enumerate(causes(verdict)[:CAUSES]):
         if number or under:
@@ -113,13 +113,13 @@ def _why(verdict: Verdict) -> list[str]:
 
 
 def say(text: object, style: str = "", *more: tuple[object, str]) -> None:
-    """One line, whatever the texts are called; each with its style."""
+    """Print texts, each with its style, as one line."""
     parts = [(one_line(part), its) for part, its in ((text, style), *more)]
     Console(soft_wrap=True, highlight=False).print(Text.assemble(*parts))
 
 
 def print_table(columns: tuple[str, ...], rows: Iterable[tuple[Cell, ...]]) -> None:
-    """Only the column `because` wraps."""
+    """Print a table in which only the column `because` wraps."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in columns:
         table.add_column(name, overflow="fold", no_wrap=name != "because")

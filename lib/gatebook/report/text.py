@@ -33,7 +33,6 @@ def both_ends(text: str, most: int) -> tuple[str, int]:
 
 
 def pretty(value: object) -> str:
-    """JSON for a person."""
     return json.dumps(value, ensure_ascii=False, indent=1)
 
 
