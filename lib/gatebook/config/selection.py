@@ -12,10 +12,10 @@ from collections.abc import Collection, Iterable
 from math import ceil
 from typing import Literal, NamedTuple, get_args
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from gatebook.config.cases import Case, refuse_twins
-from gatebook.config.files import Lean
+from gatebook.config.files import Strict
 from gatebook.config.policies import Level, Load, LoadSettings
 from gatebook.config.profile import Profile, Suite
 from gatebook.errors import BadInput
@@ -37,10 +37,8 @@ DEEPER, MOST_DRAWS = 4, 100
 MOST_SHARDS = 10_000
 
 
-class Look(Lean):
+class Look(Strict):
     """What `--effort quick` planned: a look at a first part of the compared cases, and what is asked where it settles nothing."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     later: list[str]
     """Ids of the cases that are not asked before the look."""

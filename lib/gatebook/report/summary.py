@@ -10,9 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from fnmatch import fnmatchcase
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from gatebook.checks.finding import Finding
 from gatebook.config.policies import LoadSettings
@@ -22,6 +20,9 @@ from gatebook.report.conversation import conversation
 from gatebook.report.standing import CaseStanding, excuses, few, standings
 from gatebook.verdict.findings import contract_group
 from gatebook.verdict.verdict import Verdict
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MOST_FINDINGS, FEW_FINDINGS = 5000, 1000
 SIGNS = {"PASS": "✅", "FAIL": "❌", "ERROR": "⚠️", "INCONCLUSIVE": "❓"}
@@ -80,6 +81,8 @@ def _told(case: CaseStanding, texts: bool) -> str:
 
 def settings_table(run: Run, notebook: str) -> pd.DataFrame:
     """What this notebook was run with: target, limits, and the policies of its own groups."""
+    import pandas as pd  # a run without notebooks in this process does not need it
+
     manifest, profile, target = run.manifest, run.manifest.profile, run.manifest.profile.target
     cases = run.expected(notebook) or list(run.cases.values())
     groups = sorted({g for c in cases for g in (c.group, contract_group(c.group))})
