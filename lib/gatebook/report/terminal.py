@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from shlex import quote
 
@@ -31,29 +32,22 @@ Cell = str | tuple[str, str]
 """A text, or a text and its style."""
 
 
-class Watcher:
+class Watcher(ExitStack):
     """Reads the growing record each second and shows cases done, failing and the time left; one line a notebook where
     there is no terminal."""
 
     def __init__(self, run: Run, watch: bool) -> None:
-        self._run, self._watch, self._notebook, self._since = run, watch, "", time.monotonic()
-        console = Console(stderr=True)
-        live = Live(console=console, transient=True, refresh_per_second=1, get_renderable=self._line)
-        self._live = live if watch and console.is_terminal else None
-
-    def __enter__(self) -> Watcher:
-        if self._live:
-            self._live.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._live:
-            self._live.stop()
+        super().__init__()
+        self._run, self._notebook, self._since, console = run, "", time.monotonic(), Console(stderr=True)
+        self._one_line_each = watch and not console.is_terminal
+        if watch and console.is_terminal:
+            live = Live(console=console, transient=True, refresh_per_second=1, get_renderable=self._line)
+            self.enter_context(live)
 
     def now(self, notebook: str) -> None:
-        """Another notebook begins."""
+        """Begin another notebook."""
         self._notebook, self._since = notebook, time.monotonic()
-        if self._watch and not self._live:
+        if self._one_line_each:
             count = len(self._run.expected(notebook))
             print(f"{notebook}{f': {count} cases' if count else ''}", file=sys.stderr, flush=True)
 
