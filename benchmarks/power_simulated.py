@@ -14,12 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from gatebook.checks import stats
 from gatebook.config.cases import Case, load_cases
-from gatebook.config.effort import Look
 from gatebook.config.policies import Golden
 from gatebook.config.profile import Profile, Suite, load_profile
-from gatebook.config.selection import select
+from gatebook.config.selection import Look, in_steps, select
 from gatebook.config.sending import asked_hash
-from gatebook.config.steps import in_steps
 from gatebook.opening import planned_look
 from gatebook.verdict.baseline import AcceptedCase, Baseline, read_baseline
 from gatebook.verdict.golden import BLOCKING_LEVEL, p_below

@@ -46,7 +46,7 @@ from gatebook.record.frames import replies_frame
 from gatebook.record.run import Run
 from gatebook.record.samples import measurements
 from gatebook.report.junit import junit
-from gatebook.report.metrics import metrics
+from gatebook.report.figures import metrics
 from gatebook.report.pages import index_page, notebook_page
 from gatebook.verdict.judging import judge, keep_findings
 from gatebook.verdict.verdict import Verdict

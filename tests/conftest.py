@@ -22,7 +22,7 @@ import yaml
 from gatebook.collect.server import embedded_server
 from gatebook.config.cases import Case, load_cases
 from gatebook.config.profile import Suite
-from gatebook.config.shards import Shard
+from gatebook.config.selection import Shard
 from gatebook.verdict.baseline import Baseline, read_baseline
 from gatebook.verdict.fingerprint import case_of
 from hypothesis import settings

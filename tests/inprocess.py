@@ -16,7 +16,7 @@ import nbformat
 import pandas as pd
 from gatebook.config import project
 from gatebook.config.profile import Suite, load_profile, with_target
-from gatebook.config.shards import Shard
+from gatebook.config.selection import Shard
 from gatebook.opening import OVERALL, open_run
 from gatebook.record.executed import unfinished
 from gatebook.record.run import Run

@@ -102,8 +102,8 @@ def verify(
 ) -> None:
     """Check a run folder without any server: checksums, records, cells, verdict, nbval replay of our own code."""
     from gatebook.commands.verify import verify as check
-    from gatebook.report.text import write_page
-    from gatebook.report.verification import show, verification_page
+    from gatebook.report.pages import verification_page, write_page
+    from gatebook.report.terminal import show_verification
 
     if html is not None and html.resolve().is_relative_to(path.resolve()):
         raise BadInput(f"--html {html}: lies in the bundle, which is sealed; name a file outside of it")
@@ -112,7 +112,7 @@ def verify(
     found = check(path, notebooks=notebooks)
     if html is not None:
         write_page(html, verification_page(found))
-    show(found)
+    show_verification(found)
     if not found.reproduced or found.verdict is None:
         raise SystemExit(ExitCode.ERROR)
     raise SystemExit(0 if reproduced else found.verdict.exit_code)
@@ -227,8 +227,8 @@ def compare(
     """
     from gatebook.commands.compare import are_urls, live, recorded
     from gatebook.config.profile import load_profile
-    from gatebook.report.comparison import comparison_page, show
-    from gatebook.report.text import write_page
+    from gatebook.report.pages import comparison_page, write_page
+    from gatebook.report.terminal import show_comparison
     from gatebook.verdict.comparing import difference
 
     if are_urls(first, second):
@@ -242,7 +242,7 @@ def compare(
     found = difference(*sides)
     if html is not None:
         write_page(html, comparison_page(found, *sides))
-    show(found, *sides)
+    show_comparison(found, *sides)
     raise SystemExit(found.exit_code)
 
 

@@ -17,14 +17,12 @@ from gatebook.checks import validate
 from gatebook.collect.client import normal_base_url
 from gatebook.config import project
 from gatebook.config.cases import Case, load_cases
-from gatebook.config.effort import WIDEST, Effort, Look, later, of_effort
 from gatebook.config.files import read_file
-from gatebook.config.profile import Profile, Suite, scrubber, secrets
+from gatebook.config.profile import Profile, Suite
 from gatebook.config.project import person
 from gatebook.config.secrets import is_secret_url
-from gatebook.config.selection import left_out, select
-from gatebook.config.shards import Shard, part_of
-from gatebook.config.steps import in_steps
+from gatebook.config.selection import WIDEST, Effort, Look, Shard, in_steps, later, left_out, of_effort, part_of, select
+from gatebook.config.sending import scrubber, secrets
 from gatebook.entering import window
 from gatebook.errors import BadInput
 from gatebook.record.folder import MAX_JSON_MIB

@@ -14,9 +14,9 @@ from pathlib import Path
 from gatebook.collect.scheduler import STARTED
 from gatebook.collect.server import Start, endpoint
 from gatebook.config import project
-from gatebook.config.effort import Effort
-from gatebook.config.profile import Profile, Suite, untelling
-from gatebook.config.shards import Shard
+from gatebook.config.profile import Profile, Suite
+from gatebook.config.selection import Effort, Shard
+from gatebook.config.sending import untelling
 from gatebook.entering import enter
 from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, GatebookError, os_reason
 from gatebook.kernels import Kernel, kernels
@@ -218,8 +218,8 @@ def judged(run: Run, troubles: list[str], notebook: str | None = None) -> Verdic
 
 def report(run: Run, verdict: Verdict) -> None:
     """Write everything that is told of a run, seal it, and copy it to `latest/`."""
+    from gatebook.report.figures import metrics
     from gatebook.report.junit import junit
-    from gatebook.report.metrics import metrics
     from gatebook.report.pages import index_page, notebook_page
     from gatebook.report.standing import recorded
     from gatebook.report.summary import summary

@@ -29,7 +29,7 @@ from gatebook.record.identity import identify
 from gatebook.record.lock import held
 from gatebook.record.run import Run
 from gatebook.record.shelf import find_run
-from gatebook.report import spending, tables
+from gatebook.report import standing, summary
 from gatebook.report.conversation import Shown, failing_cases
 from gatebook.report.estimate import document_cost
 from gatebook.verdict.baseline import Baseline
@@ -88,7 +88,7 @@ class Workbook:
 
     def settings(self) -> pd.DataFrame:
         """The effective settings: target, limits, and the policies of the notebook's groups."""
-        return tables.settings_table(self.record, self.notebook)
+        return summary.settings_table(self.record, self.notebook)
 
     def collect(self) -> None:
         """Ask the server what is not yet recorded. The only thing in a notebook that touches it."""
@@ -177,12 +177,12 @@ class Workbook:
 
     def spending(self) -> list[Spent]:
         """Where the time of each notebook went and what it cost in tokens, all of them last."""
-        found = spending.parts(self.record)
+        found = standing.parts(self.record)
         return [*found, total(found)]
 
     def not_asked(self) -> list[str]:
         """What was not asked because time or tokens did not suffice, by reason and group."""
-        return spending.left_out(self.record)
+        return standing.left_out(self.record)
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -197,7 +197,7 @@ class Workbook:
 
     def report(self) -> str:
         """Every finding, every group and the verdict, as sorted plain text."""
-        return tables.verdict_text(self.verdict)
+        return summary.verdict_text(self.verdict)
 
     def gate(self) -> None:
         """Raises NotGreen unless the verdict is PASS, so that a bare papermill exits 1."""

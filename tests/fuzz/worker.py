@@ -26,7 +26,8 @@ from gatebook.config.cases import Case
 from gatebook.errors import GatebookError
 from gatebook.record.exchange import Exchange
 from gatebook.record.run import Manifest
-from gatebook.report.verification import show, verification_page
+from gatebook.report.pages import verification_page
+from gatebook.report.terminal import show_verification
 from gatebook.verdict.baseline import Baseline
 from typer.main import get_command
 
@@ -103,7 +104,7 @@ def of_bundle(dice: random.Random, project: Path, base: Path, folder: Path) -> s
     try:
         found = verify(made, replay=False)
         with redirect_stdout(io.StringIO()):
-            show(found)
+            show_verification(found)
         verification_page(found)
     except GatebookError:
         pass

@@ -9,7 +9,7 @@ import pytest
 from gatebook.collect.scheduler import collect
 from gatebook.config.policies import Goodput, LoadSettings, LongPrompts
 from gatebook.config.profile import Limits, Profile, Target
-from gatebook.config.steps import in_steps
+from gatebook.config.selection import in_steps
 from gatebook.record.run import Manifest, Run, now
 from gatebook.verdict.findings import judge_run
 

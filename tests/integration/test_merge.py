@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gatebook.config.shards import Shard
+from gatebook.config.selection import Shard
 
 from tests.conftest import PATIENT, Done, Project, greeting, shipped_cases, small_project
 from tests.faults.proxy import Fault, FaultProxy

@@ -9,7 +9,8 @@ import pytest
 from gatebook.commands.compare import are_urls, recorded, two
 from gatebook.config.profile import Profile
 from gatebook.errors import BadInput, BrokenRecord
-from gatebook.report.comparison import comparison_page, show
+from gatebook.report.pages import comparison_page
+from gatebook.report.terminal import show_comparison
 from gatebook.verdict.comparing import Difference, _other, difference
 
 from tests.unit.replies import case, profile, ready, record, run_folder
@@ -162,7 +163,7 @@ def test_both_answers_stand_in_the_terminal_and_on_the_page_as_text(tmp_path: Pa
     hostile = "No.<script>alert(1)</script>\u202egpj.exe\x1b[31m"
     first, second = judged(answered(tmp_path / "a", {})), judged(answered(tmp_path / "b", {"m": hostile}))
     found = difference(first, second)
-    show(found, first, second)
+    show_comparison(found, first, second)
     told = capsys.readouterr().out
     page = comparison_page(found, first, second)
     for text in (told, page):

@@ -9,8 +9,8 @@ import pytest
 from gatebook.checks import stats
 from gatebook.checks.finding import Outcome
 from gatebook.config.cases import Case
-from gatebook.config.effort import DEEPER, FEWEST, MARGIN, SPENT, Look, later, of_effort
 from gatebook.config.profile import Profile
+from gatebook.config.selection import DEEPER, FEWEST, MARGIN, SPENT, Look, later, of_effort
 from gatebook.errors import BadInput
 from gatebook.record.run import Manifest
 from gatebook.report.estimate import estimate

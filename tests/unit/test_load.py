@@ -15,7 +15,7 @@ from gatebook.checks.load import Step, knee, percentile, restarts_of, spread, st
 from gatebook.collect.load import Prepared, closed_loop, stages
 from gatebook.config.cases import Case
 from gatebook.config.policies import LoadSettings, level_of, word, words_in
-from gatebook.config.steps import in_steps
+from gatebook.config.selection import in_steps
 from gatebook.errors import BadInput
 from gatebook.record.exchange import Client, Exchange
 from gatebook.record.identity import Identity

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from gatebook.checks.finding import Finding
-from gatebook.report.tables import FEW_FINDINGS, MOST_FINDINGS, _printed
+from gatebook.report.summary import FEW_FINDINGS, MOST_FINDINGS, _printed
 from gatebook.workbook import FEW_ROWS, MOST_ROWS, open_run
 
 from tests.unit.test_collect import chat, planned

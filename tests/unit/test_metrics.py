@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from gatebook.record.run import Run
-from gatebook.report.metrics import FEWEST_FOR_P90, metrics
+from gatebook.report.figures import FEWEST_FOR_P90, metrics
 from gatebook.verdict.judging import judge
 from gatebook.verdict.verdict import EXIT_CODES
 from prometheus_client.openmetrics.parser import text_string_to_metric_families

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 from gatebook.checks.facts import normal, states
 from gatebook.config.cases import read_case_file
+from gatebook.config.documents import MOST_TODOS, Language, Minutes, answers, minutes
 from gatebook.config.files import material
-from gatebook.config.minutes import MOST, Language, Minutes, answers, minutes
 from gatebook.errors import BadInput
 from hypothesis import given
 from hypothesis import strategies as st
 
 WORDS = material("minutes")
 LANGUAGES: tuple[Language, ...] = ("zh", "en")
-ANY = st.tuples(st.integers(0, 10**6), st.integers(2, MOST), st.sampled_from(LANGUAGES))
+ANY = st.tuples(st.integers(0, 10**6), st.integers(2, MOST_TODOS), st.sampled_from(LANGUAGES))
 
 
 @given(ANY)

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from gatebook.config.cases import Case
 from gatebook.config.profile import load_profile
-from gatebook.config.steps import in_steps
+from gatebook.config.selection import in_steps
 from gatebook.record.exchange import Exchange
 from gatebook.record.run import Run
 

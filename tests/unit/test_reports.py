@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from gatebook.record.run import Run
+from gatebook.report.figures import metrics
 from gatebook.report.junit import junit
-from gatebook.report.metrics import metrics
 from gatebook.report.pages import LARGEST_BYTES, index_page, notebook_page
-from gatebook.report.tables import verdict_text
+from gatebook.report.summary import verdict_text
 from gatebook.report.terminal import show
 from gatebook.verdict.judging import judge
 from gatebook.verdict.verdict import Verdict

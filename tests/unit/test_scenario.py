@@ -7,7 +7,7 @@ from gatebook.checks import parameters
 from gatebook.checks.evidence import Evidence, Reply
 from gatebook.checks.finding import Result
 from gatebook.checks.scenarios import assess
-from gatebook.config.minutes import Language, Minutes, Todo, line, minutes, ordered
+from gatebook.config.documents import Language, Minutes, Todo, line, minutes, ordered
 from gatebook.errors import BadInput
 from gatebook.record.identity import Identity
 from hypothesis import given

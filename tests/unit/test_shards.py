@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from gatebook.config.selection import select
-from gatebook.config.shards import Shard, part_of, shard_of
+from gatebook.config.selection import Shard, part_of, select, shard_of
 from gatebook.errors import BadInput
 
 from tests.conftest import shipped_cases

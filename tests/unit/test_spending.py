@@ -12,7 +12,7 @@ from gatebook.collect.hanging import Spending
 from gatebook.collect.lengths import Unfit
 from gatebook.record.exchange import Attempt, Exchange
 from gatebook.record.run import Run
-from gatebook.report.spending import altogether, left_out, spending_lines
+from gatebook.report.standing import altogether, left_out, spending_lines
 from gatebook.verdict.judging import judge
 from gatebook.verdict.spending import spent, total, unfit
 from gatebook.workbook import Workbook

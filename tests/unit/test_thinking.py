@@ -11,9 +11,8 @@ from gatebook.checks.finding import Finding, Stage
 from gatebook.collect.scheduler import STARTED, collect
 from gatebook.commands.judge import judge_again
 from gatebook.config.cases import Case
-from gatebook.config.options import under
 from gatebook.config.profile import Profile, Target, profile_from
-from gatebook.config.sending import sent
+from gatebook.config.sending import sent, under
 from gatebook.errors import BadInput
 from gatebook.opening import planned
 from gatebook.record.exchange import Exchange

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from gatebook.commands.verify import verify
 from gatebook.record.run import Run
-from gatebook.report.verification import show, verification_page
+from gatebook.report.pages import verification_page
+from gatebook.report.terminal import show_verification
 from gatebook.verdict.verdict import Step, Verification
 
 from tests.unit.runs import bundle
@@ -39,7 +40,7 @@ def test_the_seal_stands_for_the_bundle(found: Verification, tmp_path: Path) -> 
 
 
 def test_who_asked_what_of_whom_stands_in_both(found: Verification, capsys: Any) -> None:
-    show(found)
+    show_verification(found)
     told, page = capsys.readouterr().out, verification_page(found)
     for text in ("http://gpu-box:8000/v1", "m1, revision none named", "https://ci/1", str(found.seal)):
         assert text in told and text in page

@@ -14,7 +14,7 @@ from gatebook.errors import BadInput
 from gatebook.report.junit import junit
 from gatebook.report.pages import index_page
 from gatebook.report.standing import standings
-from gatebook.report.tables import verdict_text
+from gatebook.report.summary import verdict_text
 from gatebook.report.terminal import show
 from gatebook.verdict.policy import waivers
 from gatebook.verdict.verdict import Verdict

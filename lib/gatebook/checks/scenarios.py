@@ -14,8 +14,8 @@ from gatebook.checks.finding import Result, Stage
 from gatebook.checks.language_detection import is_cantonese
 from gatebook.checks.registry import Text, check, each_text, having
 from gatebook.config.cases import Case
+from gatebook.config.documents import PRIORITIES, RANKS, Minutes, Priority, Todo
 from gatebook.config.files import Strict
-from gatebook.config.minutes import PRIORITIES, RANKS, Minutes, Priority, Todo
 
 _WORDS: dict[str, Priority] = {word: rank for ranks in RANKS.values() for rank, word in ranks.items()}
 _TAG = re.compile(

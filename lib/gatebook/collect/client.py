@@ -20,8 +20,9 @@ from urllib.parse import urlsplit
 import httpx
 
 from gatebook.collect.reply import HEAD_BYTES, Asked, Incoming
-from gatebook.config.profile import Profile, Target, api_key, extra_headers, is_url, scrubber
+from gatebook.config.profile import Profile, Target, is_url
 from gatebook.config.secrets import MASK, Scrubber, refuse_secrets
+from gatebook.config.sending import api_key, extra_headers, scrubber
 from gatebook.errors import BadInput
 from gatebook.record.exchange import BUSY, Attempt, Client, Exchange, FaultKind, Kind, Timing
 from gatebook.record.replies import error_message, is_token, parse, read_answer

@@ -105,7 +105,7 @@ class Lengths:
 
 def _beyond(cases: Iterable[Case], budget_tokens: int | None) -> set[str]:
     """Names of the documents that the budget cuts: the longest first, each counted once."""
-    sizes = {c.document.name: c.document.tokens or c.document.chars or 0 for c in cases if c.document}
+    sizes = {c.document.name: c.document.size for c in cases if c.document}
     names = sorted(sizes, key=lambda name: (sizes[name], name))
     spent = accumulate(sizes[name] for name in names)
     return {n for n, tokens in zip(names, spent, strict=True) if budget_tokens is not None and tokens > budget_tokens}

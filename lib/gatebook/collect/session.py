@@ -15,8 +15,8 @@ from gatebook.collect.hanging import Hanging, Spending
 from gatebook.collect.lengths import Unfit
 from gatebook.collect.load import is_broken
 from gatebook.config.cases import Ask, Case
-from gatebook.config.options import under
 from gatebook.config.profile import Target
+from gatebook.config.sending import under
 from gatebook.engines import SETTINGS_PATHS
 from gatebook.errors import CannotMeasure
 from gatebook.record.exchange import ELSEWHERE, GONE, IN_USE, OUT_OF_TIME, Exchange, Kind

@@ -26,13 +26,13 @@ def _names(text: str) -> list[str]:
 
 
 def _shard(text: str) -> Any:
-    from gatebook.config.shards import shard_of
+    from gatebook.config.selection import shard_of
 
     return shard_of(text)
 
 
 def _effort(name: str) -> str:
-    from gatebook.config.effort import EFFORTS
+    from gatebook.config.selection import EFFORTS
 
     if name not in EFFORTS:
         raise BadInput(f"--effort has value {name!r}: must be one of {', '.join(EFFORTS)}")

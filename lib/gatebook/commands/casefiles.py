@@ -12,7 +12,7 @@ from gatebook.config.files import parse_yaml, replace_text, to_yaml
 from gatebook.config.secrets import holds_secret
 from gatebook.errors import BadInput
 from gatebook.opening import check_case
-from gatebook.report.text import excerpt, visible
+from gatebook.report.text import visible
 from gatebook.verdict.examples import Tried, text_checks, try_examples
 
 SHOWN_CHARS = 60
@@ -83,8 +83,8 @@ def _try(case: Case, one: Checked, allow_missing: bool, every_check: bool) -> No
 
 
 def _problem(tried: Tried) -> str:
-    text, more = excerpt(" ".join(visible(tried.text).split()), SHOWN_CHARS)
-    name = f"{tried.kind} answer {tried.number} {text + ('…' if more else '')!r}"
+    text = " ".join(visible(tried.text).split())
+    name = f"{tried.kind} answer {tried.number} {text[:SHOWN_CHARS] + ('…' if len(text) > SHOWN_CHARS else '')!r}"
     if tried.kind == "good" or tried.outcome != "pass":
         return f"{name}: {visible(tried.said)}"
     return f"{name}: passes every check; correct the example or expect something that it breaks"

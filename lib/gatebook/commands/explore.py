@@ -17,8 +17,7 @@ from gatebook.checks.finding import Finding
 from gatebook.commands.casefiles import add_case, draft_case
 from gatebook.config import project
 from gatebook.config.cases import load_cases
-from gatebook.config.options import under
-from gatebook.config.sending import CAPS, is_answer
+from gatebook.config.sending import CAPS, is_answer, under
 from gatebook.errors import BadInput
 from gatebook.record.exchange import Exchange
 from gatebook.record.journal import Journal, read_journal

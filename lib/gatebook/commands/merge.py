@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gatebook.config import project
-from gatebook.config.shards import shard_of
+from gatebook.config.selection import shard_of
 from gatebook.entering import open_intact
 from gatebook.errors import BadInput, CannotMeasure
 from gatebook.opening import by_notebook

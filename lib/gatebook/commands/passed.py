@@ -11,10 +11,8 @@ from typing import Any
 from gatebook.commands.verify import evidenced
 from gatebook.config import project
 from gatebook.config.cases import Case, load_cases
-from gatebook.config.effort import EFFORTS, Effort, of_effort
 from gatebook.config.profile import Profile
-from gatebook.config.selection import select
-from gatebook.config.steps import in_steps
+from gatebook.config.selection import EFFORTS, Effort, in_steps, of_effort, select
 from gatebook.errors import BadInput, ExitCode, one_line
 from gatebook.opening import accepted, by_notebook, planned_look
 from gatebook.record.run import Run

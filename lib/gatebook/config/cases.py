@@ -7,15 +7,15 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr
 
 from gatebook.config import documents, policies, project, rows
-from gatebook.config.documents import Document
+from gatebook.config.documents import Document, Minutes, with_minutes
 from gatebook.config.files import FileName, Strict, build, demand, read_yaml
-from gatebook.config.minutes import Minutes, with_minutes
 from gatebook.config.policies import Feature, Load
 from gatebook.config.profile import Suite
 from gatebook.config.rows import Repeat, rows_of
@@ -24,7 +24,7 @@ from gatebook.errors import BadInput
 Finish = Literal["stop", "length", "tool_calls", "any"]
 NONCE = "{nonce}"
 """Where the messages of a timed case take digits of their own."""
-FINGERPRINT = ("prompt_tokens", "first_token_logprobs", "greedy_logprobs", "default_samples")
+FINGERPRINT = frozenset({"prompt_tokens", "first_token_logprobs", "greedy_logprobs", "default_samples"})
 """Checks whose cases measure what is served."""
 SCORED = "golden_logprobs"
 """The check of a case whose golden answer is given to the server, which only tells how likely it is."""
@@ -33,7 +33,6 @@ _IS_KEBAB = demand(
     re.compile(r"[a-z0-9][a-z0-9.\-]*").fullmatch,
     "an id is lower-case letters, digits, '-' and '.', because it names files and JUnit cases",
 )
-_SAYS_WHY = demand(str.strip, "say in one sentence why this case exists")
 _ONE_CHECK_EACH = demand(
     lambda expect: all(len(item) == 1 for item in expect), "every item of expect is one check: `- name: parameters`"
 )
@@ -74,7 +73,7 @@ class Case(Strict):
     tags: dict[str, str | int] = Field(default_factory=dict)
     """What it is about, as data: `{task: table, phrasing: 3, language: zh}`. Tables are made by tags; nothing is read out of an id.
     `language` and `from` (that of its material) say what a model must know to be asked it: the profile's `languages` select by them."""
-    why: Annotated[str, _SAYS_WHY]
+    why: Annotated[str, demand(str.strip, "say in one sentence why this case exists")]
     """One sentence for whoever reads the red line."""
     messages: list[dict[str, Any]] = Field(default_factory=list)
     """The conversation, as the API takes it."""
@@ -133,13 +132,22 @@ class Case(Strict):
 
     @property
     def source(self) -> str:
-        """The file that it came from, for messages."""
+        """Return the file it was read from, for messages."""
         return self._source
+
+    @property
+    def checks(self) -> list[str]:
+        return [name for item in self.expect for name in item]
 
     @property
     def fingerprints(self) -> bool:
         """Whether it measures what is served, so that every replica is asked it too."""
-        return any(name in FINGERPRINT for item in self.expect for name in item)
+        return not FINGERPRINT.isdisjoint(self.checks)
+
+    @property
+    def of_deployment(self) -> bool:
+        """Whether its values describe the whole deployment and are compared together."""
+        return self.fingerprints or self.scored
 
     def mistakes(self) -> Iterator[str]:
         asks = self.requests()
@@ -154,11 +162,10 @@ class Case(Strict):
             yield f"its messages or options hold what JSON cannot carry ({error}); quote it or correct it"
 
     def _misnamed(self) -> Iterator[str]:
-        """What is wrong with the asks' names."""
         names = [ask.name for ask in self.asks]
-        for name in (*(name for name in names if names.count(name) > 1), *(name for name in names if name == "canary")):
-            yield f"key 'asks' has the name {name!r} twice or reserved; give every ask its own name"
         for number, ask in enumerate(self.asks):
+            if names.count(ask.name) > 1 or ask.name == "canary":
+                yield f"key 'asks' has the name {ask.name!r} twice or reserved; give every ask its own name"
             if ask.follows is not None and ask.follows not in names[:number]:
                 yield f"key 'asks.{ask.name}.follows' names {ask.follows!r}, which is no earlier ask"
             needed = ask.follows or f"'{ask.name}'" in str([self.expect, [a.follows for a in self.asks]])
@@ -201,7 +208,7 @@ class Case(Strict):
                 yield f"key 'asks.{ask.name}.repeat' and {rows.PLACE} in its request belong together"
 
     def _empty(self, asks: list[Ask]) -> Iterator[str]:
-        """What asks or expects nothing, and roles that the API does not have."""
+        """Requests or expectations that are empty, and roles that the API does not have."""
         if self.over is not None and (self.messages or self.asks or self.over == self.group):
             yield "key 'over' names another group, and a case with it asks nothing: no messages, no asks"
         for ask in () if self.negative else asks:
@@ -214,41 +221,38 @@ class Case(Strict):
             yield "key 'expect' is empty and any finish will do, so nothing of it would be judged; expect something"
 
     def requests(self) -> list[Ask]:
-        """The case's requests with everything filled in, in the order in which they are asked."""
+        """Return the case's requests, everything filled in, in the order asked."""
         if self.over is not None:
             return []
-        return [
-            ask.model_copy(
-                update={
-                    "name": name,
-                    "messages": ask.messages if ask.messages is not None else self.messages,
-                    "options": {k: v for k, v in {**self.options, **ask.options}.items() if v is not None},
-                    "stream": self.stream if ask.stream is None else ask.stream,
-                    "finish": ask.finish or self.finish,
-                }
-            )
-            for name, ask in self._turns(self.asks or [Ask(name="ask")])
-        ]
+        found = []
+        for name, ask, sampling in self._turns(self.asks or [Ask(name="ask")]):
+            options = {**self.options, **sampling, **ask.options}
+            filled = {
+                "name": name,
+                "messages": self.messages if ask.messages is None else ask.messages,
+                "options": {key: value for key, value in options.items() if value is not None},
+                "stream": self.stream if ask.stream is None else ask.stream,
+                "finish": ask.finish or self.finish,
+            }
+            found.append(ask.model_copy(update=filled))
+        return found
 
-    def _turns(self, asks: list[Ask]) -> list[tuple[str, Ask]]:
-        """Each request with its name; draws and samples are numbered; under load every level has its own, and a name begins with its level."""
+    def _turns(self, asks: list[Ask]) -> Iterator[tuple[str, Ask, dict[str, Any]]]:
+        """Yield each request with its name and sampling: draws and samples are numbered, under load the level comes first."""
         if self.draws:
             seeds = range(1, (self.drawn or self.draws) + 1)
-            return [
-                (f"{a.name}-{n:02d}", a.model_copy(update={"options": {"seed": n, **a.options}}))
-                for a in asks
-                for n in seeds
-            ]
-        if self.samples:
-            return [(f"{ask.name}-{n:03d}", ask) for ask in asks for n in range(1, self.samples + 1)]
-        if self.load is None:
-            return [(ask.name, ask) for ask in asks]
-        turns = [asks[i % len(asks)] for i in range(self.load.requests or len(asks))]
-        return [(f"{level}-{ask.name}-{i:02d}", ask) for level in self.load.at_once for i, ask in enumerate(turns, 1)]
+            yield from ((f"{ask.name}-{seed:02d}", ask, {"seed": seed}) for ask in asks for seed in seeds)
+        elif self.samples:
+            yield from ((f"{ask.name}-{n:03d}", ask, {}) for ask in asks for n in range(1, self.samples + 1))
+        elif self.load:
+            turns = [*enumerate(islice(cycle(asks), self.load.requests or len(asks)), 1)]
+            yield from ((f"{level}-{ask.name}-{i:02d}", ask, {}) for level in self.load.at_once for i, ask in turns)
+        else:
+            yield from ((ask.name, ask, {}) for ask in asks)
 
     @property
     def cluster(self) -> str:
-        """What it shares its luck with: the phrasings of one task and the questions of one document are one observation."""
+        """The unit of observation: the phrasings of one task, or the questions of one document, are one."""
         if "phrasing" in self.tags:
             return f"{self.group}/{self.tags.get('task', '')}"
         if self.document is not None:
@@ -257,18 +261,16 @@ class Case(Strict):
 
     @property
     def scored(self) -> bool:
-        """Whether its golden answer is given to the server, and nothing is asked of it but the answer's log probabilities."""
-        return any(SCORED in item for item in self.expect)
+        """Whether the server is given its golden answer and asked only for the log probabilities."""
+        return SCORED in self.checks
 
     @property
     def prompt_hash(self) -> str:
         """What was asked, in 12 hex digits: a case whose prompt changed is not compared with its old result."""
-        asked = [
-            ask.model_dump(
-                exclude={"finish", "language", *(key for key in ("follows", "repeat") if getattr(ask, key) is None)}
-            )
-            for ask in (self.model_copy(update={"drawn": None}) if self.drawn else self).requests()
-        ]
+        asked: list[dict[str, Any]] = []
+        for ask in self.model_copy(update={"drawn": None}).requests():
+            unset = [key for key in ("follows", "repeat") if getattr(ask, key) is None]
+            asked.append(ask.model_dump(exclude={"finish", "language", *unset}))
         asked += [{"document": self.document.model_dump()}] if self.document else []
         asked += [{"golden": self.golden}] if self.scored else []
         asked += [{"over": self.over, "expect": self.expect}] if self.over else []
@@ -303,12 +305,11 @@ def refuse_twins(cases: list[Case]) -> None:
 
 
 def read_case_file(path: Path) -> list[Case]:
-    """Read one file; a case with `each` becomes one case a row."""
     return cases_in(read_yaml(path), str(path))
 
 
 def cases_in(data: Any, path: str) -> list[Case]:
-    """The cases that a file's content means; `path` names it in messages. Raises BadInput."""
+    """Return the cases of a file's content; `path` names it in messages. Raises BadInput."""
     if not isinstance(data, list) or not data:
         raise BadInput(f"{path}: holds no cases; a case file is a list of cases (- id: ...)")
     found = []

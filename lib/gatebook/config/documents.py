@@ -1,4 +1,4 @@
-"""Long documents from a seed, and what is asked of them. Same seed, same document, for ever.
+"""Texts from a seed: long documents and what is asked of them, minutes with known truth. Same seed, same text, for ever.
 
 `needles`: a handbook with sentences hidden in it. All needles of a length share one document and the question stands last,
 so that a server with a prefix cache reads each document once. Families after RULER (arXiv 2404.06654) and, for `hidden`,
@@ -7,6 +7,10 @@ drawn anew for every seed.
 
 `specification`: numbered sections, in which some modules implement the limits of section 12. Clauses of other modules
 mention section 12 without implementing it, so that a search for the number is not enough.
+
+`minutes`: the minutes of a meeting: how many to-dos there are, whose, how urgent, and what is no to-do. At least one pair of
+near-duplicates (two prices, two reports) must stay two to-dos. The truth is written into the case, so that a run keeps its own
+when this file changes.
 """
 
 from __future__ import annotations
@@ -15,13 +19,14 @@ import hashlib
 import random
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import count
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from gatebook.config.files import Strict, material
+from gatebook.config.rows import filled
+from gatebook.errors import BadInput
 
 Family = Literal["single", "lookalike", "hops", "hidden"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
@@ -58,8 +63,13 @@ class Document(Strict):
             yield "kind specification takes neither family nor depth"
 
     @property
+    def size(self) -> int:
+        """Its length in tokens or characters, whichever it is given in."""
+        return self.tokens or self.chars or 0
+
+    @property
     def counted_key(self) -> str:
-        """The record of its draft, counted whole by /tokenize."""
+        """Key of the record in which /tokenize counts its whole draft."""
         return f"tokens/{self.name}"
 
     @property
@@ -69,24 +79,20 @@ class Document(Strict):
         return f"{self.kind}-{self.language}-{self.seed}-{size}"
 
 
-@dataclass(frozen=True)
-class Question:
-    """What is asked of a document and what a right answer holds."""
+class Question(NamedTuple):
+    """What is asked of a document, what a right answer must hold, and what the document says about it, line by line."""
 
     text: str
     answers: tuple[str, ...]
-    """Every one must occur in the answer."""
     sentences: tuple[str, ...]
-    """What the document says about it, line by line."""
 
 
-@dataclass(frozen=True)
-class Ruler:
-    """Two short texts that tell, once a server has counted their tokens, how long to make the document."""
+class Ruler(NamedTuple):
+    """Two short texts whose tokens, once a server has counted them, tell how long to make the document.
+    `needles` is a `times`-th part of all needles; empty where there are none."""
 
     entries: str
     needles: str
-    """A `times`-th part of all needles; empty where there are none."""
     times: int
 
 
@@ -117,7 +123,7 @@ def text(document: Document, chars: int) -> str:
 
 
 def ruler(document: Document) -> Ruler:
-    """Made of the same stuff as the document, so that a character costs the same."""
+    """Return short texts made like the document, so that a character costs the same."""
     chars = RULER_CHARS[document.language]
     if document.kind == "specification":
         return Ruler(_specification(document, 0)[:chars], "", 0)
@@ -130,28 +136,23 @@ def _words(document: Document) -> Any:
 
 
 def _random(document: Document, purpose: str) -> random.Random:
-    """The dice for one purpose; those of a specification fall alike in both languages."""
+    """Return the random generator for one purpose; a specification has the same in both languages."""
     kind = f"needles/{document.language}" if document.kind == "needles" else document.kind
     return random.Random(int(hashlib.sha256(f"{kind}/{document.seed}/{purpose}".encode()).hexdigest()[:16], 16))
 
 
 def _entries(document: Document, purpose: str, chars: int) -> list[str]:
-    """As many entries as fit, at least one, that say nothing of what is asked."""
-    endless = _endless(_words(document), _random(document, purpose))
-    found, size = [next(endless)], 0
-    for entry in endless:
-        size += len(found[-1]) + 1
-        if size + len(entry) > chars:
-            break
-        found.append(entry)
-    return found
-
-
-def _endless(words: dict[str, Any], rng: random.Random) -> Iterator[str]:
-    drawn = {**words, "crates": range(11, 99)}
+    """Return as many entries as fit, at least one; they say nothing about what is asked."""
+    words, rng = _words(document), _random(document, purpose)
+    drawn, found, size = {**words, "crates": range(11, 99)}, list[str](), 0
     for number in count(1):
         entry = words["entry"].replace("{number}", str(number))
-        yield re.sub(r"\{(\w+)\}", lambda name: str(rng.choice(drawn[name[1]])), entry)
+        entry = re.sub(r"\{(\w+)\}", lambda name: str(rng.choice(drawn[name[1]])), entry)
+        if found and size + len(entry) > chars:
+            break
+        found.append(entry)
+        size += len(entry) + 1
+    return found
 
 
 def _hidden_in(document: Document) -> dict[tuple[Family, int], tuple[Question, list[tuple[int, str]]]]:
@@ -227,3 +228,98 @@ def _module(document: Document, i: int) -> str:
     modules: list[str] = _words(document)["modules"]
     order = _random(document, "modules").sample(range(len(modules)), len(modules))
     return modules[order[(i - 1) % len(order)]] + ("" if i <= len(order) else f" {i}")
+
+
+Language = Literal["zh", "en"]
+Priority = Literal["high", "medium", "low"]
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)
+RANKS: dict[Language, dict[Priority, str]] = {
+    "zh": {"high": "高", "medium": "中", "low": "低"},
+    "en": {"high": "high", "medium": "medium", "low": "low"},
+}
+MOST_TODOS = 8
+
+
+class Todo(Strict):
+    task: str
+    mark: str
+    """Words of the task that no other task has: how it is found in an answer. `re:` opens a regular expression."""
+    owner: str
+    priority: Priority
+
+
+class Minutes(Strict):
+    """What a case says of its minutes, and after reading also the truth."""
+
+    seed: int
+    todos: int = Field(default=5, ge=2, le=MOST_TODOS)
+    language: Language = "zh"
+    truth: list[Todo] = Field(default_factory=list)
+    settled: list[str] = Field(default_factory=list)
+    """Marks of what was mentioned and is no to-do."""
+
+
+def minutes(seed: int, todos: int, language: Language) -> tuple[str, Minutes]:
+    """Return the text of a meeting's minutes and its truth; the same for the same arguments on every machine."""
+    dice, words = random.Random(f"{language}/{todos}/{seed}"), material("minutes")[language]
+    rows = dice.sample([row for row in words["tasks"] if len(row) == 2], 1 + todos // 4)
+    chosen = [entry for row in rows for entry in row]
+    rest = [entry for row in words["tasks"] for entry in row if entry not in chosen]
+    chosen = (chosen + dice.sample(rest, max(todos - len(chosen), 0)))[:todos]
+    dice.shuffle(chosen)
+    owners = dice.sample(words["owners"], len(words["owners"]))
+    ranks: list[Priority] = ["high", "low", *dice.choices(PRIORITIES, k=todos - 2)]
+    dice.shuffle(ranks)
+    truth = [Todo(task=t, mark=m, owner=o, priority=p) for (t, m), o, p in zip(chosen, owners, ranks, strict=False)]
+    lines = [
+        dice.choice(words["says"]).format(who=t.owner, task=t.task, rank=RANKS[language][t.priority]) for t in truth
+    ]
+    settled = dice.sample(words["settled"], 2)
+    for said, _ in settled:
+        lines.insert(dice.randint(0, len(lines)), said.format(who=owners[-1]))
+    found = Minutes(seed=seed, todos=todos, language=language, truth=truth, settled=[mark for _, mark in settled])
+    return "\n".join(lines), found
+
+
+def line(todo: Todo, language: Language) -> str:
+    """【高】跟进客户反馈（小李）, or [high] follow up on customer feedback (Ana)."""
+    rank = RANKS[language][todo.priority]
+    return f"【{rank}】{todo.task}（{todo.owner}）" if language == "zh" else f"[{rank}] {todo.task} ({todo.owner})"
+
+
+def ordered(truth: list[Todo]) -> list[Todo]:
+    return sorted(truth, key=lambda todo: PRIORITIES.index(todo.priority))
+
+
+def answers(found: Minutes) -> dict[str, str]:
+    """Return the perfect answer and one with each mistake, for `good` and `bad` of a case."""
+    todos, language = ordered(found.truth), found.language
+    lines = [line(todo, language) for todo in todos]
+    a, b = todos[0], todos[-1]
+    both = a.model_copy(update={"task": f"{a.task}{'并' if language == 'zh' else ' and '}{b.task}"})
+    swapped = [a.model_copy(update={"owner": b.owner}), *todos[1:-1], b.model_copy(update={"owner": a.owner})]
+    made = {
+        "todos": lines,
+        "todos-lost": lines[:-1],
+        "todos-merged": [line(both, language), *lines[1:-1]],
+        "todos-unsorted": lines[::-1],
+        "todos-untagged": [f"{todo.task}（{todo.owner}）" for todo in todos],
+        "todos-swapped": [line(todo, language) for todo in swapped],
+    }
+    return {name: "\n".join(listed) for name, listed in made.items()}
+
+
+def with_minutes(case: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return a case of a file with `{minutes}` and `{todos...}` replaced and the truth added. Raises BadInput."""
+    if "minutes" not in case:
+        return case
+    try:
+        asked = Minutes.model_validate(case["minutes"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(["minutes", *map(str, first["loc"])])
+        raise BadInput(f"{where}: key {key!r} has value {first['input']!r}: {first['msg']}; correct it") from None
+    text, found = minutes(asked.seed, asked.todos, asked.language)
+    for name, said in {"minutes": text, **answers(found)}.items():
+        case = filled(case, said, f"{{{name}}}")
+    return {**case, "minutes": found.model_dump()}

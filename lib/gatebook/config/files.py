@@ -17,7 +17,7 @@ from typing import Annotated, Any, Self, TypeVar, get_args
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
-from gatebook.errors import BadInput, GatebookError
+from gatebook.errors import BadInput
 
 MAX_YAML_MIB = 4
 MAX_NODES = 1_000_000
@@ -25,13 +25,13 @@ MAX_NODES = 1_000_000
 MAX_DEPTH = 500
 """Of one YAML file: libyaml's composer is recursive in C, where no RecursionError stops it."""
 NUMBER_CHARS = 100
-"""A longer number is none: in base 60 it takes minutes to read."""
+"""The longest number that is read: in base 60 a longer one takes minutes."""
 
 M = TypeVar("M", bound=BaseModel)
 
 
 def demand(right: Callable[[Any], object], said: str) -> AfterValidator:
-    """For `Annotated`: a value that is not `right` is refused with these words."""
+    """Return a validator for `Annotated` that refuses a value which is not `right` with these words."""
 
     def checked(value: Any) -> Any:
         if not right(value):
@@ -42,7 +42,7 @@ def demand(right: Callable[[Any], object], said: str) -> AfterValidator:
 
 
 def file_name(value: str) -> str:
-    """The value, when a file can safely be named after it: one name of letters, digits, blanks and `.+-_`. Raises ValueError."""
+    """Return the value if a file can safely be named after it: letters, digits, blanks and `.+-_`. Raises ValueError."""
     if not re.fullmatch(r"\w[\w .+\-]{0,119}", value):
         raise ValueError(
             "names a file, so it is letters, digits, '-', '_', '+' and '.', begins with a letter or digit, and is no path"
@@ -121,17 +121,16 @@ for _tag, _construct in (("int", _number), ("float", _number), ("timestamp", _da
     _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _construct)
 
 
-def read_file(path: Path, most_mib: int, error: type[GatebookError] = BadInput) -> bytes:
-    """The bytes of a regular file of at most so many MiB. Raises OSError, and `error` for what is larger or no file."""
+def read_file(path: Path, most_mib: int) -> bytes:
+    """Return the bytes of a regular file of at most so many MiB. Raises OSError, and BadInput for a larger or another file."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe without a writer is not waited for
     with os.fdopen(descriptor, "rb") as file:
-        kind = os.fstat(file.fileno()).st_mode
-        if not stat.S_ISREG(kind):
-            raise error(f"{path}: is no regular file; name one")
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise BadInput(f"{path}: is no regular file; name one")
         data = file.read((most_mib << 20) + 1)
     if len(data) > most_mib << 20:
-        raise error(f"{path}: has {path.stat().st_size:,} bytes; {most_mib} MiB at most are read")
-    return bytes(data)
+        raise BadInput(f"{path}: has {path.stat().st_size:,} bytes; {most_mib} MiB at most are read")
+    return data
 
 
 def read_yaml(path: Path) -> Any:
@@ -155,8 +154,12 @@ def read_yaml(path: Path) -> Any:
 
 def parse_yaml(text: str, where: str) -> Any:
     """Parse YAML; `where` names the file in the message. Raises BadInput."""
+    depth, too_deep = 0, BadInput(f"{where}: is nested deeper than can be read; make it flatter")
     try:
-        _refuse_depth(text, where)
+        for event in yaml.parse(text, _Loader):  # events are read without recursion
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise too_deep
         loader = _Loader(text)
         try:
             node = loader.get_single_node()
@@ -172,20 +175,11 @@ def parse_yaml(text: str, where: str) -> Any:
         said = " ".join(str(getattr(error, "problem", None) or error).split())
         raise BadInput(f"{where}{line}: not valid YAML: {said}; fix this line (quote it if it is text)") from None
     except RecursionError:
-        raise BadInput(f"{where}: is nested deeper than can be read; make it flatter") from None
-
-
-def _refuse_depth(text: str, where: str) -> None:
-    """Raises BadInput past MAX_DEPTH, found in the events, which are read without recursion."""
-    depth = 0
-    for event in yaml.parse(text, _Loader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_DEPTH:
-            raise BadInput(f"{where}: is nested deeper than can be read; make it flatter")
+        raise too_deep from None
 
 
 def _count(node: yaml.Node, where: str, counts: dict[int, int]) -> int:
-    """The values that a node stands for, aliases written out. Raises BadInput past MAX_NODES, and for an alias of itself."""
+    """Count the values of a node, aliases written out. Raises BadInput past MAX_NODES, and for an alias of itself."""
     if id(node) not in counts:
         counts[id(node)] = 0  # until it is counted
         inner = node.value if isinstance(node, yaml.CollectionNode) else []
@@ -200,7 +194,7 @@ def _count(node: yaml.Node, where: str, counts: dict[int, int]) -> int:
 
 @cache
 def material(name: str) -> Any:
-    """The words of a generator, by language. They are no setting but part of the code: a seed means one text for ever."""
+    """Return the words of a generator, by language. They are part of the code, not a setting: a seed means one text for ever."""
     return read_yaml(Path(__file__).parent / "material" / f"{name}.yaml")
 
 
@@ -211,7 +205,8 @@ def build(model: type[M], data: Any, where: str) -> M:
     except ValidationError as error:
         first, *others = error.errors()
     parts = [str(part) for part in first["loc"] if not str(part).startswith(("function-", "literal["))]
-    key, value = ".".join(parts), _short(first.get("input"))
+    key, value = ".".join(parts), repr(first.get("input"))
+    value = value if len(value) <= 60 else f"{value[:57]}..."
     said = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         said = f"unknown key {key!r} (value {value}); {_suggest(parts, model)}"
@@ -222,13 +217,8 @@ def build(model: type[M], data: Any, where: str) -> M:
     raise BadInput(f"{where}: {said}{f' (and {len(others)} more)' if others else ''}")
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 def _suggest(path: list[str], model: type[BaseModel]) -> str:
-    """The key that was meant, or those that stand beside it."""
+    """Name the key that was probably meant, or the known ones."""
     for name in path[:-1]:
         field = model.model_fields.get(name)
         model = next(_models_in(field.annotation), model) if field else model
@@ -256,28 +246,23 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    """Many lines as they are; what YAML takes for the end of a line and people do not see, escaped in quotes."""
+    """Write several lines as a block; quote and escape line ends that YAML sees and people do not."""
     odd = any(sign in text for sign in "\x85\u2028\u2029")
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if odd else "|" if "\n" in text else None)
 
 
-def _list(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.Node:
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=_is_short(items))
-
-
-def _dict(dumper: yaml.SafeDumper, items: dict[Any, Any]) -> yaml.Node:
-    return dumper.represent_mapping("tag:yaml.org,2002:map", items, flow_style=_is_short([*items, *items.values()]))
-
-
-def _is_short(items: list[Any]) -> bool:
-    """A few scalars fit on one line."""
+def _collection(dumper: yaml.SafeDumper, data: Any) -> yaml.Node:
+    """A list or mapping, on one line where it holds a few scalars."""
+    items = [*data, *data.values()] if isinstance(data, dict) else data
+    node = dumper.represent_dict(data) if isinstance(data, dict) else dumper.represent_list(data)
     flat = not any(isinstance(item, list | dict) or "\n" in str(item) for item in items)
-    return flat and sum(len(str(item)) + 2 for item in items) <= LINE_CHARS
+    node.flow_style = flat and sum(len(str(item)) + 2 for item in items) <= LINE_CHARS
+    return node
 
 
 _Dumper.add_representer(str, _text)
-_Dumper.add_representer(list, _list)
-_Dumper.add_representer(dict, _dict)
+_Dumper.add_representer(list, _collection)
+_Dumper.add_representer(dict, _collection)
 
 
 def to_yaml(data: Any) -> str:
@@ -288,14 +273,14 @@ def replace_text(path: Path, text: str) -> None:
     """Write a file whole or not at all; line ends stay as they are in `text`."""
     path = path.resolve()
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
-    descriptor, fresh = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    fresh = Path(name)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
             file.write(text)
             file.flush()
             os.fsync(descriptor)
-        Path(fresh).chmod(mode)
-        Path(fresh).replace(path)
-    except BaseException:
-        Path(fresh).unlink(missing_ok=True)
-        raise
+        fresh.chmod(mode)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)

@@ -166,32 +166,25 @@ class LoadSettings(Strict):
 
 
 def level_of(ask: str) -> int:
-    """How many were in flight when a request of a load case was asked, by its name."""
+    """Return how many requests were in flight when this one of a load case was asked, from its name."""
     return int(ask.partition("-")[0])
 
 
 def word(run: str, key: str) -> str:
-    """Eight consonants that no other request of any run has and that no text holds by chance."""
+    """Return eight consonants that no other request of any run has and no text holds by chance."""
     digest = hashlib.sha256(f"{run}/{key}".encode()).hexdigest()
     return "".join(random.Random(digest).choices(_LETTERS, k=8))
 
 
 def words_in(value: Any) -> list[str]:
-    """The words in a text, or in the texts of a request, each once."""
+    """Return the words in a text, or in the texts of a request, each once."""
     return list(dict.fromkeys(_WORD.findall(value if isinstance(value, str) else str(value))))
 
 
 Item = Literal[
-    "max_model_len",
-    "max_num_batched_tokens",
-    "max_num_seqs",
-    "prefix_caching",
-    "dtype",
-    "kv_cache_dtype",
-    "gpu",
-    "gpu_memory_gb",
-    "cuda_visible_devices",
-]
+    "max_model_len", "max_num_batched_tokens", "max_num_seqs", "prefix_caching", "dtype", "kv_cache_dtype",
+    "gpu", "gpu_memory_gb", "cuda_visible_devices",
+]  # fmt: skip
 ITEMS: tuple[Item, ...] = get_args(Item)
 """What is compared with what the server says of itself, named as vLLM names its settings."""
 
@@ -264,29 +257,11 @@ class Waiver(Strict):
 
 
 Feature = Literal[
-    "tools",
-    "tools_accepted",
-    "tool_choice",
-    "parallel_tools",
-    "json_schema",
-    "json_object",
-    "logprobs",
-    "n",
-    "stop",
-    "seed",
-    "default_sampling",
-    "stream_usage",
-    "stream_done",
-    "text_parts",
-    "tool_history",
-    "second_system",
-    "max_completion_tokens",
-    "refuses_media",
-    "refuses_malformed",
-    "refuses_parameters",
-    "lists_models",
+    "tools", "tools_accepted", "tool_choice", "parallel_tools", "json_schema", "json_object", "logprobs", "n", "stop",
+    "seed", "default_sampling", "stream_usage", "stream_done", "text_parts", "tool_history", "second_system",
+    "max_completion_tokens", "refuses_media", "refuses_malformed", "refuses_parameters", "lists_models",
     "system_fingerprint",
-]
+]  # fmt: skip
 """Parts of the chat API that real servers leave out, refuse or ignore.
 
 `tools` with `tool_choice: auto` or left out, read by the model; `tools_accepted` not refused, whatever becomes of them; `tool_choice` with a named function, `parallel_tools` two calls in one reply; `n`

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import json
 import re
 from collections.abc import Iterator
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -13,18 +14,59 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from gatebook.config.files import FileName, Strict, build, demand, read_yaml
-from gatebook.config.options import request_options
 from gatebook.config.policies import Feature, Golden, Latency, LoadSettings, Offer, Production, Waiver
-from gatebook.config.secrets import Scrubber, is_sendable, refuse_secrets, searched, sendable
+from gatebook.config.secrets import is_sendable, refuse_secrets
 from gatebook.errors import BadInput
 
 PolicyName = Literal["must", "no_worse", "proven_no_worse", "watch"]
 Suite = Literal["demo", "live", "smoke", "integration", "scenario", "full"]
 SUITES: tuple[Suite, ...] = get_args(Suite)
+EXTRA = "extra_body"
+"""Its fields go into the body, as the client does it."""
+OWNED = {
+    **dict.fromkeys(("model",), "write target.model"),
+    **dict.fromkeys(("messages", "tools", "tool_choice", "parallel_tool_calls", "response_format", "stop"), "cases set it"),
+    **dict.fromkeys(("max_tokens", "max_completion_tokens"), "cases set it, and target.thinking_tokens adds room for thoughts"),
+    **dict.fromkeys(("stream", "stream_options", "user", "n", "seed", "logprobs", "top_logprobs"), "Gatebook sets it"),
+    **dict.fromkeys(("extra_headers", "extra_query", "timeout"), "it is no field of a request; headers are target.headers"),
+}  # fmt: skip
+"""What no profile may say of a request -> who says it."""
+KNOWN = (
+    "temperature", "top_p", "top_k", "min_p", "typical_p", "logit_bias", "bad_words", "min_tokens", "skip_special_tokens",
+    "frequency_penalty", "presence_penalty", "repetition_penalty", "length_penalty", "repeat_penalty", "repeat_last_n",
+    "reasoning_effort", "chat_template_kwargs", "thinking_token_budget", "include_reasoning", "reasoning_format",
+    "priority", "service_tier", "metadata", "safety_identifier", "prompt_cache_key", "verbosity", EXTRA,
+)  # fmt: skip
+"""Options of the API and of its engines that a misspelt one is told by."""
+NEARLY = 0.85
+
+
+def request_options(said: dict[str, Any]) -> dict[str, Any]:
+    """The fields of `target.request` as they go into every body. Raises ValueError, with what to do."""
+    more = said.get(EXTRA, {})
+    if not isinstance(more, dict):
+        raise ValueError(f"{EXTRA} is a mapping of fields of the request; write it so")
+    options = {name: value for name, value in said.items() if name != EXTRA}
+    if twice := sorted(options.keys() & more.keys()):
+        raise ValueError(f"{twice[0]!r} stands beside {EXTRA} and in it; say it once")
+    options |= more
+    for name, value in options.items():
+        near = [] if name in KNOWN else get_close_matches(name, KNOWN, 1, NEARLY)
+        if name in OWNED:
+            raise ValueError(f"{name!r} cannot be set here ({OWNED[name]}); delete it")
+        if near:
+            raise ValueError(f"no engine knows {name!r}; did you mean {near[0]!r}?")
+        if value is None:
+            raise ValueError(f"{name!r} has no value; say one, or delete it")
+    try:
+        json.dumps(options, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"it holds what JSON cannot carry ({error}); quote it or correct it") from None
+    return options
 
 
 def is_url(text: str) -> bool:
-    """An http(s) URL with a host, and a port that is one."""
+    """Whether it is an http(s) URL with a host and a valid port."""
     try:
         parts = urlsplit(text)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -116,12 +158,12 @@ class Target(Strict):
 
     @property
     def request_options(self) -> dict[str, Any]:
-        """What every body has where its request says nothing else."""
+        """Return the options of every request that says nothing else."""
         return request_options(self.request)
 
     @property
     def asks_with(self) -> dict[str, Any]:
-        """What this profile adds to the requests of its cases: with something else they are other questions."""
+        """Return what this profile adds to its requests; with other additions they are other questions."""
         return {**self.request_options, **({"thinking_tokens": self.room} if self.room else {})}
 
 
@@ -270,54 +312,10 @@ def profile_from(data: Any, where: str, name: str) -> Profile:
 
 
 def with_target(profile: Profile, **changes: str | None) -> Profile:
-    """The profile with target fields replaced by what the command line says; None leaves a field."""
+    """Return the profile with target fields replaced from the command line; None leaves a field."""
     kept = {key: value for key, value in changes.items() if value is not None}
     if kept.get("base_url"):
         kept["server"] = "external"
     refuse_secrets({"target": kept}, "command line")
     target = build(Target, {**profile.target.model_dump(), **kept}, "command line")
     return profile.model_copy(update={"target": target})
-
-
-def api_key(target: Target) -> str | None:
-    """The key from the variable that the profile names, else OPENAI_API_KEY. Raises BadInput when it is not set or no key."""
-    name = target.api_key_env or "OPENAI_API_KEY"
-    key = os.environ.get(name) if target.api_key_env or target.server == "external" else None
-    if target.api_key_env and not key:
-        raise BadInput(f"environment variable {name} (target.api_key_env) is not set; export the key in it")
-    return sendable(key, name) if key else None
-
-
-def extra_headers(target: Target) -> dict[str, str]:
-    """The profile's headers with `env:NAME` values filled in. Raises BadInput when one is not set or cannot be sent."""
-    found = dict(target.headers)
-    for header, variable in _variables(target).items():
-        if variable not in os.environ:
-            raise BadInput(f"environment variable {variable} (target.headers.{header}) is not set; export it")
-        found[header] = sendable(os.environ[variable], variable, blanks=True)
-    return found
-
-
-def _variables(target: Target) -> dict[str, str]:
-    """Header -> the variable that holds it."""
-    return {name: value.removeprefix("env:") for name, value in target.headers.items() if value.startswith("env:")}
-
-
-def secrets(target: Target) -> dict[str, str]:
-    """Variable -> what it holds, of every secret that requests carry. Raises BadInput as `api_key` and `extra_headers` do."""
-    key, headers = api_key(target), extra_headers(target)
-    found = {target.api_key_env or "OPENAI_API_KEY": key} if key else {}
-    return found | {variable: headers[name] for name, variable in _variables(target).items()}
-
-
-def scrubber(*targets: Target) -> Scrubber:
-    """What takes the secrets that these targets are sent out of what is written."""
-    return Scrubber(value for target in targets for value in secrets(target).values())
-
-
-def untelling(target: Target) -> str | None:
-    """One line that names the variables whose secrets are too common to be searched for in replies; None without any."""
-    names = [name for name, value in secrets(target).items() if not searched(value)]
-    if not names:
-        return None
-    return f"{' and '.join(names)}: a short or common word as key; it is sent, and replies are not searched for it"

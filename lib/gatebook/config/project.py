@@ -57,17 +57,16 @@ def folders(part: str) -> list[Path]:
 
 
 def from_root(path: Path) -> Path:
-    """A path as it is said here, else in the project's folder."""
+    """Return the path if it exists from here, else the same path in the project's folder."""
     return path if path.is_absolute() or path.exists() else root() / path
 
 
 def outputs() -> Path:
-    """Where runs go that say nothing else."""
+    """Return the default folder of runs."""
     return root() / "outputs"
 
 
 def cases_dir() -> Path:
-    """The project's own cases."""
     return root() / "params" / "cases"
 
 
@@ -94,7 +93,7 @@ def notebook_file(name: str) -> Path:
 
 
 def schema_line(name: str, up: str) -> str:
-    """Tells editors which schema completes a file; empty in a repository of your own that has no docs/schema/."""
+    """Return the comment that names a file's schema for editors; empty in a repository of your own without docs/schema/."""
     file = f"docs/schema/{name}.schema.json"
     known = base() != PACKAGE or (root() / file).is_file()
     return f"# yaml-language-server: $schema={up}{file}\n" if known else ""

@@ -13,9 +13,11 @@ from pydantic import Field
 from gatebook.config.files import Strict
 from gatebook.errors import BadInput
 
+PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
+
 
 def rows_of(entry: dict[str, Any], where: str) -> Iterator[dict[str, Any]]:
-    """One mapping a case: `each` as a list of rows, as lists by name (all combinations), or as seeds. Raises BadInput."""
+    """Yield one mapping a case: `each` as a list of rows, as lists by name (all combinations), or as seeds. Raises BadInput."""
     template = {key: value for key, value in entry.items() if key != "each"}
     if "each" not in entry:
         yield template
@@ -54,18 +56,15 @@ def _filled_in(template: dict[str, Any], row: dict[str, Any], where: str) -> dic
         return row[match[1]]
 
     def change(text: str) -> Any:
-        if "{{" not in text:
-            return text
-        if whole := re.fullmatch(r"\{\{(\w+)\}\}", text):
+        if whole := PLACEHOLDER.fullmatch(text):
             return look_up(whole)
-        return re.sub(r"\{\{(\w+)\}\}", lambda match: str(look_up(match)), text)
+        return PLACEHOLDER.sub(lambda match: str(look_up(match)), text)
 
-    made: dict[str, Any] = changed(template, change)
-    return made
+    return dict(changed(template, change))
 
 
 def changed(value: Any, change: Callable[[str], Any]) -> Any:
-    """The value with every text in it changed, keys too."""
+    """Return the value with `change` applied to every text in it, keys too."""
     if isinstance(value, dict):
         return {changed(key, change): changed(inner, change) for key, inner in value.items()}
     if isinstance(value, list):
@@ -92,12 +91,12 @@ class Repeat(Strict):
             yield "contexts counts words, and the text has none"
 
     def count(self, context_tokens: int | None) -> int | None:
-        """How often the text stands there; None when that depends on a context that nobody tells."""
+        """Return how often the text is repeated; None when that depends on an unknown context."""
         if self.contexts is None or context_tokens is None:
             return self.times
         return math.ceil(self.contexts * context_tokens / len(self.text.split())) + 1
 
 
 def filled(value: Any, text: str, place: str = PLACE) -> Any:
-    """The messages or options with the text in its place."""
+    """Return the messages or options with the text in place of `place`."""
     return changed(value, lambda said: said.replace(place, text))

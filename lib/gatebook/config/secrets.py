@@ -120,7 +120,7 @@ def _unescape(found: re.Match[str]) -> str:
 
 
 def _readings(text: str) -> list[str]:
-    """The text, and what it reads as each time that its escapes are undone, those too that come out of others."""
+    """Return the text, and what it reads as after each round of undoing escapes."""
     found = [text]
     while len(found) <= DEEPEST and any(sign in found[-1] for sign in "\\%&"):
         if (plain := _ESCAPED.sub(_unescape, found[-1])) == found[-1]:
@@ -176,7 +176,7 @@ def _is_bytes(value: Any) -> bool:
 
 
 def _told(value: Any, texts: Iterator[str], scrub: Callable[[str], str]) -> Any:
-    """The value with other texts in the order in which they were collected, and without a secret in a number."""
+    """Return the value with its texts replaced in the order collected, and no secret in a number."""
     if isinstance(value, str):
         return next(texts)
     if isinstance(value, dict):
@@ -203,7 +203,7 @@ class Scrubber:
         return bool(self._spans(text))
 
     def text(self, text: str) -> str:
-        """One text, whatever it is."""
+        """Mask the secrets in a text."""
         for start, end in reversed(self._spans(text)):
             text = f"{text[:start]}{MASK}{text[end:]}"
         return text
@@ -233,7 +233,7 @@ class Scrubber:
         return [self._written(*document) for document in zip(texts, values, parts, strict=True)]
 
     def _written(self, text: str, value: Any, parts: list[str]) -> str:
-        """A text that is the JSON of a value, with these parts in the place of its own."""
+        """Return the JSON text of a value with these parts in place of its own."""
         with suppress(RecursionError):
             told = _told(value, iter(parts), self.text)
             if told != value:
@@ -242,7 +242,7 @@ class Scrubber:
         return self.text(text)
 
     def _mask(self, texts: list[str], group: Iterable[int]) -> None:
-        """Mask what these texts hold when they are read one after the other."""
+        """Mask secrets in these texts read one after the other."""
         group = [number for number in group if texts[number]]
         ends = list(accumulate(len(texts[number]) for number in group))
         begins = [0, *ends]
@@ -253,7 +253,7 @@ class Scrubber:
                 texts[group[i]] = text[: max(start - begin, 0)] + piece + text[end - begin :]
 
     def _spans(self, text: str) -> list[tuple[int, int]]:
-        """Where a secret stands in a text, whatever escapes it; those that meet are one."""
+        """Return where secrets stand in a text, however escaped; spans that touch are joined."""
         if not self._needles:
             return []
         *escaped, plain = _readings(text)
@@ -274,13 +274,13 @@ class Scrubber:
 
 
 def _shared(count: int) -> list[str]:
-    """The mask in so many pieces, none of them empty."""
+    """Cut the mask into this many pieces, none of them empty."""
     whole = f"{MASK[:-1]}{'*' * (count - len(MASK))}]"
     return [whole[a:b] for a, b in pairwise(len(whole) * number // count for number in range(count + 1))]
 
 
 def searched(secret: str) -> list[str]:
-    """The parts of a secret that are searched for: it, what stands behind `Bearer`, and what `Basic` packs."""
+    """Return the parts of a secret to search for: the whole, what follows `Bearer`, and what `Basic` packs."""
     words = secret.split()
     parts = [secret, *words]
     if len(words) == 2 and words[0].casefold() == "basic":

@@ -16,7 +16,7 @@ from gatebook.config import project
 from gatebook.config.files import FileName, Strict, build, demand, read_file, read_yaml
 from gatebook.config.profile import Profile, Suite, profile_from
 from gatebook.config.secrets import refuse_secrets
-from gatebook.config.shards import MOST
+from gatebook.config.selection import MOST_SHARDS
 from gatebook.errors import BadInput, os_reason
 from gatebook.record.exchange import Recorded
 
@@ -53,7 +53,7 @@ class Fleet(Strict):
     deployments: list[Deployment] = Field(min_length=1, max_length=MOST_DEPLOYMENTS)
     """The deployments, or the path of a CSV of them beside this file."""
     suite: Suite
-    shards: int = Field(default=1, ge=1, le=MOST)
+    shards: int = Field(default=1, ge=1, le=MOST_SHARDS)
     """Parts of each deployment's cases, asked by different workers."""
     store: str = Field(default="outputs/fleet", min_length=1)
     """Where the evidence goes: a folder of the project, or a URL that fsspec knows, such as s3://bucket/gates."""

@@ -11,12 +11,12 @@ from gatebook import opening
 from gatebook.checks import stats
 from gatebook.config.cases import Case
 from gatebook.config.profile import Profile, profile_from
-from gatebook.config.shards import Shard, part_of
+from gatebook.config.selection import Shard, part_of
 from gatebook.fleet.outcome import FleetVerdict, Row
 from gatebook.fleet.plan import Deployment, Fleet, resolve
 from gatebook.fleet.store import Store
 from gatebook.report.estimate import estimate
-from gatebook.report.metrics import labelled
+from gatebook.report.figures import labelled
 from gatebook.report.terminal import STYLE, Cell, print_table, say
 from gatebook.report.text import SITE, render, visible
 from gatebook.verdict.baseline import Baseline

@@ -14,11 +14,10 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, field_validator
 
 from gatebook.config.cases import Case
-from gatebook.config.effort import Effort, Look
 from gatebook.config.files import file_name, replace_text
 from gatebook.config.profile import Profile, Suite, Target
+from gatebook.config.selection import MOST_SHARDS, Effort, Look, shard_text
 from gatebook.config.sending import asked_hash
-from gatebook.config.shards import MOST, shard_text
 from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, first_line, one_line, os_reason
 from gatebook.record.exchange import Exchange, Recorded
 from gatebook.record.folder import check_sizes, plain_files, run_folder_of, sha256_of
@@ -69,7 +68,7 @@ class Manifest(Recorded):
     """The run whose answers these are, when `gatebook judge` made this one."""
     shard: Annotated[str | None, AfterValidator(shard_text)] = None
     """`3/8` where only the third of eight parts of the cases is asked."""
-    merged_from: Annotated[list[str], Field(max_length=MOST)] = []
+    merged_from: Annotated[list[str], Field(max_length=MOST_SHARDS)] = []
     """The runs of the shards, in their order, when `gatebook merge` made this one."""
     yes_load: bool = False
     """Whether load may be asked beside requests that are not ours."""

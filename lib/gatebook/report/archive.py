@@ -19,6 +19,7 @@ from typing import Any
 
 from gatebook.config.cases import Case
 from gatebook.config.files import read_file, replace_text
+from gatebook.config.rows import changed
 from gatebook.errors import BadInput, CannotMeasure, GatebookError, first_line, os_reason
 from gatebook.record.folder import MAX_JSON_MIB, run_folder_of
 from gatebook.record.run import SCRATCH, SUMS, Run
@@ -60,10 +61,11 @@ def archive(source: Path, to: Path, texts: bool = True) -> list[str]:
         data.mkdir(exist_ok=True)
         if texts:
             done = [line for folder in found if (line := _take_in(folder, runs))]
-            kept = [_summary(folder, data) for folder in sorted(runs.iterdir()) if not folder.name.startswith(".")]
+            folders = [folder for folder in sorted(runs.iterdir()) if not folder.name.startswith(".")]
+            kept = [_row(folder, data, folder.name, texts) for folder in folders]
         else:
             replace_text(to / MARK, SAID)
-            done, kept = _figures(found, runs, data)
+            done, kept = _figures(found, data)
         if not kept:
             raise BadInput(f"{source}: holds no run (a folder with manifest.json); make one with gatebook run")
         kept.sort(key=lambda run: (run["created"], run["key"]), reverse=True)
@@ -133,7 +135,7 @@ def _damage(folder: Path) -> str:
 
 
 def _copy(folder: Path, kept: Path) -> None:
-    """A whole copy or none; links are left out, since they would publish what they point to."""
+    """Copy the whole bundle or nothing; links are left out, since they would publish what they point to."""
 
     def left_out(where: str, names: list[str]) -> list[str]:
         return [name for name in names if name in SCRATCH or (Path(where) / name).is_symlink()]
@@ -147,67 +149,57 @@ def _copy(folder: Path, kept: Path) -> None:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _summary(folder: Path, data: Path) -> dict[str, Any]:
-    """One row of the list. Damage is looked for each time; the rest, and the run's file in data/, is made once for each seal.
+def _row(folder: Path, data: Path, key: str, texts: bool) -> dict[str, Any]:
+    """One row of the list. Damage is looked for each time; the rest, and what the browser reads of the run, is made once for each seal.
 
-    Of a bundle without a verdict nothing is repeated but its name and when it says it was made.
+    Of a bundle without a verdict nothing is repeated but its name and when it says it was made; without `texts` not even why.
     """
-    seal, key, why = _seal(folder), folder.name, _damage(folder)
+    seal, why = _seal(folder), _damage(folder)
     if seal and not why:
         try:
             if known := _known(data / key, seal):
                 return known
-            summary, cases, _ = _judged(Run(folder))
+            run = Run(folder)
+            summary, cases, verdict = _judged(run, texts)
         except (GatebookError, ValueError) as error:
             why = first_line(error)
         else:
-            return _keep(data, key, seal, summary, cases)
-    state = "DAMAGED" if seal else "UNFINISHED"
-    return {"key": key, "run": key, "created": _created(folder), "state": state, "reason": visible(why)}
-
-
-def _created(folder: Path) -> str:
+            if not texts:
+                publish(run, verdict, data.parent / "runs" / key)
+            summary["key"] = key
+            _write_data(data / f"{key}.js", "run", {"summary": summary, "cases": cases}, key)
+            replace_text(data / f"{key}.json", json.dumps({"format": FORMAT, "seal": seal, "summary": summary}))
+            return summary
     created = str(_manifest(folder).get("created"))
-    return created if TIME.fullmatch(created) else ""
+    return {
+        "key": key,
+        "run": key,
+        "created": created if TIME.fullmatch(created) else "",
+        "state": "DAMAGED" if seal else "UNFINISHED",
+        "reason": visible(why) if texts else "no evidence of a verdict; gatebook verify says why",
+    }
 
 
-def _keep(data: Path, key: str, seal: str, summary: dict[str, Any], cases: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the browser reads of a run, made once for its seal."""
-    summary["key"] = key
-    _write_data(data / f"{key}.js", "run", {"summary": summary, "cases": cases}, key)
-    replace_text(data / f"{key}.json", json.dumps({"format": FORMAT, "seal": seal, "summary": summary}))
-    return summary
-
-
-def _figures(found: list[Path], runs: Path, data: Path) -> tuple[list[str], list[dict[str, Any]]]:
+def _figures(found: list[Path], data: Path) -> tuple[list[str], list[dict[str, Any]]]:
     """(what was done, one row a run): of new bundles the figures are published, and of those that are there, they stay."""
     done, bad = [], []
     for folder in found:
         name, seal = _name(folder), _seal(folder) or ""
         keys = (name, f"{name}~{seal[:8]}")
-        damage, known = _damage(folder), [key for key in keys if (data / f"{key}.json").exists()]
-        if not damage and any(_known(data / key, seal) for key in known):
+        if any(_known(data / key, seal) for key in keys) and not _damage(folder):
             continue
-        key = next((key for key in keys if key not in known), keys[1])
-        try:
-            if damage:
-                raise ValueError(damage)
-            run = Run(folder)
-            summary, cases, verdict = _judged(run, texts=False)
-        except (GatebookError, ValueError):
-            state = "DAMAGED" if seal else "UNFINISHED"
-            why = "no evidence of a verdict; gatebook verify says why"
-            bad.append({"key": key, "run": key, "created": _created(folder), "state": state, "reason": why})
-            continue
-        publish(run, verdict, runs / key)
-        _keep(data, key, seal, summary, cases)
-        done.append(f"added {key}")
+        key = next((key for key in keys if not (data / f"{key}.json").exists()), keys[1])
+        row = _row(folder, data, key, texts=False)
+        if "profile" in row:
+            done.append(f"added {key}")
+        else:
+            bad.append(row)
     kept = [dict(json.loads(file.read_bytes())["summary"]) for file in sorted(data.glob("*.json"))]
     return done, [*kept, *bad]
 
 
 def _known(file: Path, seal: str) -> dict[str, Any] | None:
-    """What was made of the bundle with this seal before."""
+    """Return the row that was made for this seal before, if any."""
     try:
         made = json.loads(Path(f"{file}.json").read_bytes())
         same = (made["format"], made["seal"]) == (FORMAT, seal) and Path(f"{file}.js").exists()
@@ -240,7 +232,7 @@ def _judged(run: Run, texts: bool = True) -> tuple[dict[str, Any], list[dict[str
         **{name: round(median(values), 2) if values else None for name, values in times.items()}, "memory_gb": max(memory, default=None),
         **({} if texts else {"texts": False}),
     }  # fmt: skip
-    return _seen(summary), _seen(cases), full
+    return changed(summary, visible), changed(cases, visible), full
 
 
 def _case(stands: CaseStanding, case: Case, asked: str, texts: bool) -> dict[str, Any]:
@@ -256,15 +248,6 @@ def _case(stands: CaseStanding, case: Case, asked: str, texts: bool) -> dict[str
         "expected": hashlib.sha256(rules.encode()).hexdigest()[:12],
         "requests": [asdict(request) for request in conversation(stands, TEXT_CHARS)] if texts else [],
     }
-
-
-def _seen(value: Any) -> Any:
-    """The value with every text in it made visible."""
-    if isinstance(value, dict):
-        return {key: _seen(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_seen(item) for item in value]
-    return visible(value) if isinstance(value, str) else value
 
 
 def _write_data(file: Path, call: str, value: Any, key: str) -> None:

@@ -61,7 +61,7 @@ class Request:
 
 
 def conversation(case: CaseStanding, most: int) -> list[Request]:
-    """What was said in a case, request by request. A canary (the plain request after it) only where it broke."""
+    """Return what was said in a case, request by request. A canary (the plain request after it) only where it broke."""
     asked = [e for e in case.exchanges if e.kind in ("ask", "parent", "ready") or (e.kind == "canary" and e.fault)]
     if case.case and case.case.scored:
         return [_given(case.case, e, most) for e in asked]
@@ -74,7 +74,7 @@ def conversation(case: CaseStanding, most: int) -> list[Request]:
 
 
 def read_request(exchange: Exchange, name: str = "", most: int = LONGEST) -> Request:
-    """An exchange, its texts shortened to `most` characters."""
+    """Read an exchange, its texts shortened to `most` characters."""
     answer, body = read_answer(exchange), exchange.body or {}
     turns = _prompt(exchange.messages, None if exchange.body else exchange.path, most)
     turns += [_turn(*said, most) for said in _reply(exchange, answer) if said[2]]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
 
 from gatebook.config.cases import Case
-from gatebook.config.effort import Look
 from gatebook.config.profile import Profile, Suite
-from gatebook.config.selection import told_languages
+from gatebook.config.selection import Look, told_languages
 from gatebook.config.sending import asked_hash, cap, prompt_tokens, sent
 from gatebook.record.exchange import Exchange
 from gatebook.record.identity import asked_of_parent
@@ -38,84 +39,87 @@ def estimate(
     """A table of notebooks with cases, requests, tokens and minutes; says what it rests on. Tokens are upper bounds."""
     speed = {**ASSUMED_MS, **(baseline.latency_ms if baseline else {})}
     limits, context_tokens, in_flight = profile.limits, profile.target.context_tokens, profile.in_flight(suite)
-    rows: dict[str, Counter[str]] = defaultdict(Counter)
+    rows = {name: Counter(cases=count) for name, count in Counter(case.notebook for case in cases).items()}
+    fitting = [case for case in cases if not _beyond(case, context_tokens)]
+    documents = {case.document.name: case.document.size for case in fitting if case.document}
     late: Counter[str] = Counter()
-    ms, spent, beyond, read = 0.0, 0.0, 0, set()
-    for case in cases:
-        row = rows[case.notebook]
-        row["cases"] += 1
-        long = (case.document.tokens or case.document.chars or 0) if case.document else 0
-        if _beyond(case, context_tokens):
-            beyond += 1
-            continue
-        if case.document and case.document.name not in read:
-            read.add(case.document.name)
-            ms += long * speed["prompt_token"]
-        chats = [ask for ask in case.requests() if ask.path is None]
-        times = 1 + (len(profile.target.replicas) if case.fingerprints and not profile.not_offered(*case.needs) else 0)
-        options = [sent(profile.target, case, ask) for ask in chats]
-        asked = long + times * sum(prompt_tokens(a.messages or [], o) for a, o in zip(chats, options, strict=True))
-        asked += prompt_tokens([{"content": case.golden[0]}], {}) if case.scored else 0
-        caps = times * sum(map(cap, options))
-        ms += times * len(case.requests()) * speed["ttft"] + caps * SHARE_OF_CAP * speed["tpot"]
-        requests = times * len(case.requests()) + case.canary
-        row.update({"requests": requests, "prompt tokens": asked, "answer tokens": caps})
-        spent += asked + caps
+    ms, spent = sum(documents.values()) * speed["prompt_token"], 0.0
+    for case in fitting:
+        cost = _cost(profile, case)
+        rows[case.notebook].update(cost)
+        ms += (cost["requests"] - case.canary) * speed["ttft"] + cost["answer tokens"] * SHARE_OF_CAP * speed["tpot"]
+        spent += cost["prompt tokens"] + cost["answer tokens"]
         if limits.tokens and spent > limits.tokens:
             late[case.group] += 1
     table = [ROW.replace(",.0f", "").format("notebook", *COLUMNS)]
     for name, row in (*sorted(rows.items()), ("total", sum(rows.values(), Counter()))):
         table.append(ROW.format(name, *(row[column] for column in COLUMNS)))
     minutes = (ms / 1000 / in_flight + NOTEBOOK_S * (len(rows) + 1)) / 60
-    basis = f"an assumed {speed['tpot']:g} ms a token (no baseline yet)"
-    if baseline:
-        basis = f"latencies of the baseline {baseline.run}"
+    assumed = f"an assumed {speed['tpot']:g} ms a token (no baseline yet)"
+    basis = f"latencies of the baseline {baseline.run}" if baseline else assumed
     table += [
         "",
         f"suite {suite} of {profile.name}: about {minutes:.1f} minutes with {in_flight} in flight, from {basis}",
         f"it ends after {limits.run_deadline_s / 60:g} minutes in any case; answer tokens are caps; nothing was asked",
+        *_notes(profile, cases, baseline, look, in_flight),
     ]
-    table += _overridden(profile, cases)
-    if told := _pooled(profile, cases, baseline, context_tokens):
-        table.append(told)
-    if look and baseline:
-        table += _stages(profile, cases, look, baseline)
-    if deeper := [case for case in cases if case.drawn]:
-        table.append(
-            f"effort deep: {len(deeper)} sampled cases are drawn {deeper[0].drawn} times in place of {deeper[0].draws}"
-        )
-    if beside := list(asked_of_parent(cases, profile)):
-        tokens = sum(prompt_tokens(ask.messages or [], ask.options) + cap(ask.options) for _, ask in beside)
-        table.append(
-            f"if the model is an adapter, its parent is asked {len(beside)} requests more of {tokens:,.0f} tokens at most"
-        )
-    if texts := sum(case.scored for case in cases):
-        table.append(
-            f"{texts} golden answers, {min(AT_ONCE, in_flight)} at a time: {scoring_memory(min(AT_ONCE, in_flight))}"
-        )
     if late:
         named = ", ".join(f"{group} ({count})" for group, count in late.items())
         table.append(f"limits.tokens is {limits.tokens:,}: these may not fit and would not be measured: {named}")
-    if beyond:
+    if beyond := len(cases) - len(fitting):
         table.append(f"{beyond} cases with a document beyond {context_tokens:,} tokens will not be asked")
-    if told := told_languages(profile.languages, left_out or {}):
-        table.append(told)
-    return "\n".join(table)
+    return "\n".join([*table, *filter(None, [told_languages(profile.languages, left_out or {})])])
 
 
 def _beyond(case: Case, context_tokens: int | None) -> bool:
-    """Whether its document is longer than the context."""
-    return bool(
-        context_tokens and case.document and (case.document.tokens or case.document.chars or 0) > context_tokens
-    )
+    return bool(context_tokens and case.document and case.document.size > context_tokens)
 
 
-def _pooled(profile: Profile, cases: list[Case], baseline: Baseline | None, context_tokens: int | None) -> str:
+def _cost(profile: Profile, case: Case) -> dict[str, Any]:
+    """Return the number of requests and the most tokens they take."""
+    asks = case.requests()
+    chats = [(ask, sent(profile.target, case, ask)) for ask in asks if ask.path is None]
+    times = 1 + (len(profile.target.replicas) if case.fingerprints and not profile.not_offered(*case.needs) else 0)
+    read = times * sum(prompt_tokens(ask.messages or [], options) for ask, options in chats)
+    read += case.document.size if case.document else 0
+    read += prompt_tokens([{"content": case.golden[0]}], {}) if case.scored else 0
+    caps = times * sum(cap(options) for _, options in chats)
+    return {"requests": times * len(asks) + case.canary, "prompt tokens": read, "answer tokens": caps}
+
+
+def _notes(
+    profile: Profile, cases: list[Case], baseline: Baseline | None, look: Look | None, in_flight: int
+) -> Iterator[str]:
+    """What the requests say in place of the profile, what the run could see, and what costs more than it seems."""
+    chats = [ask for case in cases for ask in case.requests() if ask.path is None]
+    for name in profile.target.request_options:
+        if count := sum(name in ask.options for ask in chats):
+            yield f"target.request.{name}: {count:,} of {len(chats):,} requests say their own"
+    if pooled := _pooled(profile, cases, baseline):
+        yield pooled
+    if look and baseline:
+        yield from _stages(profile, cases, look, baseline)
+    if deeper := [case for case in cases if case.drawn]:
+        yield f"effort deep: {len(deeper)} sampled cases are drawn {deeper[0].drawn} times in place of {deeper[0].draws}"
+    if beside := list(asked_of_parent(cases, profile)):
+        tokens = sum(prompt_tokens(ask.messages or [], ask.options) + cap(ask.options) for _, ask in beside)
+        yield f"if the model is an adapter, its parent is asked {len(beside)} requests more of {tokens:,.0f} tokens at most"
+    if texts := sum(case.scored for case in cases):
+        at_once = min(AT_ONCE, in_flight)
+        gib = at_once * MOST_TOKENS * VOCABULARY_TOKENS * LOGIT_BYTES / 2**30
+        yield (
+            f"{texts} golden answers, {at_once} at a time: up to {gib:.1f} GiB on the server beside its cache, for the logits of "
+            f"{at_once * MOST_TOKENS:,} tokens over a vocabulary of {VOCABULARY_TOKENS:,} (llama.cpp: none)"
+        )
+
+
+def _pooled(profile: Profile, cases: list[Case], baseline: Baseline | None) -> str:
     """How small a drop of all compared cases together would be shown; empty where nothing is compared."""
     compared = [
         case
         for case in cases
-        if profile.policy(case.group).policy in COMPARED and not case.scored and not _beyond(case, context_tokens)
+        if profile.policy(case.group).policy in COMPARED
+        and not (case.scored or _beyond(case, profile.target.context_tokens))
     ]
     if not compared or profile.pooled is None:
         return ""
@@ -149,30 +153,10 @@ def _stages(profile: Profile, cases: list[Case], look: Look, baseline: Baseline)
     ]
 
 
-def _overridden(profile: Profile, cases: list[Case]) -> list[str]:
-    """Where target.request says nothing, because the requests do."""
-    chats = [ask for case in cases for ask in case.requests() if ask.path is None]
-    counts = {name: sum(name in ask.options for ask in chats) for name in profile.target.request_options}
-    return [
-        f"target.request.{name}: {count:,} of {len(chats):,} requests say their own"
-        for name, count in counts.items()
-        if count
-    ]
-
-
-def scoring_memory(at_once: int) -> str:
-    """What scoring golden answers takes of the server's memory."""
-    gib = at_once * MOST_TOKENS * VOCABULARY_TOKENS * LOGIT_BYTES / 2**30
-    return (
-        f"up to {gib:.1f} GiB on the server beside its cache, for the logits of {at_once * MOST_TOKENS:,} tokens over a vocabulary of "
-        f"{VOCABULARY_TOKENS:,} (llama.cpp: none)"
-    )
-
-
 def document_cost(run: Run, notebook: str, ruled: list[Exchange]) -> str:
     """What the documents of a notebook will cost, in prompt tokens and in seconds at the speed of the ruler (`ruled`)."""
     documents = [case.document for case in run.expected(notebook) if case.document]
-    tokens = {document.name: document.tokens or document.chars or 0 for document in documents}
+    tokens = {document.name: document.size for document in documents}
     once, every = sum(tokens.values()), sum(tokens[document.name] for document in documents)
     found = [(read_answer(e).tokens("prompt_tokens") or 0, e.attempts[-1].elapsed_ms) for e in ruled if not e.fault]
     longest, ms = max(found, default=(0, 0.0))

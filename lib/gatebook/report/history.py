@@ -64,7 +64,7 @@ def export(rows: list[Measurement], file: Path) -> None:
 
 
 def _cell(value: Any) -> Any:
-    """What stands in a CSV; a text with a quote before what a spreadsheet would compute (OWASP, CSV injection)."""
+    """Return the CSV cell; a quote goes before what a spreadsheet would compute (OWASP, CSV injection)."""
     match value:
         case list():
             return json.dumps(value)
@@ -136,7 +136,7 @@ def _panel(drawn: Any, runs: list[tuple[Measurement, list[float]]]) -> None:
 
 
 def _write(file: Path, write: Callable[[], object]) -> None:
-    """Whole, or not at all: half an export looks like one."""
+    """Write the file whole or not at all: half an export looks like one."""
     try:
         write()
     except BaseException as error:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from gatebook.record.replies import read_answer
 from gatebook.record.run import Run
 from gatebook.report.standing import CaseStanding, standings
-from gatebook.report.text import excerpt, visible
+from gatebook.report.text import visible
 from gatebook.verdict.policy import COMPARED
 from gatebook.verdict.verdict import Verdict, Word
 
@@ -49,14 +49,12 @@ def junit(run: Run, verdict: Verdict, attach_prefix: str | None = None) -> str:
         for kind, attribute in KINDS.items():
             suite.set(attribute, str(sum(case.kind == kind for case in cases)))
         for case in cases:
-            element = ET.SubElement(
-                suite, "testcase", classname=name, name=visible(case.name), time=f"{case.seconds:.3f}"
-            )
+            made = ET.SubElement(suite, "testcase", classname=name, name=visible(case.name), time=f"{case.seconds:.3f}")
             if case.kind:
-                ET.SubElement(element, case.kind).text = _cut(case.text)
+                ET.SubElement(made, case.kind).text = _cut(case.text)
             if case.kind in RED and texts:
                 page = "index" if cases is whole else name
-                ET.SubElement(element, "system-out").text = f"[[ATTACHMENT|{attach_prefix}/{page}.html]]"
+                ET.SubElement(made, "system-out").text = f"[[ATTACHMENT|{attach_prefix}/{page}.html]]"
     ET.indent(root)
     text: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
     return text.decode() + "\n"
@@ -79,9 +77,9 @@ def _explained(case: CaseStanding, texts: bool) -> str:
     for exchange in (e for e in case.exchanges if e.kind in ("ask", "canary", "ready")):
         if exchange.body:
             prompt = str((exchange.messages or [{}])[-1].get("content", ""))
-            lines.append(f"prompt: {excerpt(prompt, ANSWER_CHARS)[0]}")
+            lines.append(f"prompt: {prompt[:ANSWER_CHARS]}")
         said = exchange.detail or read_answer(exchange).text or "(empty)"
-        lines.append(f"answer: {excerpt(said, ANSWER_CHARS)[0]}")
+        lines.append(f"answer: {said[:ANSWER_CHARS]}")
     return "\n".join(lines)
 
 
@@ -111,6 +109,6 @@ def _red(word: Word) -> str:
 
 
 def _cut(text: str) -> str:
-    """At most LONGEST_BYTES."""
+    """Cut a text to LONGEST_BYTES."""
     whole = visible(text).encode()
     return whole.decode() if len(whole) <= LONGEST_BYTES else whole[: LONGEST_BYTES - 3].decode(errors="ignore") + "…"

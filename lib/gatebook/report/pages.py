@@ -1,24 +1,35 @@
-"""The pages: verdict first, then what blocks with prompt, answer and reason, then the rest. No script, no link outward."""
+"""The pages: of a run and its notebooks, of two runs beside each other, of a verification. No script, no link outward.
+
+Verdict first, then what blocks with prompt, answer and reason, then the rest.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gatebook.checks.stats import ALPHA
+from gatebook.config.cases import Case
+from gatebook.config.files import replace_text
+from gatebook.errors import BadInput, one_line, os_reason
 from gatebook.record.executed import unfinished
-from gatebook.record.run import Run
-from gatebook.report.conversation import conversation
-from gatebook.report.spending import altogether, left_out, parts
-from gatebook.report.standing import by_todo, causes, excuses, standings
+from gatebook.record.run import Manifest, Run, now
+from gatebook.report.conversation import Request, conversation
+from gatebook.report.standing import altogether, by_todo, causes, excuses, left_out, parts, standings
 from gatebook.report.text import TEMPLATES, render, visible
 from gatebook.verdict.causes import refusals
+from gatebook.verdict.comparing import Difference, GroupDifference, Judged, LatencyDifference, Word
 from gatebook.verdict.policy import COMPARED
-from gatebook.verdict.verdict import Verdict
+from gatebook.verdict.verdict import Verdict, Verification
 
+WORDS: dict[Word, str] = {"worse": "FAIL", "error": "ERROR", "cannot tell": "INCONCLUSIVE", "better": "PASS", "same": "PASS", "watched": ""}  # fmt: skip
+"""A word -> the verdict word with whose sign and colour it is shown."""
 LARGEST_BYTES = 500_000
 
 
@@ -74,10 +85,8 @@ def index_page(run: Run, verdict: Verdict, notebooks: dict[str, Verdict], texts:
 
 
 def fitting(page: Callable[[Detail], str]) -> str:
-    """The fullest page that is small enough."""
-    made = ""
-    for detail in DETAILS:
-        made = page(detail)
+    """Return the fullest page that is small enough."""
+    for made in map(page, DETAILS):
         if len(made.encode()) <= LARGEST_BYTES:
             break
     return made
@@ -166,7 +175,96 @@ def _exporter() -> Any:
 
 
 def _bytes(output: Any) -> int:
-    """Of what the page shows of an output."""
+    """Return the size of what the page shows of an output."""
     data = output.get("data", {})
     shown = next((data[kind] for kind in DISPLAYED if kind in data), output.get("text", ""))
     return len("".join(shown).encode())
+
+
+@dataclass(frozen=True)
+class Changed:
+    """One case that passed in one run and failed in the other, with what both answered."""
+
+    case: Case
+    group: str
+    what: str
+    sides: list[tuple[list[Request], str]]
+    """Of each run: what was said, and why it failed."""
+
+
+def comparison_page(difference: Difference, first: Judged, second: Judged) -> str:
+    """One page, no script, under 500 KB: excerpts get shorter until it fits."""
+    return fitting(
+        lambda detail: render(
+            "compare.html.j2", d=difference, a=first, b=second, detail=detail, words=WORDS, alpha=ALPHA, rate=rate, latency=latency,
+            changed=changes(difference, first, second, detail.text_chars)[: detail.cases],
+        )
+    )  # fmt: skip
+
+
+def changes(difference: Difference, first: Judged, second: Judged, chars: int) -> list[Changed]:
+    """Every changed case with both conversations, newly failing ones first."""
+    runs = [{c.id: c for c in standings(j.run, j.verdict)} for j in (first, second)]
+
+    def side(run: int, case: str, group: str) -> tuple[list[Request], str]:
+        stands = runs[run][case]
+        reasons = dict.fromkeys(f.reason for f in stands.red if f.group == group)
+        return conversation(stands, chars), "; ".join(reasons) or "passed"
+
+    return [
+        Changed(second.run.cases[case], group, what, [side(0, case, group), side(1, case, group)])
+        for case, group, what in difference.changed
+    ]
+
+
+def rate(group: GroupDifference) -> tuple[str, str]:
+    """The change of the pass rate, and its interval, in percentage points."""
+    if (interval := group.comparison.interval) is None:
+        return "", ""
+    change = (group.passed[1] - group.passed[0]) / group.comparison.paired
+    return f"{change * 100:+.1f}", f"{interval[0] * 100:+.1f} to {interval[1] * 100:+.1f}"
+
+
+def latency(row: LatencyDifference) -> tuple[str, str]:
+    """Both medians, and the shift with its interval; or why they are not compared."""
+    if row.medians is None or row.shift is None:
+        return "not compared", row.not_compared
+    a, b = row.medians
+    shift, low, high = row.shift
+    return f"{a:.1f} ms, {b:.1f} ms", f"{shift:+.1f} ms ({low:+.1f} to {high:+.1f})"
+
+
+def facts(manifest: Manifest | None) -> dict[str, str]:
+    """Return who asked what of which model, with which code."""
+    if manifest is None:
+        return {}
+    target = manifest.profile.target
+    said = {
+        "asked by": manifest.asked_by or "not recorded", "job": manifest.job_url, "started": manifest.created,
+        "model": f"{target.model}, revision {target.revision or 'none named'}", "server": manifest.base_url,
+        "profile": f"{manifest.profile.name}, suite {manifest.suite_told}",
+        "cases": str(sum(map(len, manifest.expected.values()))), "code": manifest.commit or "no git commit",
+        "gatebook": manifest.versions.get("gatebook"), "answers of": manifest.answers_of,
+    }  # fmt: skip
+    return {name: one_line(value) for name, value in said.items() if value}
+
+
+def verification_page(found: Verification) -> str:
+    """One page without script; it stands outside of the bundle, which stays sealed."""
+    return render(
+        "verify.html.j2", found=found, facts=facts(found.manifest), v=found.verdict, m=found.manifest,
+        excuses=excuses(found.verdict) if found.verdict else [], at=now()[:19].replace("T", " "), version=version("gatebook"),
+    )  # fmt: skip
+
+
+def write_page(file: Path, text: str) -> None:
+    """Write a page where the option --html names one, and print its name. Raises BadInput."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.exists() and not file.is_file():
+            file.write_text(text, encoding="utf-8")  # /dev/stdout
+        else:
+            replace_text(file, text)
+    except OSError as error:
+        raise BadInput(f"--html {file}: cannot be written ({os_reason(error)}); name another file") from None
+    print(file)

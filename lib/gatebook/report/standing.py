@@ -1,4 +1,4 @@
-"""Where each case stands in a verdict: whether it blocks, and why or why not. Pages and JUnit say the same."""
+"""Where each case stands in a verdict, whether it blocks and why; what the run cost, and what it had no room for. Every report says the same."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from gatebook.checks.finding import Finding, Outcome, worst
 from gatebook.config.cases import Case
 from gatebook.errors import BrokenRecord
 from gatebook.record.exchange import Exchange
+from gatebook.record.executed import execution
 from gatebook.record.run import Run
+from gatebook.verdict.spending import Spent, spent, total, unfit
 from gatebook.verdict.verdict import Cause, GroupVerdict, Reason, Verdict
 
 Standing = Literal["fails", "unmeasured", "tolerated", "excused", "passes"]
 WORST_FIRST: tuple[Standing, ...] = ("fails", "unmeasured", "tolerated", "excused", "passes")
+OVERALL = "90_verdict"
 FEW = 3
 """Lines under a reason; more of them are counted."""
 
@@ -53,8 +56,7 @@ class CaseStanding:
 
 
 def standings(run: Run, verdict: Verdict, notebook: str = "") -> list[CaseStanding]:
-    """The opening chat and every expected case of a notebook, in the order in which they were asked; of all notebooks
-    where it is none that asks, as 90_verdict."""
+    """The opening chat and every expected case, in the order asked, of a notebook; of all where it asks nothing, as 90_verdict."""
     findings: dict[tuple[str, str], list[Finding]] = defaultdict(list)
     for finding in verdict.findings:
         findings[finding.notebook, finding.case].append(finding)
@@ -84,16 +86,17 @@ def recorded(run: Run, *notebooks: str) -> list[Exchange]:
 
 def _standing(verdict: Verdict, case: str, findings: list[Finding]) -> tuple[Standing, str]:
     """The worst over the groups that judge the case, and why."""
-    said: list[tuple[Standing, str]] = []
-    for group in verdict.groups:
-        if outcomes := [f.outcome for f in findings if f.group == group.group]:
-            said.append(_in_group(verdict, group, case, worst(outcomes)))
-    unjudged: tuple[Standing, str] = ("unmeasured", "blocks: it was not judged")
-    return min(said or [unjudged], key=lambda s: WORST_FIRST.index(s[0]))
+    said: list[tuple[Standing, str]] = [
+        _in_group(verdict, group, case, worst(outcomes))
+        for group in verdict.groups
+        if (outcomes := [f.outcome for f in findings if f.group == group.group])
+    ]
+    said = said or [("unmeasured", "blocks: it was not judged")]
+    return min(said, key=lambda s: WORST_FIRST.index(s[0]))
 
 
 def _in_group(verdict: Verdict, group: GroupVerdict, case: str, outcome: Outcome) -> tuple[Standing, str]:
-    """The first rule that holds."""
+    """Return the first rule that holds."""
     if outcome == "pass":
         return "passes", ""
     name, compared = group.group, group.comparison
@@ -159,8 +162,47 @@ def named(names: list[str], most: int) -> str:
 
 
 def by_todo(reasons: Iterable[Reason]) -> dict[str, list[str]]:
-    """What to do -> what it is about, so that many groups with one remedy are one line."""
+    """Return remedy -> what it is about, so that many groups with one remedy are one line."""
     found: dict[str, dict[str, None]] = defaultdict(dict)
     for reason in reasons:
         found[reason.todo][reason.about] = None
     return {todo: list(about) for todo, about in found.items()}
+
+
+def parts(run: Run) -> list[Spent]:
+    """One entry a notebook; none of a notebook whose record is broken, which the verdict says."""
+    found = []
+    for notebook in run.notebooks:
+        with suppress(BrokenRecord):
+            found.append(spent(run, notebook))
+    return found
+
+
+def altogether(run: Run) -> Spent:
+    """All notebooks, the verdict's own included when it has ended."""
+    ran = execution(run.path / f"{OVERALL}.ipynb")
+    return total(parts(run), ran[1] if ran else None)
+
+
+def spending_lines(run: Run) -> list[str]:
+    """Return what `gatebook run` prints: a line of time, a line of tokens, and a line a reason why cases were not asked."""
+    whole, limit = altogether(run), run.manifest.profile.limits.tokens
+    harness = "" if whole.harness_s is None else f", {whole.harness_s:.1f} s the harness"
+    cached = "" if whole.cached_tokens is None else f" ({whole.cached_tokens:,} from the cache)"
+    budget = f" of a budget of {limit:,}" if limit else ""
+    uncounted = f"; {whole.uncounted} answers told no usage" if whole.uncounted else ""
+    return [
+        f"time: {whole.server_s:.1f} s the server, {whole.waiting_s:.1f} s waiting for it{harness}",
+        f"tokens: {whole.prompt_tokens:,} prompt{cached} + {whole.completion_tokens:,} answer in {whole.requests:,} requests{budget}{uncounted}",
+        *(f"not asked: {line}" for line in left_out(run)),
+    ]
+
+
+def left_out(run: Run) -> list[str]:
+    """List each reason with its groups and cases; empty where a record is broken."""
+    with suppress(BrokenRecord):
+        return [
+            f"{one.why}: {', '.join(f'{group} ({count})' for group, count in one.groups.items())}: {named(one.cases, 5)}"
+            for one in unfit(run)
+        ]
+    return []

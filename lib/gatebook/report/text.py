@@ -7,9 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gatebook.config.files import replace_text
 from gatebook.config.project import PACKAGE
-from gatebook.errors import BadInput, os_reason
 from gatebook.errors import visible as visible
 
 if TYPE_CHECKING:
@@ -20,28 +18,21 @@ SITE = PACKAGE / "site"
 """The page of the archive."""
 
 
-def excerpt(text: str, most: int) -> tuple[str, int]:
-    """The first `most` characters, and how many more there are."""
-    return text[:most], max(len(text) - most, 0)
-
-
 def shorten(text: object, most: int = 600) -> str:
     """The first `most` characters, with a mark where there are more."""
-    short, more = excerpt(str(text), most)
-    return f"{short} …" if more else short
+    whole = str(text)
+    return f"{whole[:most]} …" if len(whole) > most else whole
 
 
 def both_ends(text: str, most: int) -> tuple[str, int]:
     """An excerpt with the beginning and the end, where the question of a long prompt stands; and how much is left out."""
-    if len(text) <= most:
+    more, tail = len(text) - most, most // 3
+    if more <= 0:
         return text, 0
-    tail = most // 3
-    more = len(text) - most
     return f"{text[: most - tail]}\n[… {more:,} characters left out …]\n{text[-tail:]}", more
 
 
 def pretty(value: object) -> str:
-    """JSON for a person."""
     return json.dumps(value, ensure_ascii=False, indent=1)
 
 
@@ -64,16 +55,3 @@ def _environment() -> Environment:
     )
     environment.filters |= {"show": shorten, "pretty": pretty}
     return environment
-
-
-def write_page(file: Path, text: str) -> None:
-    """Write a page where the option --html names one, and print its name. Raises BadInput."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if file.exists() and not file.is_file():
-            file.write_text(text, encoding="utf-8")  # /dev/stdout
-        else:
-            replace_text(file, text)
-    except OSError as error:
-        raise BadInput(f"--html {file}: cannot be written ({os_reason(error)}); name another file") from None
-    print(file)

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from gatebook.checks import stats
 from gatebook.config.cases import Case
-from gatebook.config.effort import MARGIN, SPENT
 from gatebook.config.profile import Profile
+from gatebook.config.selection import MARGIN, SPENT
 from gatebook.config.sending import asked_hash
 from gatebook.verdict.baseline import Baseline
 from gatebook.verdict.policy import COMPARED

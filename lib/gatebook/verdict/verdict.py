@@ -10,9 +10,9 @@ from pydantic import Field
 
 from gatebook.checks.finding import Finding, StageName
 from gatebook.checks.stats import rate_difference
-from gatebook.config.effort import Effort
 from gatebook.config.policies import Waiver
 from gatebook.config.profile import PolicyName
+from gatebook.config.selection import Effort
 from gatebook.record.exchange import Recorded
 from gatebook.record.run import Manifest
 from gatebook.verdict.fingerprint import Change, Fingerprint
