@@ -94,7 +94,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
         if not isinstance(key, yaml.ScalarNode):
             raise _error("a list or mapping is used as a key (quote a {{placeholder}})", key)
         if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
-            raise _error(f"key {key.value!r} is written twice", key)
+            raise _error(f"key {key.value!r} is written twice; keep one of them", key)
         seen.add(key.value)
     loader.flatten_mapping(node)
     return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
@@ -173,7 +173,8 @@ def parse_yaml(text: str, where: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         said = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise BadInput(f"{where}{line}: not valid YAML: {said}; fix this line (quote it if it is text)") from None
+        todo = "" if ";" in said else "; fix this line (quote it if it is text)"
+        raise BadInput(f"{where}{line}: not valid YAML: {said}{todo}") from None
     except RecursionError:
         raise too_deep from None
 

@@ -226,7 +226,7 @@ class Similarity(Strict):
 def _short_form(groups: Any) -> Any:
     if not isinstance(groups, dict):
         return groups
-    return {name: {"policy": how} if isinstance(how, str) else how for name, how in groups.items()}
+    return {name: how if isinstance(how, dict | Group) else {"policy": how} for name, how in groups.items()}
 
 
 def _with_reasons(excused: dict[str, str]) -> dict[str, str]:
