@@ -62,6 +62,7 @@ def run(
     from gatebook import runner
     from gatebook.config import project
     from gatebook.config.profile import load_profile, with_target
+    from gatebook.opening import How, estimated
 
     if resume is not None:
         if any((profile, base_url, model, revision, suite, only, out, against, shard, effort, plan, among > 1)):
@@ -73,12 +74,10 @@ def run(
     asked = with_target(load_profile(profile), base_url=base_url, model=model, revision=revision)
     suite = suite or asked.target.default_suite
     if plan:
-        from gatebook.opening import estimated
-
         return estimated(asked, suite, only, shard, effort or "normal")
     second = load_profile(against) if against else None
-    how = {"against": second, "shard": shard, "yes_load": yes_load, "effort": effort or "normal", "among": among}
-    _end(*runner.run_profile(asked, suite, only, out, not as_json, **how), as_json)
+    how: How = {"shard": shard, "yes_load": yes_load, "effort": effort or "normal", "among": among}
+    _end(*runner.run_profile(asked, suite, only, out, not as_json, second, **how), as_json)
 
 
 @app.command()
@@ -88,7 +87,7 @@ def merge(
     as_json: AsJson = False,
 ) -> str:
     """Make one bundle and one verdict of all shards of a run; nothing is asked."""
-    from gatebook.commands.merge import merge as join
+    from gatebook.commands.again import merge as join
 
     _end(*join(paths, out), as_json)
 
@@ -157,7 +156,7 @@ def judge(
     as_json: AsJson = False,
 ) -> None:
     """Judge recorded answers by the rules of another profile; nothing is asked."""
-    from gatebook.commands.judge import judge_again
+    from gatebook.commands.again import judge_again
     from gatebook.config.profile import load_profile
 
     _end(*judge_again(path, load_profile(profile), out), as_json)
@@ -171,7 +170,7 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Report a run again from its record, and exit as it did; one that was killed gets its pages, and is not green."""
-    from gatebook.commands.report import figures_again, report_again
+    from gatebook.commands.again import figures_again, report_again
 
     if no_texts or out is not None:
         told, verdict = figures_again(path, no_texts, out)
@@ -277,9 +276,8 @@ def init(
     from gatebook.commands.init import begin, introduce
 
     if base_url is None and (adapters or any((name, model, api_key_env, languages))):
-        raise BadInput(
-            "--base-url is missing: --name, --model, --api-key-env, --adapters and --languages are of a server that runs"
-        )
+        said = "--name, --model, --api-key-env, --adapters and --languages are of a server that runs"
+        raise BadInput(f"--base-url is missing: {said}")
     return begin() if base_url is None else introduce(base_url, name, model, api_key_env, adapters, languages)
 
 

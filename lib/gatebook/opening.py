@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from gatebook.checks import validate
 from gatebook.collect.client import normal_base_url
@@ -68,10 +69,10 @@ def planned(profile: Profile, suite: Suite, only: list[str] | None) -> tuple[lis
         check_case(case)
     refuse_languages(profile, suite, cases)
     chosen = select(cases, suite, only, profile.languages)
+    where = f"profile {profile.name!r}, key 'target.replicas'"
     for url in profile.target.replicas:
-        if url != normal_base_url(url, f"profile {profile.name!r}, key 'target.replicas'"):
-            said = f"has value {url!r}: write the base URL whole, {normal_base_url(url)}"
-            raise BadInput(f"profile {profile.name!r}, key 'target.replicas' {said}")
+        if url != normal_base_url(url, where):
+            raise BadInput(f"{where} has value {url!r}: write the base URL whole, {normal_base_url(url)}")
     check_plan(profile, chosen, {contract_group(case.group) for case in chosen})
     _refuse_misspelt(profile, cases, chosen)
     _refuse_idle(profile, cases)
@@ -113,10 +114,8 @@ def _refuse_idle(profile: Profile, cases: list[Case]) -> None:
     chats = [ask for case in cases for ask in case.requests() if ask.path is None]
     for name, value in profile.target.request_options.items():
         if chats and all(name in ask.options and not isinstance(ask.options[name], dict) for ask in chats):
-            said = (
-                f"key 'target.request.{name}' has value {value!r}: every case sets its own, so it would change nothing"
-            )
-            raise BadInput(f"profile {profile.name!r}, {said}; delete it")
+            where = f"profile {profile.name!r}, key 'target.request.{name}' has value {value!r}"
+            raise BadInput(f"{where}: every case sets its own, so it would change nothing; delete it")
 
 
 def accepted(profile: Profile) -> tuple[Baseline | None, bytes | None]:
@@ -140,40 +139,42 @@ def estimated(
 def planned_look(profile: Profile, cases: list[Case], baseline: Baseline | None, shard: Shard | None = None) -> Look:
     """The stages of effort quick. Raises BadInput where a look could say nothing."""
     if shard is not None:
-        raise BadInput(
-            "--effort quick: its look is at the whole run, and --shard has a part of it; leave one of them out"
-        )
+        said = "its look is at the whole run, and --shard has a part of it; leave one of them out"
+        raise BadInput(f"--effort quick: {said}")
     if baseline is None or profile.pooled is None:
-        raise BadInput(
-            f"--effort quick: profile {profile.name!r} has no baseline, so nothing could be compared early; run and accept a normal run first"
-        )
+        todo = "so nothing could be compared early; run and accept a normal run first"
+        raise BadInput(f"--effort quick: profile {profile.name!r} has no baseline, {todo}")
     waiting = later(profile, cases)
     margin = margin_of(strata_of(profile, cases, waiting, baseline).values(), flips_of(baseline, profile.flip_rate)[0])
     if margin > WIDEST:
-        raise BadInput(
-            f"--effort quick: too few of the cases before its look passed in the baseline {baseline.run}: it could exclude a drop of {margin:.0%}, and at most {WIDEST:.0%} may remain; leave it out"
-        )
+        said = f"too few of the cases before its look passed in the baseline {baseline.run}"
+        most = f"it could exclude a drop of {margin:.0%}, and at most {WIDEST:.0%} may remain"
+        raise BadInput(f"--effort quick: {said}: {most}; leave it out")
     return Look(later=waiting, margin=margin)
 
 
+class How(TypedDict, total=False):
+    """How a selection is asked, beyond what its profile says."""
+
+    shard: Shard | None
+    """The part of the cases that is asked."""
+    yes_load: bool
+    """Load is allowed beside others."""
+    effort: Effort
+    among: int
+    """Deployments that share one error budget."""
+
+
 def open_run(
-    profile: Profile,
-    base_url: str,
-    suite: Suite,
-    only: list[str] | None,
-    folder: Path | None = None,
-    out: Path | None = None,
-    against: Against | None = None,
-    shard: Shard | None = None,
-    yes_load: bool = False,
-    effort: Effort = "normal",
-    among: int = 1,
-) -> Run:
+    profile: Profile, base_url: str, suite: Suite, only: list[str] | None, folder: Path | None = None,
+    out: Path | None = None, against: Against | None = None, **how: Unpack[How],
+) -> Run:  # fmt: skip
     """Make the run folder with manifest, all cases and baseline in it; a shard expects its part of them. Raises BadInput; then nothing was made."""
     cases, left = planned(profile, suite, only)
     if against is not None:
         check_against(against, profile, base_url, cases)
     _refuse_own_secrets(profile, against, cases)
+    shard, effort = how.get("shard"), how.get("effort", "normal")
     cases, (baseline, raw) = of_effort(cases, effort), accepted(profile)
     look = planned_look(profile, cases, baseline, shard) if effort == "quick" else None
     asked = [case for case in cases if not look or case.id not in look.later]
@@ -181,8 +182,8 @@ def open_run(
     manifest = Manifest(
         run=name, created=now(), profile=profile, base_url=base_url, suite=suite, only=only or [], expected=by_notebook(asked if shard is None else part_of(asked, shard)),
         versions=versions(PACKAGES), machine={"platform": platform.platform(), "cpus": os.cpu_count()}, commit=_commit(),
-        against=against, asked_by=person(), job_url=_job_url(), shard=str(shard) if shard else None, yes_load=yes_load,
-        left_out=left, effort=effort, look=look, among=among,
+        against=against, asked_by=person(), job_url=_job_url(), shard=str(shard) if shard else None, yes_load=how.get("yes_load", False),
+        left_out=left, effort=effort, look=look, among=how.get("among", 1),
     )  # fmt: skip
     history = window(profile, suite, (case.group for case in cases), manifest.created)
     return Run.create(folder or (out or project.outputs()) / name, manifest, cases, raw, history)
@@ -206,18 +207,14 @@ def by_notebook(cases: Iterable[Case]) -> dict[str, list[str]]:
 def _refuse_own_secrets(profile: Profile, against: Against | None, cases: list[Case]) -> None:
     """Raises BadInput where the plan, which is written down, holds a key that would be sent."""
     targets = [profile.target, *([against.target] if against else [])]
-    scrub = scrubber(*targets)
-    if not scrub:
+    if not (scrub := scrubber(*targets)):
         return
-    for where, key, said in (
-        (f"profile {profile.name!r}", "some value", profile.model_dump_json()),
-        *((f"{case.source}, case {case.id!r}", "its text", case.model_dump_json()) for case in cases),
-    ):
-        if scrub.holds(said):
+    plan = {f"{case.source}, case {case.id!r}: its text": case for case in cases}
+    for where, said in {f"profile {profile.name!r}: some value": profile, **plan}.items():
+        if scrub.holds(said.model_dump_json()):
             names = " or ".join(name for target in targets for name in secrets(target))
-            raise BadInput(
-                f"{where}: {key} holds what environment variable {names} holds; take it out, or export another key"
-            )
+            todo = "take it out, or export another key"
+            raise BadInput(f"{where} holds what environment variable {names} holds; {todo}")
 
 
 def check_against(against: Against, profile: Profile, base_url: str, cases: list[Case]) -> None:
@@ -226,9 +223,8 @@ def check_against(against: Against, profile: Profile, base_url: str, cases: list
         said = "is the target under test itself; name another URL or another model"
         raise BadInput(f"--against {against.profile}: {against.name} {said}")
     if not any(case.samples for case in cases):
-        raise BadInput(
-            "--against compares the timed groups (latency.*), and the selection has none; choose a suite or --only with them"
-        )
+        todo = "choose a suite or --only with them"
+        raise BadInput(f"--against compares the timed groups (latency.*), and the selection has none; {todo}")
     secrets(against.target)
 
 
@@ -243,10 +239,8 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 def _job_url() -> str | None:
     """The CI job that this runs in, where its URL is a place and no more."""
-    url, github = (
-        os.environ.get("CI_JOB_URL"),
-        [os.environ.get(f"GITHUB_{name}") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID")],
-    )
+    url = os.environ.get("CI_JOB_URL")
+    github = [os.environ.get(f"GITHUB_{name}") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID")]
     if url is None and all(github):
         url = "{}/{}/actions/runs/{}".format(*github)
     return None if url is None or is_secret_url(url) else url
