@@ -84,9 +84,8 @@ def watched(kernel: Any) -> Any:
                     return super().get_message(stream, max(min(left, LOOK_S), 0.01))
                 except Empty:
                     if not self.is_alive():
-                        pytest.exit(
-                            "a kernel died: it was killed, or went over the limits of time and memory", KERNEL_DIED
-                        )
+                        why = "it was killed, or went over the limits of time and memory"
+                        pytest.exit(f"a kernel died: {why}", KERNEL_DIED)
                     if left <= LOOK_S:
                         raise
 

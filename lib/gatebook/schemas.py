@@ -27,7 +27,7 @@ def case_schema() -> Schema:
     """A case file: a list of cases; in one with `each`, a {{placeholder}} may stand for any value."""
     plain = Case.model_json_schema()
     defs: Schema = plain.pop("$defs", {})
-    checks: Schema = {name: CHECKS[name].schema() for name in sorted(CHECKS)}
+    checks: Schema = {name: check.schema() for name, check in sorted(CHECKS.items())}
     for schema in checks.values():
         defs |= schema.pop("$defs", {})
     plain["properties"]["expect"]["items"] = {
@@ -105,18 +105,11 @@ def _or_placeholder(schema: Any) -> Any:
 
 def checks_table() -> str:
     """Every check with its parameters, as Markdown."""
-    return _table(
-        ("check", "parameters", "what it demands", "judges a text"),
-        (
-            (
-                f"`{name}`",
-                _parameters(check.schema()),
-                _cell(check.says.split("\n\n")[0]),
-                "yes" if check.judges_text else "no",
-            )
-            for name, check in sorted(CHECKS.items())
-        ),
+    rows = (
+        (f"`{n}`", _parameters(c.schema()), _cell(c.says.split("\n\n")[0]), "yes" if c.judges_text else "no")
+        for n, c in sorted(CHECKS.items())
     )
+    return _table(("check", "parameters", "what it demands", "judges a text"), rows)
 
 
 def fields_table(model: type[BaseModel]) -> str:

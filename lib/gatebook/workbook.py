@@ -41,8 +41,6 @@ from gatebook.verdict.verdict import Verdict
 
 SECTIONS = tuple(Profile.model_fields)
 """What papermill's `-f params/x.yaml` puts into a notebook: the top-level keys of a profile."""
-
-
 MOST_ROWS, FEW_ROWS = 1000, 100
 """A longer table shows its first and last rows, so many in all, and says how many it has."""
 
@@ -94,9 +92,8 @@ class Workbook:
     def collect(self) -> None:
         """Ask the server what is not yet recorded. The only thing in a notebook that touches it."""
         if of := self.record.manifest.answers_of:
-            print(
-                f"{'judged again from' if self.record.manifest.judged_from else 'merged from'} {of}: nothing is asked"
-            )
+            how = "judged again" if self.record.manifest.judged_from else "merged"
+            print(f"{how} from {of}: nothing is asked")
             self._keep()
             return
         from tqdm import tqdm
@@ -104,8 +101,8 @@ class Workbook:
         from gatebook.collect.scheduler import STARTED, collect
 
         requests = sum(len(c.requests()) + c.canary for c in self.record.expected(self.notebook))
+        ruled: list[Exchange] = []
         with tqdm(total=requests, unit="request", disable=self._planned) as bar:
-            ruled: list[Exchange] = []
 
             def progress(exchange: Exchange) -> None:
                 if exchange.key.startswith("ruler/"):
@@ -224,7 +221,6 @@ def _profile(parameters: Mapping[str, Any]) -> Profile:
         return profile_from(given, "the notebook's parameters", str(target.get("model", "notebook")))
     named = parameters.get("profile") or os.environ.get("GATEBOOK_PROFILE")
     if not named:
-        raise BadInput(
-            "no target is named: run with `papermill -f params/smollm2.yaml`, or set GATEBOOK_PROFILE (`gatebook lab` does)"
-        )
+        todo = "run with `papermill -f params/smollm2.yaml`, or set GATEBOOK_PROFILE (`gatebook lab` does)"
+        raise BadInput(f"no target is named: {todo}")
     return load_profile(project.from_root(Path(named)))

@@ -46,9 +46,8 @@ def accept(path: Path, reason: str, group: str | None, by: str | None = None, ag
     if not reason:
         raise BadInput("--reason is empty; say why this run may be the measure of later ones")
     if not who:
-        raise BadInput(
-            "--by is missing, and neither git config, GITLAB_USER_LOGIN nor USER says who you are; name yourself"
-        )
+        said = "neither git config, GITLAB_USER_LOGIN nor USER says who you are"
+        raise BadInput(f"--by is missing, and {said}; name yourself")
     run, verdict = judge_intact(path, "only an intact run is accepted")
     profile = run.manifest.profile
     file, old = project.baseline_file(profile.baseline_name), accepted(profile)[0]
@@ -67,15 +66,13 @@ def accept(path: Path, reason: str, group: str | None, by: str | None = None, ag
     file.parent.mkdir(parents=True, exist_ok=True)
     replace_text(file, new.to_json())
     taken = f"{len(new.cases) - kept} cases of {run.manifest.run} accepted{_difference(old, new)}"
-    flips = new.flips
-    turned = (
-        [f"  {flips.turned} of {flips.paired} compared cases turned between it and {flips.run}"]
-        if again and flips
-        else []
-    )
-    spoken = f" in {', '.join(profile.languages)}" if profile.languages else ""
-    left = [*turned, *([f"  kept: {kept} cases that suite {run.manifest.suite}{spoken} does not ask"] if kept else [])]
-    return "\n".join([f"{file}: {taken}; commit it ({_git_hint(file)})", *left, *_shown(entry)])
+    lines = [f"{file}: {taken}; commit it ({_git_hint(file)})"]
+    if again is not None and (flips := new.flips):
+        lines.append(f"  {flips.turned} of {flips.paired} compared cases turned between it and {flips.run}")
+    if kept:
+        spoken = f" in {', '.join(profile.languages)}" if profile.languages else ""
+        lines.append(f"  kept: {kept} cases that suite {run.manifest.suite}{spoken} does not ask")
+    return "\n".join([*lines, *_shown(entry)])
 
 
 def _in_the_way(verdict: Verdict, group: str | None, old: Baseline | None, file: Path) -> list[str]:
@@ -95,42 +92,37 @@ def _in_the_way(verdict: Verdict, group: str | None, old: Baseline | None, file:
 
 
 def _baseline(run: Run, verdict: Verdict, reason: str) -> Baseline:
-    target = run.manifest.profile.target
-    cases = {}
-    for case in (run.cases[i] for ids in run.manifest.expected.values() for i in ids):
+    manifest, profile, cases = run.manifest, run.manifest.profile, {}
+    for case in (run.cases[i] for ids in manifest.expected.values() for i in ids):
         found = [f for f in verdict.findings if f.case == case.id]
-        outcome = worst([f.outcome for f in found if f.group == case.group])
-        coverage = next((f.measured for f in found if f.unit == COVERAGE), None)
-        score = score_of(f for f in found if f.group == case.group)
+        own = [f for f in found if f.group == case.group]
         cases[case.id] = AcceptedCase(
-            group=case.group, outcome=outcome, prompt=run.asked(case.id), measured=coverage, score=score
-        )
+            group=case.group, outcome=worst([f.outcome for f in own]), prompt=run.asked(case.id),
+            measured=next((f.measured for f in found if f.unit == COVERAGE), None), score=score_of(own),
+        )  # fmt: skip
     return Baseline(
-        profile=run.manifest.profile.name, run=run.manifest.run, accepted=now(), reason=reason, model=target.model,
-        revision=target.revision, suite=run.manifest.suite, languages=run.manifest.profile.languages, fingerprint=verdict.fingerprint, latency_ms=_latencies(run), cases=cases,
-        keywords=answer_keywords(run),
+        profile=profile.name, run=manifest.run, accepted=now(), reason=reason, model=profile.target.model,
+        revision=profile.target.revision, suite=manifest.suite, languages=profile.languages,
+        fingerprint=verdict.fingerprint, latency_ms=_latencies(run), cases=cases, keywords=answer_keywords(run),
     )  # fmt: skip
 
 
 def _flips(again: Path, accepted: Baseline, run: Run) -> Flips:
     """How many compared cases turned in another run of what is accepted. Raises BadInput where it says nothing of that."""
     other, verdict = judge_intact(again, "only an intact run measures how much turns")
-    profile, target = run.manifest.profile, other.manifest.profile.target
     then = _baseline(other, verdict, "")
     if other.manifest.run == run.manifest.run or verdict.verdict == "ERROR":
-        raise BadInput(
-            f"--again {again}: is {'the accepted run itself' if verdict.verdict != 'ERROR' else 'an ERROR'}; name another run of the same deployment"
-        )
-    if (target.model, target.revision) != (accepted.model, accepted.revision):
-        raise BadInput(
-            f"--again {again}: is of {target.model}, revision {target.revision or 'none named'}; name a run of what is accepted, {accepted.model}, revision {accepted.revision or 'none named'}"
-        )
-    pairs = [
-        (case.outcome, then.cases[i].outcome)
+        what = "the accepted run itself" if verdict.verdict != "ERROR" else "an ERROR"
+        raise BadInput(f"--again {again}: is {what}; name another run of the same deployment")
+    if (then.model, then.revision) != (accepted.model, accepted.revision):
+        its, ours = (f"{one.model}, revision {one.revision or 'none named'}" for one in (then, accepted))
+        raise BadInput(f"--again {again}: is of {its}; name a run of what is accepted, {ours}")
+    judged = [
+        (case.outcome, anew.outcome)
         for i, case in accepted.cases.items()
-        if i in then.cases and then.cases[i].prompt == case.prompt and profile.policy(case.group).policy in COMPARED
-    ]
-    judged = [(a, b) for a, b in pairs if {a, b} <= {"pass", "fail"}]
+        if (anew := then.cases.get(i)) and anew.prompt == case.prompt
+        and run.manifest.profile.policy(case.group).policy in COMPARED and {case.outcome, anew.outcome} <= {"pass", "fail"}
+    ]  # fmt: skip
     if not judged:
         raise BadInput(f"--again {again}: has no compared case that both runs judged; run the same suite")
     return Flips(run=other.manifest.run, paired=len(judged), turned=sum(a != b for a, b in judged))

@@ -45,7 +45,8 @@ def check_files(paths: list[Path], allow_missing: bool = False, every_check: boo
 
     Raises BadInput when there is none to check.
     """
-    chosen = paths or [_from_here(path) for path in case_files(project.cases_dir())]
+    here = Path.cwd()
+    chosen = paths or [p.relative_to(here) if p.is_relative_to(here) else p for p in case_files(project.cases_dir())]
     found = [Checked(path) for path in dict.fromkeys(chosen)]
     known: list[Case] = []
     for one in found:
@@ -62,10 +63,6 @@ def check_files(paths: list[Path], allow_missing: bool = False, every_check: boo
     if not any(one.refused for one in found):
         _refuse_twins_elsewhere(found, known)
     return found
-
-
-def _from_here(path: Path) -> Path:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _try(case: Case, one: Checked, allow_missing: bool, every_check: bool) -> None:
@@ -112,9 +109,8 @@ def draft_case(entry: dict[str, Any]) -> str:
     where = f"new case {entry.get('id')!r}"
     for name, value in entry.items():
         if any(map(holds_secret, _texts(value))):
-            raise BadInput(
-                f"{where}: key {name!r} holds what looks like a secret; take it out, case files are committed"
-            )
+            todo = "take it out, case files are committed"
+            raise BadInput(f"{where}: key {name!r} holds what looks like a secret; {todo}")
     [case] = cases_in([entry], where)
     check_case(case)
     if any(known.id == case.id for known in load_cases(*project.case_folders())):

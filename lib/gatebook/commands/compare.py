@@ -16,9 +16,8 @@ def are_urls(first: str, second: str) -> bool:
     """Whether both sides are servers. Raises BadInput when only one is."""
     which = [is_url(side) for side in (first, second)]
     if which[0] != which[1]:
-        raise BadInput(
-            f"{first} and {second}: name two run folders or two URLs; a live server is asked first: gatebook run"
-        )
+        todo = "name two run folders or two URLs; a live server is asked first: gatebook run"
+        raise BadInput(f"{first} and {second}: {todo}")
     return which[0]
 
 

@@ -64,16 +64,9 @@ class Explorer:
         raise BadInput(f"case {case!r} has no request {request!r}; it has {', '.join(e.exchange.ask for e in found)}")
 
     def ask(
-        self,
-        case: str | None = None,
-        *,
-        user: str | None = None,
-        system: str | None = None,
-        messages: list[dict[str, Any]] | None = None,
-        request: str | None = None,
-        stream: bool = True,
-        **options: Any,
-    ) -> Answered:
+        self, case: str | None = None, *, user: str | None = None, system: str | None = None,
+        messages: list[dict[str, Any]] | None = None, request: str | None = None, stream: bool = True, **options: Any,
+    ) -> Answered:  # fmt: skip
         """Ask the run's target again, with edits: the last user message, the system message, all messages, or options.
 
         An option of None is taken out. The exchange is recorded in outputs/explore/, never in the run.
@@ -91,8 +84,7 @@ class Explorer:
         sent = {"messages": said, **{k: v for k, v in kept.items() if v is not None}}
         sent |= {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
         exchange = self._send(sent, case or "explore", before.exchange.ask if before else "ask")
-        findings = self._judged(case, exchange) if case else []
-        why = before.why if before else ""
+        findings, why = self._judged(case, exchange) if case else [], before.why if before else ""
         self._last = Answered(case or "explore", self.run.path.name, exchange, findings, why, "asked again")
         return self._last
 
@@ -103,18 +95,15 @@ class Explorer:
     def save(
         self, name: str, why: str, into: str | None = None, answered: Answered | None = None, **fields: Any
     ) -> str:
-        """Append the conversation last asked as a new case; without `into`, to the file in params/cases that is named as that of the case it came from.
+        """Append the conversation last asked as a new case; without `into`, to the file in params/cases that has the name of
+        the case's own file.
 
         `fields` are those of a case: expect, group, suites, finish, good, bad ... What is left out comes from that case.
         """
         answered = answered or self._last
         entry = self._entry(name, why, answered, fields)
-        known = (
-            project.cases_dir() / Path(case.source).name
-            for case in load_cases(*project.case_folders())
-            if answered and case.id == answered.case
-        )
-        home = into or next(known, None)
+        known = {case.id: project.cases_dir() / Path(case.source).name for case in load_cases(*project.case_folders())}
+        home = into or known.get(answered.case if answered else "")
         if home is None:
             raise BadInput("say into='params/cases/<file>.yaml': the conversation comes from no case of today's files")
         path = add_case(entry, Path(home)).relative_to(project.root())
@@ -138,11 +127,7 @@ class Explorer:
         entry: dict[str, Any] = {"id": name}
         if known:
             entry |= {"notebook": known.notebook, "group": known.group, "suites": known.suites}
-        entry |= {
-            "why": why,
-            "messages": answered.messages,
-            "options": self._own(body),
-        }
+        entry |= {"why": why, "messages": answered.messages, "options": self._own(body)}
         if not body.get("stream"):
             entry["stream"] = False
         if known and not known.asks:
@@ -156,15 +141,14 @@ class Explorer:
     def _own(self, body: dict[str, Any]) -> dict[str, Any]:
         """The options of a case that was asked so: without what the profile adds."""
         target = self.run.manifest.profile.target
-        common = {name: value for name, value in target.request_options.items() if body.get(name) == value}
-        own = {name: value for name, value in body.items() if name not in OURS and name not in common}
-        room = target.room
+        common, room = target.request_options, target.room
+        own = {k: v for k, v in body.items() if k not in OURS and (k not in common or common[k] != v)}
         return {k: v - room if k in CAPS and type(v) is int and v > room else v for k, v in own.items()}
 
     def _judged(self, name: str, exchange: Exchange) -> list[Finding]:
         """What the case's own checks say when this answer stands in the place of the recorded one."""
-        case, said = self.run.cases[name], [*(one.exchange for one in self.answers(name)), exchange]
-        recorded = {one.ask: one for one in said}
+        case, recorded = self.run.cases[name], {one.exchange.ask: one.exchange for one in self.answers(name)}
+        recorded[exchange.ask] = exchange
         if exchange.fault or any(ask.name not in recorded for ask in case.requests()):
             return []
         thinks = self.run.manifest.profile.target.thinks
@@ -217,11 +201,9 @@ def _edited(messages: list[dict[str, Any]], user: str | None, system: str | None
     """The messages with the last user message and the system message replaced, or added where there is none."""
     said = [dict(message) for message in messages]
     if user is not None:
-        last = next((message for message in reversed(said) if message.get("role") == "user"), None)
-        if last is None:
-            said.append({"role": "user", "content": user})
-        else:
-            last["content"] = user
+        if not any(message.get("role") == "user" for message in said):
+            said.append({"role": "user"})
+        next(message for message in reversed(said) if message.get("role") == "user")["content"] = user
     if system is not None:
         said = [{"role": "system", "content": system}, *(m for m in said if m.get("role") != "system")]
     return said

@@ -47,13 +47,11 @@ def import_cases(file: Path, into: Path, columns: str | None, template: Path | N
     for name, column in used.items():
         if column not in rows[0].cells:
             raise BadInput(f"{file}: has no column {column!r} (for {name!r}); its columns: {', '.join(rows[0].cells)}")
-    folder = project.cases_dir()
-    shipped = into.resolve().parent == folder.resolve()
-    filled, changed = _fill_rows(
-        file, entry, rows, used, {c.id for c in load_cases(*project.case_folders())} if shipped else set()
-    )
+    own = into.resolve().parent == project.cases_dir().resolve()
+    taken = {case.id for case in load_cases(*project.case_folders())} if own else set[str]()
+    filled, changed = _fill_rows(file, entry, rows, used, taken)
     source = f"# Imported from {file.name} by `gatebook cases import`: {len(rows)} cases, one a row of `each`.\n"
-    text = (project.schema_line("case", "../../") if shipped else "") + source + to_yaml([filled])
+    text = (project.schema_line("case", "../../") if own else "") + source + to_yaml([filled])
     written = cases_in(parse_yaml(text, str(into)), str(into))
     assert written == cases_in([filled], str(into))
     replace_text(into, text)
@@ -106,16 +104,13 @@ def _make_template(names: dict[str, str], fixed: dict[str, str | None]) -> dict[
         if name.startswith("expect."):
             _put(expect, name.split(".")[1:], holes[name])
     return {
-        "id": holes.get("id", ""),
-        "notebook": fixed["notebook"],
-        "group": fixed["group"],
-        "suites": holes.get("suites", ["scenario"]),
-        "why": holes.get("why", fixed.get("why")),
+        "id": holes.get("id", ""), "notebook": fixed["notebook"], "group": fixed["group"],
+        "suites": holes.get("suites", ["scenario"]), "why": holes.get("why", fixed.get("why")),
         "messages": [{"role": role, "content": holes[role]} for role in ("system", "user") if role in names],
         "options": {"temperature": 0, "max_tokens": 512},
         **({"expect": [{check: params} for check, params in expect.items()]} if expect else {}),
         **{kind: holes[kind] for kind in ("good", "bad") if kind in names},
-    }
+    }  # fmt: skip
 
 
 def _hole_name(target: str) -> str:

@@ -52,25 +52,18 @@ def _write(file: Path, profile: str) -> None:
 
 
 def introduce(
-    base_url: str,
-    name: str | None,
-    model: str | None,
-    api_key_env: str | None,
-    adapters: bool = False,
-    languages: str | None = None,
-) -> str:
+    base_url: str, name: str | None, model: str | None, api_key_env: str | None,
+    adapters: bool = False, languages: str | None = None,
+) -> str:  # fmt: skip
     """Write `params/<name>.yaml` and say what to type next; with `adapters` one more for each that the server lists, by its
     own name. Raises BadInput, CannotMeasure when nobody answers; then nothing is written."""
     url = normal_base_url(base_url)
     if name is not None and not NAME.fullmatch(name):
-        raise BadInput(
-            f"--name has value {name!r}: letters, digits, dots, dashes and underscores only, such as gpu-box"
-        )
+        said = "letters, digits, dots, dashes and underscores only, such as gpu-box"
+        raise BadInput(f"--name has value {name!r}: {said}")
     refuse_secrets({"target": {"api_key_env": api_key_env, "model": model}}, "command line")
-    spoken, cases = (
-        None if languages is None else [said.strip() for said in languages.split(",")],
-        load_cases(*project.folders("params/cases")),
-    )
+    cases = load_cases(*project.folders("params/cases"))
+    spoken = None if languages is None else [name.strip() for name in languages.split(",")]
     target = build(Target, {"model": model or "unknown", "api_key_env": api_key_env, "base_url": url}, "command line")
     asked = {"name": name or "new", "target": target.model_dump(), "groups": {}, "languages": spoken}
     refuse_languages(build(Profile, asked, "command line"), "full", cases)
@@ -80,20 +73,19 @@ def introduce(
     files = [(chosen, _file(name or _slug(chosen))), *((m, _file(_slug(m))) for m in found)]
     if twice := [file for file, count in Counter(file for _, file in files).items() if count > 1]:
         both = " and ".join(m for m, file in files if file == twice[0])
-        raise BadInput(
-            f"{twice[0]}: would be the profile of {both}; choose another --name, or name an adapter otherwise"
-        )
+        todo = "choose another --name, or name an adapter otherwise"
+        raise BadInput(f"{twice[0]}: would be the profile of {both}; {todo}")
     there = [str(file) for _, file in files if file.exists()]
     if len(there) == len(files):
         raise BadInput(f"{', '.join(there)}: exists already; choose another --name or edit it")
-    said = [f"{file}: exists already, left as it is" for file in there]
+    lines = [f"{file}: exists already, left as it is" for file in there]
     made = [(file, *_introduced(target, m, file, exchanges, spoken)) for m, file in files if not file.exists()]
-    for file, text, lines in made:
+    for file, text, told in made:
         read = profile_from(parse_yaml(text, str(file)), str(file), file.stem)  # what we write must be what we read
         refuse_languages(read, "full", cases)
         _write(file, text)
-        said += lines
-    return "\n".join(said)
+        lines += told
+    return "\n".join(lines)
 
 
 def _introduced(
@@ -149,10 +141,8 @@ async def _learn(target: Target, url: str, models: tuple[str, ...]) -> tuple[Exc
             raise CannotMeasure(f"{url}, model {target.model!r}: {said}: {hello.detail}")
         learned = await learn(lane, target.model, models)
     if _broke_off(plain := learned.exchanges[0]):
-        todo = "nothing was written; run `gatebook init` again"
-        raise CannotMeasure(
-            f"{url}, model {target.model!r}: a plain greeting, which all else is compared with: {plain.detail}; {todo}"
-        )
+        said = f"a plain greeting, which all else is compared with: {plain.detail}"
+        raise CannotMeasure(f"{url}, model {target.model!r}: {said}; nothing was written; run `gatebook init` again")
     return hello, learned
 
 

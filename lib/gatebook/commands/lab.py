@@ -44,17 +44,15 @@ def lab(
     root = project.root()
     said = profile or os.environ.get("GATEBOOK_PROFILE") or (root / EMBEDDED if (root / EMBEDDED).is_file() else None)
     if said is None:
-        raise BadInput(
-            "--profile is missing: whom do the notebooks ask? Name a YAML of params/, such as params/mine.yaml"
-        )
+        todo = "Name a YAML of params/, such as params/mine.yaml"
+        raise BadInput(f"--profile is missing: whom do the notebooks ask? {todo}")
     chosen = project.from_root(Path(said)).resolve()
     load_profile(chosen)
     if find_spec("jupyterlab") is None:
         raise BadInput("JupyterLab is not installed; run `pip install jupyterlab`")
     folder = laid_out(root).relative_to(root)
-    print(
-        f"notebooks ask by {chosen}; look into {folder}/; what stands in notebooks/ is what a run executes", flush=True
-    )
+    said = f"notebooks ask by {chosen}; look into {folder}/"
+    print(f"{said}; what stands in notebooks/ is what a run executes", flush=True)
     environment = {**os.environ, "JUPYTER_PATH": jupyter_path(), "GATEBOOK_PROFILE": str(chosen)}
     options = [f"--ServerApp.root_dir={root}", f"--LabApp.default_url=/lab/tree/{folder.as_posix()}", *ctx.args]
     os.execve(sys.executable, [sys.executable, "-P", "-m", "jupyterlab", *options], environment)

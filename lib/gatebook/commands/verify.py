@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from gatebook.config import project
 from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, first_line
 from gatebook.opening import OVERALL
 from gatebook.record.executed import unfinished
+from gatebook.record.folder import sha256_of
 from gatebook.record.run import SUMS, Run
 from gatebook.stopping import within
 from gatebook.verdict.judging import judge_once
@@ -20,8 +20,6 @@ from gatebook.verdict.verdict import Step, Verdict, Verification
 
 JUDGE_S = 300
 """Wall time of judging a bundle again: a pattern that somebody else wrote may have no end."""
-
-
 Again = Callable[[str | None, list[str]], Verdict]
 
 
@@ -35,10 +33,13 @@ def verify(path: Path, replay: bool = True, notebooks: Path | None = None) -> Ve
         run = Run(path.resolve())
     except BrokenRecord as error:
         return Verification(path.name, steps=[Step("plan", "manifest.json and cases.json", str(error))])
-    seal = hashlib.sha256((run.path / SUMS).read_bytes()).hexdigest() if run.sealed else None
-    found = Verification(run.manifest.run, run.manifest, seal)
-    found.steps += [_checksums(run), _chains(run), _executed(run)]
-    judged = judge_once(run)
+    found = Verification(run.manifest.run, run.manifest, sha256_of(run.path / SUMS) if run.sealed else None)
+    sizes, judged = [p.stat().st_size for p in run.path.rglob("*") if p.is_file()], judge_once(run)
+    what = "checksums: every file is what SHA256SUMS says, none missing, none added"
+    found.steps.append(Step(what, f"{len(sizes)} files, {sum(sizes):,} bytes", "; ".join(run.damage()[:5]) or None))
+    found.steps.append(_chains(run))
+    what = "notebooks: every code cell of every notebook ran, the gate last"
+    found.steps.append(Step(what, f"{len(run.notebooks) + 1} notebooks", "; ".join(cut_short(run)) or None))
     found.steps.append(_same_verdicts(run, found, judged))
     if replay:
         found.steps.append(_replayed(run, found, [notebooks] if notebooks else project.folders("notebooks"), judged))
@@ -54,12 +55,6 @@ def evidenced(path: Path) -> Verdict:
     return found.verdict
 
 
-def _checksums(run: Run) -> Step:
-    sizes = [p.stat().st_size for p in run.path.rglob("*") if p.is_file()]
-    what = "checksums: every file is what SHA256SUMS says, none missing, none added"
-    return Step(what, f"{len(sizes)} files, {sum(sizes):,} bytes", "; ".join(run.damage()[:5]) or None)
-
-
 def _chains(run: Run) -> Step:
     what, count = "records: every line continues the hash chain that starts at cases.json", 0
     for notebook in run.notebooks:
@@ -72,15 +67,9 @@ def _chains(run: Run) -> Step:
     return Step(what, f"{count} exchanges in {len(run.notebooks)} records, from cases.json {run.anchor[:12]}", None)
 
 
-def _executed(run: Run) -> Step:
-    what = "notebooks: every code cell of every notebook ran, the gate last"
-    return Step(what, f"{len(run.notebooks) + 1} notebooks", "; ".join(cut_short(run)) or None)
-
-
 def cut_short(run: Run) -> list[str]:
     """Why notebooks did not run to their end."""
-    said = (unfinished(run.path / f"{notebook}.ipynb") for notebook in (*run.notebooks, OVERALL))
-    return [text for text in said if text]
+    return [said for name in (*run.notebooks, OVERALL) if (said := unfinished(run.path / f"{name}.ipynb"))]
 
 
 def _same_verdicts(run: Run, found: Verification, judged: Again) -> Step:
@@ -115,8 +104,8 @@ def _replayed(run: Run, found: Verification, notebooks: list[Path], judged: Agai
     """Run nbval over our own cells; the gate of a notebook that is not green must fail and everything else must not."""
     what = "nbval: every checked cell gives the recorded output in a fresh kernel, with no server"
     if any(step.wrong for step in found.steps[:2]):
-        why = "the checksums or the records are wrong, so nothing of it is replayed"
-        return Step(what, "nothing was executed", why)
+        wrong = "the checksums or the records are wrong, so nothing of it is replayed"
+        return Step(what, "nothing was executed", wrong)
     # a bundle that brings a project of its own has brought no notebooks of ours
     ours = [folder for folder in notebooks if not folder.resolve().is_relative_to(run.path)]
     try:
