@@ -296,7 +296,7 @@ def _end(run: Any, verdict: Any, as_json: bool) -> NoReturn:
 
 
 def _refuse_unreadable(arguments: list[str]) -> None:
-    """Raises BadInput for bytes that are no text here, and for a path that is empty: it would mean the current folder."""
+    """Raises BadInput for bytes that are no text here, and for an empty path, which would mean the current folder."""
     said = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--") else [word])]
     for option, value in zip(["", *said], said, strict=False):
         if any("\ud800" <= char <= "\udfff" for char in value):
@@ -309,7 +309,7 @@ def _refuse_unreadable(arguments: list[str]) -> None:
 
 
 def command() -> int:
-    """How it ends by itself. Raises KeyboardInterrupt when it was stopped before it came to anything."""
+    """Run the command line and return its exit code. Raises KeyboardInterrupt when a signal stopped it first."""
     try:
         _refuse_unreadable(sys.argv[1:])
         ended = app(standalone_mode=False)  # typer returns the status of an exit of its own: 130 for KeyboardInterrupt
@@ -329,7 +329,7 @@ def command() -> int:
 
 
 def _describe(error: BaseException) -> tuple[int, str]:
-    """(exit code, one line) for what stopped the command; a crash of our own says nothing about the deployment."""
+    """Return (exit code, one line) for what stopped the command; a crash of our own says nothing about the deployment."""
     if isinstance(error, GatebookError):
         return error.exit_code, f"gatebook: {' '.join(str(error).split())}"
     if isinstance(error, OSError) and error.errno is not None:  # the disk, the rights, the system: no crash of ours

@@ -29,7 +29,7 @@ SIOCSIFFLAGS, IFF_UP = 0x8914, 0x1
 
 
 def loopback_up() -> None:
-    """A new network namespace has a loopback that is down, and Jupyter talks to its kernels over it. Raises OSError."""
+    """Start the loopback of a new network namespace: Jupyter talks to its kernels over it. Raises OSError."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
         fcntl.ioctl(asked, SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", IFF_UP))
 
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def watched(kernel: Any) -> Any:
-    """nbval's kernel, whose end ends the replay: nbval itself would wait its whole deadline for a reply of one that is gone."""
+    """Return nbval's kernel class with a check that it is alive: nbval itself waits its whole deadline for a dead one."""
     import time
     from queue import Empty
 

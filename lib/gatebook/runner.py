@@ -32,14 +32,14 @@ from gatebook.verdict.verdict import Verdict
 SPARE_S = 120
 """What a cell may take beyond the notebook's deadline before the kernel counts as hung."""
 EVIDENCE = ("manifest", "cases", "baseline", "history")
-"""How files begin that a resumed run goes on with, besides its records."""
+"""Prefixes of the files that a resumed run relies on, besides its records."""
 
 
 def run_profile(
     profile: Profile, suite: Suite, only: list[str] | None, out: Path | None, watch: bool,
     against: Profile | None = None, **how: Unpack[How],
 ) -> tuple[Run, Verdict]:  # fmt: skip
-    """A new run, or one shard of it; `against` is the profile of a second target. Raises BadInput before anything is asked."""
+    """Plan and execute a new run, or one shard; `against`: profile of a second target. Raises BadInput before anything is asked."""
     check_latest(out or project.outputs())
     base_url, start = endpoint(profile.target, None)
     second = None
@@ -132,7 +132,7 @@ def _ask(run: Run, start: Start | None, watcher: Watcher, kernel: Kernel, troubl
 
 
 def _execute(run: Run, notebook: str, kernel: Kernel) -> list[str]:
-    """Run one notebook through papermill in this process; what went wrong, other than a gate that is not green."""
+    """Run one notebook through papermill in this process; return what went wrong, other than a gate that is not green."""
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillException
@@ -159,7 +159,7 @@ def _execute(run: Run, notebook: str, kernel: Kernel) -> list[str]:
 
 
 def judged(run: Run, troubles: list[str], notebook: str | None = None) -> Verdict:
-    """The verdict of a run or a notebook; a broken record is a trouble and not the end of the story."""
+    """Judge a run or a notebook; a broken record is a trouble and not the end of the story."""
     try:
         return judge(run, notebook, troubles, kept=True)
     except BrokenRecord as error:
@@ -203,7 +203,7 @@ def report(run: Run, verdict: Verdict) -> None:
 
 
 def _ours(error: Exception) -> str:
-    """How a crash of our own stands in a verdict: in one line, whatever the exception says."""
+    """Describe a crash of our own in one line of a verdict."""
     said = " ".join(str(error).split())[:300]
     return f"our own fault, please report it: {type(error).__name__}{f': {said}' if said else ''}"
 

@@ -1,8 +1,7 @@
-"""Accepting a run: what a person takes as the measure of later ones."""
+"""Accept a run: make it the baseline of later ones."""
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Collection
 from pathlib import Path
 from statistics import median
@@ -34,13 +33,12 @@ SHOWN_CASES = 8
 
 
 def accept(path: Path, reason: str, group: str | None, by: str | None = None, again: Path | None = None) -> str:
-    """Write `params/baselines/<profile>.json`, with an entry in its log, and say what changed in it.
+    """Write `params/baselines/<profile>.json`, with an entry in its log, and return what changed in it.
 
-    Takes a complete PASS, or an INCONCLUSIVE that lacks nothing but what accepting it gives (`causes.refusals`, which the
-    run has told). Cases that a smaller suite does not ask stay as they were accepted. With `group`, an existing baseline
-    takes over that group's cases only, of a red run too. `again`: another run of the same deployment, which measures how many
-    cases turn between two of them. In the history the rows of what was accepted are marked so.
-    Raises BadInput with all that is in the way, BrokenRecord, HistoryFailed; then nothing was accepted.
+    Takes a complete PASS, or an INCONCLUSIVE that lacks only what accepting it gives (`causes.refusals`). Cases that a smaller
+    suite does not ask stay as they were. With `group`, an existing baseline takes that group's cases only, of a red run too.
+    `again`: another run of the same deployment, which measures how many cases turn between two. The history marks what was
+    accepted. Raises BadInput with all that is in the way, BrokenRecord, HistoryFailed; then nothing was accepted.
     """
     reason, who = reason.strip(), (by or person() or "").strip()
     if not reason:
@@ -76,7 +74,7 @@ def accept(path: Path, reason: str, group: str | None, by: str | None = None, ag
 
 
 def _in_the_way(verdict: Verdict, group: str | None, old: Baseline | None, file: Path) -> list[str]:
-    """Why a run, or one group of it, is not accepted; a FAIL is no reason against a group."""
+    """Return why a run, or one of its groups, is not accepted; a FAIL is no reason against a group."""
     wrong = [f"{one.text}: {one.todo}" for one in refusals(verdict) if group is None or one.about == "this run"]
     if group is None:
         return wrong
@@ -108,7 +106,7 @@ def _baseline(run: Run, verdict: Verdict, reason: str) -> Baseline:
 
 
 def _flips(again: Path, accepted: Baseline, run: Run) -> Flips:
-    """How many compared cases turned in another run of what is accepted. Raises BadInput where it says nothing of that."""
+    """Count the compared cases that turned in another run of the same deployment. Raises BadInput where that is none."""
     other, verdict = judge_intact(again, "only an intact run measures how much turns")
     then = _baseline(other, verdict, "")
     if other.manifest.run == run.manifest.run or verdict.verdict == "ERROR":
@@ -129,7 +127,7 @@ def _flips(again: Path, accepted: Baseline, run: Run) -> Flips:
 
 
 def _latencies(run: Run) -> dict[str, float]:
-    """Medians over all streamed answers, in ms, and over the samples that measure documents, in ms a prompt token."""
+    """Return medians over all streamed answers, in ms, and over the samples that measure documents, in ms a prompt token."""
     exchanges = [e for notebook in run.notebooks for e in run.exchanges(notebook)]
     values = {name.removesuffix("_ms"): found for name, found in streamed_times(exchanges).items()}
     values["prompt_token"] = [
@@ -141,10 +139,8 @@ def _latencies(run: Run) -> dict[str, float]:
 
 
 def _with_unasked(new: Baseline, old: Baseline) -> tuple[Baseline, int]:
-    """With the cases of the project that this run's suite does not ask, as they were accepted before, and their number.
-
-    Their fingerprints stay for the same revision only: another one has others.
-    """
+    """The new baseline with the project's cases that its suite does not ask, as they were accepted before (their fingerprints for
+    the same revision only), and their number."""
     if new.flips is None and old.revision == new.revision:
         new = new.model_copy(update={"flips": old.flips})
     missing = old.cases.keys() - new.cases.keys()
@@ -171,7 +167,7 @@ def _one_group(new: Baseline, old: Baseline, group: str) -> Baseline:
 
 
 def _joined(old: Baseline, of_old: Collection[str], new: Baseline, of_new: Collection[str]) -> dict[str, Any]:
-    """Cases and their key words out of two baselines."""
+    """Join cases and their key words out of two baselines."""
 
     def join(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
         return {i: v for i, v in before.items() if i in of_old} | {i: v for i, v in after.items() if i in of_new}
@@ -188,7 +184,7 @@ def _difference(old: Baseline | None, new: Baseline) -> str:
 
 
 def _log(old: Baseline | None) -> list[Acceptance]:
-    """The log so far; a baseline from before there was one says at least when and why it was accepted."""
+    """Return the log so far; an old baseline without one says at least when and why it was accepted."""
     if old is None:
         return []
     log = old.log or [Acceptance(at=old.accepted, by="not recorded", run=old.run, reason=old.reason)]
@@ -226,7 +222,7 @@ def _entry(
 
 
 def _shown(entry: Acceptance) -> list[str]:
-    """The log's new entry, for the terminal."""
+    """Render the log's new entry for the terminal."""
     lists = {
         "newly passing": entry.newly_passing, "NEWLY FAILING": entry.newly_failing, "new": entry.added, "gone": entry.gone,
         "asked differently": entry.other_prompt, "deployment": entry.fingerprint, "waived": entry.waived,
@@ -239,6 +235,5 @@ def _shown(entry: Acceptance) -> list[str]:
 
 
 def _git_hint(file: Path) -> str:
-    asked = ["git", "-C", str(file.parent), "ls-files", "--error-unmatch", file.name]
-    tracked = subprocess.run(asked, capture_output=True).returncode == 0
+    tracked = project.git(file.parent, "ls-files", "--error-unmatch", file.name) is not None
     return "`git diff` shows it" if tracked else "it is the measure of later runs"

@@ -1,4 +1,4 @@
-"""One more verdict of what is recorded: `gatebook judge` by other rules, `merge` of shards, `report` once more. Nothing is asked."""
+"""Judge recorded answers again: by other rules (`judge`), as one run (`merge`), as they are (`report`). Nothing is asked."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SAME = ("profile", "base_url", "suite", "only", "against", "effort", "among")
 
 
 def judge_again(path: Path, profile: Profile, out: Path) -> tuple[Run, Verdict]:
-    """The same answers by other rules, in a new bundle. Raises BadInput, BrokenRecord."""
+    """Judge the same answers by other rules, in a new bundle. Raises BadInput, BrokenRecord."""
     out = out.resolve()
     check_latest(out.parent)
     old = open_intact(path, "only an intact run is judged again")
@@ -113,7 +113,7 @@ def _judged_anew(run: Run, sources: list[Run], by: str) -> tuple[Run, Verdict]:
 
 
 def _copy_record(source: Run, run: Run, number: int) -> None:
-    """Journals, gauges, history and texts; of a shard the server's log too."""
+    """Copy journals, gauges, history and texts; of a shard the server's log too."""
     for notebook in source.notebooks:
         for file in source.record_files(notebook):
             shutil.copyfile(file, run.record_file(notebook, number) if number > 1 else run.path / file.name)
@@ -129,7 +129,7 @@ def _copy_record(source: Run, run: Run, number: int) -> None:
 
 
 def _in_order(found: list[tuple[Path, Run]]) -> list[Run]:
-    """The shards by number. Raises BadInput, CannotMeasure, naming the one that does not fit."""
+    """Sort the shards by number. Raises BadInput, CannotMeasure, naming the one that does not fit."""
     first, shards = found[0][1], dict[int, Run]()
     for path, run in found:
         if run.manifest.shard is None or run.manifest.judged_from:
@@ -147,7 +147,7 @@ def _in_order(found: list[tuple[Path, Run]]) -> list[Run]:
 
 
 def _strange(run: Run, first: Run) -> str:
-    """What of a shard is another run's; empty when nothing is."""
+    """Return what of a shard belongs to another run; empty when nothing does."""
     one, other = run.manifest, first.manifest
     if one.profile.target.revision != other.profile.target.revision:
         return f"revision ({one.profile.target.revision or 'none named'})"

@@ -1,4 +1,4 @@
-"""For people only: ask a recorded run again with edits, and keep what is worth a case. The views are the cells of 00_explore."""
+"""For people only: ask again with edits, and keep what is worth a case. The views are the cells of 00_explore."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ class Explorer:
         print(f"opened {path.name}: {model}, {len(self.run.cases)} cases, {verdict_word(path)}")
 
     def answers(self, case: str) -> Shown:
-        """What was said in every request of a case, the first with its outcome and reasons."""
+        """Return every request of a case with its answer, the first with outcome and reasons."""
         first, *more = self._recorded(self.run, case)
         return Shown([first, *(replace(one, findings=[], why="") for one in more)])
 
     def answer(self, case: str, request: str | None = None, run: str | None = None) -> Answered:
-        """One recorded answer: the case's first chat unless a request is named, of this run or another."""
+        """Return one recorded answer: the case's first chat unless a request is named, of this run or another."""
         found = self._recorded(find_run(project.outputs(), run) if run else self.run, case)
         if request is None:
             return next((one for one in found if one.messages), found[0])
@@ -89,7 +89,7 @@ class Explorer:
         return self._last
 
     def draft(self, name: str, why: str, answered: Answered | None = None, **fields: Any) -> str:
-        """The case that `save` would write, as YAML; nothing is written."""
+        """Return the case that `save` would write, as YAML."""
         return draft_case(self._entry(name, why, answered or self._last, fields))
 
     def save(
@@ -139,14 +139,14 @@ class Explorer:
         return entry | fields
 
     def _own(self, body: dict[str, Any]) -> dict[str, Any]:
-        """The options of a case that was asked so: without what the profile adds."""
+        """Return the case's own options in a request: without what the profile adds."""
         target = self.run.manifest.profile.target
         common, room = target.request_options, target.room
         own = {k: v for k, v in body.items() if k not in OURS and (k not in common or common[k] != v)}
         return {k: v - room if k in CAPS and type(v) is int and v > room else v for k, v in own.items()}
 
     def _judged(self, name: str, exchange: Exchange) -> list[Finding]:
-        """What the case's own checks say when this answer stands in the place of the recorded one."""
+        """Judge this answer by the case's own checks, in the place of the recorded one."""
         case, recorded = self.run.cases[name], {one.exchange.ask: one.exchange for one in self.answers(name)}
         recorded[exchange.ask] = exchange
         if exchange.fault or any(ask.name not in recorded for ask in case.requests()):
@@ -180,7 +180,7 @@ class Explorer:
 
 @lru_cache(maxsize=4)
 def _answers(run: Run) -> dict[str, list[Answered]]:
-    """Case -> its recorded requests with what the checks say; one that says so where there is none. Raises BrokenRecord."""
+    """Return case -> its recorded requests with their findings; a placeholder where there is none. Raises BrokenRecord."""
     findings, exchanges = defaultdict(list), defaultdict(list)
     for finding in judge_run(run):
         findings[finding.case].append(finding)
@@ -198,7 +198,7 @@ def _answers(run: Run) -> dict[str, list[Answered]]:
 
 
 def _edited(messages: list[dict[str, Any]], user: str | None, system: str | None) -> list[dict[str, Any]]:
-    """The messages with the last user message and the system message replaced, or added where there is none."""
+    """Return the messages with the last user message and the system message replaced or added."""
     said = [dict(message) for message in messages]
     if user is not None:
         if not any(message.get("role") == "user" for message in said):

@@ -1,4 +1,4 @@
-"""Getting to know a server: probe it, and write a profile for it."""
+"""Probe a server, and write a profile for it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def begin() -> str:
 
 
 def _file(name: str) -> Path:
-    """The file of a profile, here where there is no project."""
+    """Return the file of a profile, in the current folder where there is no project."""
     return (project.find() or Path.cwd()) / "params" / f"{name}.yaml"
 
 
@@ -91,7 +91,7 @@ def introduce(
 def _introduced(
     target: Target, model: str, file: Path, probes: list[Exchange], spoken: list[str] | None
 ) -> tuple[str, list[str]]:
-    """The profile of one model of the server, and what to say of it. Raises CannotMeasure when it does not answer."""
+    """Return the profile of one model of the server, and the lines to print. Raises CannotMeasure when it does not answer."""
     target, url = target.model_copy(update={"model": model}), str(target.base_url)
     hello, learned = asyncio.run(_learn(target, url, identify(probes, model).models))
     target = target.model_copy(update=learned.thinks.settings)
@@ -101,7 +101,7 @@ def _introduced(
 
 
 def _adapters(probes: list[Exchange], url: str) -> list[str]:
-    """The served models whose cards name a parent. Raises BadInput where there is none, or one's parent is not served."""
+    """Return the served models whose cards name a parent. Raises BadInput where there is none, or a parent is not served."""
     models = identify(probes, "").models
     parents = {m: parent for m in models if (parent := identify(probes, m).parent)}
     if not parents:
@@ -114,7 +114,7 @@ def _adapters(probes: list[Exchange], url: str) -> list[str]:
 
 
 async def _probe(target: Target, url: str) -> list[Exchange]:
-    """/v1/models first; then, of an engine that its cards tell, only what that engine answers."""
+    """Ask /v1/models, then what the recognised engine answers, else every known path."""
 
     async def get(path: str, key: str, retries: int) -> Exchange:
         deadline_s = PROBE_DEADLINE_S
@@ -131,7 +131,7 @@ async def _probe(target: Target, url: str) -> list[Exchange]:
 
 
 async def _learn(target: Target, url: str, models: tuple[str, ...]) -> tuple[Exchange, Learned]:
-    """One token first. Raises CannotMeasure when that is not answered."""
+    """Ask one token, then what the server offers. Raises CannotMeasure when it does not answer."""
     async with Lane(target, url, LoopLag()) as lane:
         body = {"model": target.model, **HELLO, "max_tokens": 1}
         hello = await lane.ask(kind="ready", key="ready/0", body=body, deadline_s=READY_S, retries=10)
@@ -147,12 +147,12 @@ async def _learn(target: Target, url: str, models: tuple[str, ...]) -> tuple[Exc
 
 
 def _broke_off(done: Exchange) -> bool:
-    """Whether there is neither an answer nor a refusal: a server that is busy, or down."""
+    """Return whether there is neither an answer nor a refusal: the server is busy, or down."""
     return done.fault is not None and done.fault != "status"
 
 
 def _choose(models: tuple[str, ...], asked: Exchange, model: str | None, url: str) -> str:
-    """The model to gate, of these. Raises BadInput, which says what happened at /v1/models where that is the reason."""
+    """Choose the model to gate. Raises BadInput, with what happened at /v1/models where that is the reason."""
     if model is not None:
         return model
     if len(models) == 1:
@@ -163,7 +163,7 @@ def _choose(models: tuple[str, ...], asked: Exchange, model: str | None, url: st
 
 
 def _summary(file: Path, identity: Identity, chosen: str, learned: Learned, probes: Iterable[Exchange]) -> list[str]:
-    """What was learned and what to type next."""
+    """Return the lines to print: what was learned and what to type next."""
     engine = f"{identity.engine} {identity.version or ''}".strip()
     lines = [f"{file}: {chosen} on {engine}, {identity.context_tokens or 'an untold number of'} tokens of context"]
     missing = [f"{feature} ({said})" for feature, said in learned.offers.items() if said is not True]

@@ -61,7 +61,7 @@ NOTES = {
 
 @dataclass(frozen=True)
 class Introduction:
-    """What is known of a server, and the profile that fits it: the production profile's, as far as this one can keep it."""
+    """What is known of a server, and the profile that fits it: that of production, as far as this server can keep it."""
 
     target: Target
     identity: Identity
@@ -79,12 +79,12 @@ class Introduction:
 
     @cached_property
     def production(self) -> dict[str, Value]:
-        """The first that the server says of every item."""
+        """The server's setting of every item; of several the first."""
         return {said.item: said.value for said in reversed((*self.identity.settings, *shown(self.gauges)))}
 
     @cached_property
     def least_ms(self) -> dict[str, float]:
-        """What a limit must leave this server."""
+        """The least latency in ms that a limit must allow this server."""
         told = self.learned
         measured = {"ttft_ms": told.ttft_ms, "itl_ms": told.itl_ms, "total_ms": told.greeting_ms}
         return {name: round(ROOM * ms, -1) for name, ms in measured.items() if ms is not None}
@@ -96,7 +96,7 @@ class Introduction:
         return None if context is None else max(context - self.target.room, 1)
 
     def profile(self, name: str) -> str:
-        """The file."""
+        """Return the profile as YAML."""
         target = self.target.model_dump(include={"server", "base_url", "model", "revision", "api_key_env"})
         target |= self.target.model_dump(include={"request", "thinking", "thinking_tokens"}, exclude_defaults=True)
         latency, load = (part.model_dump(mode="json", exclude_defaults=True) for part in (self.latency(), self.load()))
@@ -129,7 +129,7 @@ class Introduction:
         return limits | {key: max(limits[key], self.least_ms.get(key, 0)) for key in ("ttft_ms", "total_ms")}
 
     def latency(self) -> Latency:
-        """Caps no lower than this server needs now with room to spare."""
+        """Return caps no lower than this server needs now with room to spare."""
         caps = {}
         for group, known in self.template.latency.caps.items():
             low = {key: max(ms, self.least_ms.get(key, 0)) for key, ms in known.model_dump(exclude_none=True).items()}
@@ -137,7 +137,7 @@ class Introduction:
         return self.template.latency.model_copy(update={"caps": caps})
 
     def load(self) -> LoadSettings:
-        """Long documents no longer than most of what this server reads."""
+        """Return the load settings, with documents no longer than LONG_SHARE of the context."""
         load, long = self.template.load, self.template.load.long_prompts
         if long.tokens is None or self.room is None:
             return load
@@ -188,7 +188,7 @@ class Introduction:
 
 
 def _gpu_unseen(url: str) -> str | None:
-    """Why the memory of the server's GPU cannot be read from here, if so."""
+    """Return why the memory of the server's GPU cannot be read from here; None where it can."""
     if not on_this_machine(url):
         todo = "name a DCGM exporter in production.gpu_metrics_url and delete this line"
         return f"the server is on another machine; {todo}"
@@ -198,7 +198,7 @@ def _gpu_unseen(url: str) -> str | None:
 
 
 def too_long(cases: list[Case], context_tokens: int | None, thoughts: int = 0) -> dict[str, str]:
-    """Cases whose document is longer than the context, by the shortest pattern that names none of the others."""
+    """Excuse cases whose document is longer than the context, by the shortest pattern that names no other case."""
     if context_tokens is None:
         return {}
     least = {c.id: c.document.tokens or (c.document.chars or 0) // CHARS_A_TOKEN for c in cases if c.document}

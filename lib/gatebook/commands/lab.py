@@ -19,7 +19,7 @@ EMBEDDED = Path("params", "smollm2.yaml")
 
 
 def laid_out(root: Path) -> Path:
-    """The folder to look into first. What the package has and the project has not is copied once a version, never over an edit."""
+    """Return the folder to open. What only the package has is copied once a version, never over an edit."""
     *package, own = project.folders("notebooks")
     copies = root / "outputs" / f"lab-{__version__}"
     for file in (file for folder in package for file in sorted(folder.glob("*.ipynb"))):
@@ -31,7 +31,7 @@ def laid_out(root: Path) -> Path:
 
 
 def jupyter_path() -> str:
-    """Where Jupyter looks for kernels: in this environment first, whatever JUPYTER_PATH holds."""
+    """Return JUPYTER_PATH with this environment first, so that its kernel is used."""
     return os.pathsep.join(filter(None, [f"{sys.prefix}/share/jupyter", os.environ.get("JUPYTER_PATH")]))
 
 

@@ -1,4 +1,4 @@
-"""`gatebook passed`: what a deployment asks of a bundle. Profile, cases, waivers and baseline are the checkout's word, not the bundle's."""
+"""`gatebook passed`: may a deployment go on with this bundle? Profile, cases, waivers and baseline are the checkout's, not the bundle's."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NOTHING = object()
 
 @dataclass(frozen=True)
 class Passed:
-    """What a deployment is told of a bundle, in one line."""
+    """The answer to a deployment, in one line."""
 
     verdict: Verdict
     profile: str
@@ -97,7 +97,7 @@ def passed(
 
 
 def _own_words(run: Run, profile: Profile) -> dict[str, str]:
-    """What the run was told besides its profile: what is deployed, and where."""
+    """Return what the run was given besides the checkout's profile: what is deployed, and where."""
     asked, target, against = run.manifest.profile.target, profile.target, run.manifest.against
     headers = [", ".join(sorted(one.headers)) or None for one in (asked, target)]
     own = {
@@ -113,7 +113,7 @@ def _own_words(run: Run, profile: Profile) -> dict[str, str]:
 
 
 def differences(run: Run, profile: Profile, cases: Sequence[Path]) -> list[str]:
-    """What the bundle was judged by and the checkout does not say, by name. Raises BadInput for a bad checkout."""
+    """Return where the rules and cases of the bundle differ from the checkout's. Raises BadInput for a bad checkout."""
     manifest = run.manifest
     theirs, ours = _flat(_rules(manifest.profile)), _flat(_rules(profile))
     found = [
@@ -146,7 +146,7 @@ def differences(run: Run, profile: Profile, cases: Sequence[Path]) -> list[str]:
 
 
 def _not_accepted(run: Run, profile: Profile) -> str | None:
-    """Why the run's baseline is none that this checkout has accepted; None when it is one. Raises BadInput."""
+    """Return why this checkout has not accepted the run's baseline; None when it has. Raises BadInput."""
     file, ours, theirs = project.baseline_file(profile.baseline_name), accepted(profile)[0], run_baseline(run)
     if theirs is None:
         todo = "run it again, or `gatebook accept` another"
@@ -164,7 +164,7 @@ def _plain(case: Case) -> dict[str, Any]:
 
 
 def _rules(profile: Profile) -> dict[str, Any]:
-    """The profile without what a run may be told besides; waivers by what they name."""
+    """Return the profile without OVERRIDDEN, its waivers by case."""
     said = profile.model_dump(mode="json")
     said["target"] = {key: value for key, value in said["target"].items() if key not in OVERRIDDEN}
     count = Counter(waiver["case"] for waiver in said["waivers"])
@@ -173,7 +173,7 @@ def _rules(profile: Profile) -> dict[str, Any]:
 
 
 def _flat(value: Any, *path: str) -> dict[str, Any]:
-    """`a.b.c` -> value, of nested mappings; an empty one is as good as none."""
+    """Flatten nested mappings into `a.b.c` -> value; an empty one counts as none."""
     if not isinstance(value, dict):
         return {".".join(path): value}
     return {name: one for key, inner in value.items() for name, one in _flat(inner, *path, str(key)).items()}

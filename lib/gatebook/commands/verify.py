@@ -1,4 +1,4 @@
-"""Check a bundle without any server: checksums, chains, every cell executed, the verdict computed again, nbval replay."""
+"""Check a bundle without a server: checksums, chains, every cell executed, the verdict computed again, nbval replay."""
 
 from __future__ import annotations
 
@@ -24,10 +24,9 @@ Again = Callable[[str | None, list[str]], Verdict]
 
 
 def verify(path: Path, replay: bool = True, notebooks: Path | None = None) -> Verification:
-    """Re-judge a bundle from its own files; without `replay`, all but the cells' outputs.
+    """Re-judge a bundle from its own files; without `replay`, all but the cells' outputs. Raises BadInput when it is no run folder.
 
     `notebooks`: whose code may be executed, besides that of released versions; default: the project's and the package's.
-    Raises BadInput when `path` is no run folder.
     """
     try:
         run = Run(path.resolve())
@@ -47,7 +46,7 @@ def verify(path: Path, replay: bool = True, notebooks: Path | None = None) -> Ve
 
 
 def evidenced(path: Path) -> Verdict:
-    """The verdict of an intact bundle, judged again from its record. Raises BadInput, BrokenRecord."""
+    """Judge an intact bundle again from its record. Raises BadInput, BrokenRecord."""
     found = verify(path, replay=False)
     wrong = next((f"{step.what.partition(':')[0]}: {step.wrong}" for step in found.steps if step.wrong), None)
     if wrong or found.verdict is None:
@@ -58,9 +57,9 @@ def evidenced(path: Path) -> Verdict:
 def _chains(run: Run) -> Step:
     what, count = "records: every line continues the hash chain that starts at cases.json", 0
     for notebook in run.notebooks:
-        if not run.record_files(notebook)[0].exists():
-            return Step(what, f"{count} exchanges", f"{notebook}: no record")
         try:
+            if not run.record_files(notebook)[0].exists():
+                raise BrokenRecord(f"{notebook}: no record")
             count += len(run.exchanges(notebook))
         except BrokenRecord as error:
             return Step(what, f"{count} exchanges", str(error))
@@ -68,7 +67,7 @@ def _chains(run: Run) -> Step:
 
 
 def cut_short(run: Run) -> list[str]:
-    """Why notebooks did not run to their end."""
+    """Return why notebooks did not run to their end."""
     return [said for name in (*run.notebooks, OVERALL) if (said := unfinished(run.path / f"{name}.ipynb"))]
 
 
@@ -119,7 +118,7 @@ def _replayed(run: Run, found: Verification, notebooks: list[Path], judged: Agai
 
 
 def _unexpected(report: ET.Element, run: Run, judged: Again) -> str | None:
-    """The first cell that failed without being a gate, or a gate that did not do what the record says."""
+    """Return the first cell that failed and is no gate, or a gate that contradicts the record."""
     cases = list(report.iter("testcase"))
     if not cases:
         return "nbval replayed no cell"
