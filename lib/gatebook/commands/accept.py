@@ -19,6 +19,7 @@ from gatebook.opening import accepted
 from gatebook.record.replies import read_answer
 from gatebook.record.run import Run, now
 from gatebook.record.samples import streamed_times
+from gatebook.report.standing import named
 from gatebook.verdict import golden
 from gatebook.verdict.baseline import Acceptance, AcceptedCase, Baseline, Flips, values_asked_alike
 from gatebook.verdict.causes import refusals
@@ -228,10 +229,7 @@ def _shown(entry: Acceptance) -> list[str]:
         "asked differently": entry.other_prompt, "deployment": entry.fingerprint, "waived": entry.waived,
     }  # fmt: skip
     lines = [f"  by {entry.by}: {entry.reason}"]
-    for what, found in lists.items():
-        more = f" and {len(found) - SHOWN_CASES} more" if len(found) > SHOWN_CASES else ""
-        lines += [f"  {what}: {', '.join(found[:SHOWN_CASES])}{more}"] if found else []
-    return lines
+    return lines + [f"  {what}: {named(found, SHOWN_CASES)}" for what, found in lists.items() if found]
 
 
 def _git_hint(file: Path) -> str:

@@ -24,11 +24,8 @@ from gatebook.record.exchange import Exchange
 from gatebook.record.journal import Journal, read_journal
 from gatebook.record.run import Run
 from gatebook.record.shelf import find_run, verdict_word
-from gatebook.report.conversation import Answered, Shown
+from gatebook.report.conversation import NOT_OPTIONS, Answered, Shown
 from gatebook.verdict.findings import expectations, judge_run, run_identity
-
-OURS = ("model", "user", "stream", "stream_options", "messages")
-"""Fields of a request that are not options of a case."""
 
 
 class Explorer:
@@ -80,7 +77,7 @@ class Explorer:
         said = messages if messages is not None else _edited(body.get("messages") or [], user, system)
         if not said:
             raise BadInput("nothing to ask: name a case, or say user=")
-        kept = {k: v for k, v in body.items() if k not in OURS} | options
+        kept = {k: v for k, v in body.items() if k not in NOT_OPTIONS} | options
         sent = {"messages": said, **{k: v for k, v in kept.items() if v is not None}}
         sent |= {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
         exchange = self._send(sent, case or "explore", before.exchange.ask if before else "ask")
@@ -142,7 +139,7 @@ class Explorer:
         """Return the case's own options in a request: without what the profile adds."""
         target = self.run.manifest.profile.target
         common, room = target.request_options, target.room
-        own = {k: v for k, v in body.items() if k not in OURS and (k not in common or common[k] != v)}
+        own = {k: v for k, v in body.items() if k not in NOT_OPTIONS and (k not in common or common[k] != v)}
         return {k: v - room if k in CAPS and type(v) is int and v > room else v for k, v in own.items()}
 
     def _judged(self, name: str, exchange: Exchange) -> list[Finding]:

@@ -212,7 +212,7 @@ def _cell(row: Row, column: str, types: set[str]) -> Any:
     """Convert a cell for its place: split lists at `|`, parse numbers and true/false, else text. JSONL keeps its types."""
     value = row.cells[column]
     where = f"{row.where}, column {column!r}"
-    if holds_secret(value if isinstance(value, str) else json.dumps(value)):
+    if holds_secret(value):
         raise BadInput(f"{where}: holds what looks like a secret; take it out")
     if not isinstance(value, str | None):
         return [value] if types == {"array"} and not isinstance(value, list) else value
