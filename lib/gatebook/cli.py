@@ -62,7 +62,7 @@ def run(
     from gatebook import runner
     from gatebook.config import project
     from gatebook.config.profile import load_profile, with_target
-    from gatebook.opening import How, estimated
+    from gatebook.opening import estimated
 
     if resume is not None:
         if any((profile, base_url, model, revision, suite, only, out, against, shard, effort, plan, among > 1)):
@@ -72,12 +72,11 @@ def run(
     if profile is None:
         raise BadInput("--profile is missing; for the embedded model: gatebook run --profile params/smollm2.yaml")
     asked = with_target(load_profile(profile), base_url=base_url, model=model, revision=revision)
-    suite = suite or asked.target.default_suite
+    suite, effort, watch = suite or asked.target.default_suite, effort or "normal", not as_json
     if plan:
-        return estimated(asked, suite, only, shard, effort or "normal")
+        return estimated(asked, suite, only, shard, effort)
     second = load_profile(against) if against else None
-    how: How = {"shard": shard, "yes_load": yes_load, "effort": effort or "normal", "among": among}
-    _end(*runner.run_profile(asked, suite, only, out, not as_json, second, **how), as_json)
+    _end(*runner.run_profile(asked, suite, only, out, watch, second, shard, yes_load, effort, among), as_json)
 
 
 @app.command()

@@ -11,7 +11,6 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TypedDict, Unpack
 
 from gatebook.checks import validate
 from gatebook.collect.client import normal_base_url
@@ -154,28 +153,16 @@ def planned_look(profile: Profile, cases: list[Case], baseline: Baseline | None,
     return Look(later=waiting, margin=margin)
 
 
-class How(TypedDict, total=False):
-    """How a selection is asked, beyond what its profile says."""
-
-    shard: Shard | None
-    """The part of the cases that is asked."""
-    yes_load: bool
-    """Load is allowed beside others."""
-    effort: Effort
-    among: int
-    """Deployments that share one error budget."""
-
-
 def open_run(
     profile: Profile, base_url: str, suite: Suite, only: list[str] | None, folder: Path | None = None,
-    out: Path | None = None, against: Against | None = None, **how: Unpack[How],
+    out: Path | None = None, against: Against | None = None, shard: Shard | None = None, yes_load: bool = False,
+    effort: Effort = "normal", among: int = 1,
 ) -> Run:  # fmt: skip
     """Make the run folder with manifest, all cases and baseline in it; a shard expects its part of them. Raises BadInput; then nothing was made."""
     cases, left = planned(profile, suite, only)
     if against is not None:
         check_against(against, profile, base_url, cases)
     _refuse_own_secrets(profile, against, cases)
-    shard, effort = how.get("shard"), how.get("effort", "normal")
     cases, (baseline, raw) = of_effort(cases, effort), accepted(profile)
     look = planned_look(profile, cases, baseline, shard) if effort == "quick" else None
     asked = [case for case in cases if not look or case.id not in look.later]
@@ -183,8 +170,8 @@ def open_run(
     manifest = Manifest(
         run=name, created=now(), profile=profile, base_url=base_url, suite=suite, only=only or [], expected=by_notebook(asked if shard is None else part_of(asked, shard)),
         versions=versions(PACKAGES), machine={"platform": platform.platform(), "cpus": os.cpu_count()}, commit=project.git(project.root(), *COMMIT),
-        against=against, asked_by=person(), job_url=_job_url(), shard=str(shard) if shard else None, yes_load=how.get("yes_load", False),
-        left_out=left, effort=effort, look=look, among=how.get("among", 1),
+        against=against, asked_by=person(), job_url=_job_url(), shard=str(shard) if shard else None, yes_load=yes_load,
+        left_out=left, effort=effort, look=look, among=among,
     )  # fmt: skip
     history = window(profile, suite, (case.group for case in cases), manifest.created)
     return Run.create(folder or (out or project.outputs()) / name, manifest, cases, raw, history)

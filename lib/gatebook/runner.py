@@ -9,16 +9,17 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Unpack
 
 from gatebook.collect.scheduler import STARTED
 from gatebook.collect.server import Start, endpoint
 from gatebook.config import project
+from gatebook.config.effort import Effort
 from gatebook.config.profile import Profile, Suite, untelling
+from gatebook.config.shards import Shard
 from gatebook.entering import enter
 from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, GatebookError, os_reason
 from gatebook.kernels import Kernel, kernels
-from gatebook.opening import OVERALL, How, go_on, open_run
+from gatebook.opening import OVERALL, go_on, open_run
 from gatebook.record.executed import unfinished
 from gatebook.record.lock import held
 from gatebook.record.replies import read_answer
@@ -36,10 +37,13 @@ EVIDENCE = ("manifest", "cases", "baseline", "history")
 
 
 def run_profile(
-    profile: Profile, suite: Suite, only: list[str] | None, out: Path | None, watch: bool,
-    against: Profile | None = None, **how: Unpack[How],
+    profile: Profile, suite: Suite, only: list[str] | None, out: Path | None, watch: bool, against: Profile | None = None,
+    shard: Shard | None = None, yes_load: bool = False, effort: Effort = "normal", among: int = 1,
 ) -> tuple[Run, Verdict]:  # fmt: skip
-    """Plan and execute a new run, or one shard; `against`: profile of a second target. Raises BadInput before anything is asked."""
+    """Plan and execute a new run, or one shard. Raises BadInput before anything is asked.
+
+    `against`: profile of a second target; `yes_load`: allow load beside others; `among`: deployments that share one error budget.
+    """
     check_latest(out or project.outputs())
     base_url, start = endpoint(profile.target, None)
     second = None
@@ -49,7 +53,7 @@ def run_profile(
             todo = "start it with `gatebook serve` and name target.base_url"
             raise BadInput(f"--against {against.name}: its server is embedded; {todo}")
         second = Against(profile=against.name, target=against.target, base_url=other_url)
-    run = open_run(profile, base_url, suite, only, out=out, against=second, **how)
+    run = open_run(profile, base_url, suite, only, None, out, second, shard, yes_load, effort, among)
     for said in dict.fromkeys(untelling(one.target) for one in (profile, against) if one):
         if said:
             _warn(said)
