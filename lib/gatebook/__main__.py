@@ -1,4 +1,4 @@
-"""The `gatebook` command, from its first moment on: signals are heeded before anything else is imported."""
+"""The `gatebook` command: handle signals before anything else is imported."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gatebook import stopping
 
 
 def main() -> None:
-    """Every error of ours is one line on stderr and its exit code; 0 never follows a signal."""
+    """Run a command: an error of ours is one line on stderr and its exit code; 0 never follows a signal."""
     try:
         stopping.heed()
         from gatebook.cli import command

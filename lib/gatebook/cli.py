@@ -62,6 +62,7 @@ def run(
     from gatebook import runner
     from gatebook.config import project
     from gatebook.config.profile import load_profile, with_target
+    from gatebook.opening import estimated
 
     if resume is not None:
         if any((profile, base_url, model, revision, suite, only, out, against, shard, effort, plan, among > 1)):
@@ -71,14 +72,11 @@ def run(
     if profile is None:
         raise BadInput("--profile is missing; for the embedded model: gatebook run --profile params/smollm2.yaml")
     asked = with_target(load_profile(profile), base_url=base_url, model=model, revision=revision)
-    suite = suite or asked.target.default_suite
+    suite, effort, watch = suite or asked.target.default_suite, effort or "normal", not as_json
     if plan:
-        from gatebook.opening import estimated
-
-        return estimated(asked, suite, only, shard, effort or "normal")
+        return estimated(asked, suite, only, shard, effort)
     second = load_profile(against) if against else None
-    how = {"against": second, "shard": shard, "yes_load": yes_load, "effort": effort or "normal", "among": among}
-    _end(*runner.run_profile(asked, suite, only, out, not as_json, **how), as_json)
+    _end(*runner.run_profile(asked, suite, only, out, watch, second, shard, yes_load, effort, among), as_json)
 
 
 @app.command()
@@ -88,7 +86,7 @@ def merge(
     as_json: AsJson = False,
 ) -> str:
     """Make one bundle and one verdict of all shards of a run; nothing is asked."""
-    from gatebook.commands.merge import merge as join
+    from gatebook.commands.again import merge as join
 
     _end(*join(paths, out), as_json)
 
@@ -157,7 +155,7 @@ def judge(
     as_json: AsJson = False,
 ) -> None:
     """Judge recorded answers by the rules of another profile; nothing is asked."""
-    from gatebook.commands.judge import judge_again
+    from gatebook.commands.again import judge_again
     from gatebook.config.profile import load_profile
 
     _end(*judge_again(path, load_profile(profile), out), as_json)
@@ -171,7 +169,7 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Report a run again from its record, and exit as it did; one that was killed gets its pages, and is not green."""
-    from gatebook.commands.report import figures_again, report_again
+    from gatebook.commands.again import figures_again, report_again
 
     if no_texts or out is not None:
         told, verdict = figures_again(path, no_texts, out)
@@ -277,9 +275,8 @@ def init(
     from gatebook.commands.init import begin, introduce
 
     if base_url is None and (adapters or any((name, model, api_key_env, languages))):
-        raise BadInput(
-            "--base-url is missing: --name, --model, --api-key-env, --adapters and --languages are of a server that runs"
-        )
+        said = "--name, --model, --api-key-env, --adapters and --languages are of a server that runs"
+        raise BadInput(f"--base-url is missing: {said}")
     return begin() if base_url is None else introduce(base_url, name, model, api_key_env, adapters, languages)
 
 
@@ -298,7 +295,7 @@ def _end(run: Any, verdict: Any, as_json: bool) -> NoReturn:
 
 
 def _refuse_unreadable(arguments: list[str]) -> None:
-    """Raises BadInput for bytes that are no text here, and for a path that is empty: it would mean the current folder."""
+    """Raises BadInput for bytes that are no text here, and for an empty path, which would mean the current folder."""
     said = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--") else [word])]
     for option, value in zip(["", *said], said, strict=False):
         if any("\ud800" <= char <= "\udfff" for char in value):
@@ -311,7 +308,7 @@ def _refuse_unreadable(arguments: list[str]) -> None:
 
 
 def command() -> int:
-    """How it ends by itself. Raises KeyboardInterrupt when it was stopped before it came to anything."""
+    """Run the command line and return its exit code. Raises KeyboardInterrupt when a signal stopped it first."""
     try:
         _refuse_unreadable(sys.argv[1:])
         ended = app(standalone_mode=False)  # typer returns the status of an exit of its own: 130 for KeyboardInterrupt
@@ -331,7 +328,7 @@ def command() -> int:
 
 
 def _describe(error: BaseException) -> tuple[int, str]:
-    """(exit code, one line) for what stopped the command; a crash of our own says nothing about the deployment."""
+    """Return (exit code, one line) for what stopped the command; a crash of our own says nothing about the deployment."""
     if isinstance(error, GatebookError):
         return error.exit_code, f"gatebook: {' '.join(str(error).split())}"
     if isinstance(error, OSError) and error.errno is not None:  # the disk, the rights, the system: no crash of ours

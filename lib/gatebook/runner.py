@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -34,23 +33,17 @@ from gatebook.verdict.verdict import Verdict
 SPARE_S = 120
 """What a cell may take beyond the notebook's deadline before the kernel counts as hung."""
 EVIDENCE = ("manifest", "cases", "baseline", "history")
-"""How files begin that a resumed run goes on with, besides its records."""
+"""Prefixes of the files that a resumed run relies on, besides its records."""
 
 
 def run_profile(
-    profile: Profile,
-    suite: Suite,
-    only: list[str] | None,
-    out: Path | None,
-    watch: bool,
-    against: Profile | None = None,
-    shard: Shard | None = None,
-    yes_load: bool = False,
-    effort: Effort = "normal",
-    among: int = 1,
-) -> tuple[Run, Verdict]:
-    """A new run, or one shard of it; `against` names a second target, `yes_load` allows load beside others, `among`
-    deployments share one error budget. Raises BadInput before anything is asked."""
+    profile: Profile, suite: Suite, only: list[str] | None, out: Path | None, watch: bool, against: Profile | None = None,
+    shard: Shard | None = None, yes_load: bool = False, effort: Effort = "normal", among: int = 1,
+) -> tuple[Run, Verdict]:  # fmt: skip
+    """Plan and execute a new run, or one shard. Raises BadInput before anything is asked.
+
+    `against`: profile of a second target; `yes_load`: allow load beside others; `among`: deployments that share one error budget.
+    """
     check_latest(out or project.outputs())
     base_url, start = endpoint(profile.target, None)
     second = None
@@ -60,18 +53,7 @@ def run_profile(
             todo = "start it with `gatebook serve` and name target.base_url"
             raise BadInput(f"--against {against.name}: its server is embedded; {todo}")
         second = Against(profile=against.name, target=against.target, base_url=other_url)
-    run = open_run(
-        profile,
-        base_url,
-        suite,
-        only,
-        out=out,
-        against=second,
-        shard=shard,
-        yes_load=yes_load,
-        effort=effort,
-        among=among,
-    )
+    run = open_run(profile, base_url, suite, only, None, out, second, shard, yes_load, effort, among)
     for said in dict.fromkeys(untelling(one.target) for one in (profile, against) if one):
         if said:
             _warn(said)
@@ -106,20 +88,20 @@ def execute(run: Run, start: Start | None, watch: bool) -> tuple[Run, Verdict]:
     if run.path.name != LATEST:
         drop_latest(run.path.parent)  # an older green must not stand for this run
     troubles: list[str] = []
-    go_on = f"go on with: gatebook run --resume {run.path}"
-    with Watcher(run, watch) as watcher, _clock():
+    todo = f"go on with: gatebook run --resume {run.path}"
+    with Watcher(run, watch) as watcher:
         try:
-            with kernels(run.path) as kernel:
+            with kernels(run.path, **{STARTED: now()}) as kernel:  # from here on the deadline of the run counts
                 import nbconvert  # noqa: F401 - beside the process that forks kernels, whose imports take as long
                 import papermill  # noqa: F401
 
-                _ask_all(run, start, watcher, kernel, troubles)
+                _ask(run, start, watcher, kernel, troubles)
                 run.note_troubles(troubles)
                 watcher.now(OVERALL)
                 troubles += _execute(run, OVERALL, kernel)
         except KeyboardInterrupt:
             logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # what nbclient's cancelled cell says is no news
-            troubles.append(f"interrupted; {go_on}")
+            troubles.append(f"interrupted; {todo}")
         except CannotMeasure as error:
             troubles.append(str(error))
         except Exception as error:
@@ -128,7 +110,7 @@ def execute(run: Run, start: Start | None, watch: bool) -> tuple[Run, Verdict]:
         verdict = judged(run, troubles)
         report(run, verdict)
     except KeyboardInterrupt:
-        _warn(f"{run.path}: everything is recorded and no verdict is written; {go_on}")
+        _warn(f"{run.path}: everything is recorded and no verdict is written; {todo}")
         raise
     try:
         enter(run, verdict)
@@ -137,52 +119,24 @@ def execute(run: Run, start: Start | None, watch: bool) -> tuple[Run, Verdict]:
     return run, verdict
 
 
-@contextmanager
-def _clock() -> Iterator[None]:
-    """From here on the deadline of the run counts, in its kernels too, and for no later run of this process."""
-    before = os.environ.get(STARTED)
-    os.environ[STARTED] = now()
+def _ask(run: Run, start: Start | None, watcher: Watcher, kernel: Kernel, troubles: list[str]) -> None:
+    """Start the server and execute every notebook that asks it; each asks what it expects and has no record of, and once
+    more where an early look settles nothing. What goes wrong is added to `troubles` as it happens."""
     try:
-        yield
-    finally:
-        os.environ.pop(STARTED)
-        if before is not None:
-            os.environ[STARTED] = before
-
-
-def _ask_all(run: Run, start: Start | None, watcher: Watcher, kernel: Kernel, troubles: list[str]) -> None:
-    """The server, and every notebook that asks it; what goes wrong is added to `troubles` as it happens."""
-    try:
-        with ExitStack() as server:
-            if start is not None:
-                server.enter_context(start(run.path / "server.log"))
-            _ask(run, watcher, kernel, troubles)
-            if run.manifest.early and asks_on(judged(run, troubles)):
+        with start(run.path / "server.log") if start else nullcontext():
+            while True:
+                for notebook in run.notebooks:
+                    watcher.now(notebook)
+                    troubles += _execute(run, notebook, kernel)
+                if not (run.manifest.early and asks_on(judged(run, troubles))):
+                    return
                 go_on(run)
-                _ask(run, watcher, kernel, troubles)
     except CannotMeasure as error:
         troubles.append(str(error))
 
 
-def _ask(run: Run, watcher: Watcher, kernel: Kernel, troubles: list[str]) -> None:
-    """Every notebook; each asks what it expects and has no record of."""
-    for notebook in run.notebooks:
-        watcher.now(notebook)
-        troubles += _execute(run, notebook, kernel)
-
-
-def _ours(error: Exception) -> str:
-    """How a crash of our own stands in a verdict: in one line, whatever the exception says."""
-    said = " ".join(str(error).split())[:300]
-    return f"our own fault, please report it: {type(error).__name__}{f': {said}' if said else ''}"
-
-
-def _warn(text: str) -> None:
-    print(f"gatebook: warning: {text}", file=sys.stderr, flush=True)
-
-
 def _execute(run: Run, notebook: str, kernel: Kernel) -> list[str]:
-    """Run one notebook through papermill in this process; what went wrong, other than a gate that is not green."""
+    """Run one notebook through papermill in this process; return what went wrong, other than a gate that is not green."""
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillException
@@ -209,7 +163,7 @@ def _execute(run: Run, notebook: str, kernel: Kernel) -> list[str]:
 
 
 def judged(run: Run, troubles: list[str], notebook: str | None = None) -> Verdict:
-    """The verdict of a run or a notebook; a broken record is a trouble and not the end of the story."""
+    """Judge a run or a notebook; a broken record is a trouble and not the end of the story."""
     try:
         return judge(run, notebook, troubles, kept=True)
     except BrokenRecord as error:
@@ -217,7 +171,7 @@ def judged(run: Run, troubles: list[str], notebook: str | None = None) -> Verdic
 
 
 def report(run: Run, verdict: Verdict) -> None:
-    """Write everything that is told of a run, seal it, and copy it to `latest/`."""
+    """Write everything that is reported of a run, seal it, and copy it to `latest/`."""
     from gatebook.report.figures import metrics
     from gatebook.report.junit import junit
     from gatebook.report.pages import index_page, notebook_page
@@ -234,7 +188,12 @@ def report(run: Run, verdict: Verdict) -> None:
         "metrics.txt": partial(metrics, run, verdict),
         "summary.md": partial(summary, run, verdict),
     }
-    files |= {name: _made(name, make) for name, make in pages.items()}
+    for name, make in pages.items():
+        try:
+            files[name] = make()
+        except Exception as error:  # a page for people that cannot be made says so and costs nobody the verdict
+            _warn(f"{name}: {_ours(error)}")
+            files[name] = f"{name} could not be made; the verdict is in verdict.json\n"
     try:
         for exchange in (e for notebook in run.notebooks for e in recorded(run, notebook)):
             run.texts.put_away(read_answer(exchange).text)
@@ -247,10 +206,11 @@ def report(run: Run, verdict: Verdict) -> None:
         raise CannotMeasure(f"{run.path}: {said}") from None
 
 
-def _made(name: str, make: Callable[[], str]) -> str:
-    """A file for people; where it cannot be made it says so and costs nobody the verdict."""
-    try:
-        return make()
-    except Exception as error:
-        _warn(f"{name}: {_ours(error)}")
-        return f"{name} could not be made; the verdict is in verdict.json\n"
+def _ours(error: Exception) -> str:
+    """Describe a crash of our own in one line of a verdict."""
+    said = " ".join(str(error).split())[:300]
+    return f"our own fault, please report it: {type(error).__name__}{f': {said}' if said else ''}"
+
+
+def _warn(text: str) -> None:
+    print(f"gatebook: warning: {text}", file=sys.stderr, flush=True)

@@ -24,10 +24,10 @@ WORDS = {"string": "text", "object": "mapping", "boolean": "true or false"}
 
 
 def case_schema() -> Schema:
-    """A case file: a list of cases; in one with `each`, a {{placeholder}} may stand for any value."""
+    """The schema of a case file, a list of cases; in one with `each`, a {{placeholder}} may stand for any value."""
     plain = Case.model_json_schema()
     defs: Schema = plain.pop("$defs", {})
-    checks: Schema = {name: CHECKS[name].schema() for name in sorted(CHECKS)}
+    checks: Schema = {name: check.schema() for name, check in sorted(CHECKS.items())}
     for schema in checks.values():
         defs |= schema.pop("$defs", {})
     plain["properties"]["expect"]["items"] = {
@@ -47,7 +47,7 @@ def case_schema() -> Schema:
 
 
 def profile_schema() -> Schema:
-    """A profile, with the short form of a group's policy."""
+    """The schema of a profile, with the short form of a group's policy."""
     schema = Profile.model_json_schema()
     policy = schema["$defs"]["Group"]["properties"]["policy"]
     schema["properties"]["groups"]["additionalProperties"] = {"anyOf": [policy, {"$ref": "#/$defs/Group"}]}
@@ -55,7 +55,7 @@ def profile_schema() -> Schema:
 
 
 def fleet_schema() -> Schema:
-    """A fleet file; its deployments may be the name of a CSV."""
+    """The schema of a fleet file; its deployments may be the name of a CSV."""
     schema = Fleet.model_json_schema()
     listed = schema["properties"]["deployments"]
     told = {"description": listed.pop("description")}
@@ -68,7 +68,7 @@ def _published(title: str, schema: Schema) -> Schema:
 
 
 def _untitled(schema: Any) -> Any:
-    """Without the titles that pydantic makes of field names: editors would show them instead of descriptions."""
+    """Remove the titles that pydantic makes of field names: editors would show them instead of descriptions."""
     if isinstance(schema, list):
         return [_untitled(part) for part in schema]
     if not isinstance(schema, dict):
@@ -78,7 +78,7 @@ def _untitled(schema: Any) -> Any:
 
 
 def _loose(schema: Any) -> Any:
-    """The schema of the same thing in a template: a text with a placeholder may stand where a value stands, or a key."""
+    """Return the schema for a template: a text with a placeholder may stand for any value or key."""
     if not isinstance(schema, dict):
         return schema
     if "$ref" in schema:
@@ -104,23 +104,16 @@ def _or_placeholder(schema: Any) -> Any:
 
 
 def checks_table() -> str:
-    """Every check with its parameters, as Markdown."""
-    return _table(
-        ("check", "parameters", "what it demands", "judges a text"),
-        (
-            (
-                f"`{name}`",
-                _parameters(check.schema()),
-                _cell(check.says.split("\n\n")[0]),
-                "yes" if check.judges_text else "no",
-            )
-            for name, check in sorted(CHECKS.items())
-        ),
+    """Render every check with its parameters as Markdown."""
+    rows = (
+        (f"`{n}`", _parameters(c.schema()), _cell(c.says.split("\n\n")[0]), "yes" if c.judges_text else "no")
+        for n, c in sorted(CHECKS.items())
     )
+    return _table(("check", "parameters", "what it demands", "judges a text"), rows)
 
 
 def fields_table(model: type[BaseModel]) -> str:
-    """Every key of a case, or of one of its requests, as Markdown."""
+    """Render every key of a case, or of one of its requests, as Markdown."""
     schema = model.model_json_schema()
     needed = {name: " (required)" for name in schema.get("required", [])}
     rows = (
@@ -152,7 +145,7 @@ def _parameters(schema: Schema) -> str:
 
 
 def _kind(schema: Schema) -> str:
-    """What a value is, in words."""
+    """Describe the type of a value in words."""
     match schema:
         case {"$ref": ref}:
             return str(ref).rpartition("/")[2].rpartition(".")[2]
@@ -170,7 +163,7 @@ def _kind(schema: Schema) -> str:
 
 
 def rendered(root: Path) -> dict[Path, str]:
-    """Every generated file with what belongs in it."""
+    """Return every generated file with its text."""
     schemas = {
         "case": case_schema(), "profile": profile_schema(), "verdict": Verdict.model_json_schema(),
         "fleet": fleet_schema(), "fleet-verdict": FleetVerdict.model_json_schema(),

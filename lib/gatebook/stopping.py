@@ -13,7 +13,7 @@ from types import FrameType
 from gatebook.errors import CannotMeasure
 
 AGAIN_S = 1.0
-"""A signal within this time is the first one once more: `timeout` and terminals deliver one twice."""
+"""A signal within this time counts as the first one: `timeout` and terminals deliver one twice."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -22,7 +22,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class _Stop:
-    """What this process was told; signals belong to a process."""
+    """The signal that this process received; signals belong to a process."""
 
     number: int | None = None
     at = 0.0
@@ -52,7 +52,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def stopped() -> bool:
-    """Whether a signal came, also where a library has swallowed its KeyboardInterrupt."""
+    """Return whether a signal came, also where a library has swallowed its KeyboardInterrupt."""
     return _Stop.number is not None
 
 
@@ -62,7 +62,7 @@ def finish() -> None:
 
 
 def exit_code(code: int) -> int:
-    """How the process ends: 128 + the signal (SIGINT: 130, SIGTERM: 143, SIGHUP: 129) in the place of 0."""
+    """Return the exit code: 128 + the signal (SIGINT: 130, SIGTERM: 143, SIGHUP: 129) instead of 0."""
     return code if code or _Stop.number is None else 128 + _Stop.number
 
 

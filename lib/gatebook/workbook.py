@@ -40,17 +40,15 @@ from gatebook.verdict.verdict import Verdict
 
 SECTIONS = tuple(Profile.model_fields)
 """What papermill's `-f params/x.yaml` puts into a notebook: the top-level keys of a profile."""
-
-
 MOST_ROWS, FEW_ROWS = 1000, 100
-"""A longer table shows its first and last rows, so many in all, and says how many it has."""
+"""A table of more than MOST_ROWS shows FEW_ROWS, its first and last ones, and their number."""
 
 
 def open_run(notebook: str, parameters: Mapping[str, Any]) -> Workbook:
-    """The run that a notebook works on: the one in `run_dir` where that holds a manifest, else a new one under outputs/.
+    """Open the run in `run_dir` where that holds a manifest, else a new one under outputs/. Raises BadInput.
 
-    `parameters`: the notebook's `globals()` with `run_dir`, `profile` (a file of params/) and whatever sections of a profile
-    papermill has put in; without any, GATEBOOK_PROFILE names the profile. A recorded run is never written over. Raises BadInput.
+    `parameters`: the notebook's `globals()` with `run_dir`, `profile` (a file of params/) and the sections of a profile that
+    papermill has put in; without any, GATEBOOK_PROFILE names the profile.
     """
     pd.set_option("display.max_colwidth", None, "display.max_columns", None, "display.width", 250)
     pd.set_option("display.max_rows", MOST_ROWS, "display.min_rows", FEW_ROWS)
@@ -93,9 +91,8 @@ class Workbook:
     def collect(self) -> None:
         """Ask the server what is not yet recorded. The only thing in a notebook that touches it."""
         if of := self.record.manifest.answers_of:
-            print(
-                f"{'judged again from' if self.record.manifest.judged_from else 'merged from'} {of}: nothing is asked"
-            )
+            how = "judged again" if self.record.manifest.judged_from else "merged"
+            print(f"{how} from {of}: nothing is asked")
             self._keep()
             return
         from tqdm import tqdm
@@ -103,8 +100,8 @@ class Workbook:
         from gatebook.collect.scheduler import STARTED, collect
 
         requests = sum(len(c.requests()) + c.canary for c in self.record.expected(self.notebook))
+        ruled: list[Exchange] = []
         with tqdm(total=requests, unit="request", disable=self._planned) as bar:
-            ruled: list[Exchange] = []
 
             def progress(exchange: Exchange) -> None:
                 if exchange.key.startswith("ruler/"):
@@ -120,7 +117,7 @@ class Workbook:
         print(f"{len(self.exchanges)} exchanges are in {self.record.record_file(self.notebook).name}")
 
     def _keep(self) -> None:
-        """Write what is derived from the record, for whoever folds the run."""
+        """Write what is derived from the record, for the runner to fold."""
         keep(self.record, self.notebook)
         keep_findings(self.record, self.notebook)
         self._kept = True
@@ -157,7 +154,7 @@ class Workbook:
         return steps_of(asked, self.profile.load, restarts_of(self.exchanges))
 
     def cosines(self, again: bool = False) -> Cosines:
-        """Nearness of answers to the golden ones. `again` computes them anew and raises BrokenRecord where the run says another."""
+        """Similarity of answers to the golden ones. `again` computes it anew and raises BrokenRecord where the run has another."""
         if not again:
             return cosines_of(self.record, self.notebook)
         kept, anew = stored(self.record, self.notebook), computed(self.record, self.notebook)
@@ -223,7 +220,6 @@ def _profile(parameters: Mapping[str, Any]) -> Profile:
         return profile_from(given, "the notebook's parameters", str(target.get("model", "notebook")))
     named = parameters.get("profile") or os.environ.get("GATEBOOK_PROFILE")
     if not named:
-        raise BadInput(
-            "no target is named: run with `papermill -f params/smollm2.yaml`, or set GATEBOOK_PROFILE (`gatebook lab` does)"
-        )
+        todo = "run with `papermill -f params/smollm2.yaml`, or set GATEBOOK_PROFILE (`gatebook lab` does)"
+        raise BadInput(f"no target is named: {todo}")
     return load_profile(project.from_root(Path(named)))

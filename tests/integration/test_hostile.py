@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from gatebook.commands import replay
 from gatebook.commands.accept import accept
+from gatebook.commands.again import report_again
 from gatebook.commands.passed import passed
-from gatebook.commands.report import report_again
 from gatebook.errors import BrokenRecord
 from gatebook.record.run import Run
 from gatebook.runner import resume

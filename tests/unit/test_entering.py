@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from gatebook.commands.accept import accept
-from gatebook.commands.judge import judge_again
+from gatebook.commands.again import judge_again
 from gatebook.entering import enter, window
 from gatebook.errors import BrokenRecord, HistoryFailed
 from gatebook.record.history import VARIABLE, open_history

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gatebook.commands.again import figures_again
 from gatebook.commands.passed import passed
-from gatebook.commands.report import figures_again
 from gatebook.errors import BadInput
 from gatebook.record.run import Run
 from gatebook.report.archive import archive

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from gatebook.checks.finding import Finding, Stage
 from gatebook.collect.scheduler import STARTED, collect
-from gatebook.commands.judge import judge_again
+from gatebook.commands.again import judge_again
 from gatebook.config.cases import Case
 from gatebook.config.profile import Profile, Target, profile_from
 from gatebook.config.sending import sent, under

@@ -1,8 +1,7 @@
-"""Accepting a run: what a person takes as the measure of later ones."""
+"""Accept a run: make it the baseline of later ones."""
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Collection
 from pathlib import Path
 from statistics import median
@@ -20,6 +19,7 @@ from gatebook.opening import accepted
 from gatebook.record.replies import read_answer
 from gatebook.record.run import Run, now
 from gatebook.record.samples import streamed_times
+from gatebook.report.standing import named
 from gatebook.verdict import golden
 from gatebook.verdict.baseline import Acceptance, AcceptedCase, Baseline, Flips, values_asked_alike
 from gatebook.verdict.causes import refusals
@@ -34,21 +34,19 @@ SHOWN_CASES = 8
 
 
 def accept(path: Path, reason: str, group: str | None, by: str | None = None, again: Path | None = None) -> str:
-    """Write `params/baselines/<profile>.json`, with an entry in its log, and say what changed in it.
+    """Write `params/baselines/<profile>.json`, with an entry in its log, and return what changed in it.
 
-    Takes a complete PASS, or an INCONCLUSIVE that lacks nothing but what accepting it gives (`causes.refusals`, which the
-    run has told). Cases that a smaller suite does not ask stay as they were accepted. With `group`, an existing baseline
-    takes over that group's cases only, of a red run too. `again`: another run of the same deployment, which measures how many
-    cases turn between two of them. In the history the rows of what was accepted are marked so.
-    Raises BadInput with all that is in the way, BrokenRecord, HistoryFailed; then nothing was accepted.
+    Takes a complete PASS, or an INCONCLUSIVE that lacks only what accepting it gives (`causes.refusals`). Cases that a smaller
+    suite does not ask stay as they were. With `group`, an existing baseline takes that group's cases only, of a red run too.
+    `again`: another run of the same deployment, which measures how many cases turn between two. The history marks what was
+    accepted. Raises BadInput with all that is in the way, BrokenRecord, HistoryFailed; then nothing was accepted.
     """
     reason, who = reason.strip(), (by or person() or "").strip()
     if not reason:
         raise BadInput("--reason is empty; say why this run may be the measure of later ones")
     if not who:
-        raise BadInput(
-            "--by is missing, and neither git config, GITLAB_USER_LOGIN nor USER says who you are; name yourself"
-        )
+        said = "neither git config, GITLAB_USER_LOGIN nor USER says who you are"
+        raise BadInput(f"--by is missing, and {said}; name yourself")
     run, verdict = judge_intact(path, "only an intact run is accepted")
     profile = run.manifest.profile
     file, old = project.baseline_file(profile.baseline_name), accepted(profile)[0]
@@ -67,19 +65,17 @@ def accept(path: Path, reason: str, group: str | None, by: str | None = None, ag
     file.parent.mkdir(parents=True, exist_ok=True)
     replace_text(file, new.to_json())
     taken = f"{len(new.cases) - kept} cases of {run.manifest.run} accepted{_difference(old, new)}"
-    flips = new.flips
-    turned = (
-        [f"  {flips.turned} of {flips.paired} compared cases turned between it and {flips.run}"]
-        if again and flips
-        else []
-    )
-    spoken = f" in {', '.join(profile.languages)}" if profile.languages else ""
-    left = [*turned, *([f"  kept: {kept} cases that suite {run.manifest.suite}{spoken} does not ask"] if kept else [])]
-    return "\n".join([f"{file}: {taken}; commit it ({_git_hint(file)})", *left, *_shown(entry)])
+    lines = [f"{file}: {taken}; commit it ({_git_hint(file)})"]
+    if again is not None and (flips := new.flips):
+        lines.append(f"  {flips.turned} of {flips.paired} compared cases turned between it and {flips.run}")
+    if kept:
+        spoken = f" in {', '.join(profile.languages)}" if profile.languages else ""
+        lines.append(f"  kept: {kept} cases that suite {run.manifest.suite}{spoken} does not ask")
+    return "\n".join([*lines, *_shown(entry)])
 
 
 def _in_the_way(verdict: Verdict, group: str | None, old: Baseline | None, file: Path) -> list[str]:
-    """Why a run, or one group of it, is not accepted; a FAIL is no reason against a group."""
+    """Return why a run, or one of its groups, is not accepted; a FAIL is no reason against a group."""
     wrong = [f"{one.text}: {one.todo}" for one in refusals(verdict) if group is None or one.about == "this run"]
     if group is None:
         return wrong
@@ -95,49 +91,44 @@ def _in_the_way(verdict: Verdict, group: str | None, old: Baseline | None, file:
 
 
 def _baseline(run: Run, verdict: Verdict, reason: str) -> Baseline:
-    target = run.manifest.profile.target
-    cases = {}
-    for case in (run.cases[i] for ids in run.manifest.expected.values() for i in ids):
+    manifest, profile, cases = run.manifest, run.manifest.profile, {}
+    for case in (run.cases[i] for ids in manifest.expected.values() for i in ids):
         found = [f for f in verdict.findings if f.case == case.id]
-        outcome = worst([f.outcome for f in found if f.group == case.group])
-        coverage = next((f.measured for f in found if f.unit == COVERAGE), None)
-        score = score_of(f for f in found if f.group == case.group)
+        own = [f for f in found if f.group == case.group]
         cases[case.id] = AcceptedCase(
-            group=case.group, outcome=outcome, prompt=run.asked(case.id), measured=coverage, score=score
-        )
+            group=case.group, outcome=worst([f.outcome for f in own]), prompt=run.asked(case.id),
+            measured=next((f.measured for f in found if f.unit == COVERAGE), None), score=score_of(own),
+        )  # fmt: skip
     return Baseline(
-        profile=run.manifest.profile.name, run=run.manifest.run, accepted=now(), reason=reason, model=target.model,
-        revision=target.revision, suite=run.manifest.suite, languages=run.manifest.profile.languages, fingerprint=verdict.fingerprint, latency_ms=_latencies(run), cases=cases,
-        keywords=answer_keywords(run),
+        profile=profile.name, run=manifest.run, accepted=now(), reason=reason, model=profile.target.model,
+        revision=profile.target.revision, suite=manifest.suite, languages=profile.languages,
+        fingerprint=verdict.fingerprint, latency_ms=_latencies(run), cases=cases, keywords=answer_keywords(run),
     )  # fmt: skip
 
 
 def _flips(again: Path, accepted: Baseline, run: Run) -> Flips:
-    """How many compared cases turned in another run of what is accepted. Raises BadInput where it says nothing of that."""
+    """Count the compared cases that turned in another run of the same deployment. Raises BadInput where that is none."""
     other, verdict = judge_intact(again, "only an intact run measures how much turns")
-    profile, target = run.manifest.profile, other.manifest.profile.target
     then = _baseline(other, verdict, "")
     if other.manifest.run == run.manifest.run or verdict.verdict == "ERROR":
-        raise BadInput(
-            f"--again {again}: is {'the accepted run itself' if verdict.verdict != 'ERROR' else 'an ERROR'}; name another run of the same deployment"
-        )
-    if (target.model, target.revision) != (accepted.model, accepted.revision):
-        raise BadInput(
-            f"--again {again}: is of {target.model}, revision {target.revision or 'none named'}; name a run of what is accepted, {accepted.model}, revision {accepted.revision or 'none named'}"
-        )
-    pairs = [
-        (case.outcome, then.cases[i].outcome)
+        what = "the accepted run itself" if verdict.verdict != "ERROR" else "an ERROR"
+        raise BadInput(f"--again {again}: is {what}; name another run of the same deployment")
+    if (then.model, then.revision) != (accepted.model, accepted.revision):
+        its, ours = (f"{one.model}, revision {one.revision or 'none named'}" for one in (then, accepted))
+        raise BadInput(f"--again {again}: is of {its}; name a run of what is accepted, {ours}")
+    judged = [
+        (case.outcome, anew.outcome)
         for i, case in accepted.cases.items()
-        if i in then.cases and then.cases[i].prompt == case.prompt and profile.policy(case.group).policy in COMPARED
-    ]
-    judged = [(a, b) for a, b in pairs if {a, b} <= {"pass", "fail"}]
+        if (anew := then.cases.get(i)) and anew.prompt == case.prompt
+        and run.manifest.profile.policy(case.group).policy in COMPARED and {case.outcome, anew.outcome} <= {"pass", "fail"}
+    ]  # fmt: skip
     if not judged:
         raise BadInput(f"--again {again}: has no compared case that both runs judged; run the same suite")
     return Flips(run=other.manifest.run, paired=len(judged), turned=sum(a != b for a, b in judged))
 
 
 def _latencies(run: Run) -> dict[str, float]:
-    """Medians over all streamed answers, in ms, and over the samples that measure documents, in ms a prompt token."""
+    """Return medians over all streamed answers, in ms, and over the samples that measure documents, in ms a prompt token."""
     exchanges = [e for notebook in run.notebooks for e in run.exchanges(notebook)]
     values = {name.removesuffix("_ms"): found for name, found in streamed_times(exchanges).items()}
     values["prompt_token"] = [
@@ -149,10 +140,8 @@ def _latencies(run: Run) -> dict[str, float]:
 
 
 def _with_unasked(new: Baseline, old: Baseline) -> tuple[Baseline, int]:
-    """With the cases of the project that this run's suite does not ask, as they were accepted before, and their number.
-
-    Their fingerprints stay for the same revision only: another one has others.
-    """
+    """The new baseline with the project's cases that its suite does not ask, as they were accepted before (their fingerprints for
+    the same revision only), and their number."""
     if new.flips is None and old.revision == new.revision:
         new = new.model_copy(update={"flips": old.flips})
     missing = old.cases.keys() - new.cases.keys()
@@ -179,7 +168,7 @@ def _one_group(new: Baseline, old: Baseline, group: str) -> Baseline:
 
 
 def _joined(old: Baseline, of_old: Collection[str], new: Baseline, of_new: Collection[str]) -> dict[str, Any]:
-    """Cases and their key words out of two baselines."""
+    """Join cases and their key words out of two baselines."""
 
     def join(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
         return {i: v for i, v in before.items() if i in of_old} | {i: v for i, v in after.items() if i in of_new}
@@ -196,7 +185,7 @@ def _difference(old: Baseline | None, new: Baseline) -> str:
 
 
 def _log(old: Baseline | None) -> list[Acceptance]:
-    """The log so far; a baseline from before there was one says at least when and why it was accepted."""
+    """Return the log so far; an old baseline without one says at least when and why it was accepted."""
     if old is None:
         return []
     log = old.log or [Acceptance(at=old.accepted, by="not recorded", run=old.run, reason=old.reason)]
@@ -234,19 +223,15 @@ def _entry(
 
 
 def _shown(entry: Acceptance) -> list[str]:
-    """The log's new entry, for the terminal."""
+    """Render the log's new entry for the terminal."""
     lists = {
         "newly passing": entry.newly_passing, "NEWLY FAILING": entry.newly_failing, "new": entry.added, "gone": entry.gone,
         "asked differently": entry.other_prompt, "deployment": entry.fingerprint, "waived": entry.waived,
     }  # fmt: skip
     lines = [f"  by {entry.by}: {entry.reason}"]
-    for what, found in lists.items():
-        more = f" and {len(found) - SHOWN_CASES} more" if len(found) > SHOWN_CASES else ""
-        lines += [f"  {what}: {', '.join(found[:SHOWN_CASES])}{more}"] if found else []
-    return lines
+    return lines + [f"  {what}: {named(found, SHOWN_CASES)}" for what, found in lists.items() if found]
 
 
 def _git_hint(file: Path) -> str:
-    asked = ["git", "-C", str(file.parent), "ls-files", "--error-unmatch", file.name]
-    tracked = subprocess.run(asked, capture_output=True).returncode == 0
+    tracked = project.git(file.parent, "ls-files", "--error-unmatch", file.name) is not None
     return "`git diff` shows it" if tracked else "it is the measure of later runs"

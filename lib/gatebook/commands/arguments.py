@@ -48,9 +48,5 @@ NoTexts = Annotated[bool, Option("--no-texts", help="Verdicts and figures only: 
 YesLoad = Annotated[bool, Option("--yes-load", help="Ask load (08) although others use the server.")]
 Html = Annotated[Path | None, Option(help="Also write it as a page.")]
 Among = Annotated[int, Option(min=1, max=20_000, help="Deployments of a fleet, which share one error budget.")]
-Sharded = Annotated[
-    Any,
-    Option(
-        "--shard", parser=_shard, metavar="<K/N>", help="Ask this part of the cases only; `gatebook merge` joins all N."
-    ),
-]
+SHARD = "Ask this part of the cases only; `gatebook merge` joins all N."
+Sharded = Annotated[Any, Option("--shard", parser=_shard, metavar="<K/N>", help=SHARD)]

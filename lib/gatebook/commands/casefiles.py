@@ -1,7 +1,8 @@
-"""Case files: checked as a run would read them, with every example answer tried; and continued by one new case."""
+"""Check case files as a run would read them, try every example answer, and append a new case."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,10 @@ class Checked:
 
 
 def check_files(paths: list[Path], allow_missing: bool = False, every_check: bool = False) -> list[Checked]:
-    """Check these files, or all of params/cases; `every_check` asks for a bad example of each check that judges a text.
-
-    Raises BadInput when there is none to check.
-    """
-    chosen = paths or [_from_here(path) for path in case_files(project.cases_dir())]
+    """Check these files, or all of params/cases; `every_check` demands a bad example of each check that judges a text.
+    Raises BadInput when there is none to check."""
+    here = Path.cwd()
+    chosen = paths or [p.relative_to(here) if p.is_relative_to(here) else p for p in case_files(project.cases_dir())]
     found = [Checked(path) for path in dict.fromkeys(chosen)]
     known: list[Case] = []
     for one in found:
@@ -62,10 +62,6 @@ def check_files(paths: list[Path], allow_missing: bool = False, every_check: boo
     if not any(one.refused for one in found):
         _refuse_twins_elsewhere(found, known)
     return found
-
-
-def _from_here(path: Path) -> Path:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _try(case: Case, one: Checked, allow_missing: bool, every_check: bool) -> None:
@@ -91,30 +87,27 @@ def _problem(tried: Tried) -> str:
 
 
 def _refuse_twins_elsewhere(found: list[Checked], known: list[Case]) -> None:
-    """A file of params/cases shares its ids with the other files there, also with those that were not named."""
+    """Refuse an id that another file of params/cases has, also one that was not named."""
     folder = project.cases_dir().resolve()
     named = {one.path.resolve(): one for one in found}
     inside = {str(one.path): one for path, one in named.items() if path.parent == folder}
-    for other in case_files(*project.case_folders()) if inside else ():
-        if other.resolve() in named:
-            continue
-        try:
+    others = case_files(*project.case_folders()) if inside else []
+    for other in (file for file in others if file.resolve() not in named):
+        theirs = set[str]()
+        with suppress(BadInput):  # not asked about; its own check reports it
             theirs = {case.id for case in read_case_file(other)}
-        except BadInput:
-            continue  # not asked about; its own check tells
         for case in reversed(known):  # of several, the first is named
             if case.id in theirs and (one := inside.get(case.source)):
                 one.refused = f"{one.path}: key 'id' has value {case.id!r}, which {other} has too; give it another"
 
 
 def draft_case(entry: dict[str, Any]) -> str:
-    """The YAML of one new case. Raises BadInput when a run would refuse it, when an example disagrees or a key stands in it."""
+    """Return one new case as YAML. Raises BadInput when a run would refuse it, an example disagrees or it holds a key."""
     where = f"new case {entry.get('id')!r}"
     for name, value in entry.items():
-        if any(map(holds_secret, _texts(value))):
-            raise BadInput(
-                f"{where}: key {name!r} holds what looks like a secret; take it out, case files are committed"
-            )
+        if holds_secret(value):
+            todo = "take it out, case files are committed"
+            raise BadInput(f"{where}: key {name!r} holds what looks like a secret; {todo}")
     [case] = cases_in([entry], where)
     check_case(case)
     if any(known.id == case.id for known in load_cases(*project.case_folders())):
@@ -152,11 +145,3 @@ def add_case(entry: dict[str, Any], into: Path) -> Path:
     path.parent.mkdir(exist_ok=True)
     replace_text(path, new)
     return path
-
-
-def _texts(value: Any) -> list[str]:
-    if isinstance(value, dict):
-        return _texts([*value, *value.values()])
-    if isinstance(value, list | tuple):
-        return [text for part in value for text in _texts(part)]
-    return [value] if isinstance(value, str) else []

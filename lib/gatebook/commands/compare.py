@@ -13,17 +13,16 @@ from gatebook.verdict.judging import judge
 
 
 def are_urls(first: str, second: str) -> bool:
-    """Whether both sides are servers. Raises BadInput when only one is."""
+    """Return whether both sides are servers. Raises BadInput when only one is."""
     which = [is_url(side) for side in (first, second)]
     if which[0] != which[1]:
-        raise BadInput(
-            f"{first} and {second}: name two run folders or two URLs; a live server is asked first: gatebook run"
-        )
+        todo = "name two run folders or two URLs; a live server is asked first: gatebook run"
+        raise BadInput(f"{first} and {second}: {todo}")
     return which[0]
 
 
 def recorded(first: str, second: str) -> tuple[Judged, Judged]:
-    """Two run folders, each intact and judged again from its own record. Raises BadInput, BrokenRecord."""
+    """Open two intact runs, each judged again from its own record. Raises BadInput, BrokenRecord."""
     sides = _judged(first), _judged(second)
     if sides[0].run.manifest.run == sides[1].run.manifest.run:
         raise BadInput(f"{second}: is the same run as {first}; a run compared with itself shows nothing")
@@ -58,7 +57,7 @@ def live(
 
 
 def two(name: str, values: list[str] | None) -> tuple[str | None, str | None]:
-    """An option that is given once for both sides, or twice, first side first. Raises BadInput."""
+    """Return an option's value for each side; given once, it is that of both. Raises BadInput."""
     found = values or []
     if len(found) > 2:
         raise BadInput(f"--{name} is given {len(found)} times; once for both sides, or twice in their order")

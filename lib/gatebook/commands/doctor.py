@@ -27,7 +27,7 @@ def doctor() -> None:
 
 
 def examine() -> list[Found]:
-    """Of this environment first, then of the project."""
+    """Return the findings on this environment, then on the project."""
     found = [(sys.version_info >= (3, 11), f"Python {sys.version.split()[0]}", "install Python 3.11 or newer")]
     direct = _pins(project.PACKAGE / "requirements.in")
     pinned = {name: pin for name, pin in _pins(project.PACKAGE / "requirements.txt").items() if name in direct}
@@ -44,7 +44,7 @@ def examine() -> list[Found]:
 
 
 def _project(root: Path) -> list[Found]:
-    """Which folder it is, and what is taken from where."""
+    """Return which folder the project is, and what is taken from where."""
     if project.is_checkout(root):
         return [(True, f"project {root}, a checkout: its own notebooks and cases", "")]
     own = [path.name for part in ("notebooks/*.ipynb", "params/cases/*.y*ml") for path in sorted(root.glob(part))]
@@ -53,7 +53,7 @@ def _project(root: Path) -> list[Found]:
 
 
 def _pins(file: Path) -> dict[str, str]:
-    """Package -> its version in a list of requirements; empty where none is pinned."""
+    """Return package -> its version in a list of requirements; empty where none is pinned."""
     text = file.read_text(encoding="utf-8") if file.is_file() else ""
     return {name.lower().replace("_", "-"): pin for name, pin in PIN.findall(text)}
 
@@ -71,7 +71,7 @@ def _install(*words: str) -> str:
 
 
 def _model(root: Path) -> Found:
-    """Missing only where a profile wants it."""
+    """Look for the embedded model, which is missing only where a profile asks it."""
     [(name, pin)] = _pins(project.PACKAGE / "requirements-nodeps.txt").items()
     fine, what, _ = _package(name, pin)
     profiles = (path.read_text(encoding="utf-8", errors="replace") for path in root.glob("params/*.yaml"))
@@ -81,7 +81,7 @@ def _model(root: Path) -> Found:
 
 
 def _kernel() -> Found:
-    """Runs use this environment's own kernel; where what Jupyter finds under the name `python3` is another, that is said."""
+    """Look for this environment's kernel, which runs use; note where Jupyter has another under the name `python3`."""
     try:
         from jupyter_client.kernelspec import KernelSpecManager
 

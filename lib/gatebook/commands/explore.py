@@ -1,4 +1,4 @@
-"""For people only: ask a recorded run again with edits, and keep what is worth a case. The views are the cells of 00_explore."""
+"""For people only: ask again with edits, and keep what is worth a case. The views are the cells of 00_explore."""
 
 from __future__ import annotations
 
@@ -23,11 +23,8 @@ from gatebook.record.exchange import Exchange
 from gatebook.record.journal import Journal, read_journal
 from gatebook.record.run import Run
 from gatebook.record.shelf import find_run, verdict_word
-from gatebook.report.conversation import Answered, Shown
+from gatebook.report.conversation import NOT_OPTIONS, Answered, Shown
 from gatebook.verdict.findings import expectations, judge_run, run_identity
-
-OURS = ("model", "user", "stream", "stream_options", "messages")
-"""Fields of a request that are not options of a case."""
 
 
 class Explorer:
@@ -48,12 +45,12 @@ class Explorer:
         print(f"opened {path.name}: {model}, {len(self.run.cases)} cases, {verdict_word(path)}")
 
     def answers(self, case: str) -> Shown:
-        """What was said in every request of a case, the first with its outcome and reasons."""
+        """Return every request of a case with its answer, the first with outcome and reasons."""
         first, *more = self._recorded(self.run, case)
         return Shown([first, *(replace(one, findings=[], why="") for one in more)])
 
     def answer(self, case: str, request: str | None = None, run: str | None = None) -> Answered:
-        """One recorded answer: the case's first chat unless a request is named, of this run or another."""
+        """Return one recorded answer: the case's first chat unless a request is named, of this run or another."""
         found = self._recorded(find_run(project.outputs(), run) if run else self.run, case)
         if request is None:
             return next((one for one in found if one.messages), found[0])
@@ -63,16 +60,9 @@ class Explorer:
         raise BadInput(f"case {case!r} has no request {request!r}; it has {', '.join(e.exchange.ask for e in found)}")
 
     def ask(
-        self,
-        case: str | None = None,
-        *,
-        user: str | None = None,
-        system: str | None = None,
-        messages: list[dict[str, Any]] | None = None,
-        request: str | None = None,
-        stream: bool = True,
-        **options: Any,
-    ) -> Answered:
+        self, case: str | None = None, *, user: str | None = None, system: str | None = None,
+        messages: list[dict[str, Any]] | None = None, request: str | None = None, stream: bool = True, **options: Any,
+    ) -> Answered:  # fmt: skip
         """Ask the run's target again, with edits: the last user message, the system message, all messages, or options.
 
         An option of None is taken out. The exchange is recorded in outputs/explore/, never in the run.
@@ -86,34 +76,30 @@ class Explorer:
         said = messages if messages is not None else _edited(body.get("messages") or [], user, system)
         if not said:
             raise BadInput("nothing to ask: name a case, or say user=")
-        kept = {k: v for k, v in body.items() if k not in OURS} | options
+        kept = {k: v for k, v in body.items() if k not in NOT_OPTIONS} | options
         sent = {"messages": said, **{k: v for k, v in kept.items() if v is not None}}
         sent |= {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
         exchange = self._send(sent, case or "explore", before.exchange.ask if before else "ask")
-        findings = self._judged(case, exchange) if case else []
-        why = before.why if before else ""
+        findings, why = self._judged(case, exchange) if case else [], before.why if before else ""
         self._last = Answered(case or "explore", self.run.path.name, exchange, findings, why, "asked again")
         return self._last
 
     def draft(self, name: str, why: str, answered: Answered | None = None, **fields: Any) -> str:
-        """The case that `save` would write, as YAML; nothing is written."""
+        """Return the case that `save` would write, as YAML."""
         return draft_case(self._entry(name, why, answered or self._last, fields))
 
     def save(
         self, name: str, why: str, into: str | None = None, answered: Answered | None = None, **fields: Any
     ) -> str:
-        """Append the conversation last asked as a new case; without `into`, to the file in params/cases that is named as that of the case it came from.
+        """Append the conversation last asked as a new case; without `into`, to the file in params/cases that has the name of
+        the case's own file.
 
         `fields` are those of a case: expect, group, suites, finish, good, bad ... What is left out comes from that case.
         """
         answered = answered or self._last
         entry = self._entry(name, why, answered, fields)
-        known = (
-            project.cases_dir() / Path(case.source).name
-            for case in load_cases(*project.case_folders())
-            if answered and case.id == answered.case
-        )
-        home = into or next(known, None)
+        known = {case.id: project.cases_dir() / Path(case.source).name for case in load_cases(*project.case_folders())}
+        home = into or known.get(answered.case if answered else "")
         if home is None:
             raise BadInput("say into='params/cases/<file>.yaml': the conversation comes from no case of today's files")
         path = add_case(entry, Path(home)).relative_to(project.root())
@@ -137,11 +123,7 @@ class Explorer:
         entry: dict[str, Any] = {"id": name}
         if known:
             entry |= {"notebook": known.notebook, "group": known.group, "suites": known.suites}
-        entry |= {
-            "why": why,
-            "messages": answered.messages,
-            "options": self._own(body),
-        }
+        entry |= {"why": why, "messages": answered.messages, "options": self._own(body)}
         if not body.get("stream"):
             entry["stream"] = False
         if known and not known.asks:
@@ -153,17 +135,16 @@ class Explorer:
         return entry | fields
 
     def _own(self, body: dict[str, Any]) -> dict[str, Any]:
-        """The options of a case that was asked so: without what the profile adds."""
+        """Return the case's own options in a request: without what the profile adds."""
         target = self.run.manifest.profile.target
-        common = {name: value for name, value in target.request_options.items() if body.get(name) == value}
-        own = {name: value for name, value in body.items() if name not in OURS and name not in common}
-        room = target.room
+        common, room = target.request_options, target.room
+        own = {k: v for k, v in body.items() if k not in NOT_OPTIONS and (k not in common or common[k] != v)}
         return {k: v - room if k in CAPS and type(v) is int and v > room else v for k, v in own.items()}
 
     def _judged(self, name: str, exchange: Exchange) -> list[Finding]:
-        """What the case's own checks say when this answer stands in the place of the recorded one."""
-        case, said = self.run.cases[name], [*(one.exchange for one in self.answers(name)), exchange]
-        recorded = {one.ask: one for one in said}
+        """Judge this answer by the case's own checks, in the place of the recorded one."""
+        case, recorded = self.run.cases[name], {one.exchange.ask: one.exchange for one in self.answers(name)}
+        recorded[exchange.ask] = exchange
         if exchange.fault or any(ask.name not in recorded for ask in case.requests()):
             return []
         thinks = self.run.manifest.profile.target.thinks
@@ -195,7 +176,7 @@ class Explorer:
 
 @lru_cache(maxsize=4)
 def _answers(run: Run) -> dict[str, list[Answered]]:
-    """Case -> its recorded requests with what the checks say; one that says so where there is none. Raises BrokenRecord."""
+    """Return case -> its recorded requests with their findings; a placeholder where there is none. Raises BrokenRecord."""
     findings, exchanges = defaultdict(list), defaultdict(list)
     for finding in judge_run(run):
         findings[finding.case].append(finding)
@@ -213,14 +194,12 @@ def _answers(run: Run) -> dict[str, list[Answered]]:
 
 
 def _edited(messages: list[dict[str, Any]], user: str | None, system: str | None) -> list[dict[str, Any]]:
-    """The messages with the last user message and the system message replaced, or added where there is none."""
+    """Return the messages with the last user message and the system message replaced or added."""
     said = [dict(message) for message in messages]
     if user is not None:
-        last = next((message for message in reversed(said) if message.get("role") == "user"), None)
-        if last is None:
-            said.append({"role": "user", "content": user})
-        else:
-            last["content"] = user
+        if not any(message.get("role") == "user" for message in said):
+            said.append({"role": "user"})
+        next(message for message in reversed(said) if message.get("role") == "user")["content"] = user
     if system is not None:
         said = [{"role": "system", "content": system}, *(m for m in said if m.get("role") != "system")]
     return said

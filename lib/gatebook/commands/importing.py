@@ -47,13 +47,11 @@ def import_cases(file: Path, into: Path, columns: str | None, template: Path | N
     for name, column in used.items():
         if column not in rows[0].cells:
             raise BadInput(f"{file}: has no column {column!r} (for {name!r}); its columns: {', '.join(rows[0].cells)}")
-    folder = project.cases_dir()
-    shipped = into.resolve().parent == folder.resolve()
-    filled, changed = _fill_rows(
-        file, entry, rows, used, {c.id for c in load_cases(*project.case_folders())} if shipped else set()
-    )
+    own = into.resolve().parent == project.cases_dir().resolve()
+    taken = {case.id for case in load_cases(*project.case_folders())} if own else set[str]()
+    filled, changed = _fill_rows(file, entry, rows, used, taken)
     source = f"# Imported from {file.name} by `gatebook cases import`: {len(rows)} cases, one a row of `each`.\n"
-    text = (project.schema_line("case", "../../") if shipped else "") + source + to_yaml([filled])
+    text = (project.schema_line("case", "../../") if own else "") + source + to_yaml([filled])
     written = cases_in(parse_yaml(text, str(into)), str(into))
     assert written == cases_in([filled], str(into))
     replace_text(into, text)
@@ -64,7 +62,7 @@ def import_cases(file: Path, into: Path, columns: str | None, template: Path | N
 
 
 def _mapping(columns: str | None) -> dict[str, str]:
-    """`--map` as target -> column."""
+    """Parse `--map` into target -> column."""
     found: dict[str, str] = {}
     for part in columns.split(",") if columns else ():
         name, _, column = (piece.strip() for piece in part.partition("="))
@@ -88,7 +86,7 @@ def _read_template(path: Path, fixed: dict[str, str | None]) -> dict[str, Any]:
 
 
 def _make_template(names: dict[str, str], fixed: dict[str, str | None]) -> dict[str, Any]:
-    """The case that the mapped targets mean; a placeholder is named after its target."""
+    """Build the template case of the mapped targets; a placeholder is named after its target."""
     for name in names:
         check = name.split(".")[1] if name.startswith("expect.") else None
         if check is None and name not in TARGETS:
@@ -106,16 +104,13 @@ def _make_template(names: dict[str, str], fixed: dict[str, str | None]) -> dict[
         if name.startswith("expect."):
             _put(expect, name.split(".")[1:], holes[name])
     return {
-        "id": holes.get("id", ""),
-        "notebook": fixed["notebook"],
-        "group": fixed["group"],
-        "suites": holes.get("suites", ["scenario"]),
-        "why": holes.get("why", fixed.get("why")),
+        "id": holes.get("id", ""), "notebook": fixed["notebook"], "group": fixed["group"],
+        "suites": holes.get("suites", ["scenario"]), "why": holes.get("why", fixed.get("why")),
         "messages": [{"role": role, "content": holes[role]} for role in ("system", "user") if role in names],
         "options": {"temperature": 0, "max_tokens": 512},
         **({"expect": [{check: params} for check, params in expect.items()]} if expect else {}),
         **{kind: holes[kind] for kind in ("good", "bad") if kind in names},
-    }
+    }  # fmt: skip
 
 
 def _hole_name(target: str) -> str:
@@ -131,12 +126,12 @@ def _put(into: dict[str, Any], path: list[str], value: Any) -> None:
 
 
 def _names(value: Any) -> list[str]:
-    """The placeholders in a template, each once."""
+    """Return the placeholders in a template, each once."""
     return list(dict.fromkeys(PLACEHOLDER.findall(json.dumps(value, ensure_ascii=False))))
 
 
 def _holes(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """(name, where) of every value that is one placeholder and nothing else: there a cell keeps its type."""
+    """Yield (name, path) of every value that is one placeholder and nothing else: there a cell keeps its type."""
     if isinstance(value, dict | list):
         for key, inner in value.items() if isinstance(value, dict) else (("[]", inner) for inner in value):
             yield from _holes(inner, (*path, str(key)))
@@ -145,7 +140,7 @@ def _holes(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, tuple[
 
 
 def _types(where: tuple[str, ...]) -> set[str]:
-    """The JSON types that a place in a case takes."""
+    """Return the JSON types that a place in a case takes."""
     match where:
         case ("good" | "bad" | "suites",):
             return {"array"}
@@ -158,7 +153,7 @@ def _types(where: tuple[str, ...]) -> set[str]:
 
 
 def types_at(schema: Schema, path: list[str], defs: Schema) -> set[str]:
-    """The JSON types that a schema takes at a path of keys; empty when there is no such key."""
+    """Return the JSON types that a schema takes at a path of keys; empty when there is no such key."""
     schema = defs.get(schema["$ref"].rpartition("/")[2], {}) if "$ref" in schema else schema
     branches = [branch for key in ("anyOf", "oneOf") for branch in schema.get(key, ())]
     if branches:
@@ -187,7 +182,7 @@ class Row:
 def _fill_rows(
     file: Path, entry: dict[str, Any], rows: list[Row], used: dict[str, str], taken: set[str]
 ) -> tuple[dict[str, Any], str]:
-    """The template with its rows under `each`, and what was done to ids. Raises BadInput with all bad rows."""
+    """Return the template with its rows under `each`, and what was done to ids. Raises BadInput with all bad rows."""
     wanted = {name: _types(where) for name, where in _holes(entry)}
     key = next(name for name in ("key", "case_id", "the_case_id") if name not in used)
     template = {**entry, "id": f"{{{{{key}}}}}"}
@@ -214,10 +209,10 @@ def _fill_rows(
 
 
 def _cell(row: Row, column: str, types: set[str]) -> Any:
-    """A cell as its place wants it: lists split at `|`, numbers and true/false read, all else text. JSONL keeps its types."""
+    """Convert a cell for its place: split lists at `|`, parse numbers and true/false, else text. JSONL keeps its types."""
     value = row.cells[column]
     where = f"{row.where}, column {column!r}"
-    if holds_secret(value if isinstance(value, str) else json.dumps(value)):
+    if holds_secret(value):
         raise BadInput(f"{where}: holds what looks like a secret; take it out")
     if not isinstance(value, str | None):
         return [value] if types == {"array"} and not isinstance(value, list) else value
@@ -239,7 +234,7 @@ def _slug(text: str) -> str:
 
 
 def _unique(slug: str, taken: set[str]) -> str:
-    """The id, with -2, -3 ... behind it where another case has it already."""
+    """Return the id, with -2, -3 ... behind it where another case has it already."""
     name, number = slug, 2
     while name in taken:
         name, number = f"{slug}-{number}", number + 1
@@ -248,7 +243,7 @@ def _unique(slug: str, taken: set[str]) -> str:
 
 
 def _located(message: str, entry: dict[str, Any], used: dict[str, str]) -> str:
-    """Name the columns that stand under the key which the message names."""
+    """Add the columns behind the key that the message names."""
     key = re.search(r"key '([\w.]+)'", message)
     if "column" in message or key is None:
         return message
@@ -257,7 +252,7 @@ def _located(message: str, entry: dict[str, Any], used: dict[str, str]) -> str:
 
 
 def read_table(path: Path) -> list[Row]:
-    """All rows; at least one, all with the same columns. Raises BadInput."""
+    """Read all rows: at least one, all with the same columns. Raises BadInput."""
     readers = {".csv": _csv, ".jsonl": _jsonl}
     if (kind := path.suffix.lower()) not in readers:
         raise BadInput(f"{path}: must be a .csv or a .jsonl file")
@@ -275,7 +270,7 @@ def read_table(path: Path) -> list[Row]:
 
 
 def _csv(path: Path, text: str) -> Iterator[Row]:
-    """RFC 4180; the header names the columns. Separated by comma, semicolon or tab, whichever the header has most of."""
+    """Parse CSV (RFC 4180) with a header, separated by comma, semicolon or tab, whichever the header has most of."""
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # 131,072 by default: a long document is a cell
     separator = max(",;\t", key=text.split("\n", 1)[0].count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)

@@ -1,4 +1,4 @@
-"""Getting to know a server: probe it, and write a profile for it."""
+"""Probe a server, and write a profile for it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def begin() -> str:
 
 
 def _file(name: str) -> Path:
-    """The file of a profile, here where there is no project."""
+    """Return the file of a profile, in the current folder where there is no project."""
     return (project.find() or Path.cwd()) / "params" / f"{name}.yaml"
 
 
@@ -52,25 +52,18 @@ def _write(file: Path, profile: str) -> None:
 
 
 def introduce(
-    base_url: str,
-    name: str | None,
-    model: str | None,
-    api_key_env: str | None,
-    adapters: bool = False,
-    languages: str | None = None,
-) -> str:
+    base_url: str, name: str | None, model: str | None, api_key_env: str | None,
+    adapters: bool = False, languages: str | None = None,
+) -> str:  # fmt: skip
     """Write `params/<name>.yaml` and say what to type next; with `adapters` one more for each that the server lists, by its
     own name. Raises BadInput, CannotMeasure when nobody answers; then nothing is written."""
     url = normal_base_url(base_url)
     if name is not None and not NAME.fullmatch(name):
-        raise BadInput(
-            f"--name has value {name!r}: letters, digits, dots, dashes and underscores only, such as gpu-box"
-        )
+        said = "letters, digits, dots, dashes and underscores only, such as gpu-box"
+        raise BadInput(f"--name has value {name!r}: {said}")
     refuse_secrets({"target": {"api_key_env": api_key_env, "model": model}}, "command line")
-    spoken, cases = (
-        None if languages is None else [said.strip() for said in languages.split(",")],
-        load_cases(*project.folders("params/cases")),
-    )
+    cases = load_cases(*project.folders("params/cases"))
+    spoken = None if languages is None else [name.strip() for name in languages.split(",")]
     target = build(Target, {"model": model or "unknown", "api_key_env": api_key_env, "base_url": url}, "command line")
     asked = {"name": name or "new", "target": target.model_dump(), "groups": {}, "languages": spoken}
     refuse_languages(build(Profile, asked, "command line"), "full", cases)
@@ -80,26 +73,25 @@ def introduce(
     files = [(chosen, _file(name or _slug(chosen))), *((m, _file(_slug(m))) for m in found)]
     if twice := [file for file, count in Counter(file for _, file in files).items() if count > 1]:
         both = " and ".join(m for m, file in files if file == twice[0])
-        raise BadInput(
-            f"{twice[0]}: would be the profile of {both}; choose another --name, or name an adapter otherwise"
-        )
+        todo = "choose another --name, or name an adapter otherwise"
+        raise BadInput(f"{twice[0]}: would be the profile of {both}; {todo}")
     there = [str(file) for _, file in files if file.exists()]
     if len(there) == len(files):
         raise BadInput(f"{', '.join(there)}: exists already; choose another --name or edit it")
-    said = [f"{file}: exists already, left as it is" for file in there]
+    lines = [f"{file}: exists already, left as it is" for file in there]
     made = [(file, *_introduced(target, m, file, exchanges, spoken)) for m, file in files if not file.exists()]
-    for file, text, lines in made:
+    for file, text, told in made:
         read = profile_from(parse_yaml(text, str(file)), str(file), file.stem)  # what we write must be what we read
         refuse_languages(read, "full", cases)
         _write(file, text)
-        said += lines
-    return "\n".join(said)
+        lines += told
+    return "\n".join(lines)
 
 
 def _introduced(
     target: Target, model: str, file: Path, probes: list[Exchange], spoken: list[str] | None
 ) -> tuple[str, list[str]]:
-    """The profile of one model of the server, and what to say of it. Raises CannotMeasure when it does not answer."""
+    """Return the profile of one model of the server, and the lines to print. Raises CannotMeasure when it does not answer."""
     target, url = target.model_copy(update={"model": model}), str(target.base_url)
     hello, learned = asyncio.run(_learn(target, url, identify(probes, model).models))
     target = target.model_copy(update=learned.thinks.settings)
@@ -109,7 +101,7 @@ def _introduced(
 
 
 def _adapters(probes: list[Exchange], url: str) -> list[str]:
-    """The served models whose cards name a parent. Raises BadInput where there is none, or one's parent is not served."""
+    """Return the served models whose cards name a parent. Raises BadInput where there is none, or a parent is not served."""
     models = identify(probes, "").models
     parents = {m: parent for m in models if (parent := identify(probes, m).parent)}
     if not parents:
@@ -122,7 +114,7 @@ def _adapters(probes: list[Exchange], url: str) -> list[str]:
 
 
 async def _probe(target: Target, url: str) -> list[Exchange]:
-    """/v1/models first; then, of an engine that its cards tell, only what that engine answers."""
+    """Ask /v1/models, then what the recognised engine answers, else every known path."""
 
     async def get(path: str, key: str, retries: int) -> Exchange:
         deadline_s = PROBE_DEADLINE_S
@@ -139,7 +131,7 @@ async def _probe(target: Target, url: str) -> list[Exchange]:
 
 
 async def _learn(target: Target, url: str, models: tuple[str, ...]) -> tuple[Exchange, Learned]:
-    """One token first. Raises CannotMeasure when that is not answered."""
+    """Ask one token, then what the server offers. Raises CannotMeasure when it does not answer."""
     async with Lane(target, url, LoopLag()) as lane:
         body = {"model": target.model, **HELLO, "max_tokens": 1}
         hello = await lane.ask(kind="ready", key="ready/0", body=body, deadline_s=READY_S, retries=10)
@@ -149,20 +141,18 @@ async def _learn(target: Target, url: str, models: tuple[str, ...]) -> tuple[Exc
             raise CannotMeasure(f"{url}, model {target.model!r}: {said}: {hello.detail}")
         learned = await learn(lane, target.model, models)
     if _broke_off(plain := learned.exchanges[0]):
-        todo = "nothing was written; run `gatebook init` again"
-        raise CannotMeasure(
-            f"{url}, model {target.model!r}: a plain greeting, which all else is compared with: {plain.detail}; {todo}"
-        )
+        said = f"a plain greeting, which all else is compared with: {plain.detail}"
+        raise CannotMeasure(f"{url}, model {target.model!r}: {said}; nothing was written; run `gatebook init` again")
     return hello, learned
 
 
 def _broke_off(done: Exchange) -> bool:
-    """Whether there is neither an answer nor a refusal: a server that is busy, or down."""
+    """Return whether there is neither an answer nor a refusal: the server is busy, or down."""
     return done.fault is not None and done.fault != "status"
 
 
 def _choose(models: tuple[str, ...], asked: Exchange, model: str | None, url: str) -> str:
-    """The model to gate, of these. Raises BadInput, which says what happened at /v1/models where that is the reason."""
+    """Choose the model to gate. Raises BadInput, with what happened at /v1/models where that is the reason."""
     if model is not None:
         return model
     if len(models) == 1:
@@ -173,7 +163,7 @@ def _choose(models: tuple[str, ...], asked: Exchange, model: str | None, url: st
 
 
 def _summary(file: Path, identity: Identity, chosen: str, learned: Learned, probes: Iterable[Exchange]) -> list[str]:
-    """What was learned and what to type next."""
+    """Return the lines to print: what was learned and what to type next."""
     engine = f"{identity.engine} {identity.version or ''}".strip()
     lines = [f"{file}: {chosen} on {engine}, {identity.context_tokens or 'an untold number of'} tokens of context"]
     missing = [f"{feature} ({said})" for feature, said in learned.offers.items() if said is not True]

@@ -26,28 +26,14 @@ from gatebook.record.identity import Identity, shown
 from gatebook.verdict.findings import contract_group
 
 IDENTITY_CHECKS = ("model_listed", "engine_told", "context_limit")
-
-
 GPU_MEMORY = "load.gpu_memory"
-
-
-LOAD_LIMITS = ("kv_cache_usage_limit", "queue_limit", "preemptions_limit")
-
-
 UNTOLD = "the server does not tell it"
-
-
+LOAD_LIMITS = ("kv_cache_usage_limit", "queue_limit", "preemptions_limit")
 GAUGES = {"kv_cache_usage": KV_CACHE, "queue": WAITING, "preemptions": PREEMPTED}
 """Check -> the gauges of /metrics, of which it needs one."""
-
-
 ROOM = 4
 """Times the first greeting's latency: a limit that a noisy day does not break. What users need is a person's to set."""
-
-
 DEADLINES = ("request_deadline_s", "notebook_deadline_s", "run_deadline_s")
-
-
 SERVICE = frozenset({
     "health.identity", "health.production", "health.service", "health.canaries", "health.greeting", "health.latency",
     "health.conversations", "structured.latency", "latency.schema",
@@ -56,20 +42,12 @@ SERVICE = frozenset({
     "load.order", "load.flips", "load.steps", "load.goodput", "load.gpu_memory", "load.kv_cache",
 })  # fmt: skip
 """Groups in which the service is judged and not what the model knows."""
-
-
 SPEED = frozenset({"health.latency", "latency.chat", "latency.prompt", "latency.schema", "load.steps", "load.goodput"})
 """Groups that hold absolute limits of time."""
-
-
 CHARS_A_TOKEN = 4
 """More than any tokenizer here needs, so that a document this long in characters is surely too long."""
-
-
 LONG_SHARE = 0.85
 """Of the context, for a document: room for the question and the answer, and for counting by another tokenizer."""
-
-
 NOTES = {
     "languages": "the model's: cases that are tagged with others are not asked",
     "groups": "must | no_worse | proven_no_worse (with a margin) | watch",
@@ -83,7 +61,7 @@ NOTES = {
 
 @dataclass(frozen=True)
 class Introduction:
-    """What is known of a server, and the profile that fits it: the production profile's, as far as this one can keep it."""
+    """What is known of a server, and the profile that fits it: that of production, as far as this server can keep it."""
 
     target: Target
     identity: Identity
@@ -101,12 +79,12 @@ class Introduction:
 
     @cached_property
     def production(self) -> dict[str, Value]:
-        """The first that the server says of every item."""
+        """The server's setting of every item; of several the first."""
         return {said.item: said.value for said in reversed((*self.identity.settings, *shown(self.gauges)))}
 
     @cached_property
     def least_ms(self) -> dict[str, float]:
-        """What a limit must leave this server."""
+        """The least latency in ms that a limit must allow this server."""
         told = self.learned
         measured = {"ttft_ms": told.ttft_ms, "itl_ms": told.itl_ms, "total_ms": told.greeting_ms}
         return {name: round(ROOM * ms, -1) for name, ms in measured.items() if ms is not None}
@@ -118,20 +96,16 @@ class Introduction:
         return None if context is None else max(context - self.target.room, 1)
 
     def profile(self, name: str) -> str:
-        """The file."""
+        """Return the profile as YAML."""
         target = self.target.model_dump(include={"server", "base_url", "model", "revision", "api_key_env"})
         target |= self.target.model_dump(include={"request", "thinking", "thinking_tokens"}, exclude_defaults=True)
         latency, load = (part.model_dump(mode="json", exclude_defaults=True) for part in (self.latency(), self.load()))
-        sections: dict[str, Any] = {
-            **({"languages": self.languages} if self.languages else {}),
-            "limits": self.limits(),
-            "groups": self.policies(),
-            "latency": latency,
-            "load": load,
-            "production": {**self.production, **{key: getattr(self.template.production, key) for key in LOAD_LIMITS}},
-            "offers": self.learned.offers,
-            "excused": self.excused(),
-        }
+        production = self.production | {key: getattr(self.template.production, key) for key in LOAD_LIMITS}
+        sections: dict[str, Any] = {"languages": self.languages} if self.languages else {}
+        sections |= {
+            "limits": self.limits(), "groups": self.policies(), "latency": latency, "load": load, "production": production,
+            "offers": self.learned.offers, "excused": self.excused(),
+        }  # fmt: skip
         head = (
             f"# Written by `gatebook init` for {target['base_url']}. Read it, set `revision`, and commit it.\n"
             "# revision: what is deployed, an image digest, or --revision in CI; api_key_env: NAME of the variable with the key\n"
@@ -155,21 +129,19 @@ class Introduction:
         return limits | {key: max(limits[key], self.least_ms.get(key, 0)) for key in ("ttft_ms", "total_ms")}
 
     def latency(self) -> Latency:
-        """Caps no lower than this server needs now with room to spare."""
+        """Return caps no lower than this server needs now with room to spare."""
         caps = {}
         for group, known in self.template.latency.caps.items():
-            set_ = known.model_dump(exclude_none=True)
-            low = {key: ms for key, ms in self.least_ms.items() if key in set_ and set_[key] < ms}
+            low = {key: max(ms, self.least_ms.get(key, 0)) for key, ms in known.model_dump(exclude_none=True).items()}
             caps[group] = known.model_copy(update=low)
         return self.template.latency.model_copy(update={"caps": caps})
 
     def load(self) -> LoadSettings:
-        """Long documents no longer than most of what this server reads."""
-        load, context = self.template.load, self.room
-        long = load.long_prompts
-        if long.tokens is None or context is None:
+        """Return the load settings, with documents no longer than LONG_SHARE of the context."""
+        load, long = self.template.load, self.template.load.long_prompts
+        if long.tokens is None or self.room is None:
             return load
-        tokens = max(700, min(long.tokens, int(context * LONG_SHARE)))
+        tokens = max(700, min(long.tokens, int(self.room * LONG_SHARE)))
         return load.model_copy(update={"long_prompts": long.model_copy(update={"tokens": tokens})})
 
     def policies(self) -> dict[str, PolicyName]:
@@ -192,12 +164,8 @@ class Introduction:
             asked = in_languages((case for case in self.cases if in_suite(case, suite)), self.languages)
             sizes = Counter(case.group for case in asked)
             family = sum(found[group] == "no_worse" for group in sizes.keys() - scored)
-            for group, size in sizes.items():
-                if (
-                    group not in scored
-                    and found[group] == "no_worse"
-                    and stats.smallest_visible_drop(size, family) is None
-                ):
+            for group in sizes.keys() - scored:
+                if found[group] == "no_worse" and stats.smallest_visible_drop(sizes[group], family) is None:
                     found[group] = "watch"
         return found
 
@@ -220,7 +188,7 @@ class Introduction:
 
 
 def _gpu_unseen(url: str) -> str | None:
-    """Why the memory of the server's GPU cannot be read from here, if so."""
+    """Return why the memory of the server's GPU cannot be read from here; None where it can."""
     if not on_this_machine(url):
         todo = "name a DCGM exporter in production.gpu_metrics_url and delete this line"
         return f"the server is on another machine; {todo}"
@@ -230,18 +198,16 @@ def _gpu_unseen(url: str) -> str | None:
 
 
 def too_long(cases: list[Case], context_tokens: int | None, thoughts: int = 0) -> dict[str, str]:
-    """Cases whose document is longer than the context, by the shortest pattern that names none of the others."""
+    """Excuse cases whose document is longer than the context, by the shortest pattern that names no other case."""
     if context_tokens is None:
         return {}
     least = {c.id: c.document.tokens or (c.document.chars or 0) // CHARS_A_TOKEN for c in cases if c.document}
     beyond = {case for case, tokens in least.items() if tokens >= context_tokens}
-    others = {case.id for case in cases} - beyond
-    patterns = {}
+    others, patterns = {case.id for case in cases} - beyond, {}
+    why = f"it serves {context_tokens + thoughts:,} tokens{f', {thoughts:,} of them for thoughts' if thoughts else ''}"
     for case in sorted(beyond):
         parts = case.split("-")
         heads = ("-".join(parts[:n]) + "-" for n in range(1, len(parts)))
         head = next((h for h in heads if not any(other.startswith(h) for other in others)), None)
-        patterns[f"{head}*" if head else case] = (
-            f"it serves {context_tokens + thoughts:,} tokens{f', {thoughts:,} of them for thoughts' if thoughts else ''}"
-        )
+        patterns[f"{head}*" if head else case] = why
     return patterns

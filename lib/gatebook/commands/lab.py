@@ -19,7 +19,7 @@ EMBEDDED = Path("params", "smollm2.yaml")
 
 
 def laid_out(root: Path) -> Path:
-    """The folder to look into first. What the package has and the project has not is copied once a version, never over an edit."""
+    """Return the folder to open. What only the package has is copied once a version, never over an edit."""
     *package, own = project.folders("notebooks")
     copies = root / "outputs" / f"lab-{__version__}"
     for file in (file for folder in package for file in sorted(folder.glob("*.ipynb"))):
@@ -31,7 +31,7 @@ def laid_out(root: Path) -> Path:
 
 
 def jupyter_path() -> str:
-    """Where Jupyter looks for kernels: in this environment first, whatever JUPYTER_PATH holds."""
+    """Return JUPYTER_PATH with this environment first, so that its kernel is used."""
     return os.pathsep.join(filter(None, [f"{sys.prefix}/share/jupyter", os.environ.get("JUPYTER_PATH")]))
 
 
@@ -44,17 +44,15 @@ def lab(
     root = project.root()
     said = profile or os.environ.get("GATEBOOK_PROFILE") or (root / EMBEDDED if (root / EMBEDDED).is_file() else None)
     if said is None:
-        raise BadInput(
-            "--profile is missing: whom do the notebooks ask? Name a YAML of params/, such as params/mine.yaml"
-        )
+        todo = "Name a YAML of params/, such as params/mine.yaml"
+        raise BadInput(f"--profile is missing: whom do the notebooks ask? {todo}")
     chosen = project.from_root(Path(said)).resolve()
     load_profile(chosen)
     if find_spec("jupyterlab") is None:
         raise BadInput("JupyterLab is not installed; run `pip install jupyterlab`")
     folder = laid_out(root).relative_to(root)
-    print(
-        f"notebooks ask by {chosen}; look into {folder}/; what stands in notebooks/ is what a run executes", flush=True
-    )
+    said = f"notebooks ask by {chosen}; look into {folder}/"
+    print(f"{said}; what stands in notebooks/ is what a run executes", flush=True)
     environment = {**os.environ, "JUPYTER_PATH": jupyter_path(), "GATEBOOK_PROFILE": str(chosen)}
     options = [f"--ServerApp.root_dir={root}", f"--LabApp.default_url=/lab/tree/{folder.as_posix()}", *ctx.args]
     os.execve(sys.executable, [sys.executable, "-P", "-m", "jupyterlab", *options], environment)

@@ -1,4 +1,4 @@
-"""`gatebook passed`: what a deployment asks of a bundle. Profile, cases, waivers and baseline are the checkout's word, not the bundle's."""
+"""`gatebook passed`: may a deployment go on with this bundle? Profile, cases, waivers and baseline are the checkout's, not the bundle's."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NOTHING = object()
 
 @dataclass(frozen=True)
 class Passed:
-    """What a deployment is told of a bundle, in one line."""
+    """The answer to a deployment, in one line."""
 
     verdict: Verdict
     profile: str
@@ -54,17 +54,9 @@ class Passed:
 
 
 def passed(
-    path: Path,
-    suite: str,
-    profile: Profile | None = None,
-    cases: Path | None = None,
-    *,
-    revision: str | None = None,
-    base_url: str | None = None,
-    model: str | None = None,
-    header: list[str] | None = None,
-    effort: Effort = "normal",
-) -> Passed:
+    path: Path, suite: str, profile: Profile | None = None, cases: Path | None = None, *, revision: str | None = None,
+    base_url: str | None = None, model: str | None = None, header: list[str] | None = None, effort: Effort = "normal",
+) -> Passed:  # fmt: skip
     """The verdict of an intact bundle of this suite and of what is wanted; None is not asked for.
 
     Judged again from the record, so an edited verdict.json says nothing. With `profile`, what the bundle was judged by must
@@ -76,19 +68,16 @@ def passed(
     have, run = evidenced(path), Run(path.resolve())
     asked, target = run.manifest, run.manifest.profile.target
     if asked.judged_from:
-        raise BadInput(
-            f"{path}: holds the answers of {asked.judged_from}, judged again by other rules; name the run that asked"
-        )
+        todo = "name the run that asked"
+        raise BadInput(f"{path}: holds the answers of {asked.judged_from}, judged again by other rules; {todo}")
     if asked.among > 1:
-        raise BadInput(
-            f"{path}: was judged as one of {asked.among} deployments, which sees less than a run by itself; ask the fleet's verdict, or run it alone"
-        )
+        said = f"was judged as one of {asked.among} deployments, which sees less than a run by itself"
+        raise BadInput(f"{path}: {said}; ask the fleet's verdict, or run it alone")
     if have.suite != suite:
         raise BadInput(f"{path}: is a run of suite {have.suite!r}, asked for is {suite!r}; run that one")
     if EFFORTS.index(asked.effort) < EFFORTS.index(effort):
-        raise BadInput(
-            f"{path}: is of effort {asked.effort}, asked for is {effort}; run that one, or ask with --effort {asked.effort}"
-        )
+        todo = f"run that one, or ask with --effort {asked.effort}"
+        raise BadInput(f"{path}: is of effort {asked.effort}, asked for is {effort}; {todo}")
     for what, its, want in (
         ("revision", target.revision, revision),
         ("model", target.model, model),
@@ -100,28 +89,29 @@ def passed(
     if profile is None:
         return Passed(have, asked.profile.name, {})
     if found := differences(run, profile, project.case_folders(cases)):
-        more = f"; and {len(found) - NAMED} more" if len(found) > NAMED else ""
-        said = "; ".join(found[:NAMED]) + more
+        said = "; ".join([*found[:NAMED], *([f"and {len(found) - NAMED} more"] if len(found) > NAMED else [])])
         raise BadInput(f"{path}: was not judged by what this checkout says: {said}; run it again from this commit")
     return Passed(have, asked.profile.name, _own_words(run, profile), _not_accepted(run, profile))
 
 
 def _own_words(run: Run, profile: Profile) -> dict[str, str]:
-    """What the run was told besides its profile: what is deployed, and where."""
+    """Return what the run was given besides the checkout's profile: what is deployed, and where."""
     asked, target, against = run.manifest.profile.target, profile.target, run.manifest.against
-    told = {
+    headers = [", ".join(sorted(one.headers)) or None for one in (asked, target)]
+    own = {
         "base_url": (run.manifest.base_url, target.base_url),
         "model": (asked.model, target.model),
         "revision": (asked.revision, target.revision),
         "second target": (against.name if against else None, None),
-        "headers": (", ".join(sorted(asked.headers)) or None, ", ".join(sorted(target.headers)) or None),
+        "headers": (headers[0], headers[1]),
     }
-    own = ((name, its, ours) for name, (its, ours) in told.items() if its != ours)
-    return {name: f"{its or 'none'} (in the profile: {ours or 'none'})" for name, its, ours in own}
+    return {
+        name: f"{its or 'none'} (in the profile: {ours or 'none'})" for name, (its, ours) in own.items() if its != ours
+    }
 
 
 def differences(run: Run, profile: Profile, cases: Sequence[Path]) -> list[str]:
-    """What the bundle was judged by and the checkout does not say, by name. Raises BadInput for a bad checkout."""
+    """Return where the rules and cases of the bundle differ from the checkout's. Raises BadInput for a bad checkout."""
     manifest = run.manifest
     theirs, ours = _flat(_rules(manifest.profile)), _flat(_rules(profile))
     found = [
@@ -132,16 +122,14 @@ def differences(run: Run, profile: Profile, cases: Sequence[Path]) -> list[str]:
     servers = manifest.profile.target.server, profile.target.server
     if servers[0] != servers[1] and servers != ("external", "embedded"):
         found.append(f"profile target.server: the run has {servers[0]}, the checkout {servers[1]}")
-    chosen = select(
-        in_steps(load_cases(*cases), profile.load), manifest.suite, manifest.only or None, profile.languages
-    )
-    chosen = of_effort(chosen, manifest.effort)
+    planned = in_steps(load_cases(*cases), profile.load)
+    chosen = of_effort(select(planned, manifest.suite, manifest.only, profile.languages), manifest.effort)
+    mine, waits = {case.id: _plain(case) for case in chosen}, set[str]()
+    asked = {i for ids in manifest.expected.values() for i in ids}
     if look := manifest.look:
         plan = planned_look(profile, chosen, run_baseline(run)).model_copy(update={"went_on": look.went_on})
         found += ["look: its stages are not those that this checkout plans"] if look != plan else []
-    mine = {case.id: _plain(case) for case in chosen}
-    asked = {i for ids in manifest.expected.values() for i in ids}
-    waits = {*manifest.look.later} if manifest.look and manifest.early else set()
+        waits = set() if look.went_on else {*look.later}
     found += [f"case {i}: is not in the run" for i in mine if i not in asked | waits]
     more = sorted((asked | run.cases.keys()) - mine.keys())
     found += [f"case {i}: is not in the checkout's suite {manifest.suite}" for i in more]
@@ -149,25 +137,24 @@ def differences(run: Run, profile: Profile, cases: Sequence[Path]) -> list[str]:
         its = _plain(run.cases[name]) if name in run.cases else own
         if keys := [key for key in own if own[key] != its[key]]:
             found.append(f"case {name}: another {', '.join(keys)}")
-    if not found and list(manifest.expected.items()) != list(
-        by_notebook(case for case in chosen if case.id not in waits).items()
-    ):
+    expected = by_notebook(case for case in chosen if case.id not in waits)
+    if not found and list(manifest.expected.items()) != list(expected.items()):
         found.append("expected: cases stand under another notebook, twice, or in another order")
     return found
 
 
 def _not_accepted(run: Run, profile: Profile) -> str | None:
-    """Why the run's baseline is none that this checkout has accepted; None when it is one. Raises BadInput."""
+    """Return why this checkout has not accepted the run's baseline; None when it has. Raises BadInput."""
     file, ours, theirs = project.baseline_file(profile.baseline_name), accepted(profile)[0], run_baseline(run)
-    if ours is None:
-        if theirs is None:
-            return None
-        return f"its baseline is {theirs.run}, and {file} is missing: nothing was accepted here; run `gatebook accept`"
     if theirs is None:
-        return f"it was compared with no baseline, and {file} is one: run it again, or `gatebook accept` another"
+        todo = "run it again, or `gatebook accept` another"
+        return None if ours is None else f"it was compared with no baseline, and {file} is one: {todo}"
+    if ours is None:
+        return f"its baseline is {theirs.run}, and {file} is missing: nothing was accepted here; run `gatebook accept`"
     if theirs.content in {ours.content, *(entry.content for entry in ours.log)}:
         return None
-    return f"its baseline ({theirs.run}) is no entry of the log in {file}: run it again by the accepted one, or `gatebook accept` this one"
+    todo = "run it again by the accepted one, or `gatebook accept` this one"
+    return f"its baseline ({theirs.run}) is no entry of the log in {file}: {todo}"
 
 
 def _plain(case: Case) -> dict[str, Any]:
@@ -175,18 +162,16 @@ def _plain(case: Case) -> dict[str, Any]:
 
 
 def _rules(profile: Profile) -> dict[str, Any]:
-    """The profile without what a run may be told besides; waivers by what they name."""
+    """Return the profile without OVERRIDDEN, its waivers by case."""
     said = profile.model_dump(mode="json")
     said["target"] = {key: value for key, value in said["target"].items() if key not in OVERRIDDEN}
-    twice = Counter(waiver["case"] for waiver in said["waivers"])
-    said["waivers"] = {
-        w["case"] if twice[w["case"]] == 1 else f"{w['case']} ({n})": w for n, w in enumerate(said["waivers"], 1)
-    }
-    return said
+    count = Counter(waiver["case"] for waiver in said["waivers"])
+    names = [w["case"] if count[w["case"]] == 1 else f"{w['case']} ({n})" for n, w in enumerate(said["waivers"], 1)]
+    return {**said, "waivers": dict(zip(names, said["waivers"], strict=True))}
 
 
 def _flat(value: Any, *path: str) -> dict[str, Any]:
-    """`a.b.c` -> value, of nested mappings; an empty one is as good as none."""
+    """Flatten nested mappings into `a.b.c` -> value; an empty one counts as none."""
     if not isinstance(value, dict):
         return {".".join(path): value}
     return {name: one for key, inner in value.items() for name, one in _flat(inner, *path, str(key)).items()}

@@ -1,8 +1,8 @@
-"""The cells of a bundle, run again: only code that is ours, in an empty folder, with few rights.
+"""Replay the cells of a bundle: only code that is ours, in an empty folder, with few rights.
 
-Ours is the code of the notebooks of the project that verifies, edited and added ones included, those of the package, and that which this
-version was released with (released.json). That of another version works with that version's library only. Another source is shown and not executed. A bundle's parameters are not compared: what replays
-is literal values, and `run_dir` is set here.
+Ours is the code of the project's notebooks (edited and added ones too), of the package's, and what this version was released with
+(released.json); code of another version works with that version's library only, and any other is shown and not executed. Parameters
+are not compared: what replays is literal values, and `run_dir` is set here.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class NotReplayed(ValueError):
 
 
 class Foreign(NotReplayed):
-    """Code that is not ours, so that nothing was executed."""
+    """Code that is not ours, so nothing was executed."""
 
     def __init__(self, what: str, difference: str) -> None:
         """`difference`: from ours, as the bundle has it, unescaped; what is kept fits a terminal."""
@@ -87,7 +87,7 @@ class Cell:
 
 
 def cells_of(path: Path) -> list[Cell]:
-    """The code cells of a notebook file. Raises ValueError, also when it is none."""
+    """Read the code cells of a notebook file. Raises ValueError, also when it is none."""
     found = []
     try:
         for cell in (c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"):
@@ -101,13 +101,13 @@ def cells_of(path: Path) -> list[Cell]:
 
 
 def code_hash(cells: Sequence[Cell]) -> str:
-    """SHA-256 over the code of a notebook, without parameters and outputs."""
+    """Return SHA-256 over the code of a notebook, without parameters and outputs."""
     return hashlib.sha256(json.dumps([cell.code for cell in cells]).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @cache
 def released() -> dict[str, dict[str, str]]:
-    """Notebook -> hash of its code -> the version that had it."""
+    """Return notebook -> hash of its code -> the version that had it."""
     known: dict[str, dict[str, str]] = json.loads(RELEASED.read_bytes())
     return known
 
@@ -120,9 +120,9 @@ def release(version: str, notebooks: Path) -> None:
 
 
 def ours_of(name: str, cells: Sequence[Cell], folders: Sequence[Path]) -> list[Cell]:
-    """The code that may be executed for a bundle's notebook, in our own words, with the bundle's outputs.
+    """Return our own code of a bundle's notebook, with the bundle's outputs; `folders`: our notebooks.
 
-    `folders`: our notebooks. Raises Foreign, with the difference from the last one, and ValueError when one of ours cannot be read.
+    Raises Foreign, with the difference from the last one, and ValueError when one of ours cannot be read.
     """
     own: list[Cell] | None = None
     for file in (folder / f"{name}.ipynb" for folder in folders):
@@ -139,11 +139,8 @@ def ours_of(name: str, cells: Sequence[Cell], folders: Sequence[Path]) -> list[C
                 raise Foreign(f"changed cell {number} of {name}", said)
         return list(cells)
     if own is None:
-        where = (
-            f"no notebook of {' or '.join(map(str, folders))}"
-            if folders
-            else "no released notebook, and no project is here"
-        )
+        places = " or ".join(map(str, folders))
+        where = f"no notebook of {places}" if places else "no released notebook, and no project is here"
         raise Foreign(f"{name} is {where}", "\n\n".join(cell.source for cell in cells))
     pairs = enumerate(zip_longest(cells, own), 1)
     number, theirs, ours = next((n, c, i) for n, (c, i) in pairs if c is None or i is None or c.code != i.code)
@@ -154,7 +151,7 @@ def ours_of(name: str, cells: Sequence[Cell], folders: Sequence[Path]) -> list[C
 
 
 def literal(source: str) -> bool:
-    """Whether a cell does nothing but give plain values to names."""
+    """Return whether a cell does nothing but assign plain values to names."""
     try:
         for statement in ast.parse(source).body:
             if not isinstance(statement, ast.Assign):
@@ -168,9 +165,9 @@ def literal(source: str) -> bool:
 
 
 def replay(bundle: Path, names: Sequence[str], ours: Sequence[Path]) -> tuple[str, ET.Element]:
-    """Run the cells of an intact bundle again, with no server, against the outputs that it holds.
+    """Run the cells of an intact bundle with no server and compare their outputs with the bundle's.
 
-    (how much was replayed, nbval's report as JUnit). Raises NotReplayed.
+    Return (how much was replayed, nbval's report as JUnit). Raises NotReplayed.
     """
     code: dict[str, list[Cell]] = {}
     for file in (bundle / f"{name}.ipynb" for name in names):
@@ -178,7 +175,7 @@ def replay(bundle: Path, names: Sequence[str], ours: Sequence[Path]) -> tuple[st
             raise NotReplayed(f"{file.name} is missing")
         try:
             code[file.name] = ours_of(file.stem, cells_of(file), ours)
-        except Foreign:
+        except NotReplayed:
             raise
         except ValueError as error:
             raise NotReplayed(f"{file.name} {error}") from None
@@ -193,7 +190,7 @@ def replay(bundle: Path, names: Sequence[str], ours: Sequence[Path]) -> tuple[st
 
 
 def _notebook(cells: Sequence[Cell], run_dir: Path) -> dict[str, Any]:
-    """Our code with the bundle's outputs; nothing else of its notebook is taken, least of all which kernel runs it."""
+    """Build a notebook of our code and the bundle's outputs; nothing else is taken, least of all which kernel runs it."""
     injected = Cell(f"run_dir = {str(run_dir)!r}", (), [])
     ran = {"cell_type": "code", "execution_count": 1}
     made = [
@@ -237,7 +234,7 @@ def _run(empty: Path, state: Path, names: list[str]) -> tuple[str, ET.Element]:
 
 
 def environment(state: Path) -> dict[str, str]:
-    """The few variables that replayed code sees: no key and no token of the caller is among them."""
+    """Return the few variables that replayed code sees, without any key or token of the caller."""
     kept = {k: v for k, v in os.environ.items() if k in KEPT or k.startswith("LC_")}
     if path := [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if Path(p).is_absolute()]:
         kept["PYTHONPATH"] = os.pathsep.join(path)
@@ -247,7 +244,7 @@ def environment(state: Path) -> dict[str, str]:
 
 @cache
 def _unshare() -> list[str] | None:
-    """The command that starts another without a network; None where this user may not."""
+    """Return the command that starts another without a network; None where this user may not."""
     for command in (["unshare", "--net"], ["unshare", "--map-root-user", "--net"]):
         trial = [*command, sys.executable, "-P", "-m", "gatebook.confined", TRY]
         try:

@@ -1,8 +1,7 @@
-"""Check a bundle without any server: checksums, chains, every cell executed, the verdict computed again, nbval replay."""
+"""Check a bundle without a server: checksums, chains, every cell executed, the verdict computed again, nbval replay."""
 
 from __future__ import annotations
 
-import hashlib
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from functools import cache, partial
@@ -13,6 +12,7 @@ from gatebook.config import project
 from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, first_line
 from gatebook.opening import OVERALL
 from gatebook.record.executed import unfinished
+from gatebook.record.folder import sha256_of
 from gatebook.record.run import SUMS, Run
 from gatebook.stopping import within
 from gatebook.verdict.findings import judge_notebook
@@ -21,25 +21,28 @@ from gatebook.verdict.verdict import Step, Verdict, Verification
 
 JUDGE_S = 300
 """Wall time of judging a bundle again: a pattern that somebody else wrote may have no end."""
-
-
 Again = Callable[[str | None, list[str]], Verdict]
 
 
 def verify(path: Path, replay: bool = True, notebooks: Path | None = None) -> Verification:
-    """Re-judge a bundle from its own files; without `replay`, all but the cells' outputs.
+    """Re-judge a bundle from its own files; without `replay`, all but the cells' outputs. Raises BadInput when it is no run folder.
 
     `notebooks`: whose code may be executed, besides that of released versions; default: the project's and the package's.
-    Raises BadInput when `path` is no run folder.
     """
     try:
         run = Run(path.resolve())
     except BrokenRecord as error:
         return Verification(path.name, steps=[Step("plan", "manifest.json and cases.json", str(error))])
-    seal = hashlib.sha256((run.path / SUMS).read_bytes()).hexdigest() if run.sealed else None
-    found = Verification(run.manifest.run, run.manifest, seal)
-    found.steps += [_checksums(run), _chains(run), _executed(run)]
-    judged = partial(judge_by, run, findings_of=cache(judge_notebook))
+    found = Verification(run.manifest.run, run.manifest, sha256_of(run.path / SUMS) if run.sealed else None)
+    sizes, judged = (
+        [p.stat().st_size for p in run.path.rglob("*") if p.is_file()],
+        partial(judge_by, run, findings_of=cache(judge_notebook)),
+    )
+    what = "checksums: every file is what SHA256SUMS says, none missing, none added"
+    found.steps.append(Step(what, f"{len(sizes)} files, {sum(sizes):,} bytes", "; ".join(run.damage()[:5]) or None))
+    found.steps.append(_chains(run))
+    what = "notebooks: every code cell of every notebook ran, the gate last"
+    found.steps.append(Step(what, f"{len(run.notebooks) + 1} notebooks", "; ".join(cut_short(run)) or None))
     found.steps.append(_same_verdicts(run, found, judged))
     if replay:
         found.steps.append(_replayed(run, found, [notebooks] if notebooks else project.folders("notebooks"), judged))
@@ -47,7 +50,7 @@ def verify(path: Path, replay: bool = True, notebooks: Path | None = None) -> Ve
 
 
 def evidenced(path: Path) -> Verdict:
-    """The verdict of an intact bundle, judged again from its record. Raises BadInput, BrokenRecord."""
+    """Judge an intact bundle again from its record. Raises BadInput, BrokenRecord."""
     found = verify(path, replay=False)
     wrong = next((f"{step.what.partition(':')[0]}: {step.wrong}" for step in found.steps if step.wrong), None)
     if wrong or found.verdict is None:
@@ -55,33 +58,21 @@ def evidenced(path: Path) -> Verdict:
     return found.verdict
 
 
-def _checksums(run: Run) -> Step:
-    sizes = [p.stat().st_size for p in run.path.rglob("*") if p.is_file()]
-    what = "checksums: every file is what SHA256SUMS says, none missing, none added"
-    return Step(what, f"{len(sizes)} files, {sum(sizes):,} bytes", "; ".join(run.damage()[:5]) or None)
-
-
 def _chains(run: Run) -> Step:
     what, count = "records: every line continues the hash chain that starts at cases.json", 0
     for notebook in run.notebooks:
-        if not run.record_files(notebook)[0].exists():
-            return Step(what, f"{count} exchanges", f"{notebook}: no record")
         try:
+            if not run.record_files(notebook)[0].exists():
+                raise BrokenRecord(f"{notebook}: no record")
             count += len(run.exchanges(notebook))
         except BrokenRecord as error:
             return Step(what, f"{count} exchanges", str(error))
     return Step(what, f"{count} exchanges in {len(run.notebooks)} records, from cases.json {run.anchor[:12]}", None)
 
 
-def _executed(run: Run) -> Step:
-    what = "notebooks: every code cell of every notebook ran, the gate last"
-    return Step(what, f"{len(run.notebooks) + 1} notebooks", "; ".join(cut_short(run)) or None)
-
-
 def cut_short(run: Run) -> list[str]:
-    """Why notebooks did not run to their end."""
-    said = (unfinished(run.path / f"{notebook}.ipynb") for notebook in (*run.notebooks, OVERALL))
-    return [text for text in said if text]
+    """Return why notebooks did not run to their end."""
+    return [said for name in (*run.notebooks, OVERALL) if (said := unfinished(run.path / f"{name}.ipynb"))]
 
 
 def _same_verdicts(run: Run, found: Verification, judged: Again) -> Step:
@@ -116,8 +107,8 @@ def _replayed(run: Run, found: Verification, notebooks: list[Path], judged: Agai
     """Run nbval over our own cells; the gate of a notebook that is not green must fail and everything else must not."""
     what = "nbval: every checked cell gives the recorded output in a fresh kernel, with no server"
     if any(step.wrong for step in found.steps[:2]):
-        why = "the checksums or the records are wrong, so nothing of it is replayed"
-        return Step(what, "nothing was executed", why)
+        wrong = "the checksums or the records are wrong, so nothing of it is replayed"
+        return Step(what, "nothing was executed", wrong)
     # a bundle that brings a project of its own has brought no notebooks of ours
     ours = [folder for folder in notebooks if not folder.resolve().is_relative_to(run.path)]
     try:
@@ -131,7 +122,7 @@ def _replayed(run: Run, found: Verification, notebooks: list[Path], judged: Agai
 
 
 def _unexpected(report: ET.Element, run: Run, judged: Again) -> str | None:
-    """The first cell that failed without being a gate, or a gate that did not do what the record says."""
+    """Return the first cell that failed and is no gate, or a gate that contradicts the record."""
     cases = list(report.iter("testcase"))
     if not cases:
         return "nbval replayed no cell"

@@ -109,11 +109,17 @@ def person() -> str | None:
 
 def _git_user() -> str | None:
     """`Name <address>` as a commit would have it."""
-    command = ["git", "-C", str(find() or Path.cwd()), "config", "--get-regexp", r"^user\.(name|email)$"]
+    said = git(find() or Path.cwd(), "config", "--get-regexp", r"^user\.(name|email)$") or ""
+    found = dict(line.partition(" ")[::2] for line in said.split("\n"))
+    name, address = found.get("user.name", "").strip(), found.get("user.email", "").strip()
+    return f"{name} <{address}>" if name and address else name or address
+
+
+def git(folder: Path, *arguments: str) -> str | None:
+    """What a git command prints in a folder, stripped; None where it fails, or there is no git."""
+    command = ["git", "-C", str(folder), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    found = dict(line.partition(" ")[::2] for line in done.stdout.split("\n"))
-    name, address = found.get("user.name", "").strip(), found.get("user.email", "").strip()
-    return f"{name} <{address}>" if name and address else name or address
+    return done.stdout.strip() if done.returncode == 0 else None

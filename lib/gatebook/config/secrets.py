@@ -72,8 +72,11 @@ def is_secret_url(url: str) -> bool:
     return bool(_SECRET_URL.search(url))
 
 
-def holds_secret(text: str) -> bool:
-    """Whether any word of a text looks like a key: for prompts and tables, where it may stand inside a sentence."""
+def holds_secret(value: Any) -> bool:
+    """Whether any word of a text, or of the texts in a list or mapping, looks like a key: in prompts it may stand in a sentence."""
+    if isinstance(value, dict | list | tuple):
+        return any(map(holds_secret, (*value, *value.values()) if isinstance(value, dict) else value))
+    text = str(value)
     words = re.split(r"[\s\"'`,;()<>\[\]{}=：，。；]+", text)
     return bool(re.search(r"\b(Bearer|Basic)\s+[\w.+/\-]{16,}", text)) or any(map(_SECRET_VALUE.search, words))
 
