@@ -29,9 +29,8 @@ from gatebook.config.policies import LEAST_SAMPLES, Latency
 from gatebook.config.profile import Target, load_profile, profile_from
 from gatebook.errors import BadInput
 from gatebook.opening import check_against
-from gatebook.record.exchange import Client
+from gatebook.record.exchange import Client, Measurement
 from gatebook.record.identity import Identity
-from gatebook.record.measurement import Measurement
 from gatebook.record.run import Against
 from gatebook.record.samples import Sample, samples_of
 from gatebook.verdict.spending import server_side

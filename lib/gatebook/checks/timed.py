@@ -9,10 +9,9 @@ from itertools import groupby
 
 from gatebook.config.cases import Case
 from gatebook.config.policies import METRICS, RULES, Latency, Metric, Rule
-from gatebook.record.exchange import Exchange
-from gatebook.record.measurement import Measurement
+from gatebook.record.exchange import Exchange, Measurement
 from gatebook.record.run import Run
-from gatebook.record.samples import Sample, comparable, samples_of, valid
+from gatebook.record.samples import Sample, comparable, samples_of
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Timed:
         return judged_metrics(self.case)
 
     def values(self, metric: Metric) -> list[float]:
-        return valid(self.samples, self.settings.warm_up, metric)
+        return [ms for s in self.judged if s.invalid is None and (ms := s.of(metric)) is not None]
 
     def days(self, metric: Metric) -> dict[str, list[float]]:
         """UTC date -> the samples of that day, the oldest first."""

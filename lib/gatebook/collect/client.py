@@ -50,8 +50,7 @@ class LoopLag:
     """A 10 ms ticker; its largest delay while a request is open says whether our own timings can be trusted."""
 
     def __init__(self) -> None:
-        self.worst_ms: dict[int, float] = {}
-        """Of each request that is open."""
+        self.worst_ms: dict[int, float] = {}  # by open request
 
     async def run(self) -> None:
         while True:
@@ -62,9 +61,9 @@ class LoopLag:
 
 
 class Lane:
-    """One httpx client. Lanes do not share one: its pool is quadratic past 16 requests in flight.
+    """One httpx client; lanes share none, since its pool is quadratic past 16 requests in flight.
 
-    `close` asks for a new connection a request: llama.cpp hangs up after every streamed reply while promising
+    `close` opens a new connection for each request: llama.cpp hangs up after every streamed reply while promising
     keep-alive, which loses one request in eight otherwise.
     """
 
@@ -101,10 +100,10 @@ class Lane:
         ask: str = "",
         patience_s: float | None = None,
     ) -> Exchange:
-        """Send one request (a GET when `body` is None) and record everything; never raises for what the server does.
+        """Send one request (a GET when `body` is None) and return everything; never raises for what the server does.
 
-        Connect errors, 429, 502, 503, 504 and a close before any byte are tried again within the deadline. With `patience_s`
-        a server that refuses connections, breaks off or answers 500 is asked again for so long, each time with the whole deadline.
+        Connect errors, 429, 502, 503, 504 and a close before any byte are retried within the deadline. For `patience_s`, also
+        refused connections, broken replies and 500s are, each time with the whole deadline.
         """
         scheduled, loop = time.perf_counter_ns(), asyncio.get_running_loop()
         content = None if body is None else json.dumps(body, ensure_ascii=False).encode()
@@ -223,13 +222,12 @@ def _worth_another(fault: FaultKind | None, status: int | None, more: bool, pati
         return more
     if patience_s is None:
         return more and fault in ("connect", "no_byte")
-    return patience_s > 0 and (
-        fault in ("connect", "no_byte", "broken") or (fault == "status" and (status or 0) >= 500)
-    )
+    gone = fault in ("connect", "no_byte", "broken") or (fault == "status" and (status or 0) >= 500)
+    return gone and patience_s > 0
 
 
 def _pause_s(number: int, headers: dict[str, str]) -> float:
-    """How long to wait: as Retry-After says, in seconds or as a date (RFC 9110, 10.2.3) by the server's own clock, else longer each time."""
+    """By Retry-After, in seconds or as a date (RFC 9110, 10.2.3) by the server's own clock; else longer each time."""
     told = headers.get("retry-after", "").strip()
     if re.fullmatch(r"\d+(\.\d+)?", told, re.ASCII):
         return float(told)
@@ -265,18 +263,13 @@ def _bounded(exchange: Exchange) -> Exchange:
     longest = 0 if exchange.fault else max(map(len, read_answer(exchange).texts()))
     if longest <= MAX_TEXT_CHARS:
         return exchange
-    return exchange.model_copy(
-        update={
-            "fault": "broken",
-            "detail": f"the answer has {longest:,} characters, {MAX_TEXT_CHARS:,} at most are read",
-            "text": None if exchange.text is None else exchange.text[:HEAD_BYTES],
-            "events": None if exchange.events is None else exchange.events[:FEW_EVENTS],
-        }
-    )
+    said = f"the answer has {longest:,} characters, {MAX_TEXT_CHARS:,} at most are read"
+    text, events = exchange.text and exchange.text[:HEAD_BYTES], exchange.events and exchange.events[:FEW_EVENTS]
+    return exchange.model_copy(update={"fault": "broken", "detail": said, "text": text, "events": events})
 
 
 def _scrubbed(exchange: Exchange, scrubber: Scrubber) -> Exchange:
-    """What may be written of an exchange: no reply holds a secret that was sent, in no part and in none that a reader joins."""
+    """The exchange as it may be written: no secret that was sent is in the reply, nor in parts that a reader joins."""
 
     def kept(line: str) -> str:
         said = scrubber.documents([line], parse)[0]
@@ -293,16 +286,14 @@ def _scrubbed(exchange: Exchange, scrubber: Scrubber) -> Exchange:
     made = exchange.model_copy(update=update)
     if not scrubber or not any(scrubber.holds(text) for text in read_answer(made).texts()):
         return made
-    # joined in a way that no JSON path shows: nothing of it is kept but when it came
+    # joined in a way that no JSON path shows: only the times of arrival are kept
     hidden = None if made.events is None else [(ms, MASK) for ms, _ in made.events]
     return made.model_copy(update={"events": hidden, "text": None if made.text is None else MASK, "lines": None})
 
 
 def normal_base_url(url: str, source: str = "--base-url") -> str:
-    """`http://host:8000`, `http://host:8000/v1/` and `http://host:8000/v1/chat/completions` are the same server.
-
-    Raises BadInput, which names the `source`, when it is no URL or holds more than a place: a user, a key, a query.
-    """
+    """`http://host:8000/v1` for that, `http://host:8000` and `http://host:8000/v1/chat/completions`. Raises BadInput, which
+    names the `source`, for what is no URL or holds more than a place: a user, a key, a query."""
     refuse_secrets({"target": {"base_url": url}}, source)
     if not is_url(url):
         raise BadInput(f"{source} has value {url!r}: must be a URL such as http://gpu-box:8000/v1")
@@ -313,10 +304,8 @@ def normal_base_url(url: str, source: str = "--base-url") -> str:
 
 
 def ask_once(profile: Profile, base_url: str, body: dict[str, Any], case: str, ask: str) -> Exchange:
-    """Send one chat completion and return what came back; never raises for what the server does.
-
-    The model comes from the profile unless the body names one, and `user` is one that no other request has.
-    """
+    """Send one chat completion with the profile's model, unless the body names one, and a unique `user`; never raises for
+    what the server does."""
     sent = {"model": profile.target.model, "user": f"gatebook-explore-{secrets.token_hex(8)}", **body}
 
     async def send() -> Exchange:

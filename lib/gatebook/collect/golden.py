@@ -13,18 +13,15 @@ from typing import Any
 from gatebook.collect.client import Lane
 from gatebook.collect.hanging import GIVEN
 from gatebook.collect.lengths import Unfit
-from gatebook.collect.session import PROBE_DEADLINE_S, Session
+from gatebook.collect.session import BRIEFLY, Session
 from gatebook.config.cases import Ask, Case
 from gatebook.engines import Engine
-from gatebook.engines.engine import Json, Request, obj
+from gatebook.engines.engine import TOKENIZE, Json, Request, obj, tokenizing
 from gatebook.record.exchange import Exchange
 from gatebook.record.identity import Identity
-from gatebook.record.logprobs import AT_ONCE, GOLDEN, MOST_TOKENS
+from gatebook.record.logprobs import GOLDEN, MOST_TOKENS
 from gatebook.record.replies import parse
 
-__all__ = ["AT_ONCE", "Golden"]
-
-TOKENIZE = "/tokenize"
 HEAD_CHARS = 2000
 """Kept of a reply that tells no log probabilities."""
 
@@ -38,13 +35,14 @@ class Golden:
 
     async def score(self, lane: Lane, case: Case, ask: Ask, key: str) -> None:
         """One answer, where it is not recorded yet; what cannot be scored is skipped with the reason."""
-        session = self._session
+        session, engine = self._session, self._engine
         try:
             session.hanging.refuse(GIVEN)
+            if engine.scoring([], [], []) is None:
+                raise Unfit(f"an engine that is {engine.name} tells no log probability of a given answer")
             prompt, answer = await self._tokens(lane, case, ask, key)
-            found = self._engine.scoring(ask.messages or [], prompt, answer)
-            if found is None:
-                raise Unfit(_cannot(self._engine))
+            found = engine.scoring(ask.messages or [], prompt, answer)
+            assert found is not None
             session.spending.reserve(key, ask.messages or [], {"max_tokens": len(answer)})
         except Unfit as unfit:
             if session.stopped is None:
@@ -53,24 +51,14 @@ class Golden:
         path, body = found
         body = session.body(key, body) if path != "/generate" else body
         done = await session.send(lane, "ask", key, body, path=path, case=case.id, ask=ask.name)
-        await session.check(lane, await session.record(kept(done, self._engine, answer)))
+        await session.check(lane, await session.record(kept(done, engine, answer)))
 
     async def _tokens(self, lane: Lane, case: Case, ask: Ask, key: str) -> tuple[list[int], list[int]]:
         """Ids of the prompt (none where the engine needs none) and of the answer. Raises Unfit."""
         messages, text = ask.messages or [], case.golden[0]
-        if self._engine.scoring(messages, [], []) is None:
-            raise Unfit(_cannot(self._engine))
         rendering = self._engine.rendering(messages)
         prompt = await self._ids(lane, f"{key}/prompt", rendering) if rendering else []
-        # vLLM and SGLang read `prompt`, llama.cpp `content`; each ignores the other's fields
-        plain = {
-            "prompt": text,
-            "content": text,
-            "add_special_tokens": False,
-            "add_special": False,
-            "with_pieces": True,
-        }
-        answer = await self._ids(lane, f"{key}/answer", (TOKENIZE, plain))
+        answer = await self._ids(lane, f"{key}/answer", (TOKENIZE, {**tokenizing(text), "with_pieces": True}))
         if (tokens := len(prompt) + len(answer)) > min(MOST_TOKENS, self._limit):
             raise Unfit(f"it has {tokens} tokens with its prompt; at most {min(MOST_TOKENS, self._limit)} are scored")
         return prompt, answer
@@ -81,7 +69,7 @@ class Golden:
             if await session.too_late():
                 raise Unfit("asking has stopped")
             body = {"model": session.profile.target.model, **body}
-            done = await session.ask(lane, "probe", key, body, path=path, deadline_s=PROBE_DEADLINE_S, retries=0)
+            done = await session.ask(lane, "probe", key, body, path=path, **BRIEFLY)
         found = _ids(obj(parse(done.text or "")))
         if any(isinstance(token, str) for token in found):
             raise Unfit(
@@ -92,10 +80,6 @@ class Golden:
                 f"the server does not tell the tokens of a text ({path}: {done.detail or 'no token ids in its reply'})"
             )
         return [int(token) for token in found]
-
-
-def _cannot(engine: Engine) -> str:
-    return f"an engine that is {engine.name} tells no log probability of a given answer"
 
 
 def _ids(reply: Json) -> list[int | str]:

@@ -1,4 +1,4 @@
-"""What is not asked any more: kinds of request that hang, and what the budget of tokens has no room for."""
+"""What is no longer asked: kinds of request that hang, and what the token budget has no room for."""
 
 from __future__ import annotations
 
@@ -29,7 +29,6 @@ class Hanging:
             self.note(exchange)
 
     def note(self, exchange: Exchange) -> None:
-        """Of the target under test only."""
         if exchange.method != "POST" or exchange.kind in ELSEWHERE:
             return
         body = exchange.body or {}
@@ -65,7 +64,7 @@ def kinds_of(body: dict[str, Any]) -> list[str]:
 
 
 class Spending:
-    """Counts what usage tells, plus what requests in flight may still cost."""
+    """Counts tokens: those that usage reports, and those that requests in flight may still cost."""
 
     def __init__(self, limit_tokens: int | None, before: Iterable[Exchange]) -> None:
         self._limit = limit_tokens

@@ -35,22 +35,18 @@ class Device:
     uuid: str
     handle: Any = None
 
-    @property
-    def gpu(self) -> str:
-        return self.id.partition(":")[0]
-
 
 def visible(devices: Sequence[Device], chosen: str | None) -> list[Device]:
-    """The devices that a CUDA_VISIBLE_DEVICES names: indices or beginnings of UUIDs; None names all.
+    """The devices that a CUDA_VISIBLE_DEVICES names by index or beginning of the UUID; None names all.
 
-    CUDA's rules: the list ends at the first entry that names nothing, so `-1` and the empty text hide all. Indices are
-    NVML's (PCI bus order); CUDA counts so with CUDA_DEVICE_ORDER=PCI_BUS_ID or where all cards are alike.
+    As in CUDA the list ends at the first entry that names nothing, so `-1` and the empty text hide all. Indices are
+    NVML's (PCI bus order), as CUDA's are with CUDA_DEVICE_ORDER=PCI_BUS_ID or where all cards are alike.
     """
     if chosen is None:
         return list(devices)
     found: list[Device] = []
     for entry in (part.strip() for part in chosen.split(",")):
-        named = [d for d in devices if entry and (d.gpu == entry or d.id == entry or d.uuid.startswith(entry))]
+        named = [d for d in devices if entry and (entry in (d.id, d.id.partition(":")[0]) or d.uuid.startswith(entry))]
         if not named:
             break
         found += [d for d in named if d not in found]
@@ -64,8 +60,8 @@ def why(error: Exception) -> str:
 
 
 def readings(chosen: str | None) -> Generator[list[Gauge], None, None]:
-    """Memory in use on the devices that `chosen` (a CUDA_VISIBLE_DEVICES) names, again and again; before the first one their
-    names and sizes, or why there is none. One driver call a device. NVML is shut down when this is closed."""
+    """Yield the names and sizes of the devices that `chosen` (a CUDA_VISIBLE_DEVICES) names, or why there is none, and their
+    memory in use; then the memory again and again, one driver call a device. Closing shuts NVML down."""
     nvml = _Nvml()
     try:
         pynvml.nvmlInit()
@@ -95,7 +91,7 @@ class _Nvml:
         return rows
 
     def miss(self, gpu: str, text: str) -> None:
-        """Each reason of each device is told once."""
+        """Add the reason of a device, once."""
         if (gpu, text) not in self._told:
             self._told.add((gpu, text))
             self._row(UNAVAILABLE, None, of="gpu", gpu=gpu, why=text)
@@ -115,8 +111,7 @@ class _Nvml:
                 self._row(TOTAL, memory.total / MIB, **labels)
 
     def measure(self, processes: bool) -> None:
-        """Memory in use on every device, of the processes too when asked for. Containers often hide the processes of others,
-        or their memory; the device's own figure still holds."""
+        """Memory in use on every device, and by process on request: containers often hide other processes or their memory."""
         for device in self._devices:
             if memory := self._memory(device):
                 self._row(USED, memory.used / MIB, gpu=device.id)
@@ -137,7 +132,7 @@ class _Nvml:
         return found
 
     def _instances(self, gpu: str, parent: Any) -> list[Device]:
-        """MIG instances; of a GPU that is split, the whole may not be told, and no process runs on it."""
+        """The MIG instances: a GPU that is split may hide its whole memory, and no process runs on it."""
         try:
             if pynvml.nvmlDeviceGetMigMode(parent)[0] != pynvml.NVML_DEVICE_MIG_ENABLE:
                 return []
@@ -160,7 +155,7 @@ class _Nvml:
         return self._ask(device.id, "memory", pynvml.nvmlDeviceGetMemoryInfo, device.handle)
 
     def _ask(self, gpu: str, what: str, call: Callable[..., Any], *arguments: Any) -> Any:
-        """What NVML says; None where it refuses."""
+        """The call's result; None where NVML refuses."""
         try:
             return call(*arguments)
         except pynvml.NVMLError as error:

@@ -1,28 +1,49 @@
-"""The requests of a notebook's cases as they are sent: nonces, long texts and documents written out."""
+"""The requests of a notebook's cases as they are sent: nonces, long texts and documents written out; and load, a closed loop of them."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Any
 
 from gatebook.collect.client import Lane
 from gatebook.collect.hanging import LONG, kinds_of
 from gatebook.collect.lengths import Lengths, Unfit
-from gatebook.collect.load import Prepared
-from gatebook.collect.session import PROBE_DEADLINE_S, Session
+from gatebook.collect.session import BRIEFLY, Session, is_broken
 from gatebook.config import policies as load
-from gatebook.config import rows as repeats
 from gatebook.config.cases import NONCE, Ask, Case
+from gatebook.config.policies import level_of
 from gatebook.config.profile import Target
 from gatebook.config.rows import filled
 from gatebook.config.sending import sent
+from gatebook.engines.engine import TOKENIZE, tokenizing
+from gatebook.record.exchange import Exchange
 from gatebook.record.identity import Identity
 from gatebook.record.replies import counted_tokens, read_answer
 
-TOKENIZE = "/tokenize"
-"""POST on the host that counts the tokens of a text: vLLM, SGLang and llama.cpp have it under one path."""
 FIRST_TOKENS = "first_token_logprobs"
 """The check that compares alternatives of one token, so that each needs a name of its own."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The requests of one group at one level: a closed loop of `at_once` lanes takes one after the other."""
+
+    group: str
+    at_once: int
+    asks: list[tuple[Case, Ask]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One request of a stage, ready to be sent, so that nothing is written or counted while others are timed."""
+
+    case: Case
+    ask: Ask
+    key: str
+    body: dict[str, Any]
 
 
 class Requests:
@@ -78,7 +99,7 @@ class Requests:
         if times is None:
             raise Unfit("the server does not tell its context limit and target.context_tokens names none")
         text = ask.repeat.text * times
-        messages, options = (filled(part, text, repeats.PLACE) for part in (ask.messages, ask.options))
+        messages, options = (filled(part, text) for part in (ask.messages, ask.options))
         return ask.model_copy(update={"messages": messages, "options": options})
 
     async def _messages(self, case: Case, ask: Ask) -> list[dict[str, Any]]:
@@ -112,11 +133,42 @@ class Requests:
         if (done := session.done.get(key)) is None:
             if any(e.fault for e in session.recorded if e.path == TOKENIZE):
                 return None
-            # vLLM and SGLang read `prompt`, llama.cpp `content`; each ignores the other's fields
-            text = {"prompt": sample, "content": sample, "add_special_tokens": False, "add_special": False}
-            body, limits = (
-                {"model": session.profile.target.model, **text},
-                {"deadline_s": PROBE_DEADLINE_S, "retries": 0},
-            )
-            done = await session.ask(self._lane, "probe", key, body, path=TOKENIZE, **limits)
+            body = {"model": session.profile.target.model, **tokenizing(sample)}
+            done = await session.ask(self._lane, "probe", key, body, path=TOKENIZE, **BRIEFLY)
         return counted_tokens(done)
+
+
+def stages(cases: Iterable[Case]) -> list[Stage]:
+    """Group by group in the order of the cases, the lowest level first."""
+    found: dict[str, dict[int, list[tuple[Case, Ask]]]] = {}
+    for case in cases:
+        for ask in case.requests() if case.load else []:
+            found.setdefault(case.group, {}).setdefault(level_of(ask.name), []).append((case, ask))
+    return [Stage(group, level, asks) for group, levels in found.items() for level, asks in sorted(levels.items())]
+
+
+async def closed_loop(
+    open_lane: Callable[[], Lane],
+    at_once: int,
+    todo: list[Prepared],
+    send: Callable[[Lane, Prepared], Coroutine[Any, Any, Exchange]],
+    record: Callable[[Exchange], Coroutine[Any, Any, object]],
+    in_time: Callable[[], bool],
+) -> Exchange | None:
+    """Keep `at_once` requests in flight until `todo` is empty, the time is up, or one breaks: then the lanes finish and it is returned.
+
+    Each lane has a client of its own and goes on before its exchange is on disk, so that a slow disk does not thin the load.
+    """
+    broken: list[Exchange] = []
+
+    async def work(lane: Lane) -> None:
+        while todo and not broken and in_time():
+            done = await send(lane, todo.pop(0))
+            writing.create_task(record(done))
+            if is_broken(done):
+                broken.append(done)
+
+    async with AsyncExitStack() as stack, asyncio.TaskGroup() as writing, asyncio.TaskGroup() as lanes:
+        for _ in range(min(at_once, len(todo))):
+            lanes.create_task(work(await stack.enter_async_context(open_lane())))
+    return broken[0] if broken else None

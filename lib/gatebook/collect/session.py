@@ -13,7 +13,6 @@ from typing import Any
 from gatebook.collect.client import Lane
 from gatebook.collect.hanging import Hanging, Spending
 from gatebook.collect.lengths import Unfit
-from gatebook.collect.load import is_broken
 from gatebook.config.cases import Ask, Case
 from gatebook.config.options import under
 from gatebook.config.profile import Target
@@ -27,7 +26,8 @@ from gatebook.record.run import Run, now
 
 STARTED = "GATEBOOK_STARTED"
 """When the runner started (UTC): a run resumed the next day has its whole deadline again."""
-PROBE_DEADLINE_S = 10.0
+BRIEFLY: dict[str, Any] = {"deadline_s": 10.0, "retries": 0}
+"""How a probe is asked."""
 PATIENCE_S = 5.0
 """For a server that had answered and is gone: a supervisor starts a process again within a second, and loading takes minutes."""
 AGAIN_S = 1.0
@@ -65,7 +65,7 @@ class Session:
     async def send(self, lane: Lane, kind: Kind, key: str, body: dict[str, Any] | None, **more: Any) -> Exchange:
         """With the profile's deadline and retries, where `more` names no others."""
         limits = {"deadline_s": self.limits.request_deadline_s, "retries": self.limits.transport_retries}
-        return await lane.ask(kind=kind, key=key, body=body, **{**limits, **more})
+        return await lane.ask(kind=kind, key=key, body=body, **(limits | more))
 
     async def ask(self, lane: Lane, kind: Kind, key: str, body: dict[str, Any] | None, **more: Any) -> Exchange:
         """Send one request and record what came back."""
@@ -75,15 +75,14 @@ class Session:
         """A plain chat."""
         return await self.ask(lane, kind, key, self.body(key, {**HELLO, "max_tokens": max_tokens}), **more)
 
-    async def probe(self, lane: Lane, path: str, key: str | None = None) -> bool:
-        """A GET beside the cases; of the long replies that settings are read from, only those are kept. False when nothing came back."""
+    async def probe(self, lane: Lane, path: str, key: str | None = None, replica: str | None = None) -> bool:
+        """A GET beside the cases, False when nothing came back. Of the long replies with settings only the settings are kept."""
         key = key or f"probe/{path}"
         if key in self.done:
             return True
-        done = await self.send(lane, "probe", key, None, path=path, deadline_s=PROBE_DEADLINE_S, retries=0)
-        if path in SETTINGS_PATHS and done.text is not None:
-            done = done.model_copy(update={"text": kept(done.text)})
-        await self.record(done)
+        done = await self.send(lane, "replica" if replica else "probe", key, None, path=path, **BRIEFLY)
+        text = kept(done.text) if path in SETTINGS_PATHS and done.text is not None else done.text
+        await self.record(done.model_copy(update={"text": text, "target": replica}))
         return done.status is not None
 
     async def skip(self, key: str, case: Case, ask: Ask, why: Unfit) -> None:
@@ -92,15 +91,14 @@ class Session:
     async def stop(self, why: str) -> None:
         if self.stopped is None:
             self.stopped = why
-            count = sum(e.kind == "stop" for e in self.recorded)
-            await self.record(Exchange(kind="stop", key=f"stop/{count}", at=now(), detail=why))
+            await self.note(why, "stop")
 
-    async def note(self, what: str) -> None:
-        count = sum(e.kind == "note" for e in self.recorded)
-        await self.record(Exchange(kind="note", key=f"note/{count}", at=now(), detail=what))
+    async def note(self, what: str, kind: Kind = "note") -> None:
+        key = f"{kind}/{sum(e.kind == kind for e in self.recorded)}"
+        await self.record(Exchange(kind=kind, key=key, at=now(), detail=what))
 
     async def record(self, exchange: Exchange) -> Exchange:
-        """What it returns is on the disk. What arrives while the disk is busy is written together, with one sync."""
+        """Return the exchange once it is on disk. What arrives while the disk is busy is written together, with one sync."""
         done = asyncio.get_running_loop().create_future()
         self._unwritten.append((exchange, done))
         if self._writer is None or self._writer.done():
@@ -131,7 +129,7 @@ class Session:
             self._journal.append(*(exchange for exchange, _ in self._unwritten))
 
     def body(self, key: str, body: dict[str, Any], target: Target | None = None) -> dict[str, Any]:
-        """Model first, a `user` that no other request has, so that no exact-match cache can answer, and the target's options."""
+        """The body with the model, the target's options and a unique `user`, so that no exact-match cache can answer."""
         target = target or self.profile.target
         options = under(target.request_options, body)
         return {"model": target.model, "user": f"gatebook-{self.nonce(key)}", **options}
@@ -153,7 +151,7 @@ class Session:
         return self.stopped is not None
 
     async def check(self, lane: Lane, done: Exchange) -> None:
-        """After a break, one plain token decides whether it is worth asking on; for requests that broke together it is asked once."""
+        """After a break, ask for one plain token, once for requests that broke together, and stop where none comes."""
         broke = time.monotonic()
         if not is_broken(done):
             return
@@ -171,10 +169,10 @@ class Session:
                 await self.stop(f"{why}; a plain request then: {alive.detail}")
 
     async def ready(self, lane: Lane) -> Exchange | None:
-        """Ready means that one token was generated. Not streamed, so that a broken stream is seen for what it is.
+        """Ask for one token, not streamed, so that a broken stream is seen for what it is.
 
-        The first notebook has ready_deadline_s for it. Where the server had answered it is a request like any other, and where
-        an earlier notebook had to stop it is one try. None when no time is left; the first request of all is asked in any case.
+        The first notebook waits for ready_deadline_s. Where the server had answered, this is a request like any other, and one
+        try where an earlier notebook had to stop. None when no time is left; the first request of all is asked in any case.
         """
         earlier = [e for e in self._others if e.at >= self._since and e.kind not in ELSEWHERE]
         if earlier and await self.too_late():
@@ -207,6 +205,11 @@ class Session:
         if ready.refused_for_good:
             return f"the server refuses a plain chat: {ready.detail}"
         return f"the server {'does not answer any more' if answered else 'never became ready'}: {ready.detail}"
+
+
+def is_broken(done: Exchange) -> bool:
+    """Whether it must be asked if the server is still there."""
+    return done.fault in ("connect", "no_byte", "deadline", "broken") or (done.status or 0) >= 500
 
 
 def _gave_up(exchange: Exchange) -> bool:

@@ -9,9 +9,8 @@ from gatebook.config.profile import Profile
 from gatebook.entering import open_intact
 from gatebook.errors import BadInput
 from gatebook.opening import accepted
-from gatebook.record.lock import held
 from gatebook.record.run import HISTORY, Manifest, Run
-from gatebook.record.shelf import check_latest
+from gatebook.record.shelf import check_latest, held
 from gatebook.runner import execute
 from gatebook.verdict.findings import contract_group
 from gatebook.verdict.policy import check_plan

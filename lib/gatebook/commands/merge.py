@@ -12,9 +12,8 @@ from gatebook.entering import open_intact
 from gatebook.errors import BadInput, CannotMeasure
 from gatebook.opening import by_notebook
 from gatebook.record.folder import sha256_of
-from gatebook.record.lock import held
 from gatebook.record.run import HISTORY, Manifest, Run
-from gatebook.record.shelf import check_latest, new_name
+from gatebook.record.shelf import check_latest, held, new_name
 from gatebook.runner import execute
 from gatebook.verdict.verdict import Verdict
 

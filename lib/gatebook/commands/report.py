@@ -6,9 +6,8 @@ from pathlib import Path
 
 from gatebook.commands.verify import cut_short, evidenced
 from gatebook.errors import BadInput, one_line
-from gatebook.record.lock import held
 from gatebook.record.run import Run
-from gatebook.record.shelf import check_latest
+from gatebook.record.shelf import check_latest, held
 from gatebook.report.figures import bare, check_apart, publish
 from gatebook.runner import judged, report
 from gatebook.verdict.verdict import Verdict

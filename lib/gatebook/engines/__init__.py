@@ -1,4 +1,4 @@
-"""Inference servers and the gateways before them: one shape (`engine.Engine`), one file an engine.
+"""Inference servers and the gateways before them: one shape (`engine.Engine`), one file an engine (small ones share `others`).
 
 A new engine is one new file here, a line in `ENGINES`, and its recorded replies in tests/unit/engines/. An engine that is
 not known, or hidden behind a gateway, is `GENERIC`: it is gated by what it does.
@@ -9,11 +9,9 @@ from __future__ import annotations
 import re
 
 from gatebook.engines.engine import Engine, Json, Probes, Said, Value
-from gatebook.engines.litellm import LiteLLM
 from gatebook.engines.llamacpp import LlamaCpp
-from gatebook.engines.llamacpp_python import LlamaCppPython
+from gatebook.engines.others import LiteLLM, LlamaCppPython, Transformers
 from gatebook.engines.sglang import SGLang
-from gatebook.engines.transformers import Transformers
 from gatebook.engines.vllm import VLLM
 
 __all__ = ["ENGINES", "GENERIC", "Engine", "Probes", "Said", "Value", "by_name", "recognise", "refused"]
@@ -27,7 +25,7 @@ REFUSED_KEY = frozenset({401, 403, 407})
 
 
 def names(attribute: str) -> tuple[str, ...]:
-    """What all engines have under one attribute: paths, or the names of metrics, such as `waiting`."""
+    """The union of an attribute over all engines: paths, or names of metrics such as `waiting`."""
     return tuple(dict.fromkeys(name for engine in ENGINES for name in getattr(engine, attribute)))
 
 
@@ -47,15 +45,12 @@ def by_name(name: str) -> Engine:
 
 
 def refused(status: int | None, detail: str) -> bool:
-    """Whether a server said "cannot": a clean 4xx, or words that some engine is known to use with another status.
-
-    The words count whoever sends them: a gateway passes them on under its own name.
-    """
+    """Whether a server said "cannot": a clean 4xx, or words that some engine uses with another status. Gateways pass them on."""
     return status in REFUSALS or _anyone_says("refusals", detail)
 
 
 def credentials_refused(status: int | None, detail: str) -> bool:
-    """Whether the key was refused, in any dress."""
+    """Whether the key was refused, by its status or in any engine's words."""
     return status in REFUSED_KEY or _anyone_says("credentials", detail)
 
 
@@ -65,8 +60,6 @@ def _anyone_says(attribute: str, detail: str) -> bool:
 
 
 def settings_kept(body: Json) -> Json:
-    """Of a server's description of itself, the settings that are compared; nothing else is recorded.
-
-    SGLang tells all of its arguments there, keys among them; vLLM its environment.
-    """
+    """The settings that are compared, from a server's description of itself; nothing else is recorded: SGLang's holds all of
+    its arguments, keys among them, and vLLM's its environment."""
     return {key: value for engine in ENGINES for key, value in engine.settings_kept(body).items()}

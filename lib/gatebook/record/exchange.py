@@ -1,13 +1,13 @@
-"""One exchange: a request, everything that came back, and when."""
+"""The rows that are recorded: exchanges (a request, everything that came back, and when), and measurements for the history."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict
+from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field
 
-from gatebook.config.files import Lean
+from gatebook.config.files import Lean, demand
 from gatebook.engines import REFUSED_KEY
 
 Kind = Literal["ready", "probe", "ask", "canary", "stop", "skip", "note", "against", "parent", "replica"]
@@ -35,13 +35,10 @@ class Recorded(Lean):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _time(text: str) -> str:
-    datetime.fromisoformat(text)
-    return text
-
-
-Time = Annotated[str, AfterValidator(_time)]
+Time = Annotated[str, demand(datetime.fromisoformat, "is no time")]
 """UTC, ISO 8601."""
+Instant = Annotated[AwareDatetime, AfterValidator(lambda at: at.astimezone(UTC))]
+"""In UTC, whatever zone it was given in; without a zone it is refused."""
 
 
 class Attempt(Recorded):
@@ -137,3 +134,45 @@ class Exchange(Recorded):
         """The request's messages. A hostile request may send anything in their place: what is no message becomes the content of one."""
         sent = (self.body or {}).get("messages") or []
         return [m if isinstance(m, dict) else {"content": m} for m in (sent if isinstance(sent, list) else [sent])]
+
+
+class Measurement(Recorded):
+    """Latencies in milliseconds over the valid samples of one group (warm-up and invalid samples are not in them).
+
+    Two rows compare when `key` is the same. Revision and engine version are not part of it, so that an upgrade is
+    compared with the week before it.
+    """
+
+    run: str
+    group: str
+    at: Instant
+    """UTC: when the run was made."""
+    profile: str
+    engine: str
+    gpu: str
+    """Its name, or `none`."""
+    suite: str
+    workload: str
+    """SHA-256 of what was asked of this group: prompts, options, concurrency, cache state."""
+    revision: str | None = None
+    """What the profile says was deployed; `not NAME` when the fingerprint showed that something else answered."""
+    engine_version: str | None = None
+    verdict: str
+    accepted: bool
+    """Whether later runs may be compared with it: the run was PASS, or a person accepted it."""
+    n: int = Field(ge=0)
+    """Valid samples."""
+    ttft_ms: list[float] = []
+    itl_ms: list[float] = []
+    """Mean time between tokens of each answer."""
+    total_ms: list[float] = []
+    prompt_tokens: list[int] = []
+    completion_tokens: list[int] = []
+    requests_per_s: float | None = None
+    tokens_per_s: float | None = None
+    """Generated tokens a second, all requests together."""
+    gpu_peak_mib: float | None = None
+
+    @property
+    def key(self) -> tuple[str, str, str, str, str, str]:
+        return self.profile, self.engine, self.gpu, self.suite, self.group, self.workload

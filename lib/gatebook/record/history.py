@@ -20,7 +20,7 @@ from sqlalchemy.pool import NullPool
 
 from gatebook.config import project
 from gatebook.errors import BadInput, HistoryFailed
-from gatebook.record.measurement import Measurement
+from gatebook.record.exchange import Measurement
 
 VARIABLE = "GATEBOOK_HISTORY_URL"
 """Names the database; without it the history is outputs/history.sqlite of the project."""

@@ -132,11 +132,8 @@ class _Reading(Answer):
         self.others = {index: whole(text) for index, text in self.others.items()}
         self.tool_calls = [replace(call, arguments=whole(call.arguments)) for call in self.tool_calls]
         for number, call in enumerate(self.tool_calls):
-            for what, there in (
-                ("`id`", call.id),
-                ("name", call.name),
-                ("`arguments`", (number, "arguments") in self.brought),
-            ):
+            brought = (number, "arguments") in self.brought
+            for what, there in (("`id`", call.id), ("name", call.name), ("`arguments`", brought)):
                 if not there:
                     self._flaw(f"a tool call has no {what}")
         ids = sorted(call.id for call in self.tool_calls if call.id)

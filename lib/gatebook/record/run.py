@@ -20,11 +20,10 @@ from gatebook.config.profile import Profile, Suite, Target
 from gatebook.config.sending import asked_hash
 from gatebook.config.shards import MOST, shard_text
 from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, first_line, one_line, os_reason
-from gatebook.record.exchange import Exchange, Recorded
+from gatebook.record.exchange import Exchange, Measurement, Recorded
 from gatebook.record.folder import check_sizes, plain_files, run_folder_of, sha256_of
 from gatebook.record.gauges import Gauge, read_gauges
 from gatebook.record.journal import Journal, Texts, read_journal
-from gatebook.record.measurement import Measurement
 
 T = TypeVar("T")
 SUMS, TROUBLES, LATEST = "SHA256SUMS", "troubles.json", "latest"
@@ -236,13 +235,12 @@ class Run:
     def without_records(self) -> Run:
         """The same plan with no exchanges: what is left to judge when a record is broken."""
         bare = Run(self.path)
-        bare.exchanges = lambda notebook: []  # type: ignore[method-assign]
-        bare.gauges = lambda notebook: []  # type: ignore[method-assign]
+        bare.once = lambda path, read: []  # type: ignore[method-assign]
         return bare
 
     @property
     def troubles(self) -> list[str]:
-        """What went wrong on our side before the last notebook told the verdict. Raises BrokenRecord."""
+        """What went wrong on our side before the verdict. Raises BrokenRecord."""
         path = self.path / TROUBLES
         try:
             return TypeAdapter(list[str]).validate_json(path.read_bytes()) if path.exists() else []
@@ -250,7 +248,7 @@ class Run:
             raise BrokenRecord(f"{path}: is no list of texts: {first_line(error)}") from None
 
     def note_troubles(self, troubles: list[str]) -> None:
-        """For the notebook that tells the verdict: no record shows a kernel that died after its last exchange. Raises
+        """Keep them for the notebook of the verdict: no record shows a kernel that died after its last exchange. Raises
         CannotMeasure when the disk does not take it; an older file is gone then."""
         path = self.path / TROUBLES
         try:

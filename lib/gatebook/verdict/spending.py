@@ -12,7 +12,6 @@ from gatebook.checks.intervals import clipped, epoch_ms, length_s, opened, union
 from gatebook.checks.timed import Timed
 from gatebook.config.policies import Metric
 from gatebook.engines import names as metric_names
-from gatebook.record.answer import Answer
 from gatebook.record.exchange import Exchange
 from gatebook.record.executed import execution
 from gatebook.record.replies import read_answer
@@ -66,7 +65,7 @@ def spent(run: Run, notebook: str) -> Spent:
         waiting_s=max(length_s(open_) - server_s, 0.0), harness_s=harness_s,
         prompt_tokens=sum(a.tokens("prompt_tokens") or 0 for a in usages),
         completion_tokens=sum(a.tokens("completion_tokens") or 0 for a in usages),
-        cached_tokens=_sum(_cached(a) for a in usages),
+        cached_tokens=_sum(a.cached_tokens for a in usages),
         uncounted=sum(a.tokens("prompt_tokens") is None for a in usages),
     )  # fmt: skip
 
@@ -85,12 +84,6 @@ def _sum(values: Iterable[N | None]) -> N | None:
     """Of what is known; None where nothing is."""
     known = [value for value in values if value is not None]
     return sum(known) if known else None
-
-
-def _cached(answer: Answer) -> int | None:
-    details = (answer.usage or {}).get("prompt_tokens_details")
-    value = details.get("cached_tokens") if isinstance(details, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def unfit(run: Run) -> list[Unfit]:
