@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
+from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -48,10 +48,8 @@ TESTED = Side()
 
 
 def collect(run: Run, notebook: str, progress: Progress | None = None) -> None:
-    """Ask what is not yet in the notebook's record. The target's faults are recorded, not raised.
-
-    Raises CannotMeasure when the record itself cannot be written.
-    """
+    """Ask what is not yet in the notebook's record. The target's faults are recorded, not raised. Raises CannotMeasure when
+    the record itself cannot be written."""
     tasks: list[asyncio.Task[None]] = []
 
     async def main() -> None:
@@ -83,12 +81,10 @@ async def _collect(run: Run, notebook: str, progress: Progress) -> None:
             return
         session = Session(run, notebook, journal, progress)
         schedule = _Schedule(session, todo)
-        sampling: AbstractAsyncContextManager[None] = nullcontext()
-        if "gauges" in looks_at:
-            sampling = sampled(run, notebook, profile, base_url)
+        gauges = "gauges" in looks_at
         try:
-            async with sampling:
-                identity = await schedule.meet(probes, glance="settings" in looks_at and "gauges" not in looks_at)
+            async with sampled(run, notebook, profile, base_url) if gauges else nullcontext():
+                identity = await schedule.meet(probes, glance="settings" in looks_at and not gauges)
                 if identity is not None and await schedule.may_load(identity):
                     await schedule.ask_all(identity)
         except* CannotMeasure as group:
@@ -159,8 +155,9 @@ class _Schedule:
                 await self._timed(timed, metrics=bool(engine.ttft_histograms))
             alone = [case for case in todo if any(check in TIMED for item in case.expect for check in item)]
             schemas = {case.over for case in self._expected if any("schema_ms" in item for item in case.expect)}
-            # for the first schema of all the engine loads its grammars (vLLM: 3 s), which is in no measured time
-            alone += [case for case in todo if case.group in schemas][:1]
+            alone += [case for case in todo if case.group in schemas][
+                :1
+            ]  # the engine loads its grammars, once (vLLM: 3 s)
             await self._work(lane, iter([alone]))
             apart = [c for c in todo if c.samples or c.load or c.scored or c in alone]
             in_flight = self._session.profile.in_flight(self._run.manifest.suite)
@@ -197,19 +194,19 @@ class _Schedule:
             return recorded.fault is None
         if await session.too_late():
             return False
-        if ask.path is not None and side is TESTED:
-            await session.ask(lane, "ask", key, None, path=ask.path, case=case.id, ask=ask.name)
-            return True
-        if case.scored and side is TESTED:
+        here = side.place is None
+        if ask.path is not None and here:
+            return (await session.ask(lane, "ask", key, None, path=ask.path, case=case.id, ask=ask.name)).fault is None
+        if case.scored and here:
             await self._golden.score(lane, case, ask, key)
             return True
         request = await self._requests.prepare(case, ask, key, side.target)
         if request is None:
             return side.kind != "replica"
-        if side.place is None and (await self._requests.hangs(request) or await session.too_late()):
+        if here and (await self._requests.hangs(request) or await session.too_late()):
             return False
         done = await session.record(await self._send(lane, request, side))
-        if side.place is None:
+        if here:
             await session.check(lane, done)
         return done.fault is None
 

@@ -49,11 +49,8 @@ class Sample:
 
 
 def read_sample(case: Case, exchange: Exchange, lag_ms: float) -> Sample:
-    """One reply as a sample.
-
-    It counts when it is a complete streamed answer at the first attempt, timed by a client that was not late itself; of a timed
-    case also with as many tokens as were asked for, and a prompt that no prefix cache knew where each is a new one.
-    """
+    """One reply as a sample. It is valid as a complete streamed answer at the first attempt, timed by a client that was not
+    late; of a timed case also with as many tokens as were asked for, and a cold prompt where each is a new one."""
     answer, times = read_answer(exchange), exchange.timing or Timing(queued_ms=0)
     prompt, tokens = answer.tokens("prompt_tokens"), answer.tokens("completion_tokens")
     told = _timings(exchange) if case.samples else {}
@@ -70,7 +67,7 @@ def read_sample(case: Case, exchange: Exchange, lag_ms: float) -> Sample:
 
 
 def samples_of(case: Case, exchanges: Iterable[Exchange], lag_ms: float, against: bool = False) -> list[Sample]:
-    """The samples of a timed case in the order in which they were asked, warm-up and invalid ones too."""
+    """The samples of a timed case in the order of asking, warm-up and invalid ones included."""
     kind = "against" if against else "ask"
     found = [e for e in exchanges if e.case == case.id and e.kind == kind and e.fault is None]
     return [read_sample(case, exchange, lag_ms) for exchange in found]
@@ -128,17 +125,15 @@ def _number(value: Any) -> float | None:
 
 
 def measurements(run: Run, verdict: str, accepted: bool | None = None) -> list[Measurement]:
-    """One row a group that has valid samples; `accepted` is that of a PASS unless it is given. Raises BrokenRecord.
-
-    A run that was judged again has the answers, and so the rows, of the run that asked.
-    """
+    """One row a group that has valid samples, accepted where the verdict is PASS unless `accepted` is given. A run that was
+    judged again has the rows of the run that asked. Raises BrokenRecord."""
     said = verdict == "PASS" if accepted is None else accepted
     return [row for notebook in run.notebooks for row in _rows(run, notebook, verdict, said)]
 
 
 def comparable(run: Run, notebook: str) -> list[Measurement]:
-    """The rows of the run's window that a notebook's groups may be compared with: those of the same key. None of them
-    when the window could not be read (`run.history_trouble`). Raises BrokenRecord."""
+    """The rows of the run's window with the keys of a notebook's groups; none where the window could not be read
+    (`run.history_trouble`). Raises BrokenRecord."""
     own = {row.key for row in _rows(run, notebook, "", False)} if run.history else set()
     return [row for row in run.history if row.key in own]
 
@@ -186,27 +181,24 @@ def _measured(asked: list[Exchange], counted: list[Sample]) -> dict[str, Any]:
 
 
 def _workload(run: Run, notebook: str, group: str, asked: list[Exchange]) -> str:
-    """SHA-256 of what was asked: every case's prompts and options in their order and how many of its requests were
-    sent, the concurrency, and whether a prefix cache knew the prompts. What was not asked is not in it."""
+    """SHA-256 of what was asked: prompts and options of every case with its number of requests, the concurrency, and whether
+    a prefix cache knew the prompts."""
     counts = Counter(e.case for e in asked)
-    sent = [
-        (run.asked(case.id), counts[case.id])
-        for case in run.expected(notebook)
-        if case.group == group and counts[case.id]
-    ]
+    cases = [case.id for case in run.expected(notebook) if case.group == group and counts[case.id]]
+    sent = [(run.asked(case), counts[case]) for case in cases]
     told = {"asked": sent, "in_flight": run.manifest.profile.in_flight(run.manifest.suite), "cache": _cache(asked)}
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def _cache(asked: list[Exchange]) -> str:
-    """`cold`, `warm` or `unknown`: whether most prompts were known to a prefix cache, by the cached tokens that usage tells."""
+    """Whether most prompts were known to a prefix cache, by usage: `cold`, `warm` or `unknown`."""
     answers = [a for e in asked if (a := read_answer(e)).cached_tokens is not None]
     warm = [_is_warm(a.cached_tokens or 0, a.tokens("prompt_tokens")) for a in answers]
     return "unknown" if not warm else "warm" if sum(warm) * 2 > len(warm) else "cold"
 
 
 def _busy_s(asked: list[Exchange]) -> float:
-    """Seconds in which at least one of the requests was open: pauses, and the day before a resume, are not in it."""
+    """Seconds in which at least one of the requests was open, without pauses and the time before a resume."""
     spans = sorted(
         (start, start + timedelta(milliseconds=e.attempts[-1].elapsed_ms))
         for e in asked

@@ -44,7 +44,7 @@ def run_folders(outputs: Path) -> list[Path]:
 
 
 def find_run(outputs: Path, name: str = "") -> Run:
-    """The run with this path, name or part of a name that only one has; without a name the newest. Raises BadInput."""
+    """The run with this path, name or unique part of a name; without a name the newest. Raises BadInput."""
     folders = run_folders(outputs)
     if not name and not folders:
         raise BadInput(NO_RUN)
@@ -59,7 +59,7 @@ def find_run(outputs: Path, name: str = "") -> Run:
 
 
 def run_row(path: Path) -> dict[str, str]:
-    """What a person chooses a run by."""
+    """A row for the list in which a person chooses a run."""
     row = {"run": path.name, "created": _said(path, "manifest.json", "created")[:19]}
     try:
         manifest = Run(path).manifest
@@ -81,7 +81,7 @@ def _said(path: Path, file: str, key: str) -> str:
 
 
 def copy_to_latest(run: Run) -> Path:
-    """Copy a bundle to `latest/` beside it, for CI, which wants fixed names; a run resumed in `latest/` is there already."""
+    """Copy a bundle to `latest/` beside it, since CI wants fixed names; a run resumed in `latest/` is there already."""
     if run.path.name == LATEST:
         return run.path
     fresh = _unused(run.path.parent)
@@ -95,7 +95,7 @@ def copy_to_latest(run: Run) -> Path:
 
 
 def check_latest(folder: Path) -> None:
-    """Raises BadInput where `latest` in the folder of runs is something else than a copy of a run, which may be replaced."""
+    """Raises BadInput where `latest` in the folder of runs is not a copy of a run, the only thing that may be replaced."""
     latest = folder / LATEST
     if not latest.exists() or latest.is_symlink() or (latest.is_dir() and not any(latest.iterdir())):
         return
@@ -106,7 +106,7 @@ def check_latest(folder: Path) -> None:
 
 
 def drop_latest(folder: Path) -> None:
-    """Take the copy of the last run away, whole, so that half of one never stands there. Raises BadInput, OSError."""
+    """Remove the copy of the last run at once, so that half of one never stands there. Raises BadInput, OSError."""
     check_latest(folder)
     latest = folder / LATEST
     if latest.is_symlink():
@@ -121,10 +121,8 @@ def _unused(folder: Path) -> Path:
 
 @contextmanager
 def held(folder: Path, by: str) -> Iterator[None]:
-    """Hold the lock of a run folder; `by` names the command. Raises BadInput with the holder's name and time.
-
-    The file lies beside the folder (`.<run>.lock`), where it is no part of the bundle, and goes when the lock does.
-    """
+    """Hold the lock of a run folder; `by` names the command. Raises BadInput with the holder's name and time. The file lies
+    beside the folder (`.<run>.lock`), outside the bundle, and is removed with the lock."""
     path = folder.resolve().with_name(f".{folder.resolve().name}.lock")
     for left in reversed(range(TRIES)):
         try:
