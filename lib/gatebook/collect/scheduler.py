@@ -12,9 +12,8 @@ from itertools import chain
 
 from gatebook.collect.client import Lane, LoopLag
 from gatebook.collect.gauges import glanced, others, sampled
-from gatebook.collect.golden import Golden
 from gatebook.collect.lengths import shelves
-from gatebook.collect.request import Prepared, Requests, Stage, closed_loop, stages
+from gatebook.collect.request import Prepared, Requests, Stage, closed_loop, kept, stages
 from gatebook.collect.session import Progress, Session
 from gatebook.config.cases import Ask, Case
 from gatebook.config.profile import Target
@@ -147,12 +146,12 @@ class _Schedule:
 
     async def ask_all(self, identity: Identity) -> None:
         """What is timed, with nothing beside it; then everything else; then golden answers; then the levels of load."""
-        engine, todo = identity.dialect, self._todo
-        self._open = partial(Lane, self._target, self._base_url, self._lag, not engine.keeps_connections)
+        todo, self._engine = self._todo, identity.dialect
+        self._open = partial(Lane, self._target, self._base_url, self._lag, not self._engine.keeps_connections)
         async with self._open() as lane:
-            self._requests, self._golden = Requests(self._session, lane, identity), Golden(self._session, identity)
+            self._requests = Requests(self._session, lane, identity)
             if timed := [case for case in todo if case.samples]:
-                await self._timed(timed, metrics=bool(engine.ttft_histograms))
+                await self._timed(timed, metrics=bool(self._engine.ttft_histograms))
             alone = [case for case in todo if any(check in TIMED for item in case.expect for check in item)]
             schemas = {case.over for case in self._expected if any("schema_ms" in item for item in case.expect)}
             alone += [case for case in todo if case.group in schemas][
@@ -197,9 +196,6 @@ class _Schedule:
         here = side.place is None
         if ask.path is not None and here:
             return (await session.ask(lane, "ask", key, None, path=ask.path, case=case.id, ask=ask.name)).fault is None
-        if case.scored and here:
-            await self._golden.score(lane, case, ask, key)
-            return True
         request = await self._requests.prepare(case, ask, key, side.target)
         if request is None:
             return side.kind != "replica"
@@ -212,8 +208,9 @@ class _Schedule:
 
     async def _send(self, lane: Lane, request: Prepared, side: Side = TESTED) -> Exchange:
         body = {**request.body, "model": side.model} if side.model else request.body
-        names = {"case": request.case.id, "ask": request.ask.name}
+        names = {"case": request.case.id, "ask": request.ask.name, "path": request.path}
         done = await self._session.send(lane, side.kind, request.key, body, **names)
+        done = kept(done, self._engine, request.answer) if request.answer else done
         return done if side.place is None else done.model_copy(update={"target": side.place})
 
     async def _stage(self, lane: Lane, stage: Stage) -> None:

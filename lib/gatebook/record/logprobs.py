@@ -14,7 +14,7 @@ from gatebook.record.replies import parse, read_answer
 UNTOLD = -9999.0
 """What vLLM writes where it has no log probability."""
 GOLDEN = "golden"
-"""Where collect/golden.py keeps the ids and values of a golden answer."""
+"""The key under which a recorded reply keeps the ids and values of a golden answer."""
 MOST_TOKENS, AT_ONCE = 512, 2
 """Of a golden answer with its prompt, and answers scored at a time: engines keep a vocabulary of logits for each prompt token."""
 ROUNDED = 0.001
