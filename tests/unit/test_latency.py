@@ -51,7 +51,7 @@ def timed_case(**fields: Any) -> Case:
 def samples(ms: Any, second: bool = False) -> list[Sample]:
     head = "against/" if second else ""
     return [
-        Sample(f"{head}a/ask-{n:03d}", float(v), float(v) / 10, 3 * float(v), 50, 16, None, None, None, None)
+        Sample(f"{head}a/ask-{n:03d}", float(v), float(v) / 10, 3 * float(v), 50, 16, None, None, None)
         for n, v in enumerate(ms, 1)
     ]
 
@@ -217,7 +217,7 @@ def test_the_shipped_cap_catches_constrained_answers_that_are_late_without_a_his
 ) -> None:
     settings = load_profile(ROOT / "params" / "qwen3-4b.yaml").latency
     shipped = case("a", group="latency.schema", samples=34, expect=[{"latency_total": "profile"}])  # fmt: skip
-    found = [Sample(f"a/ask-{n:03d}", 90.0 + more_ms, 15.0, 220.0 + more_ms, 50, 8, None, None, None, None) for n in range(34)]  # fmt: skip
+    found = [Sample(f"a/ask-{n:03d}", 90.0 + more_ms, 15.0, 220.0 + more_ms, 50, 8, None, None, None) for n in range(34)]  # fmt: skip
     seen = Evidence(shipped, [], Identity(), profile(), timed=Timed(shipped, found, settings))
     assert latency_total(seen, "profile").outcome == outcome
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import cache, partial
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,15 +24,14 @@ from gatebook.config.profile import Profile, Target, api_key, extra_headers, is_
 from gatebook.config.secrets import MASK, Scrubber, refuse_secrets
 from gatebook.errors import BadInput
 from gatebook.record.exchange import BUSY, Attempt, Client, Exchange, FaultKind, Kind, Timing
-from gatebook.record.replies import error_message, is_token, parse, read_answer
+from gatebook.record.replies import NO_ANSWER, error_message, is_token, parse, read_answer
 from gatebook.record.run import now
 
 MAX_TEXT_CHARS = 2**20
 """Of an answer: 128K tokens are half of it."""
 FEW_EVENTS = 100
 KEPT_LINE_CHARS = 500
-NOT_READ = ("", "event", "id", "retry")
-"""Fields of a stream of which clients read no answer: the beginning of such a line is kept."""
+"""Of a line of a stream with one of NO_ANSWER."""
 AFTER_DONE_S = 5.0
 """How long a connection may stay open after [DONE]: longer than a busy server or machine takes to close it."""
 AGAIN_S = 0.5
@@ -160,13 +159,10 @@ class Lane:
         url = path if path.startswith(("http://", "https://")) else base + path
         own = urlsplit(url)[:2] == urlsplit(self._base_url)[:2]
         headers = self._headers if own else self._bare  # the key goes to the server under test and nowhere else
-        stream = partial(self._client.stream, "GET" if content is None else "POST", url)
-        traced = {"trace": reply.trace}
+        method, traced = "GET" if content is None else "POST", {"trace": reply.trace}
+        sending = self._client.stream(method, url, content=content, headers=headers, extensions=traced)
         try:
-            async with (
-                asyncio.timeout_at(ends_s),
-                stream(content=content, headers=headers, extensions=traced) as response,
-            ):
+            async with asyncio.timeout_at(ends_s), sending as response:
                 kept = {k: response.headers[k] for k in KEPT_HEADERS if k in response.headers}
                 reply.begin(time.perf_counter_ns(), response.status_code, kept)
                 with suppress(TimeoutError):  # only that of the connection which stays open after [DONE]
@@ -273,7 +269,7 @@ def _scrubbed(exchange: Exchange, scrubber: Scrubber) -> Exchange:
 
     def kept(line: str) -> str:
         said = scrubber.documents([line], parse)[0]
-        return said[:KEPT_LINE_CHARS] if said.partition(":")[0] in NOT_READ else said
+        return said[:KEPT_LINE_CHARS] if said.partition(":")[0] in NO_ANSWER else said
 
     told = scrubber.documents([data for _, data in exchange.events or []], parse)
     events = [(ms, data) for (ms, _), data in zip(exchange.events or [], told, strict=True)]

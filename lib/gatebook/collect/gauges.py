@@ -32,6 +32,7 @@ from gatebook.record.gauges import (
     WAITING,
     Gauge,
     GaugeFile,
+    Source,
     series,
     unavailable,
 )
@@ -57,7 +58,7 @@ async def sampled(run: Run, notebook: str, profile: Profile, base_url: str) -> A
     with ExitStack() as stack:
         with suppress(OSError):  # an unwritable file shows: no reading, so nothing is judged
             file = stack.enter_context(GaugeFile(run.gauges_file(notebook)))
-            file.append([_row(SESSION, state="begins")])
+            file.append([row(SESSION, state="begins")])
             sources = _sources(profile, base_url, file)
             threads = [threading.Thread(target=_sample, args=(file, ended, *s), daemon=True) for s in sources]
         for thread in threads:
@@ -70,7 +71,7 @@ async def sampled(run: Run, notebook: str, profile: Profile, base_url: str) -> A
                 await asyncio.to_thread(thread.join, SCRAPE_S + 1)
             if threads:
                 with suppress(OSError):
-                    file.append([_row(SESSION, state="ends")])
+                    file.append([row(SESSION, state="ends")])
 
 
 async def glanced(run: Run, notebook: str, profile: Profile, base_url: str) -> None:
@@ -121,7 +122,7 @@ def _sample(file: GaugeFile, ended: threading.Event, of: str, every_s: float, re
             rows = next(source, [])
         except Exception as error:  # sampling must not cost a load that a server took minutes to answer
             said = f"our own reader failed: {type(error).__name__}: {error}"
-            rows = [_row(UNAVAILABLE, of=of, why=said)] if said != failed else []
+            rows = [row(UNAVAILABLE, of=of, why=said)] if said != failed else []
             failed, source = said, read()
         try:
             file.append(rows)
@@ -148,7 +149,7 @@ def _sources(profile: Profile, base_url: str, file: GaugeFile) -> list[tuple[str
     elif not production.gpu_metrics_url:
         text = "the server is on another machine, so this one's GPUs are not its own; name production.gpu_metrics_url"
         text = text if production.nvml == "auto" else "production.nvml is `never`"
-        file.append([_row(UNAVAILABLE, of="gpu", why=text)])
+        file.append([row(UNAVAILABLE, of="gpu", why=text)])
     return found
 
 
@@ -167,7 +168,7 @@ def _scrapes(target: Target, url: str, base_url: str, of: str) -> Readings:
                 asked = lane.ask(kind="probe", key="metrics", body=None, path=url, deadline_s=SCRAPE_S, retries=0)
                 found = _scraped(loop.run(asked), of)
                 if isinstance(found, str):
-                    rows = [] if found in told else [_row(UNAVAILABLE, of=of, why=f"{url}: {found}")]
+                    rows = [] if found in told else [row(UNAVAILABLE, of=of, why=f"{url}: {found}")]
                     told.add(found)
                 else:
                     rows = [row for row in found if row.name != CACHE_CONFIG or CACHE_CONFIG not in told]
@@ -231,5 +232,6 @@ def now_ms() -> float:
     return round(time.time() * 1000, 1)
 
 
-def _row(name: str, /, **labels: str) -> Gauge:
-    return Gauge(ms=now_ms(), source="metrics", name=name, labels=labels)
+def row(name: str, value: float | None = None, source: Source = "metrics", /, **labels: str) -> Gauge:
+    """A reading of now, rounded to one decimal."""
+    return Gauge(ms=now_ms(), source=source, name=name, labels=labels, value=value and round(value, 1))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pynvml
 
-from gatebook.collect.gauges import now_ms
+from gatebook.collect.gauges import row
 from gatebook.record.gauges import PROCESS, TOTAL, UNAVAILABLE, USED, Gauge
 
 MIB = 2**20
@@ -94,7 +94,7 @@ class _Nvml:
         """Add the reason of a device, once."""
         if (gpu, text) not in self._told:
             self._told.add((gpu, text))
-            self._row(UNAVAILABLE, None, of="gpu", gpu=gpu, why=text)
+            self._rows.append(row(UNAVAILABLE, None, "nvml", of="gpu", gpu=gpu, why=text))
 
     def describe(self, chosen: str | None) -> None:
         """Name and size of every chosen device, and why there is none."""
@@ -108,20 +108,21 @@ class _Nvml:
             name = self._ask(device.id, "name", pynvml.nvmlDeviceGetName, device.handle) or ""
             if memory := self._memory(device):
                 labels = {"gpu": device.id, "uuid": device.uuid, "name": str(name), "driver": str(driver)}
-                self._row(TOTAL, memory.total / MIB, **labels)
+                self._rows.append(row(TOTAL, memory.total / MIB, "nvml", **labels))
 
     def measure(self, processes: bool) -> None:
         """Memory in use on every device, and by process on request: containers often hide other processes or their memory."""
         for device in self._devices:
             if memory := self._memory(device):
-                self._row(USED, memory.used / MIB, gpu=device.id)
+                self._rows.append(row(USED, memory.used / MIB, "nvml", gpu=device.id))
             get = pynvml.nvmlDeviceGetComputeRunningProcesses
             found = self._ask(device.id, "processes", get, device.handle) if processes else None
             for process in found or []:
                 if process.usedGpuMemory is None:
                     self.miss(device.id, "memory by process: not available here; the device's own memory is read")
                 else:
-                    self._row(PROCESS, process.usedGpuMemory / MIB, gpu=device.id, pid=str(process.pid))
+                    used_mib = process.usedGpuMemory / MIB
+                    self._rows.append(row(PROCESS, used_mib, "nvml", gpu=device.id, pid=str(process.pid)))
 
     def _enumerate(self) -> list[Device]:
         found: list[Device] = []
@@ -161,7 +162,3 @@ class _Nvml:
         except pynvml.NVMLError as error:
             self.miss(gpu, f"{what}: {why(error)}")
             return None
-
-    def _row(self, name: str, value: float | None, /, **labels: str) -> None:
-        rounded = None if value is None else round(value, 1)
-        self._rows.append(Gauge(ms=now_ms(), source="nvml", name=name, labels=labels, value=rounded))

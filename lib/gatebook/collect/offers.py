@@ -39,7 +39,8 @@ CALL_TOKENS = 80
 RESULT = {"role": "tool", "tool_call_id": "call00001", "content": "It is 09:41 in Oslo, and the sun is up."}
 ANY = {"role": "user", "content": "Write any word that comes to your mind."}
 PART = {"type": "text", "text": HELLO}
-IMAGE = {"type": "image_url", "image_url": {"url": PIXEL}}
+PICTURE = {"role": "user", "content": [PART, {"type": "image_url", "image_url": {"url": PIXEL}}]}
+WORDS = "no list of messages"
 Ask = Callable[..., Awaitable[Exchange]]
 GREETING = 256
 """Tokens in which the thoughts about a greeting begin, and the greeting of a model that does not think ends."""
@@ -115,9 +116,6 @@ async def learn(lane: Lane, model: str, models: tuple[str, ...]) -> Learned:
     second = await ask(max_tokens=1, messages=[SYSTEM, USER, GREETED, SYSTEM, USER])
     several = await ask(max_tokens=SHORT, messages=[ANY], temperature=None, n=2)  # greedy, vLLM refuses it
     sampled = [await ask(max_tokens=SHORT, messages=[ANY], temperature=None) for _ in range(2)]
-    media = await ask(max_tokens=1, messages=[{"role": "user", "content": [PART, IMAGE]}])
-    malformed = await ask(max_tokens=1, messages="no list of messages", temperature=None)
-    out = await ask(max_tokens=1, temperature="warm")
 
     def more(done: Exchange, why: str, least: int = 1) -> Offer:
         return _costs_more(plain, least, f"{why} ({{}} prompt tokens, {{}} without)", done)
@@ -141,9 +139,11 @@ async def learn(lane: Lane, model: str, models: tuple[str, ...]) -> Learned:
         "n": _said_no(several) or _choices(several) == 2 or "n is ignored",
         "second_system": _refusal(second) or more(second, f"{template} drops a second system message"),
         **_samples(several, sampled),
-        "refuses_media": _refuses(media, "an image"),
-        "refuses_malformed": _refuses(malformed, "messages that are a text"),
-        "refuses_parameters": _refuses(out, "a temperature that is no number"),
+        "refuses_media": _refuses(await ask(max_tokens=1, messages=[PICTURE]), "an image"),
+        "refuses_malformed": _refuses(
+            await ask(max_tokens=1, messages=WORDS, temperature=None), "messages that are a text"
+        ),
+        "refuses_parameters": _refuses(await ask(max_tokens=1, temperature="warm"), "a temperature that is no number"),
     }
     times, tokens = streamed.timing or Timing(queued_ms=0), read_answer(streamed).tokens("completion_tokens") or SHORT
     itl_ms, told_as = times.itl_ms(max(tokens, 2)), read_answer(plain).model

@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gatebook.collect.client import Lane
-from gatebook.collect.hanging import GIVEN, LONG, kinds_of
 from gatebook.collect.lengths import Lengths, Unfit
-from gatebook.collect.session import BRIEFLY, Session, is_broken
+from gatebook.collect.session import BRIEFLY, GIVEN, LONG, Session, is_broken, kinds_of
 from gatebook.config import policies as load
 from gatebook.config.cases import NONCE, Ask, Case
 from gatebook.config.policies import level_of

@@ -17,6 +17,8 @@ from gatebook.record.exchange import Exchange
 MESSAGES = ("message", "detail", "msg", "error_msg", "error_message", "errors")
 """Where servers and gateways say what went wrong."""
 CODES = ("code", "status", "status_code", "error_code")
+NO_ANSWER = ("", "event", "id", "retry")
+"""Fields of a stream in which clients read no answer."""
 SYSTEM, LAST = "system_fingerprint", 4
 """Chunks at a stream's end, the usage chunk and [DONE] among them, that are read for who wrote it."""
 REMEMBERED_CHARS = 65_536
@@ -154,7 +156,7 @@ class _Reading(Answer):
     def _read_line(self, line: str) -> None:
         """A line that clients do not read: an error in it counts all the same, and an answer in it is lost."""
         name, _, value = line.partition(":")
-        if name in ("", "event", "id", "retry"):
+        if name in NO_ANSWER:
             return
         if name == "error":
             self._error(error_message(value.strip()) or line, parse(value))

@@ -37,7 +37,6 @@ class Sample:
     total_ms: float | None
     prompt_tokens: int | None
     completion_tokens: int | None
-    cached_tokens: int | None
     server_ttft_ms: float | None
     """The server's own time to read the prompt (llama.cpp's `timings`)."""
     server_itl_ms: float | None
@@ -60,9 +59,8 @@ def read_sample(case: Case, exchange: Exchange, lag_ms: float) -> Sample:
         invalid = f"{cached} of {prompt or 0} prompt tokens came from a prefix cache"
     return Sample(
         key=exchange.key, ttft_ms=times.first_token_ms, itl_ms=times.itl_ms(tokens), total_ms=times.last_token_ms,
-        prompt_tokens=prompt, completion_tokens=tokens, cached_tokens=cached,
-        server_ttft_ms=_number(told.get("prompt_ms")), server_itl_ms=_number(told.get("predicted_per_token_ms")),
-        invalid=invalid,
+        prompt_tokens=prompt, completion_tokens=tokens, server_ttft_ms=_number(told.get("prompt_ms")),
+        server_itl_ms=_number(told.get("predicted_per_token_ms")), invalid=invalid,
     )  # fmt: skip
 
 
