@@ -1,4 +1,4 @@
-"""Servers that differ little from the default: LiteLLM's proxy (1.108.7), llama-cpp-python (0.3.36), `transformers serve` (5.19)."""
+"""Servers that differ little from the default: LiteLLM (1.108.7), llama-cpp-python (0.3.36), `transformers serve` (5.19)."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def read_journal(path: Path, anchor: str) -> list[Exchange]:
 
 
 class Texts:
-    """The long texts of one run, in a folder: files named by the hash of their content, which the record's chain covers thereby."""
+    """The long texts of one run, in a folder: files named by the hash of their content, so that the record's chain covers them."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
