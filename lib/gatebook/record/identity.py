@@ -18,6 +18,7 @@ from gatebook.record.replies import parse
 
 UNLIKE_PARENT = "unlike_parent"
 """The check for which the parent of a served adapter is asked too."""
+SOURCES = {"nvml": "NVML", "metrics": "DCGM"}
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def shown(gauges: Iterable[Gauge]) -> tuple[Said, ...]:
     rows = list(gauges)
     found: list[Said] = []
     for gpu in gpus(rows):
-        source = f"{ {'nvml': 'NVML', 'metrics': 'DCGM'}.get(gpu.source, gpu.source) }, GPU {gpu.id}"
+        source = f"{SOURCES.get(gpu.source, gpu.source)}, GPU {gpu.id}"
         if gpu.name:
             found.append(Said("gpu", gpu.name, source))
         if gpu.total_mib:
