@@ -165,17 +165,8 @@ class Lane:
             async with asyncio.timeout_at(ends_s), sending as response:
                 kept = {k: response.headers[k] for k in KEPT_HEADERS if k in response.headers}
                 reply.begin(time.perf_counter_ns(), response.status_code, kept)
-                with suppress(TimeoutError):  # only that of the connection which stays open after [DONE]
-                    async with asyncio.timeout(None) as patience:
-                        async for chunk in response.aiter_raw():
-                            if said := reply.take(time.perf_counter_ns(), chunk):
-                                return "broken", said
-                            if reply.done and patience.when() is None:
-                                patience.reschedule(asyncio.get_running_loop().time() + self._patience_s)
-                if patience.expired():
-                    reply.after_done = "open"
-                if patience.when() is not None:
-                    self._patience_s = AGAIN_S if patience.expired() else AFTER_DONE_S
+                if broken := await self._receive(response, reply):
+                    return "broken", broken
         except TimeoutError:
             if not reply.done or reply.status != 200:
                 return "deadline", f"no complete reply within {round(deadline_s, 2):g} s"
@@ -199,6 +190,21 @@ class Lane:
         events, text, _ = reply.read()
         said = (events.events[0][1] if events and events.events else text) or ""
         return "status", f"HTTP {reply.status}: {error_message(self._scrubber.documents([said], parse)[0])}"
+
+    async def _receive(self, response: httpx.Response, reply: Incoming) -> str | None:
+        """Read the body to its end. Returns the limit that it breaks, if any."""
+        with suppress(TimeoutError):  # only that of the connection which stays open after [DONE]
+            async with asyncio.timeout(None) as patience:
+                async for chunk in response.aiter_raw():
+                    if said := reply.take(time.perf_counter_ns(), chunk):
+                        return said
+                    if reply.done and patience.when() is None:
+                        patience.reschedule(asyncio.get_running_loop().time() + self._patience_s)
+        if patience.expired():
+            reply.after_done = "open"
+        if patience.when() is not None:
+            self._patience_s = AGAIN_S if patience.expired() else AFTER_DONE_S
+        return None
 
 
 @cache
