@@ -23,7 +23,7 @@ from typing import Any
 from gatebook.checks.load import steps_of
 from gatebook.collect.client import Lane, LoopLag
 from gatebook.collect.embedded import MODEL
-from gatebook.collect.load import Prepared, closed_loop
+from gatebook.collect.request import Prepared, closed_loop
 from gatebook.collect.server import embedded_server
 from gatebook.config.cases import Ask, Case
 from gatebook.config.policies import LoadSettings, word

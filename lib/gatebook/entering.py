@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gatebook.config.profile import Profile, Suite
 from gatebook.errors import BadInput, BrokenRecord, HistoryFailed
-from gatebook.record.measurement import Measurement
+from gatebook.record.exchange import Measurement
 from gatebook.record.run import Run
 from gatebook.record.samples import measurements
 from gatebook.verdict.judging import judge, run_baseline

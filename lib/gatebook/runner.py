@@ -10,8 +10,8 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
-from gatebook.collect.scheduler import STARTED
 from gatebook.collect.server import Start, endpoint
+from gatebook.collect.session import STARTED
 from gatebook.config import project
 from gatebook.config.profile import Profile, Suite
 from gatebook.config.selection import Effort, Shard
@@ -21,10 +21,9 @@ from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, GatebookError
 from gatebook.kernels import Kernel, kernels
 from gatebook.opening import OVERALL, go_on, open_run
 from gatebook.record.executed import unfinished
-from gatebook.record.lock import held
 from gatebook.record.replies import read_answer
 from gatebook.record.run import LATEST, Against, Run, now
-from gatebook.record.shelf import check_latest, copy_to_latest, drop_latest
+from gatebook.record.shelf import check_latest, copy_to_latest, drop_latest, held
 from gatebook.report.terminal import Watcher
 from gatebook.verdict.judging import judge
 from gatebook.verdict.looking import asks_on

@@ -26,9 +26,8 @@ from gatebook.opening import open_run as plan_run
 from gatebook.record.exchange import Exchange
 from gatebook.record.frames import cases_frame, gauges_frame, replies_frame
 from gatebook.record.identity import identify
-from gatebook.record.lock import held
 from gatebook.record.run import Run
-from gatebook.record.shelf import find_run
+from gatebook.record.shelf import find_run, held
 from gatebook.report import standing, summary
 from gatebook.report.conversation import Shown, failing_cases
 from gatebook.report.estimate import document_cost
@@ -97,7 +96,8 @@ class Workbook:
             return
         from tqdm import tqdm
 
-        from gatebook.collect.scheduler import STARTED, collect
+        from gatebook.collect.scheduler import collect
+        from gatebook.collect.session import STARTED
 
         requests = sum(len(c.requests()) + c.canary for c in self.record.expected(self.notebook))
         ruled: list[Exchange] = []

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from gatebook.config.profile import load_profile, with_target
 from gatebook.opening import open_run
+from gatebook.record.exchange import Measurement
 from gatebook.record.history import History, database_url
-from gatebook.record.measurement import Measurement
 from gatebook.record.run import Run
 
 from tests.conftest import Done, Project

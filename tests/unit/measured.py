@@ -7,7 +7,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from gatebook.record.measurement import Measurement
+from gatebook.record.exchange import Measurement
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 

@@ -14,8 +14,8 @@ import pytest
 from aiohttp import web
 from gatebook.checks.finding import Finding
 from gatebook.collect.client import Lane, LoopLag
-from gatebook.collect.hanging import kinds_of
-from gatebook.collect.scheduler import STARTED, collect
+from gatebook.collect.scheduler import collect
+from gatebook.collect.session import STARTED, kinds_of
 from gatebook.config.cases import Case
 from gatebook.config.profile import Limits, Profile, Target
 from gatebook.record.exchange import Exchange

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gatebook.checks.finding import Outcome
-from gatebook.collect.golden import kept
+from gatebook.collect.request import kept
 from gatebook.config.cases import Case, cases_in
 from gatebook.engines import by_name
 from gatebook.errors import BadInput

@@ -10,8 +10,8 @@ from pathlib import Path
 import psycopg
 import pytest
 from gatebook.errors import BadInput, HistoryFailed
+from gatebook.record.exchange import Measurement
 from gatebook.record.history import MEASUREMENT, SCHEMA, VARIABLE, History, database_url, file_url, open_history
-from gatebook.record.measurement import Measurement
 from pydantic import ValidationError
 
 from tests.postgresql import PASSWORD, free_port, new_database

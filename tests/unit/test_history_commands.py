@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from gatebook.commands import history as commands
 from gatebook.errors import BadInput, BrokenRecord, CannotMeasure
+from gatebook.record.exchange import Measurement
 from gatebook.record.history import VARIABLE, open_history
-from gatebook.record.measurement import Measurement
 from gatebook.report import history as tell
 from gatebook.report.history import VERDICT_COLOURS, export, plot_trend
 

@@ -28,9 +28,8 @@ from gatebook.config.policies import LEAST_SAMPLES, Latency
 from gatebook.config.profile import Target, load_profile, profile_from
 from gatebook.errors import BadInput
 from gatebook.opening import check_against
-from gatebook.record.exchange import Client
+from gatebook.record.exchange import Client, Measurement
 from gatebook.record.identity import Identity
-from gatebook.record.measurement import Measurement
 from gatebook.record.run import Against
 from gatebook.record.samples import Sample, samples_of
 from gatebook.verdict.spending import server_side
@@ -51,7 +50,7 @@ def timed_case(**fields: Any) -> Case:
 def samples(ms: Any, second: bool = False) -> list[Sample]:
     head = "against/" if second else ""
     return [
-        Sample(f"{head}a/ask-{n:03d}", float(v), float(v) / 10, 3 * float(v), 50, 16, None, None, None, None)
+        Sample(f"{head}a/ask-{n:03d}", float(v), float(v) / 10, 3 * float(v), 50, 16, None, None, None)
         for n, v in enumerate(ms, 1)
     ]
 
@@ -217,7 +216,7 @@ def test_the_shipped_cap_catches_constrained_answers_that_are_late_without_a_his
 ) -> None:
     settings = load_profile(ROOT / "params" / "qwen3-4b.yaml").latency
     shipped = case("a", group="latency.schema", samples=34, expect=[{"latency_total": "profile"}])  # fmt: skip
-    found = [Sample(f"a/ask-{n:03d}", 90.0 + more_ms, 15.0, 220.0 + more_ms, 50, 8, None, None, None, None) for n in range(34)]  # fmt: skip
+    found = [Sample(f"a/ask-{n:03d}", 90.0 + more_ms, 15.0, 220.0 + more_ms, 50, 8, None, None, None) for n in range(34)]  # fmt: skip
     seen = Evidence(shipped, [], Identity(), profile(), timed=Timed(shipped, found, settings))
     assert latency_total(seen, "profile").outcome == outcome
 

@@ -12,7 +12,7 @@ from gatebook.checks import CHECKS, parameters
 from gatebook.checks.evidence import Evidence, Reply
 from gatebook.checks.finding import Result
 from gatebook.checks.load import Step, knee, percentile, restarts_of, spread, steps_of
-from gatebook.collect.load import Prepared, closed_loop, stages
+from gatebook.collect.request import Prepared, closed_loop, stages
 from gatebook.config.cases import Case
 from gatebook.config.policies import LoadSettings, level_of, word, words_in
 from gatebook.config.selection import in_steps

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 from gatebook.errors import BadInput, CannotMeasure
-from gatebook.record.lock import held
+from gatebook.record.shelf import held
 
 HOLD = """
 import sys
 from pathlib import Path
-from gatebook.record.lock import held
+from gatebook.record.shelf import held
 with held(Path(sys.argv[1]), "gatebook run"):
     print("held", flush=True)
     sys.stdin.read()

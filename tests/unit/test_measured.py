@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from gatebook.config.cases import Case
 from gatebook.errors import BrokenRecord
-from gatebook.record.exchange import Attempt, Client, Exchange
-from gatebook.record.measurement import Measurement
+from gatebook.record.exchange import Attempt, Client, Exchange, Measurement
 from gatebook.record.run import Run
 from gatebook.record.samples import comparable, measurements
 

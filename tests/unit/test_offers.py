@@ -12,7 +12,8 @@ import pytest
 from aiohttp import web
 from gatebook.collect.client import Lane, LoopLag
 from gatebook.collect.offers import Learned, learn, problem
-from gatebook.collect.scheduler import STARTED, collect
+from gatebook.collect.scheduler import collect
+from gatebook.collect.session import STARTED
 from gatebook.config.cases import Case
 from gatebook.config.policies import Offer
 from gatebook.config.profile import Limits, Profile, Target

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from gatebook.checks.evidence import clipped, length_s, opened, union, worked
-from gatebook.collect.hanging import Spending
 from gatebook.collect.lengths import Unfit
+from gatebook.collect.session import Spending
 from gatebook.record.exchange import Attempt, Exchange
 from gatebook.record.run import Run
 from gatebook.report.standing import altogether, left_out, spending_lines

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gatebook.collect.scheduler import STARTED, collect
+from gatebook.collect.scheduler import collect
+from gatebook.collect.session import STARTED
 from gatebook.record.journal import Journal, LineFile, read_journal
 from gatebook.record.run import Run, now
 

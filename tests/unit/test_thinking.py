@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from gatebook.checks.finding import Finding, Stage
-from gatebook.collect.scheduler import STARTED, collect
+from gatebook.collect.scheduler import collect
+from gatebook.collect.session import STARTED
 from gatebook.commands.again import judge_again
 from gatebook.config.cases import Case
 from gatebook.config.profile import Profile, Target, profile_from

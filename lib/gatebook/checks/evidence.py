@@ -18,10 +18,10 @@ from gatebook.record.answer import Answer
 from gatebook.record.exchange import BUSY, Attempt, Exchange
 from gatebook.record.gauges import UNAVAILABLE, Gauge, Gpu, gpus, unavailable
 from gatebook.record.identity import Identity
-from gatebook.record.measurement import Measurement
+from gatebook.record.exchange import Measurement
 from gatebook.record.replies import read_answer
 from gatebook.record.run import Run
-from gatebook.record.samples import Sample, comparable, samples_of, valid
+from gatebook.record.samples import Sample, comparable, samples_of
 
 Interval = tuple[float, float]
 Points = list[tuple[float, float]]
@@ -156,7 +156,7 @@ class Timed:
         return judged_metrics(self.case)
 
     def values(self, metric: Metric) -> list[float]:
-        return valid(self.samples, self.settings.warm_up, metric)
+        return [ms for s in self.judged if s.invalid is None and (ms := s.of(metric)) is not None]
 
     def days(self, metric: Metric) -> dict[str, list[float]]:
         """UTC date -> the samples of that day, the oldest first."""

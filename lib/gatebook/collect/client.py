@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import cache, partial
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,15 +25,14 @@ from gatebook.config.secrets import MASK, Scrubber, refuse_secrets
 from gatebook.config.sending import api_key, extra_headers, scrubber
 from gatebook.errors import BadInput
 from gatebook.record.exchange import BUSY, Attempt, Client, Exchange, FaultKind, Kind, Timing
-from gatebook.record.replies import error_message, is_token, parse, read_answer
+from gatebook.record.replies import NO_ANSWER, error_message, is_token, parse, read_answer
 from gatebook.record.run import now
 
 MAX_TEXT_CHARS = 2**20
 """Of an answer: 128K tokens are half of it."""
 FEW_EVENTS = 100
 KEPT_LINE_CHARS = 500
-NOT_READ = ("", "event", "id", "retry")
-"""Fields of a stream of which clients read no answer: the beginning of such a line is kept."""
+"""Of a line of a stream with one of NO_ANSWER."""
 AFTER_DONE_S = 5.0
 """How long a connection may stay open after [DONE]: longer than a busy server or machine takes to close it."""
 AGAIN_S = 0.5
@@ -51,8 +50,7 @@ class LoopLag:
     """A 10 ms ticker; its largest delay while a request is open says whether our own timings can be trusted."""
 
     def __init__(self) -> None:
-        self.worst_ms: dict[int, float] = {}
-        """Of each request that is open."""
+        self.worst_ms: dict[int, float] = {}  # by open request
 
     async def run(self) -> None:
         while True:
@@ -63,9 +61,9 @@ class LoopLag:
 
 
 class Lane:
-    """One httpx client. Lanes do not share one: its pool is quadratic past 16 requests in flight.
+    """One httpx client; lanes share none, since its pool is quadratic past 16 requests in flight.
 
-    `close` asks for a new connection a request: llama.cpp hangs up after every streamed reply while promising
+    `close` opens a new connection for each request: llama.cpp hangs up after every streamed reply while promising
     keep-alive, which loses one request in eight otherwise.
     """
 
@@ -102,10 +100,10 @@ class Lane:
         ask: str = "",
         patience_s: float | None = None,
     ) -> Exchange:
-        """Send one request (a GET when `body` is None) and record everything; never raises for what the server does.
+        """Send one request (a GET when `body` is None) and return everything; never raises for what the server does.
 
-        Connect errors, 429, 502, 503, 504 and a close before any byte are tried again within the deadline. With `patience_s`
-        a server that refuses connections, breaks off or answers 500 is asked again for so long, each time with the whole deadline.
+        Connect errors, 429, 502, 503, 504 and a close before any byte are retried within the deadline. For `patience_s`, also
+        refused connections, broken replies and 500s are, each time with the whole deadline.
         """
         scheduled, loop = time.perf_counter_ns(), asyncio.get_running_loop()
         content = None if body is None else json.dumps(body, ensure_ascii=False).encode()
@@ -162,26 +160,14 @@ class Lane:
         url = path if path.startswith(("http://", "https://")) else base + path
         own = urlsplit(url)[:2] == urlsplit(self._base_url)[:2]
         headers = self._headers if own else self._bare  # the key goes to the server under test and nowhere else
-        stream = partial(self._client.stream, "GET" if content is None else "POST", url)
-        traced = {"trace": reply.trace}
+        method, traced = "GET" if content is None else "POST", {"trace": reply.trace}
+        sending = self._client.stream(method, url, content=content, headers=headers, extensions=traced)
         try:
-            async with (
-                asyncio.timeout_at(ends_s),
-                stream(content=content, headers=headers, extensions=traced) as response,
-            ):
+            async with asyncio.timeout_at(ends_s), sending as response:
                 kept = {k: response.headers[k] for k in KEPT_HEADERS if k in response.headers}
                 reply.begin(time.perf_counter_ns(), response.status_code, kept)
-                with suppress(TimeoutError):  # only that of the connection which stays open after [DONE]
-                    async with asyncio.timeout(None) as patience:
-                        async for chunk in response.aiter_raw():
-                            if said := reply.take(time.perf_counter_ns(), chunk):
-                                return "broken", said
-                            if reply.done and patience.when() is None:
-                                patience.reschedule(asyncio.get_running_loop().time() + self._patience_s)
-                if patience.expired():
-                    reply.after_done = "open"
-                if patience.when() is not None:
-                    self._patience_s = AGAIN_S if patience.expired() else AFTER_DONE_S
+                if broken := await self._receive(response, reply):
+                    return "broken", broken
         except TimeoutError:
             if not reply.done or reply.status != 200:
                 return "deadline", f"no complete reply within {round(deadline_s, 2):g} s"
@@ -206,6 +192,21 @@ class Lane:
         said = (events.events[0][1] if events and events.events else text) or ""
         return "status", f"HTTP {reply.status}: {error_message(self._scrubber.documents([said], parse)[0])}"
 
+    async def _receive(self, response: httpx.Response, reply: Incoming) -> str | None:
+        """Read the body to its end. Returns the limit that it breaks, if any."""
+        with suppress(TimeoutError):  # only that of the connection which stays open after [DONE]
+            async with asyncio.timeout(None) as patience:
+                async for chunk in response.aiter_raw():
+                    if said := reply.take(time.perf_counter_ns(), chunk):
+                        return said
+                    if reply.done and patience.when() is None:
+                        patience.reschedule(asyncio.get_running_loop().time() + self._patience_s)
+        if patience.expired():
+            reply.after_done = "open"
+        if patience.when() is not None:
+            self._patience_s = AGAIN_S if patience.expired() else AFTER_DONE_S
+        return None
+
 
 @cache
 def _certificates(ca_bundle: str | None) -> ssl.SSLContext:
@@ -224,13 +225,12 @@ def _worth_another(fault: FaultKind | None, status: int | None, more: bool, pati
         return more
     if patience_s is None:
         return more and fault in ("connect", "no_byte")
-    return patience_s > 0 and (
-        fault in ("connect", "no_byte", "broken") or (fault == "status" and (status or 0) >= 500)
-    )
+    gone = fault in ("connect", "no_byte", "broken") or (fault == "status" and (status or 0) >= 500)
+    return gone and patience_s > 0
 
 
 def _pause_s(number: int, headers: dict[str, str]) -> float:
-    """How long to wait: as Retry-After says, in seconds or as a date (RFC 9110, 10.2.3) by the server's own clock, else longer each time."""
+    """By Retry-After, in seconds or as a date (RFC 9110, 10.2.3) by the server's own clock; else longer each time."""
     told = headers.get("retry-after", "").strip()
     if re.fullmatch(r"\d+(\.\d+)?", told, re.ASCII):
         return float(told)
@@ -266,22 +266,17 @@ def _bounded(exchange: Exchange) -> Exchange:
     longest = 0 if exchange.fault else max(map(len, read_answer(exchange).texts()))
     if longest <= MAX_TEXT_CHARS:
         return exchange
-    return exchange.model_copy(
-        update={
-            "fault": "broken",
-            "detail": f"the answer has {longest:,} characters, {MAX_TEXT_CHARS:,} at most are read",
-            "text": None if exchange.text is None else exchange.text[:HEAD_BYTES],
-            "events": None if exchange.events is None else exchange.events[:FEW_EVENTS],
-        }
-    )
+    said = f"the answer has {longest:,} characters, {MAX_TEXT_CHARS:,} at most are read"
+    text, events = exchange.text and exchange.text[:HEAD_BYTES], exchange.events and exchange.events[:FEW_EVENTS]
+    return exchange.model_copy(update={"fault": "broken", "detail": said, "text": text, "events": events})
 
 
 def _scrubbed(exchange: Exchange, scrubber: Scrubber) -> Exchange:
-    """What may be written of an exchange: no reply holds a secret that was sent, in no part and in none that a reader joins."""
+    """The exchange as it may be written: no secret that was sent is in the reply, nor in parts that a reader joins."""
 
     def kept(line: str) -> str:
         said = scrubber.documents([line], parse)[0]
-        return said[:KEPT_LINE_CHARS] if said.partition(":")[0] in NOT_READ else said
+        return said[:KEPT_LINE_CHARS] if said.partition(":")[0] in NO_ANSWER else said
 
     told = scrubber.documents([data for _, data in exchange.events or []], parse)
     events = [(ms, data) for (ms, _), data in zip(exchange.events or [], told, strict=True)]
@@ -294,16 +289,14 @@ def _scrubbed(exchange: Exchange, scrubber: Scrubber) -> Exchange:
     made = exchange.model_copy(update=update)
     if not scrubber or not any(scrubber.holds(text) for text in read_answer(made).texts()):
         return made
-    # joined in a way that no JSON path shows: nothing of it is kept but when it came
+    # joined in a way that no JSON path shows: only the times of arrival are kept
     hidden = None if made.events is None else [(ms, MASK) for ms, _ in made.events]
     return made.model_copy(update={"events": hidden, "text": None if made.text is None else MASK, "lines": None})
 
 
 def normal_base_url(url: str, source: str = "--base-url") -> str:
-    """`http://host:8000`, `http://host:8000/v1/` and `http://host:8000/v1/chat/completions` are the same server.
-
-    Raises BadInput, which names the `source`, when it is no URL or holds more than a place: a user, a key, a query.
-    """
+    """`http://host:8000/v1` for that, `http://host:8000` and `http://host:8000/v1/chat/completions`. Raises BadInput, which
+    names the `source`, for what is no URL or holds more than a place: a user, a key, a query."""
     refuse_secrets({"target": {"base_url": url}}, source)
     if not is_url(url):
         raise BadInput(f"{source} has value {url!r}: must be a URL such as http://gpu-box:8000/v1")
@@ -314,10 +307,8 @@ def normal_base_url(url: str, source: str = "--base-url") -> str:
 
 
 def ask_once(profile: Profile, base_url: str, body: dict[str, Any], case: str, ask: str) -> Exchange:
-    """Send one chat completion and return what came back; never raises for what the server does.
-
-    The model comes from the profile unless the body names one, and `user` is one that no other request has.
-    """
+    """Send one chat completion with the profile's model, unless the body names one, and a unique `user`; never raises for
+    what the server does."""
     sent = {"model": profile.target.model, "user": f"gatebook-explore-{secrets.token_hex(8)}", **body}
 
     async def send() -> Exchange:

@@ -1,7 +1,7 @@
-"""Samples GPU and engine beside what is asked: NVML ten times a second, Prometheus endpoints twice a second.
+"""Sampling of GPU and engine beside the requests: NVML ten times a second, Prometheus endpoints twice a second.
 
-Each source has a thread of its own, so that a slow scrape delays neither NVML nor the event loop that stamps tokens.
-Nothing here raises into the load: what cannot be read becomes a row that says why.
+Each source has its own thread, so that a slow scrape delays neither NVML nor the event loop that stamps tokens. Nothing
+here raises into the load: what cannot be read becomes a row that says why.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from gatebook.record.gauges import (
     WAITING,
     Gauge,
     GaugeFile,
+    Source,
     series,
     unavailable,
 )
@@ -57,7 +58,7 @@ async def sampled(run: Run, notebook: str, profile: Profile, base_url: str) -> A
     with ExitStack() as stack:
         with suppress(OSError):  # an unwritable file shows: no reading, so nothing is judged
             file = stack.enter_context(GaugeFile(run.gauges_file(notebook)))
-            file.append([_row(SESSION, state="begins")])
+            file.append([row(SESSION, state="begins")])
             sources = _sources(profile, base_url, file)
             threads = [threading.Thread(target=_sample, args=(file, ended, *s), daemon=True) for s in sources]
         for thread in threads:
@@ -70,7 +71,7 @@ async def sampled(run: Run, notebook: str, profile: Profile, base_url: str) -> A
                 await asyncio.to_thread(thread.join, SCRAPE_S + 1)
             if threads:
                 with suppress(OSError):
-                    file.append([_row(SESSION, state="ends")])
+                    file.append([row(SESSION, state="ends")])
 
 
 async def glanced(run: Run, notebook: str, profile: Profile, base_url: str) -> None:
@@ -89,10 +90,8 @@ def glance(target: Target, base_url: str) -> list[Gauge]:
 
 
 def others(target: Target, base_url: str, settle_s: float) -> tuple[int, str] | str:
-    """Requests in flight while we ask nothing, the most of a few readings, and where they are told; or why nobody knows.
-
-    `settle_s`: how long an engine's gauges may go on showing our own last request.
-    """
+    """The most requests in flight of a few readings while we ask nothing, and the metrics that say so; or why nobody knows.
+    `settle_s`: how long an engine's gauges may go on showing our own last request."""
     with closing(_scrapes(target, _metrics_url(target, base_url), base_url, "metrics")) as source:
         found = _others(source)
         if settle_s and isinstance(found, tuple) and found[0]:
@@ -116,14 +115,14 @@ def _others(source: Readings) -> tuple[int, str] | str:
 
 
 def _sample(file: GaugeFile, ended: threading.Event, of: str, every_s: float, read: Callable[[], Readings]) -> None:
-    """Read once, and again and again until it is ended; never let an error out."""
+    """Read once, then until `ended`; no error leaves this."""
     due, failed, source = time.monotonic(), "", read()
     while True:
         try:
             rows = next(source, [])
         except Exception as error:  # sampling must not cost a load that a server took minutes to answer
             said = f"our own reader failed: {type(error).__name__}: {error}"
-            rows = [_row(UNAVAILABLE, of=of, why=said)] if said != failed else []
+            rows = [row(UNAVAILABLE, of=of, why=said)] if said != failed else []
             failed, source = said, read()
         try:
             file.append(rows)
@@ -136,20 +135,22 @@ def _sample(file: GaugeFile, ended: threading.Event, of: str, every_s: float, re
 
 
 def _sources(profile: Profile, base_url: str, file: GaugeFile) -> list[tuple[str, float, Callable[[], Readings]]]:
-    """(of, seconds between two readings, reader) of everything that can be read; in the file, why the GPU cannot."""
+    """(`of`, seconds between two readings, reader) for every source; where the GPU is none, the file gets the reason."""
     production, target = profile.production, profile.target
     urls = {"metrics": _metrics_url(target, base_url), "gpu": production.gpu_metrics_url}
-    found = [(of, METRICS_S, partial(_scrapes, target, url, base_url, of)) for of, url in urls.items() if url]
+    found: list[tuple[str, float, Callable[[], Readings]]] = [
+        (of, METRICS_S, partial(_scrapes, target, url, base_url, of)) for of, url in urls.items() if url
+    ]
     if production.nvml == "always" or (production.nvml == "auto" and on_this_machine(base_url)):
         from gatebook.collect.nvml import readings  # costs 60 ms
 
         chosen = production.cuda_visible_devices or os.environ.get("CUDA_VISIBLE_DEVICES")
-        return [*found, ("gpu", NVML_S, partial(readings, chosen))]
-    if not production.gpu_metrics_url:
+        found.append(("gpu", NVML_S, partial(readings, chosen)))
+    elif not production.gpu_metrics_url:
         text = "the server is on another machine, so this one's GPUs are not its own; name production.gpu_metrics_url"
         text = text if production.nvml == "auto" else "production.nvml is `never`"
-        file.append([_row(UNAVAILABLE, of="gpu", why=text)])
-    return list(found)
+        file.append([row(UNAVAILABLE, of="gpu", why=text)])
+    return found
 
 
 def _metrics_url(target: Target, base_url: str) -> str:
@@ -157,11 +158,8 @@ def _metrics_url(target: Target, base_url: str) -> str:
 
 
 def _scrapes(target: Target, url: str, base_url: str, of: str) -> Readings:
-    """One Prometheus endpoint, again and again, on a lane and an event loop of its own in whatever thread reads it.
-
-    Bounded as every reply is: in bytes, and in time from the first byte sent to the last one read. What does not change is
-    told once.
-    """
+    """Yield the rows of one Prometheus endpoint again and again, on its own lane and event loop in whatever thread reads it,
+    bounded in bytes and time as every reply is. What does not change comes once."""
     told: set[str] = set()
     with asyncio.Runner() as loop:
         lane = Lane(target, base_url, LoopLag(), close=False)
@@ -170,7 +168,7 @@ def _scrapes(target: Target, url: str, base_url: str, of: str) -> Readings:
                 asked = lane.ask(kind="probe", key="metrics", body=None, path=url, deadline_s=SCRAPE_S, retries=0)
                 found = _scraped(loop.run(asked), of)
                 if isinstance(found, str):
-                    rows = [] if found in told else [_row(UNAVAILABLE, of=of, why=f"{url}: {found}")]
+                    rows = [] if found in told else [row(UNAVAILABLE, of=of, why=f"{url}: {found}")]
                     told.add(found)
                 else:
                     rows = [row for row in found if row.name != CACHE_CONFIG or CACHE_CONFIG not in told]
@@ -195,10 +193,8 @@ def _scraped(reply: Exchange, of: str) -> list[Gauge] | str:
 
 
 def parsed(text: str, ms: float) -> list[Gauge]:
-    """The rows of a Prometheus text that anything here reads. Raises ValueError when it is none.
-
-    Lines are picked before they are parsed: an engine's text has thousands, and prometheus_client is pure Python.
-    """
+    """The rows of a Prometheus text that are used. Raises ValueError when it is none. Lines are picked before they are
+    parsed: an engine's text has thousands, and prometheus_client is pure Python."""
     from prometheus_client.parser import text_string_to_metric_families
 
     names = (*KNOWN, DCGM_USED, DCGM_FREE)
@@ -209,16 +205,13 @@ def parsed(text: str, ms: float) -> list[Gauge]:
             f"{len(lines):,} rows of {longest:,} characters at most; {MAX_ROWS:,} of {MAX_LINE_CHARS:,} are read"
         )
     samples = [s for f in text_string_to_metric_families("\n".join(lines) + "\n") for s in f.samples if s.name in names]
-    return [
-        Gauge(ms=ms, source="metrics", name=s.name, labels=_kept(s.name, s.labels), value=s.value)
-        for s in samples
-        if math.isfinite(s.value)
-    ]
-
-
-def _kept(name: str, labels: dict[str, str]) -> dict[str, str]:
-    kept = DCGM_LABELS if name in (DCGM_USED, DCGM_FREE) else ENGINE_LABELS
-    return {k: v for k, v in labels.items() if k in kept or name == CACHE_CONFIG}
+    found = []
+    for name, labels, value, *_ in samples:
+        kept = labels if name == CACHE_CONFIG else DCGM_LABELS if name in (DCGM_USED, DCGM_FREE) else ENGINE_LABELS
+        if math.isfinite(value):
+            own = {k: v for k, v in labels.items() if k in kept}
+            found.append(Gauge(ms=ms, source="metrics", name=name, labels=own, value=value))
+    return found
 
 
 def on_this_machine(base_url: str) -> bool:
@@ -239,5 +232,6 @@ def now_ms() -> float:
     return round(time.time() * 1000, 1)
 
 
-def _row(name: str, /, **labels: str) -> Gauge:
-    return Gauge(ms=now_ms(), source="metrics", name=name, labels=labels)
+def row(name: str, value: float | None = None, source: Source = "metrics", /, **labels: str) -> Gauge:
+    """A reading of now, rounded to one decimal."""
+    return Gauge(ms=now_ms(), source=source, name=name, labels=labels, value=value and round(value, 1))

@@ -1,7 +1,7 @@
-"""Long documents in the server's own tokens: a short ruler is counted first, then each document is cut to its length.
+"""Long documents of a length in the server's own tokens: a short ruler is counted first, and each document cut by its rate.
 
 Where the server has /tokenize (vLLM, SGLang, llama.cpp, LiteLLM), a draft of each document is counted whole and corrected;
-elsewhere the ruler alone decides, and its length is met to a few per cent only.
+elsewhere the length is met to a few per cent only.
 """
 
 from __future__ import annotations
@@ -37,8 +37,7 @@ class Lengths:
         self._limit, self._chat, self._tokenize = limit_tokens, chat, tokenize
         self._texts: dict[str, str] = {}
         self._rates: dict[str, tuple[float, float, int]] = {}
-        self._cut = _beyond(cases, budget_tokens)
-        self._budget = budget_tokens
+        self._cut, self._budget = _beyond(cases, budget_tokens), budget_tokens
 
     async def messages(self, case: Case, ask: Ask) -> Role:
         """The ask's messages with document and question in them. Raises Unfit."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pynvml
 
-from gatebook.collect.gauges import now_ms
+from gatebook.collect.gauges import row
 from gatebook.record.gauges import PROCESS, TOTAL, UNAVAILABLE, USED, Gauge
 
 MIB = 2**20
@@ -35,22 +35,18 @@ class Device:
     uuid: str
     handle: Any = None
 
-    @property
-    def gpu(self) -> str:
-        return self.id.partition(":")[0]
-
 
 def visible(devices: Sequence[Device], chosen: str | None) -> list[Device]:
-    """The devices that a CUDA_VISIBLE_DEVICES names: indices or beginnings of UUIDs; None names all.
+    """The devices that a CUDA_VISIBLE_DEVICES names by index or beginning of the UUID; None names all.
 
-    CUDA's rules: the list ends at the first entry that names nothing, so `-1` and the empty text hide all. Indices are
-    NVML's (PCI bus order); CUDA counts so with CUDA_DEVICE_ORDER=PCI_BUS_ID or where all cards are alike.
+    As in CUDA the list ends at the first entry that names nothing, so `-1` and the empty text hide all. Indices are
+    NVML's (PCI bus order), as CUDA's are with CUDA_DEVICE_ORDER=PCI_BUS_ID or where all cards are alike.
     """
     if chosen is None:
         return list(devices)
     found: list[Device] = []
     for entry in (part.strip() for part in chosen.split(",")):
-        named = [d for d in devices if entry and (d.gpu == entry or d.id == entry or d.uuid.startswith(entry))]
+        named = [d for d in devices if entry and (entry in (d.id, d.id.partition(":")[0]) or d.uuid.startswith(entry))]
         if not named:
             break
         found += [d for d in named if d not in found]
@@ -64,8 +60,8 @@ def why(error: Exception) -> str:
 
 
 def readings(chosen: str | None) -> Generator[list[Gauge], None, None]:
-    """Memory in use on the devices that `chosen` (a CUDA_VISIBLE_DEVICES) names, again and again; before the first one their
-    names and sizes, or why there is none. One driver call a device. NVML is shut down when this is closed."""
+    """Yield the names and sizes of the devices that `chosen` (a CUDA_VISIBLE_DEVICES) names, or why there is none, and their
+    memory in use; then the memory again and again, one driver call a device. Closing shuts NVML down."""
     nvml = _Nvml()
     try:
         pynvml.nvmlInit()
@@ -95,10 +91,10 @@ class _Nvml:
         return rows
 
     def miss(self, gpu: str, text: str) -> None:
-        """Each reason of each device is told once."""
+        """Add the reason of a device, once."""
         if (gpu, text) not in self._told:
             self._told.add((gpu, text))
-            self._row(UNAVAILABLE, None, of="gpu", gpu=gpu, why=text)
+            self._rows.append(row(UNAVAILABLE, None, "nvml", of="gpu", gpu=gpu, why=text))
 
     def describe(self, chosen: str | None) -> None:
         """Name and size of every chosen device, and why there is none."""
@@ -112,21 +108,21 @@ class _Nvml:
             name = self._ask(device.id, "name", pynvml.nvmlDeviceGetName, device.handle) or ""
             if memory := self._memory(device):
                 labels = {"gpu": device.id, "uuid": device.uuid, "name": str(name), "driver": str(driver)}
-                self._row(TOTAL, memory.total / MIB, **labels)
+                self._rows.append(row(TOTAL, memory.total / MIB, "nvml", **labels))
 
     def measure(self, processes: bool) -> None:
-        """Memory in use on every device, of the processes too when asked for. Containers often hide the processes of others,
-        or their memory; the device's own figure still holds."""
+        """Memory in use on every device, and by process on request: containers often hide other processes or their memory."""
         for device in self._devices:
             if memory := self._memory(device):
-                self._row(USED, memory.used / MIB, gpu=device.id)
+                self._rows.append(row(USED, memory.used / MIB, "nvml", gpu=device.id))
             get = pynvml.nvmlDeviceGetComputeRunningProcesses
             found = self._ask(device.id, "processes", get, device.handle) if processes else None
             for process in found or []:
                 if process.usedGpuMemory is None:
                     self.miss(device.id, "memory by process: not available here; the device's own memory is read")
                 else:
-                    self._row(PROCESS, process.usedGpuMemory / MIB, gpu=device.id, pid=str(process.pid))
+                    used_mib = process.usedGpuMemory / MIB
+                    self._rows.append(row(PROCESS, used_mib, "nvml", gpu=device.id, pid=str(process.pid)))
 
     def _enumerate(self) -> list[Device]:
         found: list[Device] = []
@@ -137,7 +133,7 @@ class _Nvml:
         return found
 
     def _instances(self, gpu: str, parent: Any) -> list[Device]:
-        """MIG instances; of a GPU that is split, the whole may not be told, and no process runs on it."""
+        """The MIG instances: a GPU that is split may hide its whole memory, and no process runs on it."""
         try:
             if pynvml.nvmlDeviceGetMigMode(parent)[0] != pynvml.NVML_DEVICE_MIG_ENABLE:
                 return []
@@ -160,13 +156,9 @@ class _Nvml:
         return self._ask(device.id, "memory", pynvml.nvmlDeviceGetMemoryInfo, device.handle)
 
     def _ask(self, gpu: str, what: str, call: Callable[..., Any], *arguments: Any) -> Any:
-        """What NVML says; None where it refuses."""
+        """The call's result; None where NVML refuses."""
         try:
             return call(*arguments)
         except pynvml.NVMLError as error:
             self.miss(gpu, f"{what}: {why(error)}")
             return None
-
-    def _row(self, name: str, value: float | None, /, **labels: str) -> None:
-        rounded = None if value is None else round(value, 1)
-        self._rows.append(Gauge(ms=now_ms(), source="nvml", name=name, labels=labels, value=rounded))

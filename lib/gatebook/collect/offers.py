@@ -1,4 +1,4 @@
-"""What a server offers, asked of it once: some ten small requests, and why not in the server's own words."""
+"""What a server offers, by some ten small requests, and its own words for what it does not."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ CALL_TOKENS = 80
 RESULT = {"role": "tool", "tool_call_id": "call00001", "content": "It is 09:41 in Oslo, and the sun is up."}
 ANY = {"role": "user", "content": "Write any word that comes to your mind."}
 PART = {"type": "text", "text": HELLO}
-IMAGE = {"type": "image_url", "image_url": {"url": PIXEL}}
+PICTURE = {"role": "user", "content": [PART, {"type": "image_url", "image_url": {"url": PIXEL}}]}
+WORDS = "no list of messages"
 Ask = Callable[..., Awaitable[Exchange]]
 GREETING = 256
 """Tokens in which the thoughts about a greeting begin, and the greeting of a model that does not think ends."""
@@ -48,14 +49,14 @@ WITHOUT = {"chat_template_kwargs": {"enable_thinking": False}}
 
 @dataclass(frozen=True)
 class Thinks:
-    """Where thoughts stand when nothing is said of thinking, and whether a request can do without."""
+    """Where thoughts appear by default, and whether a request can switch them off."""
 
     where: Literal["", "field", "text"] = ""
     heeds: bool = False
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Of the profile's target: what clients get; without thoughts where they would stand in the answers."""
+        """For the profile's target: what clients get, without thoughts where they would be in the answers."""
         if self.where == "field":
             return {"thinking": "parsed", "thinking_tokens": THINKING_TOKENS}
         return {"request": WITHOUT} if self.where and self.heeds else {}
@@ -73,8 +74,6 @@ class Thinks:
 
 @dataclass(frozen=True)
 class Learned:
-    """What the server did."""
-
     offers: dict[Feature, Offer]
     ttft_ms: float | None
     """First token of a short streamed answer; None when it was not streamed."""
@@ -92,7 +91,7 @@ class Learned:
 
 
 async def learn(lane: Lane, model: str, models: tuple[str, ...]) -> Learned:
-    """Ask for each part of the API. Never raises for what the server does; what has no clear answer counts as offered."""
+    """Ask for each part of the API; never raises for what the server does. A part without a clear answer counts as offered."""
     exchanges: list[Exchange] = []
     common: dict[str, Any] = {}
 
@@ -117,9 +116,6 @@ async def learn(lane: Lane, model: str, models: tuple[str, ...]) -> Learned:
     second = await ask(max_tokens=1, messages=[SYSTEM, USER, GREETED, SYSTEM, USER])
     several = await ask(max_tokens=SHORT, messages=[ANY], temperature=None, n=2)  # greedy, vLLM refuses it
     sampled = [await ask(max_tokens=SHORT, messages=[ANY], temperature=None) for _ in range(2)]
-    media = await ask(max_tokens=1, messages=[{"role": "user", "content": [PART, IMAGE]}])
-    malformed = await ask(max_tokens=1, messages="no list of messages", temperature=None)
-    out = await ask(max_tokens=1, temperature="warm")
 
     def more(done: Exchange, why: str, least: int = 1) -> Offer:
         return _costs_more(plain, least, f"{why} ({{}} prompt tokens, {{}} without)", done)
@@ -143,18 +139,19 @@ async def learn(lane: Lane, model: str, models: tuple[str, ...]) -> Learned:
         "n": _said_no(several) or _choices(several) == 2 or "n is ignored",
         "second_system": _refusal(second) or more(second, f"{template} drops a second system message"),
         **_samples(several, sampled),
-        "refuses_media": _refuses(media, "an image"),
-        "refuses_malformed": _refuses(malformed, "messages that are a text"),
-        "refuses_parameters": _refuses(out, "a temperature that is no number"),
+        "refuses_media": _refuses(await ask(max_tokens=1, messages=[PICTURE]), "an image"),
+        "refuses_malformed": _refuses(
+            await ask(max_tokens=1, messages=WORDS, temperature=None), "messages that are a text"
+        ),
+        "refuses_parameters": _refuses(await ask(max_tokens=1, temperature="warm"), "a temperature that is no number"),
     }
     times, tokens = streamed.timing or Timing(queued_ms=0), read_answer(streamed).tokens("completion_tokens") or SHORT
-    return Learned(
-        offers, times.first_token_ms, times.itl_ms(max(tokens, 2)), read_answer(plain).model, exchanges, thinks
-    )
+    itl_ms, told_as = times.itl_ms(max(tokens, 2)), read_answer(plain).model
+    return Learned(offers, times.first_token_ms, itl_ms, told_as, exchanges, thinks)
 
 
 async def _thinks(ask: Ask) -> tuple[Thinks, Exchange]:
-    """One plain greeting; where it has thoughts, one more without them. Also the greeting as the profile will ask for it."""
+    """Ask for a greeting, and where it has thoughts for one without; the exchange is the one as the profile will ask."""
     greeted = await ask(max_tokens=GREETING)
     if not (where := _thoughts(greeted)):
         return Thinks(), greeted
@@ -169,7 +166,7 @@ def _thoughts(done: Exchange) -> Literal["", "field", "text"]:
 
 
 async def _extras(ask: Ask, plain: Exchange) -> dict[Feature, Offer]:
-    """All options that a plain request may carry in one; where one of them is refused or not seen, each alone."""
+    """Ask for all options that a plain request may carry at once; where one is refused or ignored, for each alone."""
     text = read_answer(plain).text
     stop, dropped = text[2:4], "text parts are dropped: {} prompt tokens instead of {}"
     checks: dict[Feature, tuple[dict[str, Any], Callable[[Exchange], Offer]]] = {
@@ -229,7 +226,7 @@ def _said_no(done: Exchange) -> str | None:
 
 
 def _refusal(done: Exchange) -> str | None:
-    """The same where clients send it to every server: an error of the server's own (5xx) is no refusal, and the gate says so."""
+    """The same for what clients send to every server: its 5xx is no refusal but a fault, which the gate reports."""
     return None if done.status is not None and done.status >= 500 else _said_no(done)
 
 
@@ -244,7 +241,7 @@ def _choices(done: Exchange) -> int:
 
 
 def _costs_more(plain: Exchange, least: int, told: str, done: Exchange) -> Offer:
-    """Whether a request costs so many more prompt tokens than the plain one; `told` takes both numbers."""
+    """Whether a request costs at least so many more prompt tokens than the plain one; `told` takes both numbers."""
     here, there = (read_answer(e).tokens("prompt_tokens") for e in (done, plain))
     return not here or not there or here >= there + least or told.format(here, there)
 

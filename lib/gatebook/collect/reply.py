@@ -38,7 +38,7 @@ Asked = Literal["stream", "plain", "other"]
 
 @dataclass
 class Incoming:
-    """What has arrived so far; kept when the connection breaks or the deadline strikes. Stamps are `perf_counter_ns`."""
+    """What has arrived so far, also when the connection breaks or the deadline strikes. Stamps are `perf_counter_ns`."""
 
     asked: Asked
     status: int | None = None
@@ -47,9 +47,9 @@ class Incoming:
     """Unpacked."""
     unpacker: Unpacker | None = None
     stream: Events | None = None
-    """None where neither the request nor the header says that it is one, nor the first bytes of a chat's reply."""
+    """None where neither the request, the header nor the first bytes of a chat's reply say that it is one."""
     sent_ns: int | None = None
-    """When the request began to leave, its connection made; the last time where httpx tried a kept one that was closed."""
+    """When the request began to leave on its connection; the last time where httpx found a kept one closed."""
     headers_ns: int | None = None
     first_ns: int | None = None
     last_ns: int | None = None
@@ -79,8 +79,8 @@ class Incoming:
         self.stream = Events() if self.asked == "stream" or self.is_event_stream else None
 
     def take(self, stamp: int, chunk: bytes) -> str | None:
-        """The next bytes, stamped before anything looks at them. Says which limit they break, if any: then only what shows
-        that something came is left, and nothing judges it any more."""
+        """Take the next bytes, stamped before anything looks at them. Returns the limit that they break, if any: only the head of
+        the reply is kept then."""
         self.first_ns, self.last_ns = self.first_ns or stamp, stamp
         self.size += len(chunk)
         most = MAX_OTHER_BYTES if self.asked == "other" else MAX_REPLY_BYTES
@@ -110,10 +110,8 @@ class Incoming:
             self.stream.finish(self.end_ns or 0)
 
     def read(self) -> tuple[Events | None, str | None, bool]:
-        """The stream or the text, by what was asked and what came (a client looks at no content type), and whether it is invalid UTF-8.
-
-        A text is decoded as `json.loads` of the official client decodes it.
-        """
+        """The stream or the text, by what was asked and what came (a client looks at no content type), and whether it is invalid
+        UTF-8. A text is decoded as `json.loads` of the official client does."""
         if self.status is None:
             return None, None, False
         raw, invalid = bytes(self.body), False
@@ -128,7 +126,7 @@ class Incoming:
 
 
 class Unpacker:
-    """Takes one content coding away; those under it first. `packing` says what the body was found to be."""
+    """Undoes one content coding, and those under it. `packing` is the state of the body."""
 
     def __init__(self, codings: list[str]) -> None:
         *under, self._coding = codings
@@ -171,7 +169,7 @@ class Unpacker:
         return self._under.feed(plain, most) if self._under and plain else plain
 
     def _recognise(self, head: bytes) -> Packing:
-        """By the first two bytes. Of codings that the client cannot undo nothing is known but that they are no text."""
+        """By the first two bytes; a coding that the client cannot undo is unknown unless the body is text."""
         if LOOKS_LIKE_TEXT.match(head) or (self._coding == "gzip" and head[:2] != b"\x1f\x8b"):
             return "not packed"
         if self._coding not in ZLIB_BITS:
@@ -225,7 +223,7 @@ class Events:
         self._rest += rest
 
     def finish(self, stamp: int) -> None:
-        """No more bytes come. What no blank line ended is no event: clients lose it, unless it is [DONE] and so the end anyway."""
+        """At the last byte. Data that no blank line ended is no event, and clients lose it, unless it is [DONE]."""
         if self._rest:
             self._line(stamp, bytes(self._rest))
             self._rest.clear()

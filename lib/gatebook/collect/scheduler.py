@@ -5,37 +5,50 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
+from contextlib import AsyncExitStack, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import Any
 
 from gatebook.collect.client import Lane, LoopLag
 from gatebook.collect.gauges import glanced, others, sampled
-from gatebook.collect.golden import AT_ONCE, Golden
 from gatebook.collect.lengths import shelves
-from gatebook.collect.load import Prepared, Stage, closed_loop, stages
-from gatebook.collect.request import Requests
-from gatebook.collect.session import HELLO, PROBE_DEADLINE_S, STARTED, Progress, Session
+from gatebook.collect.request import Prepared, Requests, Stage, closed_loop, kept, stages
+from gatebook.collect.session import Progress, Session
 from gatebook.config.cases import Ask, Case
+from gatebook.config.profile import Target
 from gatebook.engines import HOST_PATHS, SETTINGS_PATHS
 from gatebook.errors import CannotMeasure
-from gatebook.record.exchange import IN_USE, Exchange
+from gatebook.record.exchange import IN_USE, Exchange, Kind
 from gatebook.record.identity import Identity, asked_of_parent, identify
+from gatebook.record.logprobs import AT_ONCE
 from gatebook.record.run import Run
-
-__all__ = ["HELLO", "PROBE_DEADLINE_S", "STARTED", "collect"]
 
 PROBES = ("models", *HOST_PATHS, "/health")
 TIMED = ("ttft_ms", "total_ms")
 """Checks of one reply's own time: it is asked with nothing beside it."""
 
 
-def collect(run: Run, notebook: str, progress: Progress | None = None) -> None:
-    """Ask what is not yet in the notebook's record. The target's faults are recorded, not raised.
+@dataclass(frozen=True)
+class Side:
+    """Who is asked the requests of a case, and how the record tells them apart."""
 
-    Raises CannotMeasure when the record itself cannot be written.
-    """
+    kind: Kind = "ask"
+    prefix: str = ""
+    """Of the keys."""
+    place: str | None = None
+    """`target` of the exchanges where another address than the one under test is asked."""
+    target: Target | None = None
+    """Whose options are sent."""
+    model: str | None = None
+
+
+TESTED = Side()
+
+
+def collect(run: Run, notebook: str, progress: Progress | None = None) -> None:
+    """Ask what is not yet in the notebook's record. The target's faults are recorded, not raised. Raises CannotMeasure when
+    the record itself cannot be written."""
     tasks: list[asyncio.Task[None]] = []
 
     async def main() -> None:
@@ -67,12 +80,10 @@ async def _collect(run: Run, notebook: str, progress: Progress) -> None:
             return
         session = Session(run, notebook, journal, progress)
         schedule = _Schedule(session, todo)
-        sampling: AbstractAsyncContextManager[None] = nullcontext()
-        if "gauges" in looks_at:
-            sampling = sampled(run, notebook, profile, base_url)
+        gauges = "gauges" in looks_at
         try:
-            async with sampling:
-                identity = await schedule.meet(probes, glance="settings" in looks_at and "gauges" not in looks_at)
+            async with sampled(run, notebook, profile, base_url) if gauges else nullcontext():
+                identity = await schedule.meet(probes, glance="settings" in looks_at and not gauges)
                 if identity is not None and await schedule.may_load(identity):
                     await schedule.ask_all(identity)
         except* CannotMeasure as group:
@@ -135,38 +146,37 @@ class _Schedule:
 
     async def ask_all(self, identity: Identity) -> None:
         """What is timed, with nothing beside it; then everything else; then golden answers; then the levels of load."""
-        engine, todo = identity.dialect, self._todo
-        self._open = partial(Lane, self._target, self._base_url, self._lag, not engine.keeps_connections)
+        todo, self._engine = self._todo, identity.dialect
+        self._open = partial(Lane, self._target, self._base_url, self._lag, not self._engine.keeps_connections)
         async with self._open() as lane:
-            self._requests, self._golden = Requests(self._session, lane, identity), Golden(self._session, identity)
+            self._requests = Requests(self._session, lane, identity)
             if timed := [case for case in todo if case.samples]:
-                await self._timed(timed, metrics=bool(engine.ttft_histograms))
+                await self._timed(timed, metrics=bool(self._engine.ttft_histograms))
             alone = [case for case in todo if any(check in TIMED for item in case.expect for check in item)]
-            alone += self._first_constrained()
+            schemas = {case.over for case in self._expected if any("schema_ms" in item for item in case.expect)}
+            alone += [case for case in todo if case.group in schemas][
+                :1
+            ]  # the engine loads its grammars, once (vLLM: 3 s)
             await self._work(lane, iter([alone]))
             apart = [c for c in todo if c.samples or c.load or c.scored or c in alone]
             in_flight = self._session.profile.in_flight(self._run.manifest.suite)
             await self._beside([c for c in todo if c not in apart], in_flight)
-            parent = identity.parent if identity.parent in identity.models else None
-            for case, ask in asked_of_parent(self._expected, self._session.profile) if parent else ():
-                await self._ask(lane, case, ask, parent)
+            if identity.parent in identity.models:
+                parent = Side("parent", model=identity.parent)
+                for case, ask in asked_of_parent(self._expected, self._session.profile):
+                    await self._ask(lane, case, ask, parent)
             await self._replicas()
             await self._beside([c for c in todo if c.scored], min(in_flight, AT_ONCE))
             for stage in stages(todo):
                 await self._stage(lane, stage)
 
     async def _beside(self, cases: list[Case], at_once: int) -> None:
-        """So many at a time, each on a lane of its own."""
+        """Ask `at_once` cases at a time, each on a lane of its own."""
         todo = shelves(cases)
         queue = iter(todo)
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             for _ in range(min(at_once, len(todo))):
                 group.create_task(self._work(await stack.enter_async_context(self._open()), queue))
-
-    def _first_constrained(self) -> list[Case]:
-        """The first case of a group whose schemas' time is judged: while it is alone the engine loads its grammars, once (vLLM: 3 s)."""
-        over = {case.over for case in self._expected if any("schema_ms" in item for item in case.expect)}
-        return [case for case in self._todo if case.group in over][:1]
 
     async def _work(self, lane: Lane, queue: Iterator[list[Case]]) -> None:
         session = self._session
@@ -176,27 +186,32 @@ class _Schedule:
             if case.canary and (key := f"{case.id}/canary") not in session.done and not await session.too_late():
                 await session.check(lane, await session.hello(lane, "canary", key, 8, case=case.id, ask="canary"))
 
-    async def _ask(self, lane: Lane, case: Case, ask: Ask, parent: str | None = None) -> None:
-        """One request, where it is not recorded yet; to the parent of the model where it is named."""
-        session, key = self._session, f"{case.id}/{ask.name}"
-        if key in session.done or await session.too_late():
-            return
-        if ask.path is not None:
-            await session.ask(lane, "ask", key, None, path=ask.path, case=case.id, ask=ask.name)
-            return
-        if case.scored:
-            await self._golden.score(lane, case, ask, key)
-            return
-        request = await self._requests.prepare(case, ask, key)
-        if request is None or await self._requests.hangs(request) or await session.too_late():
-            return
-        await session.check(lane, await session.record(await self._send(lane, request, parent)))
+    async def _ask(self, lane: Lane, case: Case, ask: Ask, side: Side = TESTED) -> bool:
+        """One request, where it is not recorded yet; False when this side is to be asked no more."""
+        session, key = self._session, f"{side.prefix}{case.id}/{ask.name}"
+        if (recorded := session.done.get(key)) is not None:
+            return recorded.fault is None
+        if await session.too_late():
+            return False
+        here = side.place is None
+        if ask.path is not None and here:
+            return (await session.ask(lane, "ask", key, None, path=ask.path, case=case.id, ask=ask.name)).fault is None
+        request = await self._requests.prepare(case, ask, key, side.target)
+        if request is None:
+            return side.kind != "replica"
+        if here and (await self._requests.hangs(request) or await session.too_late()):
+            return False
+        done = await session.record(await self._send(lane, request, side))
+        if here:
+            await session.check(lane, done)
+        return done.fault is None
 
-    async def _send(self, lane: Lane, request: Prepared, parent: str | None = None) -> Exchange:
-        names, body = {"case": request.case.id, "ask": request.ask.name}, request.body
-        if parent is not None:
-            return await self._session.send(lane, "parent", request.key, {**body, "model": parent}, **names)
-        return await self._session.send(lane, "ask", request.key, body, **names)
+    async def _send(self, lane: Lane, request: Prepared, side: Side = TESTED) -> Exchange:
+        body = {**request.body, "model": side.model} if side.model else request.body
+        names = {"case": request.case.id, "ask": request.ask.name, "path": request.path}
+        done = await self._session.send(lane, side.kind, request.key, body, **names)
+        done = kept(done, self._engine, request.answer) if request.answer else done
+        return done if side.place is None else done.model_copy(update={"target": side.place})
 
     async def _stage(self, lane: Lane, stage: Stage) -> None:
         """What is missing of one level of load, with nothing else in flight; after a break one plain token decides whether to go on."""
@@ -213,37 +228,27 @@ class _Schedule:
 
     async def _replicas(self) -> None:
         """Ask each of target.replicas the fingerprint's cases by itself. One that breaks is asked no more: the record names it."""
-        session, profile = self._session, self._session.profile
-        expected = (c for c in self._run.expected(self._notebook) if profile.not_offered(*c.needs) is None)
-        cases = [case for case in expected if case.fingerprints]
-        for number, url in enumerate(self._target.replicas if cases else ()):
+        offered = (c for c in self._expected if self._session.profile.not_offered(*c.needs) is None)
+        asks = [(case, ask) for case in offered if case.fingerprints for ask in case.requests()]
+        for number, url in enumerate(self._target.replicas if asks else ()):
+            replica = Side("replica", f"replica/{number}/", url)
             async with Lane(self._target, url, self._lag) as lane:
                 for path in PROBES:
-                    await self._ask_replica(lane, f"replica/{number}/{path}", url, None, path=path)
-                for case, ask in [(one, ask) for one in cases for ask in one.requests()]:
-                    key, names = f"replica/{number}/{case.id}/{ask.name}", {"case": case.id, "ask": ask.name}
-                    request = None if await session.too_late() else await self._requests.prepare(case, ask, key)
-                    if request is None or not await self._ask_replica(lane, key, url, request.body, **names):
+                    await self._session.probe(lane, path, f"{replica.prefix}{path}", replica=url)
+                for case, ask in asks:
+                    if not await self._ask(lane, case, ask, replica):
                         break
-
-    async def _ask_replica(self, lane: Lane, key: str, url: str, body: dict[str, Any] | None, **more: Any) -> bool:
-        """One request, where it is not recorded yet; False when it broke."""
-        if (done := self._session.done.get(key)) is None:
-            limits = {"deadline_s": PROBE_DEADLINE_S, "retries": 0} if body is None else {}
-            found = await self._session.send(lane, "replica", key, body, **limits, **more)
-            done = await self._session.record(found.model_copy(update={"target": url}))
-        return done.fault is None
 
     async def _timed(self, cases: list[Case], metrics: bool) -> None:
         """Before anything is asked beside them, on lanes of their own. Every request goes to the second target too: A B, B A,
         A B ..., so that a drift strikes both alike. A second target that breaks, or for which no time is left, is asked no
-        more of the case: it is told, not waited for."""
-        against = self._run.manifest.against
+        more of the case."""
+        against, second, side = self._run.manifest.against, None, TESTED
         async with AsyncExitStack() as stack:
             lane = await stack.enter_async_context(self._open())
-            second = None
             if against is not None:
                 second = await stack.enter_async_context(Lane(against.target, against.base_url, self._lag))
+                side = Side("against", "against/", against.name, against.target)
             for case in cases:
                 if metrics:
                     await self._session.probe(lane, "/metrics", f"metrics/{case.id}/before")
@@ -252,22 +257,7 @@ class _Schedule:
                     for at in (lane, other) if number % 2 == 0 else (other, lane):
                         if at is lane:
                             await self._ask(lane, case, ask)
-                        elif at is not None and not await self._ask_second(at, case, ask):
+                        elif at is not None and not await self._ask(at, case, ask, side):
                             other = None
                 if metrics:
                     await self._session.probe(lane, "/metrics", f"metrics/{case.id}/after")
-
-    async def _ask_second(self, lane: Lane, case: Case, ask: Ask) -> bool:
-        """The same request to the second target; False when it broke or there is no time for it."""
-        session, key, against = self._session, f"against/{case.id}/{ask.name}", self._run.manifest.against
-        assert against is not None
-        if (done := session.done.get(key)) is not None:
-            return done.fault is None
-        if await session.too_late():
-            return False
-        request = await self._requests.prepare(case, ask, key, against.target)
-        if request is None:
-            return True
-        found = await session.send(lane, "against", key, request.body, case=case.id, ask=ask.name)
-        await session.record(found.model_copy(update={"target": against.name}))
-        return found.fault is None

@@ -29,11 +29,8 @@ Start = Callable[[Path], AbstractContextManager[str]]
 
 
 def endpoint(target: Target, resumed: str | None) -> tuple[str, Start | None]:
-    """(base URL, what starts the server or None when it runs already).
-
-    The URL comes from the target, then OPENAI_BASE_URL; an embedded server gets a free port, or the one that a
-    resumed run had. Raises BadInput when nothing names a URL.
-    """
+    """(base URL, what starts the server or None when it runs already). The URL is the resumed run's, the target's, or that of
+    OPENAI_BASE_URL; an embedded server gets a free port, or that of the resumed run. Raises BadInput where none is named."""
     if target.server == "embedded" and target.base_url is None:
         port = urlsplit(resumed).port if resumed else _free_port()
         return f"http://127.0.0.1:{port}/v1", partial(embedded_server, port=port)

@@ -1,39 +1,123 @@
-"""What a notebook sends and what comes back: recorded, counted, and stopped when the time is up or the server is gone."""
+"""What a notebook sends and what comes back: recorded, counted, and stopped when the time is up, the tokens are spent, the
+server is gone, or its like hangs."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 from gatebook.collect.client import Lane
-from gatebook.collect.hanging import Hanging, Spending
 from gatebook.collect.lengths import Unfit
-from gatebook.collect.load import is_broken
 from gatebook.config.cases import Ask, Case
 from gatebook.config.profile import Target
-from gatebook.config.sending import under
+from gatebook.config.sending import cap, prompt_tokens, under
 from gatebook.engines import SETTINGS_PATHS
 from gatebook.errors import CannotMeasure
-from gatebook.record.exchange import ELSEWHERE, GONE, IN_USE, OUT_OF_TIME, Exchange, Kind
+from gatebook.record.exchange import ELSEWHERE, GONE, HANGING, IN_USE, OUT_OF_TIME, OVER_BUDGET, Exchange, Kind
 from gatebook.record.identity import kept
 from gatebook.record.journal import Journal
-from gatebook.record.replies import is_good
+from gatebook.record.replies import is_good, read_answer
 from gatebook.record.run import Run, now
 
 STARTED = "GATEBOOK_STARTED"
 """When the runner started (UTC): a run resumed the next day has its whole deadline again."""
-PROBE_DEADLINE_S = 10.0
+BRIEFLY: dict[str, Any] = {"deadline_s": 10.0, "retries": 0}
+"""How a probe is asked."""
 PATIENCE_S = 5.0
 """For a server that had answered and is gone: a supervisor starts a process again within a second, and loading takes minutes."""
 AGAIN_S = 1.0
 """Between two tries of the first request of all, after an error status."""
 HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "Say hello."}], "temperature": 0}
+TRIES = 2
+"""Requests of a kind that hang before it is asked no more: one may be bad luck, and each costs a whole deadline."""
+LONG_BYTES = 3000
+"""UTF-8 bytes of messages from which on a prompt is long: about 700 tokens, in Latin letters or Chinese."""
+LONG, STREAM, GIVEN = "a long prompt", "a stream", "a given answer"
 Progress = Callable[[Exchange], None]
+
+
+class Hanging:
+    """Counts the requests of a run that had their full deadline and did not end, by kind."""
+
+    def __init__(self, deadline_s: float, before: Iterable[Exchange]) -> None:
+        self._deadline_s = deadline_s
+        self._hung: dict[str, list[str]] = {}
+        self._streams_end = False
+        for exchange in before:
+            self.note(exchange)
+
+    def note(self, exchange: Exchange) -> None:
+        if exchange.method != "POST" or exchange.kind in ELSEWHERE:
+            return
+        body = exchange.body or {}
+        self._streams_end = self._streams_end or (bool(body.get("stream")) and exchange.fault is None)
+        if exchange.fault == "deadline" and exchange.had(self._deadline_s):
+            for kind in kinds_of(body):
+                self._hung.setdefault(kind, []).append(exchange.key)
+
+    def refuse(self, *kinds: str) -> None:
+        """Raises Unfit where one of the kinds has hung too often. Streams count only as long as none has ended."""
+        for kind in kinds:
+            hung = self._hung.get(kind, [])
+            if len(hung) >= TRIES and not (kind == STREAM and self._streams_end):
+                raise Unfit(
+                    f"{HANGING}: {len(hung)} requests with {kind} did not end in {self._deadline_s:g} s each "
+                    f"({', '.join(hung)}) while a plain one was answered, so it was not asked"
+                )
+
+
+def kinds_of(body: dict[str, Any]) -> list[str]:
+    """What may make a request hang where a plain one does not; the first that holds, and whether it is streamed."""
+    messages = json.dumps(body.get("messages"), ensure_ascii=False, default=str).encode(errors="replace")
+    match body:
+        case {"prompt_logprobs": _} | {"return_logprob": _} | {"grammar": _}:
+            found = [GIVEN]
+        case _ if len(messages) >= LONG_BYTES:
+            found = [LONG]
+        case {"response_format": {"type": "json_schema" | "json_object"}}:
+            found = ["a schema"]
+        case _:
+            found = [name for name in ("tools", "logprobs") if body.get(name)][:1]
+    return [*found, STREAM] if body.get("stream") else found
+
+
+class Spending:
+    """Counts tokens: those that usage reports, and those that requests in flight may still cost."""
+
+    def __init__(self, limit_tokens: int | None, before: Iterable[Exchange]) -> None:
+        self._limit = limit_tokens
+        self._open: dict[str, float] = {}
+        self._spent = 0.0
+        for exchange in before:
+            self.settle(exchange)
+
+    def reserve(self, key: str, messages: list[dict[str, Any]], options: dict[str, Any]) -> None:
+        """Set aside what the request may cost. Raises Unfit when the budget has no room for it."""
+        if self._limit is None:
+            return
+        needed = prompt_tokens(messages, options) + cap(options)
+        taken = self._spent + sum(cost for other, cost in self._open.items() if other != key)
+        if taken + needed > self._limit:
+            raise Unfit(
+                f"{OVER_BUDGET} of {self._limit:,} has no room for it: {taken:,.0f} are spent or in flight and it may cost "
+                f"{needed:,.0f}; raise the limit, or choose a smaller suite"
+            )
+        self._open[key] = needed
+
+    def settle(self, exchange: Exchange) -> None:
+        """Replace what was set aside by what usage tells; a request without usage has cost what it might have."""
+        reserved = self._open.pop(exchange.key, 0.0)
+        if self._limit is None or not exchange.attempts or exchange.method != "POST":
+            return
+        answer = read_answer(exchange)
+        counts = [answer.tokens("prompt_tokens"), answer.tokens("completion_tokens")]
+        self._spent += reserved if None in counts and exchange.status == 200 else sum(count or 0 for count in counts)
 
 
 class Session:
@@ -65,7 +149,7 @@ class Session:
     async def send(self, lane: Lane, kind: Kind, key: str, body: dict[str, Any] | None, **more: Any) -> Exchange:
         """With the profile's deadline and retries, where `more` names no others."""
         limits = {"deadline_s": self.limits.request_deadline_s, "retries": self.limits.transport_retries}
-        return await lane.ask(kind=kind, key=key, body=body, **{**limits, **more})
+        return await lane.ask(kind=kind, key=key, body=body, **(limits | more))
 
     async def ask(self, lane: Lane, kind: Kind, key: str, body: dict[str, Any] | None, **more: Any) -> Exchange:
         """Send one request and record what came back."""
@@ -75,15 +159,14 @@ class Session:
         """A plain chat."""
         return await self.ask(lane, kind, key, self.body(key, {**HELLO, "max_tokens": max_tokens}), **more)
 
-    async def probe(self, lane: Lane, path: str, key: str | None = None) -> bool:
-        """A GET beside the cases; of the long replies that settings are read from, only those are kept. False when nothing came back."""
+    async def probe(self, lane: Lane, path: str, key: str | None = None, replica: str | None = None) -> bool:
+        """A GET beside the cases, False when nothing came back. Of the long replies with settings only the settings are kept."""
         key = key or f"probe/{path}"
         if key in self.done:
             return True
-        done = await self.send(lane, "probe", key, None, path=path, deadline_s=PROBE_DEADLINE_S, retries=0)
-        if path in SETTINGS_PATHS and done.text is not None:
-            done = done.model_copy(update={"text": kept(done.text)})
-        await self.record(done)
+        done = await self.send(lane, "replica" if replica else "probe", key, None, path=path, **BRIEFLY)
+        text = kept(done.text) if path in SETTINGS_PATHS and done.text is not None else done.text
+        await self.record(done.model_copy(update={"text": text, "target": replica}))
         return done.status is not None
 
     async def skip(self, key: str, case: Case, ask: Ask, why: Unfit) -> None:
@@ -92,15 +175,14 @@ class Session:
     async def stop(self, why: str) -> None:
         if self.stopped is None:
             self.stopped = why
-            count = sum(e.kind == "stop" for e in self.recorded)
-            await self.record(Exchange(kind="stop", key=f"stop/{count}", at=now(), detail=why))
+            await self.note(why, "stop")
 
-    async def note(self, what: str) -> None:
-        count = sum(e.kind == "note" for e in self.recorded)
-        await self.record(Exchange(kind="note", key=f"note/{count}", at=now(), detail=what))
+    async def note(self, what: str, kind: Kind = "note") -> None:
+        key = f"{kind}/{sum(e.kind == kind for e in self.recorded)}"
+        await self.record(Exchange(kind=kind, key=key, at=now(), detail=what))
 
     async def record(self, exchange: Exchange) -> Exchange:
-        """What it returns is on the disk. What arrives while the disk is busy is written together, with one sync."""
+        """Return the exchange once it is on disk. What arrives while the disk is busy is written together, with one sync."""
         done = asyncio.get_running_loop().create_future()
         self._unwritten.append((exchange, done))
         if self._writer is None or self._writer.done():
@@ -131,7 +213,7 @@ class Session:
             self._journal.append(*(exchange for exchange, _ in self._unwritten))
 
     def body(self, key: str, body: dict[str, Any], target: Target | None = None) -> dict[str, Any]:
-        """Model first, a `user` that no other request has, so that no exact-match cache can answer, and the target's options."""
+        """The body with the model, the target's options and a unique `user`, so that no exact-match cache can answer."""
         target = target or self.profile.target
         options = under(target.request_options, body)
         return {"model": target.model, "user": f"gatebook-{self.nonce(key)}", **options}
@@ -153,7 +235,7 @@ class Session:
         return self.stopped is not None
 
     async def check(self, lane: Lane, done: Exchange) -> None:
-        """After a break, one plain token decides whether it is worth asking on; for requests that broke together it is asked once."""
+        """After a break, ask for one plain token, once for requests that broke together, and stop where none comes."""
         broke = time.monotonic()
         if not is_broken(done):
             return
@@ -171,10 +253,10 @@ class Session:
                 await self.stop(f"{why}; a plain request then: {alive.detail}")
 
     async def ready(self, lane: Lane) -> Exchange | None:
-        """Ready means that one token was generated. Not streamed, so that a broken stream is seen for what it is.
+        """Ask for one token, not streamed, so that a broken stream is seen for what it is.
 
-        The first notebook has ready_deadline_s for it. Where the server had answered it is a request like any other, and where
-        an earlier notebook had to stop it is one try. None when no time is left; the first request of all is asked in any case.
+        The first notebook waits for ready_deadline_s. Where the server had answered, this is a request like any other, and one
+        try where an earlier notebook had to stop. None when no time is left; the first request of all is asked in any case.
         """
         earlier = [e for e in self._others if e.at >= self._since and e.kind not in ELSEWHERE]
         if earlier and await self.too_late():
@@ -207,6 +289,11 @@ class Session:
         if ready.refused_for_good:
             return f"the server refuses a plain chat: {ready.detail}"
         return f"the server {'does not answer any more' if answered else 'never became ready'}: {ready.detail}"
+
+
+def is_broken(done: Exchange) -> bool:
+    """Whether it must be asked if the server is still there."""
+    return done.fault in ("connect", "no_byte", "deadline", "broken") or (done.status or 0) >= 500
 
 
 def _gave_up(exchange: Exchange) -> bool:

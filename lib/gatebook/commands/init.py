@@ -12,7 +12,7 @@ from shlex import quote
 from gatebook.collect.client import Lane, LoopLag, normal_base_url
 from gatebook.collect.gauges import glance
 from gatebook.collect.offers import Learned, learn, problem
-from gatebook.collect.scheduler import HELLO, PROBE_DEADLINE_S
+from gatebook.collect.session import BRIEFLY, HELLO
 from gatebook.commands.introduction import Introduction
 from gatebook.config import project
 from gatebook.config.cases import load_cases
@@ -117,8 +117,7 @@ async def _probe(target: Target, url: str) -> list[Exchange]:
     """Ask /v1/models, then what the recognised engine answers, else every known path."""
 
     async def get(path: str, key: str, retries: int) -> Exchange:
-        deadline_s = PROBE_DEADLINE_S
-        return await lane.ask(kind="probe", key=key, body=None, path=path, deadline_s=deadline_s, retries=retries)
+        return await lane.ask(kind="probe", key=key, body=None, path=path, **BRIEFLY | {"retries": retries})
 
     async with Lane(target, url, LoopLag()) as lane:
         first = await get("models", "probe/models", retries=2)

@@ -27,7 +27,7 @@ REFUSED_KEY = frozenset({401, 403, 407})
 
 
 def names(attribute: str) -> tuple[str, ...]:
-    """What all engines have under one attribute: paths, or the names of metrics, such as `waiting`."""
+    """The union of an attribute over all engines: paths, or names of metrics such as `waiting`."""
     return tuple(dict.fromkeys(name for engine in ENGINES for name in getattr(engine, attribute)))
 
 
@@ -47,15 +47,12 @@ def by_name(name: str) -> Engine:
 
 
 def refused(status: int | None, detail: str) -> bool:
-    """Whether a server said "cannot": a clean 4xx, or words that some engine is known to use with another status.
-
-    The words count whoever sends them: a gateway passes them on under its own name.
-    """
+    """Whether a server said "cannot": a clean 4xx, or words that some engine uses with another status. Gateways pass them on."""
     return status in REFUSALS or _anyone_says("refusals", detail)
 
 
 def credentials_refused(status: int | None, detail: str) -> bool:
-    """Whether the key was refused, in any dress."""
+    """Whether the key was refused, by its status or in any engine's words."""
     return status in REFUSED_KEY or _anyone_says("credentials", detail)
 
 
@@ -65,8 +62,6 @@ def _anyone_says(attribute: str, detail: str) -> bool:
 
 
 def settings_kept(body: Json) -> Json:
-    """Of a server's description of itself, the settings that are compared; nothing else is recorded.
-
-    SGLang tells all of its arguments there, keys among them; vLLM its environment.
-    """
+    """The settings that are compared, from a server's description of itself; nothing else is recorded: SGLang's holds all of
+    its arguments, keys among them, and vLLM's its environment."""
     return {key: value for engine in ENGINES for key, value in engine.settings_kept(body).items()}

@@ -17,6 +17,8 @@ Score = tuple[int, float]
 """A token's id and its log probability in nats."""
 Place = tuple[str, str]
 """A GET and a key of what it answers."""
+TOKENIZE = "/tokenize"
+"""POST on the host that tells the tokens of a text: vLLM, SGLang and llama.cpp have it under one path."""
 
 
 @dataclass(frozen=True)
@@ -51,28 +53,23 @@ class Probes:
     @property
     def card(self) -> Json:
         """The entry of the asked model."""
-        return self._card(self.model)
+        return named(self.cards, self.model)
 
     @property
     def parent(self) -> str | None:
         """The model that the asked one adapts (LoRA), as its card says; None where it is no adapter."""
-        named = self.card.get("parent")
-        return named if isinstance(named, str) and named not in ("", self.model) else None
+        told = self.card.get("parent")
+        return told if isinstance(told, str) and told not in ("", self.model) else None
 
     @property
     def max_model_len(self) -> int | None:
-        """Of the asked model's card; vLLM writes none on an adapter's, so of its parent's where there is none."""
-        own = whole_number(self.card.get("max_model_len"))
-        if own is None and self.parent is not None:
-            return whole_number(self._card(self.parent).get("max_model_len"))
-        return own
-
-    def _card(self, name: str) -> Json:
-        return next((card for card in self.cards if card.get("id") == name), {})
+        """From the asked model's card, else from its parent's: vLLM writes none on an adapter's."""
+        cards = (self.card, named(self.cards, self.parent) if self.parent else {})
+        return next((n for card in cards if (n := whole_number(card.get("max_model_len"))) is not None), None)
 
 
 class Engine:
-    """One kind of server. What is not overridden is what an unknown OpenAI-compatible server is taken for."""
+    """One kind of server; the defaults are those of an unknown OpenAI-compatible one."""
 
     name = "unknown"
     paths: tuple[str, ...] = ()
@@ -110,19 +107,19 @@ class Engine:
     """Request options that make it name tokens by their ids."""
 
     def rendering(self, messages: list[Json]) -> Request | None:
-        """The request whose reply tells the tokens of a conversation up to where its answer begins; None where `scoring` needs none."""
+        """The request for the tokens of a conversation up to its answer; None where `scoring` needs none."""
         return None
 
     def scoring(self, messages: list[Json], prompt: list[int], answer: list[int]) -> Request | None:
-        """The request that tells the log probability of each token of a given answer, without generating another."""
+        """The request for the log probability of each token of a given answer."""
         return None
 
     def scores(self, reply: Json) -> list[Score]:
-        """Of a reply to `scoring`, the answer's tokens at least, the last ones last. Raises what a malformed one makes it raise."""
+        """Read a reply to `scoring`: at least the answer's tokens, at the end. A malformed reply raises whatever it causes."""
         return []
 
     def recognises(self, probes: Probes) -> bool:
-        """Whether this is the engine that said so."""
+        """Whether these are replies of this engine."""
         owned = self.owner is not None and any(card.get("owned_by") == self.owner for card in probes.cards)
         return owned or any(key in probes.at(path) for path, key in self.signs)
 
@@ -142,7 +139,7 @@ class Engine:
         return None
 
     def metadata(self, probes: Probes) -> Json:
-        """What its card says of the weights; no paths, owners, times or permissions."""
+        """What its card says of the weights, without paths, owners, times and permissions."""
         return {}
 
     def options(self, probes: Probes) -> Json:
@@ -162,14 +159,24 @@ class Engine:
         return same_model(asked, told, probes.cards)
 
 
+def named(cards: list[Json], name: str) -> Json:
+    """The card of a model; {} where it is not listed."""
+    return next((card for card in cards if card.get("id") == name), {})
+
+
 def same_model(asked: str, told: str, cards: list[Json]) -> bool:
     """The name itself, the name with a date (hosted services), or another name of the same card (vLLM lists every
     `--served-model-name` and answers with the first): both listed with one `root` and no `parent`."""
     if told == asked or re.fullmatch(re.escape(asked) + r"-\d{4}[\d-]*", told):
         return True
-    both = [next((card for card in cards if card.get("id") == name), {}) for name in (asked, told)]
+    both = [named(cards, name) for name in (asked, told)]
     roots = {card.get("root") for card in both}
     return len(roots) == 1 and all(roots) and not any(card.get("parent") for card in both)
+
+
+def tokenizing(text: str) -> Json:
+    """The body for TOKENIZE: vLLM and SGLang read `prompt`, llama.cpp `content`; each ignores the other's fields."""
+    return {"prompt": text, "content": text, "add_special_tokens": False, "add_special": False}
 
 
 def items(source: str, known: Mapping[str, Item], values: Json) -> Iterator[Said]:

@@ -24,8 +24,8 @@ class LlamaCpp(Engine):
     refusals = re.compile(r"(image|audio|video) input is not supported|Failed to parse (messages|tools)")
 
     def scoring(self, messages: list[Json], prompt: list[int], answer: list[int]) -> Request:
-        """It tells nothing of a prompt's tokens, so the answer is generated under a grammar that allows no other; the log
-        probabilities are those from before the grammar. It fails where a token is a part of a character."""
+        """Generate the answer under a grammar that allows no other, since prompt tokens have no log probabilities here; those
+        returned are from before the grammar. Fails where a token is a part of a character."""
         grammar = "root ::= " + " ".join(f"<[{token}]>" for token in answer)
         how = {"temperature": 0, "max_tokens": len(answer), "logprobs": True, "top_logprobs": 1}
         return "chat/completions", {"messages": messages, "grammar": grammar, **how}

@@ -46,12 +46,8 @@ class SGLang(Engine):
 
     def rendering(self, messages: list[Json]) -> Request:
         """Its /tokenize takes no messages; a chat of one token returns those of its prompt."""
-        return "chat/completions", {
-            "messages": messages,
-            "max_tokens": 1,
-            "temperature": 0,
-            "return_prompt_token_ids": True,
-        }
+        how = {"max_tokens": 1, "temperature": 0, "return_prompt_token_ids": True}
+        return "chat/completions", {"messages": messages, **how}
 
     def scoring(self, messages: list[Json], prompt: list[int], answer: list[int]) -> Request:
         how = {"return_logprob": True, "logprob_start_len": len(prompt) - 1}

@@ -77,10 +77,8 @@ class VLLM(Engine):
             if kept := {k: v for k, v in values.items() if plain(v) or (k in told and obj(v))}:
                 parts[part] = kept
         devices = _devices(body)
-        return {
-            **({"vllm_config": parts} if parts else {}),
-            **({"system_env": {"env_vars": devices[0]}} if devices else {}),
-        }
+        environment = {"system_env": {"env_vars": devices[0]}} if devices else {}
+        return {**({"vllm_config": parts} if parts else {}), **environment}
 
 
 def _devices(body: Json) -> re.Match[str] | None:

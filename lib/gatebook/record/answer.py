@@ -14,7 +14,7 @@ THOUGHT = re.compile(r"</?think(?:ing)?>", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A function that the model wants to be called. Empty where the server left it out."""
+    """A function that the model wants called; empty fields were left out."""
 
     name: str = ""
     arguments: str = ""
@@ -65,14 +65,14 @@ class Answer:
 
     @property
     def thought_tokens(self) -> int:
-        """Tokens that were thought and not said, as usage tells them (`reasoning_tokens`)."""
-        usage = self.usage or {}
-        told = [
-            said.get("reasoning_tokens")
-            for said in (usage, usage.get("completion_tokens_details"))
-            if isinstance(said, dict)
-        ]
+        """Tokens of thoughts as usage reports them (`reasoning_tokens`)."""
+        told = [obj(self.usage, *path).get("reasoning_tokens") for path in ((), ("completion_tokens_details",))]
         return max([n for n in told if isinstance(n, int) and n > 0], default=0)
+
+    @property
+    def cached_tokens(self) -> int | None:
+        """Prompt tokens that a prefix cache answered for, where usage reports them."""
+        return whole_number(obj(self.usage, "prompt_tokens_details").get("cached_tokens"))
 
     @property
     def has_thoughts(self) -> bool:
@@ -92,7 +92,7 @@ class Answer:
 
     @property
     def has_anything(self) -> bool:
-        """Whether a client would miss something of it."""
+        """Whether a client would miss something if it were lost."""
         return bool(self.has_token or self.finish_reasons or self.usage)
 
     @property
@@ -100,7 +100,7 @@ class Answer:
         return self.finish_reasons[-1] if self.finish_reasons else None
 
     def texts(self) -> list[str]:
-        """Everything in it that a server may have said in several pieces."""
+        """Every text of the answer that a server may have sent in several pieces."""
         calls = [text for call in self.tool_calls for text in (call.name, call.arguments, call.id)]
         entries = [obj(entry) for entry in self.logprobs]
         tokens = "".join(str(entry.get("token")) for entry in entries)
@@ -111,4 +111,4 @@ class Answer:
 
     def tokens(self, name: str) -> int | None:
         """`prompt_tokens`, `completion_tokens` or `total_tokens` from usage, when it is a whole number."""
-        return whole_number((self.usage or {}).get(name))
+        return whole_number(obj(self.usage).get(name))

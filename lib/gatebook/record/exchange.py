@@ -1,21 +1,21 @@
-"""One exchange: a request, everything that came back, and when."""
+"""The rows that are recorded: exchanges (a request, everything that came back, and when), and measurements for the history."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict
+from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field
 
-from gatebook.config.files import Lean
+from gatebook.config.files import Lean, demand
 from gatebook.engines import REFUSED_KEY
 
 Kind = Literal["ready", "probe", "ask", "canary", "stop", "skip", "note", "against", "parent", "replica"]
-"""`against` went to the second target, `replica` to one of target.replicas, `parent` to the model that the one under test adapts. `stop`
-and `skip` say why something was not asked: everything from there on, or one request. `note` stands beside the verdict, and nothing is judged by it."""
+"""`against` went to the second target, `replica` to one of target.replicas, `parent` to the model that the one under test adapts.
+`stop` (from there on) and `skip` (one request) say why something was not asked; by a `note` nothing is judged."""
 FaultKind = Literal["connect", "no_byte", "deadline", "broken", "status"]
 Packing = Literal["packed", "not packed", "broken", "more", "unknown"]
-"""`more`: bytes after the packed ones, which clients do not read. `unknown`: no text, and packed in a way that the client cannot undo."""
+"""`more`: bytes after the packed ones, which clients ignore. `unknown`: no text, and packed in a way that the client cannot undo."""
 
 ELSEWHERE = frozenset({"against", "replica"})
 """Kinds of requests that did not go to the address under test."""
@@ -25,23 +25,19 @@ PASSING = REFUSED_KEY | {408, 425, 429}
 
 OUT_OF_TIME, GONE = ("limits.notebook_deadline_s", "limits.run_deadline_s"), "the server is gone"
 IN_USE = "others use the server"
-"""How the detail of a stop begins: our own deadline made it, nobody listens where the server had answered, or load would
-meet requests that are not ours."""
+"""How the detail of a stop begins: at our own deadline, where nobody listens any more, or where load would meet others' requests."""
 OVER_BUDGET, HANGING = "limits.tokens", "this kind of request hangs"
-"""How the detail of a skip begins: the run's token budget had no room for it, or its like hung before."""
+"""How the detail of a skip begins: the token budget has no room for it, or its like hung before."""
 
 
 class Recorded(Lean):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _time(text: str) -> str:
-    datetime.fromisoformat(text)
-    return text
-
-
-Time = Annotated[str, AfterValidator(_time)]
+Time = Annotated[str, demand(datetime.fromisoformat, "is no time")]
 """UTC, ISO 8601."""
+Instant = Annotated[AwareDatetime, AfterValidator(lambda at: at.astimezone(UTC))]
+"""In UTC, whatever zone it was given in; without a zone it is refused."""
 
 
 class Attempt(Recorded):
@@ -93,7 +89,7 @@ class Exchange(Recorded):
     case: str | None = None
     ask: str = ""
     target: str | None = None
-    """Model and base URL of the second target, or the base URL of a replica, where it was asked; null is the address under test."""
+    """Model and base URL of the second target, or the base URL of a replica; null for the address under test."""
     at: Time
     method: str = "POST"
     path: str = ""
@@ -105,15 +101,15 @@ class Exchange(Recorded):
     events: list[tuple[float, str]] | None = None
     """A streamed reply: arrival in ms and the data of every server-sent event."""
     lines: list[tuple[int, str]] | None = None
-    """Lines of a stream that carry no data, each text once, after the number of events before it: comments, event, id and
-    retry fields, what is no field of the SSE standard, and data that no blank line ended. Clients read none of them."""
+    """(number of events before it, line) for each line of a stream that clients do not read, each text once: comments, event, id
+    and retry fields, what is no field of the SSE standard, and data that no blank line ended."""
     text: str | None = None
     """A reply that was not streamed, or not a stream."""
     invalid_utf8: bool = False
     packing: Packing | None = None
-    """What the body was found to be where a header told a content coding; events and text are unpacked where it can be done."""
+    """The state of a body with a content coding; events and text are unpacked where possible."""
     after_done: Literal["open", "broken"] | None = None
-    """What the connection did after [DONE] where it was not closed: it stayed open, or broke off. The answer is complete."""
+    """What the connection did after [DONE] instead of closing. The answer is complete."""
     fault: FaultKind | None = None
     """Why there is no complete reply. A status other than 200 is `status`."""
     detail: str = ""
@@ -123,10 +119,10 @@ class Exchange(Recorded):
     @property
     def refused_for_good(self) -> bool:
         """A 4xx that the same request will get again: not of credentials, load or a time-out."""
-        return self.status is not None and 400 <= self.status < 500 and self.status not in PASSING
+        return 400 <= (self.status or 0) < 500 and self.status not in PASSING
 
     def had(self, seconds: float) -> bool:
-        """Whether it was open for so long, all attempts together; 50 ms are left to rounding."""
+        """Whether all attempts together were open that long, with 50 ms left to rounding."""
         if not self.attempts:
             return False
         first, last = (datetime.fromisoformat(a.at) for a in (self.attempts[0], self.attempts[-1]))
@@ -134,6 +130,48 @@ class Exchange(Recorded):
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """The request's messages. A hostile request may send anything in their place: what is no message becomes the content of one."""
+        """The request's messages; whatever a hostile request sends in the place of one becomes its content."""
         sent = (self.body or {}).get("messages") or []
         return [m if isinstance(m, dict) else {"content": m} for m in (sent if isinstance(sent, list) else [sent])]
+
+
+class Measurement(Recorded):
+    """A row of the history: latencies in ms over the valid samples of one group of one run, without its warm-up.
+
+    Rows with the same `key` are compared. It leaves out revision and engine version, so that an upgrade is compared with
+    the week before it.
+    """
+
+    run: str
+    group: str
+    at: Instant
+    """UTC: when the run was made."""
+    profile: str
+    engine: str
+    gpu: str
+    """Its name, or `none`."""
+    suite: str
+    workload: str
+    """SHA-256 of what was asked of this group: prompts, options, concurrency, cache state."""
+    revision: str | None = None
+    """The profile's revision; `not NAME` when the fingerprint showed that something else answered."""
+    engine_version: str | None = None
+    verdict: str
+    accepted: bool
+    """Whether later runs may be compared with it: the run was PASS, or a person accepted it."""
+    n: int = Field(ge=0)
+    """Valid samples."""
+    ttft_ms: list[float] = []
+    itl_ms: list[float] = []
+    """Mean time between tokens of each answer."""
+    total_ms: list[float] = []
+    prompt_tokens: list[int] = []
+    completion_tokens: list[int] = []
+    requests_per_s: float | None = None
+    tokens_per_s: float | None = None
+    """Generated tokens a second, all requests together."""
+    gpu_peak_mib: float | None = None
+
+    @property
+    def key(self) -> tuple[str, str, str, str, str, str]:
+        return self.profile, self.engine, self.gpu, self.suite, self.group, self.workload

@@ -12,14 +12,12 @@ from gatebook.record.journal import MAX_RECORD_MIB
 
 MAX_FILES = 20_000
 """Of one run; a full one has some 500."""
-
-
 MAX_JSON_MIB = 64
 """Of one file beside the records; all cases of params/cases make 1 MiB."""
 
 
 def plain_files(folder: Path) -> Iterator[Path]:
-    """Every file under a folder, however deep. Raises BrokenRecord for a link, a pipe, or what else is neither a file nor a folder."""
+    """Every file under a folder, however deep. Raises BrokenRecord for a link, a pipe, or whatever is neither file nor folder."""
     folders = [folder]
     while folders:
         try:
@@ -40,7 +38,7 @@ def plain_files(folder: Path) -> Iterator[Path]:
 
 
 def check_sizes(path: Path) -> None:
-    """Raises BrokenRecord where a bundle holds more than is read, or what is no file: its readers then need no limit of their own."""
+    """Raises BrokenRecord where a bundle holds more than is read, or what is no file: its readers need no limits then."""
     for number, file in enumerate(plain_files(path)):
         if number > MAX_FILES:
             raise BrokenRecord(f"{path}: holds more than {MAX_FILES:,} files, which no run makes")
@@ -51,11 +49,8 @@ def check_sizes(path: Path) -> None:
 
 def run_folder_of(path: Path) -> Path | None:
     """The run folder that `path` is or lies in."""
-    path = path.resolve()
-    return next(
-        (p for p in (path, *path.parents) if all((p / name).is_file() for name in ("manifest.json", "cases.json"))),
-        None,
-    )
+    path, plan = path.resolve(), ("manifest.json", "cases.json")
+    return next((p for p in (path, *path.parents) if all((p / name).is_file() for name in plan)), None)
 
 
 def sha256_of(path: Path) -> str:

@@ -24,8 +24,7 @@ REPLIES = {
 
 
 def cases_frame(run: Run, notebook: str, *tags: str) -> pd.DataFrame:
-    """One row a case, by its id: its group, the policy of that, its tags as columns (`tags` even where no case has them), and
-    why it exists."""
+    """One row a case, by its id: group, policy, tags as columns (`tags` even where no case has them), and why it exists."""
     cases, policy = run.expected(notebook), run.manifest.profile.policy
     rows = [{"case": c.id, "group": c.group, "policy": policy(c.group).policy, **c.tags, "why": c.why} for c in cases]
     columns = dict.fromkeys(["case", "group", "policy", *tags, *(tag for c in cases for tag in c.tags), "why"])
@@ -45,7 +44,7 @@ def replies_frame(run: Run, notebook: str) -> pd.DataFrame:
 
 
 def _row(case: Case, exchange: Exchange, lag_ms: float) -> dict[str, Any]:
-    """Of a reply as a sample and of all else; the frame takes the columns of REPLIES."""
+    """The columns of REPLIES, and others of the sample, which the frame leaves out."""
     answer, sample, client = read_answer(exchange), read_sample(case, exchange, lag_ms), exchange.client
     return {
         **vars(sample), "valid": sample.invalid is None, "why_invalid": sample.invalid,

@@ -1,7 +1,7 @@
 """What GPU and engine showed while a notebook asked: one row a reading, `<notebook>.gauges.jsonl`, append-only.
 
-Rows keep the exporters' own names. NVML's have ours: `gpu_memory_used_mib`, `gpu_memory_total_mib`,
-`gpu_process_memory_mib`. `session` opens and closes a stretch of sampling, `unavailable` says what could not be read and why.
+Rows keep the exporters' names; those of NVML have the names of USED, TOTAL and PROCESS. `session` opens and closes a stretch of
+sampling, `unavailable` says what could not be read and why.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Gauge(Recorded):
 
 
 class GaugeFile(LineFile):
-    """Appends rows, every append on its way to the disk before it returns."""
+    """Appends rows; each is on its way to the disk when `append` returns."""
 
     def append(self, rows: Iterable[Gauge]) -> None:
         """Raises OSError when the disk does not take them; nothing once the file is closed."""
@@ -51,7 +51,7 @@ class GaugeFile(LineFile):
 
 
 def read_gauges(path: Path) -> list[Gauge]:
-    """All rows of a file; a last line that a crash cut is left out, a missing file has none. Raises BrokenRecord."""
+    """All rows of a file but a last one that a crash cut; none of a missing file. Raises BrokenRecord."""
     found: list[Gauge] = []
     for line in path.read_bytes().split(b"\n")[:-1] if path.exists() else ():
         try:
@@ -82,7 +82,7 @@ class Gpu:
 
 
 def gpus(gauges: Iterable[Gauge]) -> list[Gpu]:
-    """The GPUs that the rows tell of, NVML's and DCGM's alike."""
+    """The GPUs in the rows, of NVML and DCGM alike."""
     found: dict[tuple[bool, str], Gpu] = {}
     free_mib: dict[tuple[bool, str], float] = {}
     for row in gauges:
@@ -114,18 +114,14 @@ def _exported_id(labels: dict[str, str]) -> str:
 
 def gpu_names(gauges: Iterable[Gauge]) -> str:
     """`NVIDIA L4`, `2 x NVIDIA L4`, or `none` where none could be looked at."""
-    told = {
-        row.labels.get("gpu", ""): name
-        for row in gauges
-        if row.name in (USED, DCGM_USED, TOTAL) and (name := row.labels.get("name") or row.labels.get("modelName"))
-    }
-    return (
-        " + ".join(name if n == 1 else f"{n} x {name}" for name, n in sorted(Counter(told.values()).items())) or "none"
-    )
+    rows = [row.labels for row in gauges if row.name in (USED, DCGM_USED, TOTAL)]
+    told = {of.get("gpu", ""): name for of in rows if (name := of.get("name") or of.get("modelName"))}
+    counts = sorted(Counter(told.values()).items())
+    return " + ".join(name if n == 1 else f"{n} x {name}" for name, n in counts) or "none"
 
 
 def series(gauges: Iterable[Gauge], names: tuple[str, ...], total: bool) -> list[tuple[float, float]]:
-    """(ms, value) of the first of these names that has rows. Engines of one scrape are added up, or the fullest counts."""
+    """(ms, value) of the first of these names that has rows: the sum over the engines of a scrape, or the maximum."""
     by_name: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in gauges:
         if row.name in names and row.value is not None:
@@ -135,7 +131,7 @@ def series(gauges: Iterable[Gauge], names: tuple[str, ...], total: bool) -> list
 
 
 def sessions(gauges: Iterable[Gauge]) -> list[list[Gauge]]:
-    """The rows by stretch of sampling: a resumed run has several, and nothing is known of the time between them."""
+    """The rows by stretch of sampling: a resumed run has several, with nothing known in between."""
     found: list[list[Gauge]] = []
     for row in gauges:
         if not found or (row.name == SESSION and row.labels.get("state") == "begins"):

@@ -1,7 +1,5 @@
-"""The measurements of past runs: a SQLite file of the project, or a PostgreSQL database that many runners share.
-
-Imported only where a history is opened: SQLAlchemy takes a while to load.
-"""
+"""The measurements of past runs: a SQLite file of the project, or a PostgreSQL database that many runners share. Imported only
+where a history is opened, since SQLAlchemy loads slowly."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ from sqlalchemy.pool import NullPool
 
 from gatebook.config import project
 from gatebook.errors import BadInput, HistoryFailed
-from gatebook.record.measurement import Measurement
+from gatebook.record.exchange import Measurement
 
 VARIABLE = "GATEBOOK_HISTORY_URL"
 """Names the database; without it the history is outputs/history.sqlite of the project."""
@@ -105,10 +103,7 @@ class History:
         return sa.URL.create("postgresql", **where).render_as_string()
 
     def enter(self, rows: Iterable[Measurement]) -> int:
-        """Store rows; a run that enters again replaces its own rows. What a person accepted stays accepted.
-
-        Returns how many rows were given.
-        """
+        """Store rows and return their number; a run that enters again replaces its own. What a person accepted stays accepted."""
         values = [row.model_dump() for row in sorted(rows, key=lambda row: (row.run, row.group))]
         with self._transaction() as connection:
             if values:
@@ -118,11 +113,10 @@ class History:
     def window(
         self, profile: str, suite: str, groups: Collection[str], before: datetime, days: float
     ) -> list[Measurement]:
-        """What a run made at `before` is compared with: the `days` before it.
+        """The rows of the `days` before `before` that a run made then is compared with, each marked `accepted`.
 
-        A revision counts when any of its rows was accepted, then with all of its rows, also those of slow days that were
-        not green: taking only the green ones would lower the limit with every noisy day. A row without a revision
-        counts only when it was itself accepted. Every row that comes back says `accepted`.
+        A revision with an accepted row counts with all of its rows, slow days that were not green included: taking only the
+        green ones would lower the limit with every noisy day. A row without a revision counts only when accepted itself.
         """
         row, other = MEASUREMENT.c, MEASUREMENT.alias().c
         known = sa.exists().where(other.accepted, *(other[n] == row[n] for n in ("profile", "group", "revision")))
@@ -139,7 +133,7 @@ class History:
         return self._rows(*narrow, *([MEASUREMENT.c.at >= since] if since else []))
 
     def prune(self, before: datetime) -> tuple[int, int]:
-        """Delete the rows of runs made before an instant: (how many, how many remain)."""
+        """Delete the rows of runs made before an instant. Returns the number deleted and the number left."""
         with self._transaction() as connection:
             gone = connection.execute(sa.delete(MEASUREMENT).where(MEASUREMENT.c.at < before)).rowcount
             return gone, connection.execute(sa.select(sa.func.count()).select_from(MEASUREMENT)).scalar_one()
@@ -185,8 +179,8 @@ def _postgresql(url: sa.URL) -> sa.Engine:
 
 
 def _sqlite(url: sa.URL) -> sa.Engine:
-    """WAL, and transactions that are ours alone to begin: the driver's own leave a change of tables outside them. A lock
-    taken only at the first write fails at once, without waiting, when another has written meanwhile."""
+    """WAL and explicit transactions: the driver's own leave changes of tables outside, and a lock taken at the first write
+    fails without waiting when another process has written meanwhile."""
     engine = sa.create_engine(url, poolclass=NullPool, connect_args={"timeout": BUSY_S, "isolation_level": None})
     sa.event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA journal_mode = WAL"))
     _begin_with(engine, "BEGIN IMMEDIATE")
@@ -198,10 +192,8 @@ def _begin_with(engine: sa.Engine, statement: str) -> None:
 
 
 def _bring_up_to_date(connection: sa.Connection) -> None:
-    """Make the tables, or change older ones step by step, in the transaction of `connection`; one process at a time.
-
-    Raises HistoryFailed when a newer Gatebook made them.
-    """
+    """Create the tables, or change older ones step by step, in the transaction of `connection`; one process at a time.
+    Raises HistoryFailed when a newer Gatebook made them."""
     if connection.dialect.name == "postgresql":  # in SQLite the transaction itself is the lock
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
     there = sa.inspect(connection).has_table(_VERSION.name)

@@ -18,6 +18,7 @@ from gatebook.record.replies import parse
 
 UNLIKE_PARENT = "unlike_parent"
 """The check for which the parent of a served adapter is asked too."""
+SOURCES = {"nvml": "NVML", "metrics": "DCGM"}
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Identity:
     settings: tuple[Said, ...] = ()
     """How it was started, where it tells it."""
     system_fingerprint: str | None = None
-    """Of the plain replies that open notebooks, all values told: version and a hash of the configuration (vLLM), the build (llama.cpp)."""
+    """All values of the plain replies that open notebooks: version and a hash of the configuration (vLLM), the build (llama.cpp)."""
     probes: Probes = field(default_factory=lambda: Probes({}, ""), compare=False, repr=False)
 
     @property
@@ -85,8 +86,8 @@ def identify(exchanges: list[Exchange], model: str) -> Identity:
 
 
 def asked_of_parent(cases: list[Case], profile: Profile) -> Iterator[tuple[Case, Ask]]:
-    """What the parent of an adapter is asked: of each case that a case with UNLIKE_PARENT looks over, the first request,
-    under the id of the one that looks; the ask has the id of the other."""
+    """The requests to the parent of an adapter: the first of each case that a case with UNLIKE_PARENT looks over, under the
+    id of the one that looks; the ask has the id of the other."""
     for looking in (c for c in cases if any(UNLIKE_PARENT in item for item in c.expect)):
         for case in (c for c in cases if c.group == looking.over and not profile.not_offered(*c.needs)):
             names = {"id": looking.id, "group": looking.group}
@@ -94,7 +95,7 @@ def asked_of_parent(cases: list[Case], profile: Profile) -> Iterator[tuple[Case,
 
 
 def kept(text: str) -> str:
-    """Of a server's description of itself, the settings that are compared; nothing else is recorded."""
+    """The settings that are compared, from a server's description of itself; nothing else is recorded."""
     body = parse(text)
     return json.dumps(settings_kept(body)) if isinstance(body, dict) else ""
 
@@ -104,7 +105,7 @@ def shown(gauges: Iterable[Gauge]) -> tuple[Said, ...]:
     rows = list(gauges)
     found: list[Said] = []
     for gpu in gpus(rows):
-        source = f"{ {'nvml': 'NVML', 'metrics': 'DCGM'}.get(gpu.source, gpu.source) }, GPU {gpu.id}"
+        source = f"{SOURCES.get(gpu.source, gpu.source)}, GPU {gpu.id}"
         if gpu.name:
             found.append(Said("gpu", gpu.name, source))
         if gpu.total_mib:

@@ -28,13 +28,10 @@ KEY, REST = "$text", "$then"
 
 
 class LineFile:
-    """An append-only file of lines; a single writer at a time.
-
-    What a crash left of a last line is set aside in `<file>.torn`, and writing goes on after the last whole one.
-    """
+    """An append-only file of lines with one writer at a time. What a crash left of a last line moves to `<file>.torn`."""
 
     on_sync: Callable[[Path, int], None] = staticmethod(lambda path, size: None)
-    """Is told how many bytes of a file, of a record or of a long text, are on the disk now."""
+    """Called with a file and its bytes on disk after each sync of a record or a long text."""
 
     def __init__(self, path: Path) -> None:
         """Raises BlockingIOError when another process writes the file, OSError when it cannot be opened."""
@@ -73,8 +70,8 @@ class LineFile:
 
 
 class Journal(LineFile):
-    """Writes one record. `anchor` is the hash that the first line continues (that of cases.json), so that a record
-    belongs to the cases it was asked for. Raises CannotMeasure while another process writes it, BrokenRecord."""
+    """Writes one record. `anchor` is the hash that the first line continues, that of cases.json, which ties a record to its
+    cases. Raises CannotMeasure while another process writes it, BrokenRecord."""
 
     def __init__(self, path: Path, anchor: str) -> None:
         try:
@@ -93,7 +90,7 @@ class Journal(LineFile):
             raise
 
     def append(self, *exchanges: Exchange) -> None:
-        """Put exchanges on disk before returning, all with one sync, or none. Raises CannotMeasure when the disk does not take it."""
+        """Put all exchanges on disk with one sync, or none. Raises CannotMeasure when the disk does not take them."""
         bodies = [exchange.model_dump(exclude_none=True, mode="json") for exchange in exchanges]
         what = "a long text"
         with self._lock:
@@ -133,18 +130,18 @@ def read_journal(path: Path, anchor: str) -> list[Exchange]:
 
 
 class Texts:
-    """The long texts of one run, in a folder. A file is named by the hash of its content, so the record's hash chain covers the content too."""
+    """The long texts of one run, in a folder: files named by the hash of their content, so that the record's chain covers them."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._read: dict[str, str] = {}
 
     def put_away(self, value: Any) -> Any:
-        """The value with every long text in it replaced by `{"$text": <sha256>, "$then": <its end>}`; new ones are on disk before this returns."""
+        """The value with every long text replaced by `{"$text": <sha256>, "$then": <its end>}`; new ones are on disk then."""
         return _walk(value, self._store)
 
     def put_back(self, value: Any) -> Any:
-        """The value as it was. Raises BrokenRecord when a text is missing or was changed."""
+        """The original value. Raises BrokenRecord when a text is missing or was changed."""
         return _walk(value, self._fetch)
 
     def _store(self, value: Any) -> Any:
@@ -170,11 +167,9 @@ class Texts:
         return {KEY: name, REST: value[len(head) :]}
 
     def _fetch(self, value: Any) -> Any:
-        if not (
-            isinstance(value, dict) and value.keys() == {KEY, REST} and re.fullmatch("[0-9a-f]{64}", str(value[KEY]))
-        ):
+        name = value[KEY] if isinstance(value, dict) and value.keys() == {KEY, REST} else None
+        if not re.fullmatch("[0-9a-f]{64}", str(name)):
             return value
-        name = value[KEY]
         if name not in self._read:
             path = self._folder / f"{name}.txt"
             try:
@@ -188,13 +183,13 @@ class Texts:
 
 
 def long_name(text: str) -> str | None:
-    """The name under which a text is stored, the SHA-256 of its long part; None for one that stays where it is."""
+    """The name under which a text is stored, the SHA-256 of its long part; None for one that stays in the record."""
     head = _long_part(text)
     return hashlib.sha256(_bytes(head)).hexdigest() if head else None
 
 
 def _long_part(text: str) -> str:
-    """What is stored of a text: up to its last blank line where that is long, else all of it; "" of one that is not long."""
+    """The part of a text that is stored: up to its last blank line where that is long, else all; "" when none is long."""
     cuts = (text.rfind("\n\n"), len(text)) if len(text) * 4 > LONG_BYTES else ()
     return next((text[:cut] for cut in cuts if cut > 0 and len(_bytes(text[:cut])) > LONG_BYTES), "")
 
@@ -227,8 +222,7 @@ def _locked(descriptor: int) -> bool:
 
 
 def _whole_lines(path: Path) -> Iterator[bytes]:
-    """Those that there are now, one at a time: a record may have hundreds of megabytes. Raises BrokenRecord, before the first
-    where the last is cut off."""
+    """The present lines, one at a time, of up to hundreds of megabytes. Raises BrokenRecord, at once where the last is cut off."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)

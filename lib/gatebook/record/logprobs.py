@@ -14,9 +14,9 @@ from gatebook.record.replies import parse, read_answer
 UNTOLD = -9999.0
 """What vLLM writes where it has no log probability."""
 GOLDEN = "golden"
-"""Where collect/golden.py keeps the ids and values of a golden answer."""
+"""The key under which a recorded reply keeps the ids and values of a golden answer."""
 MOST_TOKENS, AT_ONCE = 512, 2
-"""Of a golden answer with its prompt, and of answers that are scored at a time: engines keep a vocabulary of logits for each prompt token."""
+"""Of a golden answer with its prompt, and answers scored at a time: engines keep a vocabulary of logits for each prompt token."""
 ROUNDED = 0.001
 """What rounding may make of the log probability 0."""
 VOCABULARY = (
@@ -58,11 +58,8 @@ def mean_logprob(tokens: list[TokenLogprobs]) -> float | None:
 
 
 def mean_shortfall(tokens: list[TokenLogprobs]) -> float | None:
-    """Nats a token by which a text is less likely, at each of its places, than the best: 0 at temperature 0.
-
-    None for no tokens and where the server tells no likely tokens. Unlike the mean logprob it does not grow with how
-    open the places are that a text happens to pass, so that a temperature shows in fewer samples.
-    """
+    """Nats a token by which a text is less likely than the best token at each place: 0 at temperature 0. None for no tokens,
+    or no alternatives. How open the places of a text are moves the mean logprob, not this: temperature shows in fewer samples."""
     if not tokens or not all(t.top for t in tokens):
         return None
     return sum(max(t.logprob, *t.top.values()) - t.logprob for t in tokens) / len(tokens)
@@ -70,7 +67,7 @@ def mean_shortfall(tokens: list[TokenLogprobs]) -> float | None:
 
 @dataclass(frozen=True)
 class Scored:
-    """A golden answer as the server finds it."""
+    """How likely a golden answer is to the server."""
 
     tokens: int
     mean_nats: float
@@ -80,7 +77,7 @@ class Scored:
 
 
 def read_scored(exchange: Exchange) -> Scored | str:
-    """What a scored golden answer comes to, or why it comes to nothing."""
+    """The score of a golden answer, or why there is none."""
     said = obj(parse(exchange.text or ""), GOLDEN)
     wanted, told = said.get("answer"), said.get("told")
     if exchange.fault or not isinstance(wanted, list) or not isinstance(told, list) or not wanted:
@@ -110,11 +107,8 @@ def _token(entry: Json) -> TokenLogprobs:
 
 
 def _name(entry: Json) -> str:
-    """What tells a token from every other: the engine's id where the request asked for it, the bytes, the text.
-
-    A part of a character has no text of its own; vLLM sends neither text nor bytes then (0.32), llama-cpp-python no
-    bytes (0.3.36): "" for such a one.
-    """
+    """What tells a token from every other: the engine's id where the request asked for it, the bytes, the text. "" for a part
+    of a character where neither is sent (vLLM 0.32), or no bytes (llama-cpp-python 0.3.36)."""
     token, raw = str(entry["token"]), entry.get("bytes")
     if TOKEN_ID.fullmatch(token):  # its `bytes` are those of this very text
         return token

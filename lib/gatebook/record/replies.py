@@ -17,6 +17,8 @@ from gatebook.record.exchange import Exchange
 MESSAGES = ("message", "detail", "msg", "error_msg", "error_message", "errors")
 """Where servers and gateways say what went wrong."""
 CODES = ("code", "status", "status_code", "error_code")
+NO_ANSWER = ("", "event", "id", "retry")
+"""Fields of a stream in which clients read no answer."""
 SYSTEM, LAST = "system_fingerprint", 4
 """Chunks at a stream's end, the usage chunk and [DONE] among them, that are read for who wrote it."""
 REMEMBERED_CHARS = 65_536
@@ -53,7 +55,7 @@ def counted_tokens(exchange: Exchange) -> int | None:
 
 
 def parse(text: str) -> Any:
-    """The JSON value of a text, or None. Callers must not change what they get."""
+    """The JSON value of a text, or None. Callers must not change it."""
     return _parsed(text) if len(text) <= REMEMBERED_CHARS else _parsed.__wrapped__(text)
 
 
@@ -66,12 +68,12 @@ def _parsed(text: str) -> Any:
 
 
 def whole(text: str) -> str:
-    """The text with halves of a character (lone surrogates, which JSON may carry) joined, or replaced by U+FFFD."""
+    """The text with lone surrogates, which JSON may carry, joined to a character or replaced by U+FFFD."""
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def signed(exchange: Exchange) -> Json:
-    """`model`, `system_fingerprint` and `usage` of a good reply, of a stream by its first and last chunks; {} of any other."""
+    """`model`, `system_fingerprint` and `usage` of a good reply, by the first and last chunks of a stream; {} of any other."""
     if exchange.status != 200 or exchange.fault:
         return {}
     pieces = [exchange.text or ""] if exchange.events is None else [data for _, data in exchange.events]
@@ -132,11 +134,8 @@ class _Reading(Answer):
         self.others = {index: whole(text) for index, text in self.others.items()}
         self.tool_calls = [replace(call, arguments=whole(call.arguments)) for call in self.tool_calls]
         for number, call in enumerate(self.tool_calls):
-            for what, there in (
-                ("`id`", call.id),
-                ("name", call.name),
-                ("`arguments`", (number, "arguments") in self.brought),
-            ):
+            brought = (number, "arguments") in self.brought
+            for what, there in (("`id`", call.id), ("name", call.name), ("`arguments`", brought)):
                 if not there:
                     self._flaw(f"a tool call has no {what}")
         ids = sorted(call.id for call in self.tool_calls if call.id)
@@ -146,16 +145,18 @@ class _Reading(Answer):
 
     def _error(self, said: str, piece: Any) -> None:
         if self.error is None:
-            self.error, self.error_code = said, _error_code(obj(piece))
+            codes = [str(owner.get(name)) for owner in (obj(piece, "error"), obj(piece)) for name in CODES]
+            whole_codes = (int(code) for code in codes if re.fullmatch(r"\d{1,9}", code, re.ASCII))
+            self.error, self.error_code = said, next(whole_codes, None)
 
     def _flaw(self, said: str) -> None:
         if said not in self.flaws:
             self.flaws.append(said)
 
     def _read_line(self, line: str) -> None:
-        """A line that clients do not read. What the server says in it counts all the same, and so does what is lost with it."""
+        """A line that clients do not read: an error in it counts all the same, and an answer in it is lost."""
         name, _, value = line.partition(":")
-        if name in ("", "event", "id", "retry"):
+        if name in NO_ANSWER:
             return
         if name == "error":
             self._error(error_message(value.strip()) or line, parse(value))
@@ -289,11 +290,6 @@ def _chunk(data: str) -> Answer:
     reading = _Reading()
     reading.read_piece(data, "delta")
     return reading
-
-
-def _error_code(piece: Json) -> int | None:
-    told = [str(owner.get(name)) for owner in (obj(piece.get("error")), piece) for name in CODES]
-    return next((int(code) for code in told if re.fullmatch(r"\d{1,9}", code, re.ASCII)), None)
 
 
 def _said_error(piece: Json, data: str) -> str | None:

@@ -19,11 +19,10 @@ from gatebook.config.profile import Profile, Suite, Target
 from gatebook.config.selection import MOST_SHARDS, Effort, Look, shard_text
 from gatebook.config.sending import asked_hash
 from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, first_line, one_line, os_reason
-from gatebook.record.exchange import Exchange, Recorded
+from gatebook.record.exchange import Exchange, Measurement, Recorded
 from gatebook.record.folder import check_sizes, plain_files, run_folder_of, sha256_of
 from gatebook.record.gauges import Gauge, read_gauges
 from gatebook.record.journal import Journal, Texts, read_journal
-from gatebook.record.measurement import Measurement
 
 T = TypeVar("T")
 SUMS, TROUBLES, LATEST = "SHA256SUMS", "troubles.json", "latest"
@@ -78,7 +77,7 @@ class Manifest(Recorded):
     """Deployments that are gated together (`gatebook fleet`) and share one error budget."""
     effort: Effort = "normal"
     look: Look | None = None
-    """The stages of effort quick: `expected` holds what is asked before the look, and everything once that settled nothing."""
+    """The stages of effort quick: `expected` holds the cases before the look, and all of them once that settled nothing."""
 
     @field_validator("expected")
     @classmethod
@@ -102,12 +101,12 @@ class Manifest(Recorded):
 
     @property
     def early(self) -> bool:
-        """Whether what is expected is the first stage alone."""
+        """Whether only the first stage is expected."""
         return self.look is not None and not self.look.went_on
 
     @property
     def level_share(self) -> float:
-        """Of every level of comparison, what this stage of this deployment may spend."""
+        """The share of every level of comparison that this stage of this deployment may spend."""
         return (1.0 if self.look is None else self.look.spent if self.early else 1 - self.look.spent) / self.among
 
     @property
@@ -124,8 +123,8 @@ class Run:
     """One folder in outputs/."""
 
     def __init__(self, path: Path) -> None:
-        """Open an existing run. Raises BadInput when it is none, BrokenRecord when its plan is damaged, or something in it
-        is no plain file: nothing that is read or written through this class leaves the folder."""
+        """Open an existing run. Raises BadInput when it is none, BrokenRecord when its plan is damaged or something in it is no
+        plain file: nothing read or written through this class leaves the folder."""
         self.path = path
         self._read: dict[Path, tuple[tuple[int, int, int], list[Any]]] = {}
         if not (path / "manifest.json").is_file():
@@ -149,7 +148,7 @@ class Run:
     def create(
         cls, path: Path, manifest: Manifest, cases: list[Case], baseline: bytes | None, history: Past | None = None
     ) -> Run:
-        """Write a new folder with the plan in it; `history` is what it is compared with. Raises BadInput when it exists."""
+        """Write a new folder with the plan; `history` is what the run is compared with. Raises BadInput when it exists."""
         if (inside := run_folder_of(path.parent)) or LATEST in (path.name, path.parent.name):
             where = "lies in a run folder" if inside else "is where the copy of the last run goes"
             raise BadInput(f"{path}: {where}; choose another --out")
@@ -180,15 +179,15 @@ class Run:
         return [self.cases[i] for i in self.manifest.expected.get(notebook, [])]
 
     def asked(self, case: str) -> str:
-        """What one of its cases was asked, as a hash."""
+        """A hash of what a case was asked."""
         return asked_hash(self.manifest.profile.target, self.cases[case])
 
     def record_file(self, notebook: str, shard: int = 1) -> Path:
-        """The journal of a notebook; of a merged run those of the further shards stand beside the first one's."""
+        """The journal of a notebook; those of further shards of a merged run stand beside the first one's."""
         return self.path / f"{notebook}{f'.shard-{shard}' if shard > 1 else ''}.exchanges.jsonl"
 
     def record_files(self, notebook: str) -> list[Path]:
-        """Its journals, each with a chain of its own: one, but in a merged run one a shard that had cases of the notebook."""
+        """Its journals, each with its own chain: one, or in a merged run one a shard that had cases of the notebook."""
         files = [self.record_file(notebook, shard) for shard in range(1, max(len(self.manifest.merged_from), 1) + 1)]
         return [file for file in files if file.exists()] or files[:1]
 
@@ -212,7 +211,7 @@ class Run:
         return Journal(self.record_file(notebook), self.anchor)
 
     def exchanges(self, notebook: str) -> list[Exchange]:
-        """In the order of the record, read and hash-checked once while the file stays the same. Raises BrokenRecord."""
+        """In the order of the record, read and checked once while the file stays the same. Raises BrokenRecord."""
         files = self.record_files(notebook)
         return [e for file in files for e in self.once(file, lambda path: read_journal(path, self.anchor))]
 
@@ -221,7 +220,7 @@ class Run:
         return self.once(self.gauges_file(notebook), read_gauges)
 
     def once(self, path: Path, read: Callable[[Path], list[T]]) -> list[T]:
-        """What `read` makes of a file, made once while the file stays the same."""
+        """The result of `read`, made once while the file stays the same."""
         try:
             stat = path.stat()
         except OSError:
@@ -235,13 +234,12 @@ class Run:
     def without_records(self) -> Run:
         """The same plan with no exchanges: what is left to judge when a record is broken."""
         bare = Run(self.path)
-        bare.exchanges = lambda notebook: []  # type: ignore[method-assign]
-        bare.gauges = lambda notebook: []  # type: ignore[method-assign]
+        bare.once = lambda path, read: []  # type: ignore[method-assign]
         return bare
 
     @property
     def troubles(self) -> list[str]:
-        """What went wrong on our side before the last notebook told the verdict. Raises BrokenRecord."""
+        """What went wrong on our side before the verdict. Raises BrokenRecord."""
         path = self.path / TROUBLES
         try:
             return TypeAdapter(list[str]).validate_json(path.read_bytes()) if path.exists() else []
@@ -249,7 +247,7 @@ class Run:
             raise BrokenRecord(f"{path}: is no list of texts: {first_line(error)}") from None
 
     def note_troubles(self, troubles: list[str]) -> None:
-        """For the notebook that tells the verdict: no record shows a kernel that died after its last exchange. Raises
+        """Keep them for the notebook of the verdict: no record shows a kernel that died after its last exchange. Raises
         CannotMeasure when the disk does not take it; an older file is gone then."""
         path = self.path / TROUBLES
         try:
@@ -261,13 +259,13 @@ class Run:
 
     @property
     def history(self) -> list[Measurement]:
-        """The window of past runs as it was when this run was planned; empty when there is none, and when it could not
-        be read (`history_trouble`). `record.samples.comparable` has the rows of the same key. Raises BrokenRecord."""
+        """The window of past runs as of the plan; empty when there is none or it could not be read (`history_trouble`).
+        `record.samples.comparable` has the rows of the same key. Raises BrokenRecord."""
         return self._history if isinstance(self._history, list) else []
 
     @property
     def history_trouble(self) -> str | None:
-        """Why the past is not known: what compares with it is then not measured, and not compared with nothing."""
+        """Why the past is unknown: what compares with it is then not measured."""
         return self._history if isinstance(self._history, str) else None
 
     @cached_property
@@ -282,7 +280,7 @@ class Run:
             raise BrokenRecord(f"{path}: is no snapshot of a history: {first_line(error)}") from None
 
     def write(self, name: str, text: str) -> None:
-        """Put a file, whole or not at all, in the place of what has this name; a link there is not followed."""
+        """Write a file whole or not at all, replacing what has this name; a link there is not followed."""
         path = self.path / name
         if path.is_symlink():
             path.unlink()
@@ -297,11 +295,11 @@ class Run:
         return (self.path / SUMS).is_file()
 
     def unseal(self) -> None:
-        """Before a resumed run goes on: reports are made again from the record, the record itself stays."""
+        """Before a resumed run goes on: its reports are made again, the record stays."""
         (self.path / SUMS).unlink(missing_ok=True)
 
     def damage(self) -> list[str]:
-        """What SHA256SUMS says is changed, missing or added; empty when the bundle is intact."""
+        """What is changed, missing or added by SHA256SUMS; empty when the bundle is intact."""
         if not self.sealed:
             return [f"{SUMS} is missing: the run did not finish, or someone took it away"]
         text, have = (self.path / SUMS).read_bytes(), self._digests()
@@ -327,7 +325,7 @@ def now() -> str:
 
 
 def _plan(manifest: Manifest, cases: list[Case], baseline: bytes | None, history: Past | None) -> dict[str, str]:
-    """Name -> text of the files that a run begins with; the manifest is the last: with it the folder is a run."""
+    """Name -> text of the files that a run begins with; the manifest, which makes the folder a run, is last."""
     plan = {"cases.json": json.dumps([c.model_dump(mode="json") for c in cases], ensure_ascii=False, indent=1)}
     if baseline is not None:
         plan["baseline.json"] = baseline.decode()

@@ -13,15 +13,16 @@ from typing import Any
 from gatebook.config.cases import NONCE, Case
 from gatebook.config.policies import Metric
 from gatebook.engines.engine import Json, obj, whole_number
-from gatebook.record.exchange import Exchange, Timing
+from gatebook.record.exchange import Exchange, Measurement, Timing
 from gatebook.record.gauges import gpu_names, gpus
 from gatebook.record.identity import identify
-from gatebook.record.measurement import Measurement
 from gatebook.record.replies import parse, read_answer
 from gatebook.record.run import Run
 
 CPU_SHARE = 0.5
 """Of a core, past which our own client may be what is slow."""
+COLUMNS = ("ttft_ms", "itl_ms", "total_ms", "prompt_tokens", "completion_tokens")
+"""Of a sample that a measurement keeps."""
 HEAD_TOKENS, HEAD_SHARE = 64, 0.1
 """Cached prompt tokens up to this many, or this part of the prompt, are the chat template's own head."""
 
@@ -36,10 +37,8 @@ class Sample:
     total_ms: float | None
     prompt_tokens: int | None
     completion_tokens: int | None
-    cached_tokens: int | None
-    """Prompt tokens that a prefix cache answered for, where the server tells."""
     server_ttft_ms: float | None
-    """What the server says that reading the prompt took (llama.cpp's `timings`)."""
+    """The server's own time to read the prompt (llama.cpp's `timings`)."""
     server_itl_ms: float | None
     invalid: str | None
     """Why it is no measurement."""
@@ -49,41 +48,31 @@ class Sample:
 
 
 def read_sample(case: Case, exchange: Exchange, lag_ms: float) -> Sample:
-    """One reply as a sample.
-
-    It counts when it is a complete streamed answer at the first attempt, timed by a client that was not late itself; of a timed
-    case also with as many tokens as were asked for, and a prompt that no prefix cache knew where each is a new one.
-    """
+    """One reply as a sample. It is valid as a complete streamed answer at the first attempt, timed by a client that was not
+    late; of a timed case also with as many tokens as were asked for, and a cold prompt where each is a new one."""
     answer, times = read_answer(exchange), exchange.timing or Timing(queued_ms=0)
     prompt, tokens = answer.tokens("prompt_tokens"), answer.tokens("completion_tokens")
     told = _timings(exchange) if case.samples else {}
-    details = obj((answer.usage or {}).get("prompt_tokens_details"))
-    cached = whole_number(details.get("cached_tokens", told.get("cache_n")))
+    cached = answer.cached_tokens if answer.cached_tokens is not None else whole_number(told.get("cache_n"))
     invalid = _incomplete(case, exchange, tokens) or _client_busy(exchange, lag_ms)
     if not invalid and case.samples and cached and _is_warm(cached, prompt) and is_cold(case):
         invalid = f"{cached} of {prompt or 0} prompt tokens came from a prefix cache"
     return Sample(
         key=exchange.key, ttft_ms=times.first_token_ms, itl_ms=times.itl_ms(tokens), total_ms=times.last_token_ms,
-        prompt_tokens=prompt, completion_tokens=tokens, cached_tokens=cached,
-        server_ttft_ms=_number(told.get("prompt_ms")), server_itl_ms=_number(told.get("predicted_per_token_ms")),
-        invalid=invalid,
+        prompt_tokens=prompt, completion_tokens=tokens, server_ttft_ms=_number(told.get("prompt_ms")),
+        server_itl_ms=_number(told.get("predicted_per_token_ms")), invalid=invalid,
     )  # fmt: skip
 
 
 def samples_of(case: Case, exchanges: Iterable[Exchange], lag_ms: float, against: bool = False) -> list[Sample]:
-    """The samples of a timed case in the order in which they were asked, warm-up and invalid ones too."""
+    """The samples of a timed case in the order of asking, warm-up and invalid ones included."""
     kind = "against" if against else "ask"
     found = [e for e in exchanges if e.case == case.id and e.kind == kind and e.fault is None]
     return [read_sample(case, exchange, lag_ms) for exchange in found]
 
 
-def valid(samples: list[Sample], warm_up: int, metric: Metric) -> list[float]:
-    """What counts: the first `warm_up` samples and the invalid ones are left out."""
-    return [ms for s in samples[warm_up:] if s.invalid is None and (ms := s.of(metric)) is not None]
-
-
 def streamed_times(exchanges: Iterable[Exchange]) -> dict[str, list[float]]:
-    """`ttft_ms`, `tpot_ms` and `total_ms` of all complete streamed answers to cases, in ms; what was not told is left out."""
+    """`ttft_ms`, `tpot_ms` and `total_ms` of all complete streamed answers to cases; missing values are left out."""
     asked = [e for e in exchanges if e.kind == "ask" and not e.fault and e.events is not None]
     times = [(e.timing, read_answer(e).tokens("completion_tokens")) for e in asked if e.timing]
     columns = {
@@ -112,8 +101,8 @@ def _incomplete(case: Case, exchange: Exchange, tokens: int | None) -> str | Non
 
 
 def _client_busy(exchange: Exchange, lag_ms: float) -> str | None:
-    lag, cpu = ((exchange.client.loop_lag_ms or 0), (exchange.client.cpu_share or 0)) if exchange.client else (0, 0)
-    last_ms = exchange.timing.last_token_ms if exchange.timing else None
+    client, last_ms = exchange.client, exchange.timing.last_token_ms if exchange.timing else None
+    lag, cpu = (client.loop_lag_ms or 0, client.cpu_share or 0) if client else (0, 0)
     if lag > max(lag_ms, (last_ms or 0) / 20) or cpu > CPU_SHARE:
         return f"our own client was busy ({lag:g} ms late, {cpu:.0%} of a core)"
     return None
@@ -134,17 +123,15 @@ def _number(value: Any) -> float | None:
 
 
 def measurements(run: Run, verdict: str, accepted: bool | None = None) -> list[Measurement]:
-    """One row a group that has valid samples; `accepted` is that of a PASS unless it is given. Raises BrokenRecord.
-
-    A run that was judged again has the answers, and so the rows, of the run that asked.
-    """
+    """One row a group that has valid samples, accepted where the verdict is PASS unless `accepted` is given. A run that was
+    judged again has the rows of the run that asked. Raises BrokenRecord."""
     said = verdict == "PASS" if accepted is None else accepted
     return [row for notebook in run.notebooks for row in _rows(run, notebook, verdict, said)]
 
 
 def comparable(run: Run, notebook: str) -> list[Measurement]:
-    """The rows of the run's window that a notebook's groups may be compared with: those of the same key. None of them
-    when the window could not be read (`run.history_trouble`). Raises BrokenRecord."""
+    """The rows of the run's window with the keys of a notebook's groups; none where the window could not be read
+    (`run.history_trouble`). Raises BrokenRecord."""
     own = {row.key for row in _rows(run, notebook, "", False)} if run.history else set()
     return [row for row in run.history if row.key in own]
 
@@ -181,41 +168,35 @@ def _counted(run: Run, group: str, asked: list[Exchange]) -> list[Sample]:
 def _measured(asked: list[Exchange], counted: list[Sample]) -> dict[str, Any]:
     complete, busy_s = [e for e in asked if not e.fault], _busy_s(asked)
     tokens = sum(read_answer(e).tokens("completion_tokens") or 0 for e in complete)
+    columns = {name: [value for s in counted if (value := getattr(s, name)) is not None] for name in COLUMNS}
     return {
+        **columns,
         "n": len(counted),
-        "ttft_ms": [s.ttft_ms for s in counted],
-        "itl_ms": [round(s.itl_ms, 3) for s in counted if s.itl_ms is not None],
-        "total_ms": [s.total_ms for s in counted],
-        "prompt_tokens": [s.prompt_tokens for s in counted if s.prompt_tokens is not None],
-        "completion_tokens": [s.completion_tokens for s in counted if s.completion_tokens is not None],
+        "itl_ms": [round(ms, 3) for ms in columns["itl_ms"]],
         "requests_per_s": round(len(complete) / busy_s, 4) if busy_s else None,
         "tokens_per_s": round(tokens / busy_s, 2) if busy_s else None,
     }
 
 
 def _workload(run: Run, notebook: str, group: str, asked: list[Exchange]) -> str:
-    """SHA-256 of what was asked: every case's prompts and options in their order and how many of its requests were
-    sent, the concurrency, and whether a prefix cache knew the prompts. What was not asked is not in it."""
+    """SHA-256 of what was asked: prompts and options of every case with its number of requests, the concurrency, and whether
+    a prefix cache knew the prompts."""
     counts = Counter(e.case for e in asked)
-    sent = [
-        (run.asked(case.id), counts[case.id])
-        for case in run.expected(notebook)
-        if case.group == group and counts[case.id]
-    ]
+    cases = [case.id for case in run.expected(notebook) if case.group == group and counts[case.id]]
+    sent = [(run.asked(case), counts[case]) for case in cases]
     told = {"asked": sent, "in_flight": run.manifest.profile.in_flight(run.manifest.suite), "cache": _cache(asked)}
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def _cache(asked: list[Exchange]) -> str:
-    """`cold`, `warm` or `unknown`: whether most prompts were known to a prefix cache, by the cached tokens that usage tells."""
-    answers = [read_answer(e) for e in asked]
-    told = [(a, obj((a.usage or {}).get("prompt_tokens_details")).get("cached_tokens")) for a in answers]
-    warm = [_is_warm(cached, a.tokens("prompt_tokens")) for a, cached in told if isinstance(cached, int)]
+    """Whether most prompts were known to a prefix cache, by usage: `cold`, `warm` or `unknown`."""
+    answers = [a for e in asked if (a := read_answer(e)).cached_tokens is not None]
+    warm = [_is_warm(a.cached_tokens or 0, a.tokens("prompt_tokens")) for a in answers]
     return "unknown" if not warm else "warm" if sum(warm) * 2 > len(warm) else "cold"
 
 
 def _busy_s(asked: list[Exchange]) -> float:
-    """Seconds in which at least one of the requests was open: pauses, and the day before a resume, are not in it."""
+    """Seconds in which at least one of the requests was open, without pauses and the time before a resume."""
     spans = sorted(
         (start, start + timedelta(milliseconds=e.attempts[-1].elapsed_ms))
         for e in asked

@@ -1,20 +1,34 @@
-"""The runs that stand in outputs/: which there are, which is meant, what each ended in, and the copy of the last one."""
+"""The runs in outputs/: which there are, which one is meant, how each ended, the copy of the last one, and who works on one now.
+
+The lock of a run folder is the kernel's (flock), so it ends with its holder however that ends. The file says who that is.
+"""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
 import re
 import secrets
 import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from gatebook.config.files import read_file
-from gatebook.errors import BadInput, GatebookError
+from gatebook.config.project import person
+from gatebook.errors import BadInput, CannotMeasure, GatebookError, os_reason
 from gatebook.record.folder import MAX_JSON_MIB, run_folder_of
-from gatebook.record.run import LATEST, Run
+from gatebook.record.run import LATEST, Run, now
 
 NO_RUN = "outputs/ holds no run yet; make one with `make demo` or `gatebook run --profile params/smollm2.yaml`"
+FULL = (errno.ENOSPC, errno.EDQUOT)
+TRIES, EVERY_S = 5, 0.1
+"""A holder that was killed while it started a process needs a moment to be gone."""
 
 
 def new_name(profile: str) -> str:
@@ -30,7 +44,7 @@ def run_folders(outputs: Path) -> list[Path]:
 
 
 def find_run(outputs: Path, name: str = "") -> Run:
-    """The run with this path, name or part of a name that only one has; without a name the newest. Raises BadInput."""
+    """The run with this path, name or unique part of a name; without a name the newest. Raises BadInput."""
     folders = run_folders(outputs)
     if not name and not folders:
         raise BadInput(NO_RUN)
@@ -45,7 +59,7 @@ def find_run(outputs: Path, name: str = "") -> Run:
 
 
 def run_row(path: Path) -> dict[str, str]:
-    """What a person chooses a run by."""
+    """A row for the list in which a person chooses a run."""
     row = {"run": path.name, "created": _said(path, "manifest.json", "created")[:19]}
     try:
         manifest = Run(path).manifest
@@ -67,7 +81,7 @@ def _said(path: Path, file: str, key: str) -> str:
 
 
 def copy_to_latest(run: Run) -> Path:
-    """Copy a bundle to `latest/` beside it, for CI, which wants fixed names; a run resumed in `latest/` is there already."""
+    """Copy a bundle to `latest/` beside it, since CI wants fixed names; a run resumed in `latest/` is there already."""
     if run.path.name == LATEST:
         return run.path
     fresh = _unused(run.path.parent)
@@ -81,7 +95,7 @@ def copy_to_latest(run: Run) -> Path:
 
 
 def check_latest(folder: Path) -> None:
-    """Raises BadInput where `latest` in the folder of runs is something else than a copy of a run, which may be replaced."""
+    """Raises BadInput where `latest` in the folder of runs is not a copy of a run, the only thing that may be replaced."""
     latest = folder / LATEST
     if not latest.exists() or latest.is_symlink() or (latest.is_dir() and not any(latest.iterdir())):
         return
@@ -92,7 +106,7 @@ def check_latest(folder: Path) -> None:
 
 
 def drop_latest(folder: Path) -> None:
-    """Take the copy of the last run away, whole, so that half of one never stands there. Raises BadInput, OSError."""
+    """Remove the copy of the last run at once, so that half of one never stands there. Raises BadInput, OSError."""
     check_latest(folder)
     latest = folder / LATEST
     if latest.is_symlink():
@@ -103,3 +117,43 @@ def drop_latest(folder: Path) -> None:
 
 def _unused(folder: Path) -> Path:
     return folder / f".{LATEST}-{secrets.token_hex(4)}"
+
+
+@contextmanager
+def held(folder: Path, by: str) -> Iterator[None]:
+    """Hold the lock of a run folder; `by` names the command. Raises BadInput with the holder's name and time. The file lies
+    beside the folder (`.<run>.lock`), outside the bundle, and is removed with the lock."""
+    path = folder.resolve().with_name(f".{folder.resolve().name}.lock")
+    for left in reversed(range(TRIES)):
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise (CannotMeasure if error.errno in FULL else BadInput)(
+                f"{path}: cannot be written ({os_reason(error)}); a run is worked on where its folder can be locked, so copy it"
+            ) from None
+        with suppress(OSError):  # held, or gone: the last holder may have taken the file away in between
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(descriptor).st_ino == path.stat().st_ino:
+                break
+        os.close(descriptor)
+        if not left:
+            raise BadInput(f"{folder}: is in use by {_holder(path)}; wait for it, or stop it")
+        time.sleep(EVERY_S)
+    try:
+        holder = {"by": by, "person": person(), "process": os.getpid(), "host": socket.gethostname(), "since": now()}
+        with suppress(OSError):  # a full disk keeps nobody from finishing a run
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()  # still locked, so it is ours
+        os.close(descriptor)
+
+
+def _holder(path: Path) -> str:
+    try:
+        said = json.loads(path.read_bytes())
+        return f"{said['by']} of {said['person']} (process {said['process']} on {said['host']}, since {said['since']})"
+    except (OSError, ValueError, TypeError, KeyError):
+        return "another process"

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from gatebook.errors import BadInput, CannotMeasure, one_line, os_reason
-from gatebook.record.measurement import Measurement
+from gatebook.record.exchange import Measurement
 
 METRICS = {
     "ttft_ms": "time to first token, ms",

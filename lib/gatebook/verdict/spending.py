@@ -11,7 +11,6 @@ from typing import TypeVar
 from gatebook.checks.evidence import Timed, clipped, epoch_ms, length_s, opened, union, worked
 from gatebook.config.policies import METRICS, Metric
 from gatebook.engines import names as metric_names
-from gatebook.engines.engine import obj, whole_number
 from gatebook.record.exchange import Exchange
 from gatebook.record.executed import execution
 from gatebook.record.replies import read_answer
@@ -65,7 +64,7 @@ def spent(run: Run, notebook: str) -> Spent:
         waiting_s=max(length_s(open_) - server_s, 0.0), harness_s=harness_s,
         prompt_tokens=sum(a.tokens("prompt_tokens") or 0 for a in usages),
         completion_tokens=sum(a.tokens("completion_tokens") or 0 for a in usages),
-        cached_tokens=_sum(whole_number(obj(a.usage, "prompt_tokens_details").get("cached_tokens")) for a in usages),
+        cached_tokens=_sum(a.cached_tokens for a in usages),
         uncounted=sum(a.tokens("prompt_tokens") is None for a in usages),
     )  # fmt: skip
 
