@@ -15,10 +15,9 @@ from gatebook.config.policies import METRICS, RULES, Latency, Metric, Rule
 from gatebook.config.profile import Profile
 from gatebook.engines import refused
 from gatebook.record.answer import Answer
-from gatebook.record.exchange import BUSY, Attempt, Exchange
+from gatebook.record.exchange import BUSY, Attempt, Exchange, Measurement
 from gatebook.record.gauges import UNAVAILABLE, Gauge, Gpu, gpus, unavailable
 from gatebook.record.identity import Identity
-from gatebook.record.exchange import Measurement
 from gatebook.record.replies import read_answer
 from gatebook.record.run import Run
 from gatebook.record.samples import Sample, comparable, samples_of
