@@ -11,11 +11,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,15 @@ import httpx
 import psutil
 import pytest
 import yaml
+from gatebook.record.history import History, database_url
 from gatebook.record.run import Run
 
 from tests.conftest import ROOT, Done, Project, small_project
 from tests.documents import commands, exit_code
 from tests.faults.many import ManyServers
 from tests.forging import edit
+from tests.integration.test_latency import CASE, CHAT, LATENCY, SAMPLES
+from tests.postgresql import new_database
 
 pytest.importorskip("distributed", reason="requirements-fleet.txt is not installed")
 MODEL = "smollm2-135m-instruct"
@@ -389,6 +394,74 @@ def test_a_killed_worker_s_run_goes_on_from_an_object_store_and_its_bundle_verif
     forged = httpx.get(object_, headers=SIGNED).content.replace(b'"status": 200', b'"status": 201', 1)
     assert httpx.put(object_, content=forged, headers=SIGNED).is_success
     assert project.gatebook("verify", bundle, env=env).code == 75
+
+
+class Forwarding(BaseHTTPRequestHandler):
+    """Passes S3 requests on, but for writes under a name that the store refuses."""
+
+    protocol_version = "HTTP/1.1"
+    upstream, refused = "", ""
+
+    def forward(self) -> None:
+        data = self.rfile.read(int(self.headers.get("content-length") or 0))
+        if self.command == "PUT" and self.refused and self.refused in self.path:
+            status, kind, body = (
+                403,
+                "application/xml",
+                b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>",
+            )
+        else:
+            headers = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "content-length", "expect")}
+            reply = httpx.request(self.command, self.upstream + self.path, content=data, headers=headers)
+            status, kind, body = reply.status_code, reply.headers.get("content-type", ""), reply.content
+        self.send_response(status)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = forward
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+def test_a_store_that_refuses_a_bundle_costs_that_deployment_alone(
+    project: Project, many: ManyServers, s3: tuple[str, dict[str, str]], known: list[str]
+) -> None:
+    Forwarding.upstream, Forwarding.refused = s3[0], "/deployments/e5/"
+    many.asked.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Forwarding) as front:
+        threading.Thread(target=front.serve_forever, daemon=True).start()
+        env = s3[1] | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{front.server_port}"}
+        file = fleet_file(project, many, known[5:7], "refusing", store="s3://gates/refusing", workers=2)
+        done = fleet(project, file, env=env)
+        assert done.code == 75 and re.search(r"e5 .* ERROR .*the store .* refuses deployments/e5", done.out), done
+        assert re.search(r"e6 .* PASS ", done.out), done
+        Forwarding.refused = ""
+        run = done.out.split()[-1].removesuffix("/index.html")
+        done = fleet(project, "--resume", run, env=env)
+        front.shutdown()
+    assert done.code == 0 and done.out.splitlines()[-1].startswith("PASS  all 2 deployments pass"), done
+    assert set(questions(many, "e6").values()) == {1}, "what passed is not asked again"
+
+
+def test_all_workers_write_one_history(tmp_path: Path, many: ManyServers, postgresql: str) -> None:
+    """One row a deployment and group, in a PostgreSQL server that is shared."""
+    project = small_project(tmp_path)
+    timed = {**CASE, "notebook": "01_health", "expect": [{"latency_ttft": "profile"}, {"latency_total": "profile"}]}
+    project.write_cases([timed])
+    project.edit_profile(
+        groups={CHAT: "must", "latency.contract": "must"}, latency=LATENCY, limits={"ready_deadline_s": 5}
+    )
+    url, names = new_database(postgresql, "fleet"), [f"f{number}" for number in range(6)]
+    many.slow = 0.005
+    done = fleet(project, fleet_file(project, many, names, "historic"), env={"GATEBOOK_HISTORY_URL": url})
+    many.slow = 0.0
+    assert done.code == 3 and done.out.count("no baseline yet") >= 6, done
+    rows = History(database_url(url)).rows()
+    assert sorted((row.profile, row.group, row.n) for row in rows) == [(name, CHAT, SAMPLES - 2) for name in names]
 
 
 @pytest.mark.parametrize(

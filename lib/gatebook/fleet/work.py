@@ -79,13 +79,15 @@ def _known(store: Store, job: Job) -> Row | None:
     if not store.read(f"{job.kept}/SHA256SUMS"):
         return None
     with fetched(f"{job.store}/{job.kept}") as bundle:
+        row = _told(job, _verdicts(bundle), None, "")
+        if row.verdict == "ERROR":
+            return None
         evidenced(bundle)
         asked, plan = Run(bundle).manifest, profile_from(job.profile, job.key, job.deployment)
         if (asked.profile, asked.suite, asked.among, asked.shard) != (plan, job.suite, job.among, job.shard):
             what = f"is of {asked.profile.name}, suite {asked.suite}, and not what this fleet asks of {job.deployment}"
             raise BrokenRecord(f"{job.kept}: {what}; move it away and --resume, to ask again")
-        row = _told(job, _verdicts(bundle), None, "")
-    return row if row.verdict != "ERROR" else None
+    return row
 
 
 def _merged(store: Store, job: Job, shards: list[Job]) -> Row:
