@@ -94,8 +94,9 @@ def test_init_finds_out_that_it_thinks_and_says_what_the_choice_is(
 ) -> None:
     (project.root / "params" / "qwen3-4b.yaml").symlink_to(project.profile)  # the template of what init writes
     with FaultProxy(server.removesuffix("/v1"), [fault]) as proxy:
-        done = project.gatebook("init", "--base-url", proxy.base_url, "--name", "mine")
+        done = project.gatebook("init", "--base-url", proxy.base_url, "--name", "mine", env={"OPENAI_API_KEY": "EMPTY"})
     assert done.code == 0 and said in done.out, done
+    assert "OPENAI_API_KEY: a short or common word as key; it is sent, and replies are not searched" in done.out, done
     target = yaml.safe_load((project.root / "params" / "mine.yaml").read_text())["target"]
     assert {key: target[key] for key in ("thinking", "thinking_tokens", "request") if key in target} == written
 

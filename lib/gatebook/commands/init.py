@@ -19,6 +19,7 @@ from gatebook.config.cases import load_cases
 from gatebook.config.files import build, parse_yaml, replace_text
 from gatebook.config.profile import Profile, Target, profile_from
 from gatebook.config.secrets import refuse_secrets
+from gatebook.config.sending import untelling
 from gatebook.engines import HOST_PATHS, SETTINGS_PATHS, Probes, credentials_refused, recognise
 from gatebook.errors import BadInput, CannotMeasure
 from gatebook.opening import refuse_languages
@@ -79,6 +80,7 @@ def introduce(
     if len(there) == len(files):
         raise BadInput(f"{', '.join(there)}: exists already; choose another --name or edit it")
     lines = [f"{file}: exists already, left as it is" for file in there]
+    lines += [said] if (said := untelling(target)) else []
     made = [(file, *_introduced(target, m, file, exchanges, spoken)) for m, file in files if not file.exists()]
     for file, text, told in made:
         read = profile_from(parse_yaml(text, str(file)), str(file), file.stem)  # what we write must be what we read
