@@ -80,7 +80,7 @@ def introduce(
     if len(there) == len(files):
         raise BadInput(f"{', '.join(there)}: exists already; choose another --name or edit it")
     lines = [f"{file}: exists already, left as it is" for file in there]
-    lines += [said] if (said := untelling(target)) else []
+    lines += filter(None, [untelling(target)])
     made = [(file, *_introduced(target, m, file, exchanges, spoken)) for m, file in files if not file.exists()]
     for file, text, told in made:
         read = profile_from(parse_yaml(text, str(file)), str(file), file.stem)  # what we write must be what we read
