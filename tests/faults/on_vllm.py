@@ -192,7 +192,7 @@ VLLM_ROWS = [
 
 VLLM_HARMLESS = [
     VllmRow("VH01", "first gate of a healthy server, started by its defaults but for the dtype", "no baseline", BEFORE["default"], "integration", "default", "harmless", (3,), first=True),
-    VllmRow("VH01-own", "first gate of a healthy server, started by its defaults", "no baseline", BEFORE["own"], "smoke", "own", "harmless", (3,), first=True),
+    VllmRow("VH01-own", "first gate of a healthy server, started by its defaults", "no baseline", BEFORE["own"], "integration", "own", "harmless", (3,), first=True),
     VllmRow("VH01-tools", "first gate of a healthy server with the hermes parser", "no baseline", BEFORE["hermes"], "integration", "hermes", "harmless", (3,), first=True),
     VllmRow("V10", "another backend: guidance refuses keywords that were ignored", "", _backend("guidance"), "integration", kind="harmless", code=(0,), arguments=STRUCTURED, noted="refused"),
     _healthy("VH02", "restarted", Server()),
