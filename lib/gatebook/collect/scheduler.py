@@ -154,9 +154,8 @@ class _Schedule:
                 await self._timed(timed, metrics=bool(self._engine.ttft_histograms))
             alone = [case for case in todo if any(check in TIMED for item in case.expect for check in item)]
             schemas = {case.over for case in self._expected if any("schema_ms" in item for item in case.expect)}
-            alone += [case for case in todo if case.group in schemas][
-                :1
-            ]  # the engine loads its grammars, once (vLLM: 3 s)
+            constrained = [case for case in todo if case.group in schemas]
+            alone += constrained[:1]  # while it is alone the engine loads its grammars, once (vLLM: 3 s)
             await self._work(lane, iter([alone]))
             apart = [c for c in todo if c.samples or c.load or c.scored or c in alone]
             in_flight = self._session.profile.in_flight(self._run.manifest.suite)

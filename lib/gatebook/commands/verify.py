@@ -34,10 +34,8 @@ def verify(path: Path, replay: bool = True, notebooks: Path | None = None) -> Ve
     except BrokenRecord as error:
         return Verification(path.name, steps=[Step("plan", "manifest.json and cases.json", str(error))])
     found = Verification(run.manifest.run, run.manifest, sha256_of(run.path / SUMS) if run.sealed else None)
-    sizes, judged = (
-        [p.stat().st_size for p in run.path.rglob("*") if p.is_file()],
-        partial(judge_by, run, findings_of=cache(judge_notebook)),
-    )
+    judged = partial(judge_by, run, findings_of=cache(judge_notebook))
+    sizes = [p.stat().st_size for p in run.path.rglob("*") if p.is_file()]
     what = "checksums: every file is what SHA256SUMS says, none missing, none added"
     found.steps.append(Step(what, f"{len(sizes)} files, {sum(sizes):,} bytes", "; ".join(run.damage()[:5]) or None))
     found.steps.append(_chains(run))
