@@ -54,8 +54,8 @@ SMALL = (
 """Cases of must groups that the embedded model passes: a small run that is green on a healthy server."""
 
 LONGEST = (
-    "interrupts", "fleet", "documents", "not_green", "emulated", "context", "languages", "secrets", "merge", "fleet", "journey", "own_repository", "hostile",
-    "boundaries", "fault_lab", "explore", "history", "forged", "multilingual", "other_machines", "upgrade", "replicas", "latency",
+    "fleet", "interrupts", "documents", "not_green", "merge", "emulated", "context", "effort", "thinking", "beside_users", "languages", "journey", "forged",
+    "fault_lab", "latency", "own_repository", "replicas", "hostile", "boundaries", "golden", "explore", "load", "other_machines", "history", "upgrade",
 )  # fmt: skip
 """tests/*/test_X.py that take a minute and more, the longest first."""
 

@@ -5,7 +5,6 @@ A command whose exit code is an answer raises SystemExit; what another one retur
 
 from __future__ import annotations
 
-import re
 import sys
 import traceback
 from pathlib import Path
@@ -15,6 +14,7 @@ import typer
 from typer import Argument, Option
 
 from gatebook import stopping
+from gatebook.commands import arguments
 from gatebook.commands.arguments import Among, AsJson, Effort, Html, NoTexts, Only, RunArgument, Sharded, Suite, YesLoad
 from gatebook.commands.cases import app as cases_app
 from gatebook.commands.doctor import doctor
@@ -36,8 +36,6 @@ app = typer.Typer(
 app.add_typer(cases_app, name="cases")
 app.add_typer(history_app, name="history")
 app.add_typer(fleet_app, name="fleet")
-PATHS = r"--(profile|scheduler|against|out|resume|into|template|to|html|notebooks|cases|log)"
-"""Options that name a path: an empty one would mean the current folder."""
 
 
 @app.command()
@@ -60,13 +58,20 @@ def run(
 ) -> str:
     """Ask a deployment every case of a suite and give one verdict."""
     from gatebook import runner
+    from gatebook.commands.passed import check_plan_here
     from gatebook.config import project
     from gatebook.config.profile import load_profile, with_target
     from gatebook.opening import estimated
 
     if resume is not None:
-        if any((profile, base_url, model, revision, suite, only, out, against, shard, effort, plan, among > 1)):
-            raise BadInput("--resume takes no other option but --json and --yes-load: the run folder says the rest")
+        told = any((base_url, model, revision, suite, only, against, shard, effort, among > 1))
+        if out or plan or (told and not profile):
+            said = "the run folder says the rest; with --profile it must be the run that the other options name"
+            raise BadInput(f"--resume takes no other option but --json and --yes-load: {said}")
+        if profile:
+            asked = with_target(load_profile(profile), base_url=base_url, model=model, revision=revision)
+            second = load_profile(against) if against else None
+            check_plan_here(resume, asked, second, suite, only, shard, effort, among)
         _end(*runner.resume(resume, watch=not as_json, yes_load=yes_load), as_json)
     project.root()
     if profile is None:
@@ -127,6 +132,7 @@ def passed(
     model: Annotated[str | None, Option(help="The served model that must have been asked.")] = None,
     effort: Effort = "normal",
     header: Annotated[list[str] | None, Option(help="NAME of an extra header that it was asked with.")] = None,
+    among: Among = 1,
 ) -> None:
     """Ask a bundle, as a deployment does: is it intact and complete, and did this suite pass for this revision?
 
@@ -142,7 +148,8 @@ def passed(
     if cases is not None and profile is None:
         raise BadInput("--cases goes with --profile, which says by what else the bundle must have been judged")
     by = load_profile(profile) if profile else None
-    found = ask(path, suite, by, cases, revision=revision, base_url=base_url, model=model, header=header, effort=effort)
+    own = {"revision": revision, "base_url": base_url, "model": model}
+    found = ask(path, suite, by, cases, **own, header=header, effort=effort, among=among)
     print(found)
     raise SystemExit(found.exit_code)
 
@@ -294,23 +301,10 @@ def _end(run: Any, verdict: Any, as_json: bool) -> NoReturn:
     raise SystemExit(verdict.exit_code)
 
 
-def _refuse_unreadable(arguments: list[str]) -> None:
-    """Raises BadInput for bytes that are no text here, and for an empty path, which would mean the current folder."""
-    said = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    for option, value in zip(["", *said], said, strict=False):
-        if any("\ud800" <= char <= "\udfff" for char in value):
-            where = option if option.startswith("--") else "an argument"
-            raise BadInput(f"{where} is not {sys.getfilesystemencoding()} text; type it in the terminal's own encoding")
-        if re.fullmatch(PATHS, option) and not value.strip():
-            raise BadInput(f"{option} is empty; name a path, or leave the option out")
-        if not option.startswith("--") and not value:
-            raise BadInput("an argument is empty; name a run folder or a file")
-
-
 def command() -> int:
     """Run the command line and return its exit code. Raises KeyboardInterrupt when a signal stopped it first."""
     try:
-        _refuse_unreadable(sys.argv[1:])
+        arguments.refuse_unreadable(sys.argv[1:])
         ended = app(standalone_mode=False)  # typer returns the status of an exit of its own: 130 for KeyboardInterrupt
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)

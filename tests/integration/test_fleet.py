@@ -31,7 +31,7 @@ from gatebook.record.run import Run
 from tests.conftest import ROOT, Done, Project, small_project
 from tests.documents import commands, exit_code
 from tests.faults.many import ManyServers
-from tests.forging import edit
+from tests.forging import drop, edit
 from tests.integration.test_latency import CASE, CHAT, LATENCY, SAMPLES
 from tests.postgresql import new_database
 
@@ -227,12 +227,15 @@ def test_one_wrong_one_broken_one_down_and_the_others_go_on(
 
 
 def test_resume_judges_what_is_kept_again(project: Project, many: ManyServers, cluster: Any, known: list[str]) -> None:
-    """Neither a verdict that was edited and sealed anew nor the bundle of a neighbour is green."""
-    many.wrong = {"e6"}
-    done = fleet(project, fleet_file(project, many, known[6:9], "kept"), "--scheduler", cluster.address)
+    """Neither a verdict that was edited and sealed anew, nor a plan without what fails, nor the bundle of a neighbour is green."""
+    many.wrong = {"e5", "e6"}
+    done = fleet(project, fleet_file(project, many, known[5:9], "kept"), "--scheduler", cluster.address)
     many.wrong = set()
     folder = newest(project)
-    assert done.code == 1 and words(folder) == {"e6": "FAIL", "e7": "PASS", "e8": "PASS"}, done
+    assert done.code == 1 and words(folder) == {"e5": "FAIL", "e6": "FAIL", "e7": "PASS", "e8": "PASS"}, done
+    fails = [f["id"] for f in said(folder / "deployments" / "e5")["findings"] if f["outcome"] == "fail"]
+    drop(folder / "deployments" / "e5", *fails)
+    assert said(folder / "deployments" / "e5")["verdict"] == "PASS", "the forgery holds by itself"
     red, other = folder / "deployments" / "e6", folder / "deployments" / "e7"
     edit(red / "verdict.json", lambda verdict: verdict.update(verdict="PASS", exit_code=0, reason="all is well"))
     Run(red).seal()
@@ -240,8 +243,9 @@ def test_resume_judges_what_is_kept_again(project: Project, many: ManyServers, c
     shutil.copytree(folder / "deployments" / "e8", other)
     many.asked.clear()
     done = fleet(project, "--resume", folder, "--scheduler", cluster.address)
-    assert done.code == 75 and words(folder) == {"e6": "ERROR", "e7": "ERROR", "e8": "PASS"}, done
+    assert done.code == 75 and words(folder) == {"e5": "ERROR", "e6": "ERROR", "e7": "ERROR", "e8": "PASS"}, done
     reasons = {row["deployment"]: row["reason"] for row in said(folder)["deployments"]}
+    assert "deployments/e5: was not judged by what this checkout says: case " in reasons["e5"], reasons["e5"]
     assert "not the evidence of the verdict that it states" in reasons["e6"]
     assert "deployments/e7: is of e8, suite smoke, and not what this fleet asks of e7" in reasons["e7"]
     assert not many.asked, "what is kept is not asked again"

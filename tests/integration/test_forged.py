@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -153,13 +154,18 @@ def test_what_the_run_was_told_besides_is_said_and_can_be_demanded(pipeline: Pip
     assert "--cases goes with --profile" in project.gatebook(*asked[:4], "--cases", "params/cases").err
 
 
-def test_an_edited_answer_is_told_by_the_seal_that_the_gate_has_left(pipeline: Pipeline, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def seal_key() -> dict[str, str]:
     if shutil.which("openssl") is None:
         pytest.skip("no openssl here")
-    key = subprocess.run(
-        ["openssl", "genpkey", "-algorithm", "ed25519"], capture_output=True, text=True, check=True
-    ).stdout
-    sealed = {"GATEBOOK_SEAL_KEY": key}
+    made = subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519"], capture_output=True, text=True, check=True)
+    return {"GATEBOOK_SEAL_KEY": made.stdout}
+
+
+def test_an_edited_answer_is_told_by_the_seal_that_the_gate_has_left(
+    pipeline: Pipeline, tmp_path: Path, seal_key: dict[str, str]
+) -> None:
+    sealed = seal_key
     gated = pipeline.script("gate", BASE_URL=pipeline.url, **sealed)
     assert gated.code == 0 and "sealed outputs/77/smoke/latest.sig" in gated.out, gated
     latest = pipeline.project.root / "outputs" / "77" / "smoke" / "latest"
@@ -178,6 +184,72 @@ def test_an_edited_answer_is_told_by_the_seal_that_the_gate_has_left(pipeline: P
     open_ = pipeline.script("staging", "deploy", IMAGE_UNDER_TEST=IMAGE, DOCKER_HOST="tcp://127.0.0.1:9")
     assert "no GATEBOOK_SEAL_KEY: bundles are not sealed" in open_.err, "one line says what is not looked at"
     assert "passed, PASS:" in open_.out, "as docs/audit.md says, without a key nothing stops this forgery"
+
+
+def test_an_older_green_bundle_with_todays_revision_is_told_by_the_seal_alone(
+    pipeline: Pipeline, tmp_path: Path, seal_key: dict[str, str]
+) -> None:
+    """As docs/audit.md says: the chain begins at the cases and does not hold the revision."""
+    today = "sha256:" + "b" * 64
+    older = Path(shutil.copytree(pipeline.green, tmp_path / "older"))
+    forging.edit(older / "manifest.json", lambda manifest: manifest["profile"]["target"].update(revision=today))
+    forging.seal(older)
+    pipeline.hand_over(older)
+    refused = pipeline.script("verdict", REVISION=today, **seal_key)
+    assert refused.code == 75 and "has no seal of this key" in refused.err, refused
+    assert "passed, PASS:" in pipeline.script("verdict", REVISION=today).out
+
+
+def begun(pipeline: Pipeline, number: str) -> Path:
+    """The green run as a cache would bring it to that pipeline's gate, killed before 01 was recorded and anything sealed."""
+    there = pipeline.project.root / "outputs" / number / "smoke" / pipeline.green.name
+    shutil.rmtree(there.parent, ignore_errors=True)
+    shutil.copytree(pipeline.green, there)
+    (there / "SHA256SUMS").unlink()
+    (there / "01_health.exchanges.jsonl").unlink()
+    return there
+
+
+LURES: dict[str, tuple[Callable[[Any, str], object], str]] = {
+    "another server": (lambda m, url: m.update(base_url=url), "base_url: the run has "),
+    "another variable": (
+        lambda m, _: m["profile"]["target"].update(api_key_env="CI_JOB_TOKEN"),
+        "profile target.api_key_env: the run has 'CI_JOB_TOKEN'",
+    ),
+    "a header": (lambda m, _: m["profile"]["target"].update(headers={"X-Other": "env:CI_JOB_TOKEN"}), "headers: the run has "),
+    "a second server": (
+        lambda m, url: m.update(against={"profile": "b", "target": m["profile"]["target"], "base_url": url}),
+        "second target: the run has ",
+    ),
+    "a replica": (lambda m, url: m["profile"]["target"].update(replicas=[url]), "profile target.replicas: the run has "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LURES)
+def test_a_cached_run_that_would_ask_elsewhere_or_with_other_keys_is_not_resumed(pipeline: Pipeline, name: str) -> None:
+    change, said = LURES[name]
+    folder = begun(pipeline, "79")
+    with FaultProxy(pipeline.url.removesuffix("/v1"), []) as stranger:
+        forging.edit(folder / "manifest.json", lambda manifest: change(manifest, f"{stranger.base_url}"))
+        done = pipeline.script("gate", CI_PIPELINE_ID="79", BASE_URL=pipeline.url, CI_JOB_TOKEN="never-to-be-sent")
+        assert not stranger.requests, "nothing is sent where the checkout does not say so"
+    assert done.code == 2 and said in done.err and "nothing was" in done.err, done
+
+
+def test_a_cached_run_goes_on_as_it_was_begun_and_with_a_key_only_where_it_was_sealed(
+    pipeline: Pipeline, seal_key: dict[str, str]
+) -> None:
+    folder = begun(pipeline, "80")
+    done = pipeline.script("gate", CI_PIPELINE_ID="80", BASE_URL=pipeline.url)
+    assert done.code == 0 and [*folder.parent.glob("20*")] == [folder], done
+    done = pipeline.script("gate", CI_PIPELINE_ID="80", BASE_URL=pipeline.url, **seal_key)
+    assert done.code == 0 and "has no seal of this key" in done.err, done
+    [new] = {path for path in folder.parent.glob("20*/")} - {folder}
+    record = (new / "01_health.exchanges.jsonl").read_bytes()
+    done = pipeline.script("gate", CI_PIPELINE_ID="80", BASE_URL=pipeline.url, **seal_key)
+    assert (
+        done.code == 0 and "has no seal" not in done.err and record == (new / "01_health.exchanges.jsonl").read_bytes()
+    )
 
 
 def test_no_process_of_the_gate_can_read_the_seal_key(pipeline: Pipeline) -> None:

@@ -17,6 +17,7 @@ from gatebook.config.selection import Shard
 from tests.conftest import PATIENT, Done, Project, greeting, shipped_cases, small_project
 from tests.faults.proxy import Fault, FaultProxy
 from tests.faults.scripted import ScriptedServer
+from tests.forging import watch_everything
 
 GROUPS = {"multilingual.identifiers": "03_multilingual", "scenarios.questions": "06_scenarios"}
 COUNT = 3
@@ -90,6 +91,19 @@ def test_the_merged_verdict_is_that_of_the_whole_run(project: Project, server: s
     assert project.gatebook("accept", folder, "--reason", "merged").code == 0
     refused = project.gatebook("run", "--resume", folder)
     assert refused.code == 2 and "there is nothing to resume" in refused.err
+
+
+def test_a_merged_run_is_asked_for_what_the_checkout_says(project: Project, parts: list[Path], tmp_path: Path) -> None:
+    """Shards whose policies were turned to watch and sealed anew merge to a PASS that no deployment is let through by."""
+    forged = [Path(shutil.copytree(part, tmp_path / part.name)) for part in parts]
+    for part in forged:
+        watch_everything(part)
+    for name, runs, code in (("honest", parts, 0), ("watched", forged, 2)):
+        assert merged(project, runs, name).code == 0
+        done = project.gatebook(
+            "passed", project.root / "outputs" / name, "--suite", "smoke", "--profile", project.profile
+        )
+        assert done.code == code and ("'watch', the checkout" in done.err) == bool(code), done
 
 
 def test_a_shard_alone_is_no_measure(project: Project, parts: list[Path]) -> None:

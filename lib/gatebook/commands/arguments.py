@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 from typer import Argument, Option
 
 from gatebook.errors import BadInput
+
+PATHS = r"--(profile|scheduler|against|out|resume|into|template|to|html|notebooks|cases|log)"
+"""Options that name a path: an empty one would mean the current folder."""
 
 
 def _suite(name: str) -> str:
@@ -50,3 +55,16 @@ Html = Annotated[Path | None, Option(help="Also write it as a page.")]
 Among = Annotated[int, Option(min=1, max=20_000, help="Deployments of a fleet, which share one error budget.")]
 SHARD = "Ask this part of the cases only; `gatebook merge` joins all N."
 Sharded = Annotated[Any, Option("--shard", parser=_shard, metavar="<K/N>", help=SHARD)]
+
+
+def refuse_unreadable(arguments: list[str]) -> None:
+    """Raises BadInput for bytes that are no text here, and for an empty path, which would mean the current folder."""
+    said = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    for option, value in zip(["", *said], said, strict=False):
+        if any("\ud800" <= char <= "\udfff" for char in value):
+            where = option if option.startswith("--") else "an argument"
+            raise BadInput(f"{where} is not {sys.getfilesystemencoding()} text; type it in the terminal's own encoding")
+        if re.fullmatch(PATHS, option) and not value.strip():
+            raise BadInput(f"{option} is empty; name a path, or leave the option out")
+        if not option.startswith("--") and not value:
+            raise BadInput("an argument is empty; name a run folder or a file")

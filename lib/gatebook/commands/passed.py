@@ -12,7 +12,7 @@ from gatebook.commands.verify import evidenced
 from gatebook.config import project
 from gatebook.config.cases import Case, load_cases
 from gatebook.config.profile import Profile
-from gatebook.config.selection import EFFORTS, Effort, in_steps, of_effort, select
+from gatebook.config.selection import EFFORTS, Effort, Shard, in_steps, of_effort, part_of, select, shard_of
 from gatebook.errors import BadInput, ExitCode, one_line
 from gatebook.opening import accepted, by_notebook, planned_look
 from gatebook.record.run import Run
@@ -56,12 +56,13 @@ class Passed:
 def passed(
     path: Path, suite: str, profile: Profile | None = None, cases: Path | None = None, *, revision: str | None = None,
     base_url: str | None = None, model: str | None = None, header: list[str] | None = None, effort: Effort = "normal",
+    among: int = 1,
 ) -> Passed:  # fmt: skip
     """The verdict of an intact bundle of this suite and of what is wanted; None is not asked for.
 
     Judged again from the record, so an edited verdict.json says nothing. With `profile`, what the bundle was judged by must
     be what the checkout says: profile, cases (default: the checkout's), waivers, baseline. `header`: names of the extra
-    headers. Raises BadInput for a bundle of something else, BrokenRecord for one that is not the evidence of its verdict.
+    headers; `among`: the deployments whose error budget it may have shared. Raises BadInput for a bundle of something else, BrokenRecord for one that is not the evidence of its verdict.
     """
     from gatebook.collect.client import normal_base_url
 
@@ -70,9 +71,9 @@ def passed(
     if asked.judged_from:
         todo = "name the run that asked"
         raise BadInput(f"{path}: holds the answers of {asked.judged_from}, judged again by other rules; {todo}")
-    if asked.among > 1:
+    if asked.among > among:
         said = f"was judged as one of {asked.among} deployments, which sees less than a run by itself"
-        raise BadInput(f"{path}: {said}; ask the fleet's verdict, or run it alone")
+        raise BadInput(f"{path}: {said}; ask the fleet's verdict, run it alone, or allow it with --among {asked.among}")
     if have.suite != suite:
         raise BadInput(f"{path}: is a run of suite {have.suite!r}, asked for is {suite!r}; run that one")
     if EFFORTS.index(asked.effort) < EFFORTS.index(effort):
@@ -89,9 +90,47 @@ def passed(
     if profile is None:
         return Passed(have, asked.profile.name, {})
     if found := differences(run, profile, project.case_folders(cases)):
-        said = "; ".join([*found[:NAMED], *([f"and {len(found) - NAMED} more"] if len(found) > NAMED else [])])
-        raise BadInput(f"{path}: was not judged by what this checkout says: {said}; run it again from this commit")
-    return Passed(have, asked.profile.name, _own_words(run, profile), _not_accepted(run, profile))
+        said = f"was not judged by what this checkout says: {_some(found)}; run it again from this commit"
+        raise BadInput(f"{path}: {said}")
+    return Passed(have, asked.profile.name, _own_words(run, profile), not_accepted(run, profile))
+
+
+def check_plan_here(
+    path: Path, profile: Profile, against: Profile | None, suite: str | None, only: list[str] | None, shard: Shard | None,
+    effort: Effort | None, among: int,
+) -> None:  # fmt: skip
+    """Check that an unfinished run asks what this checkout would ask, there and with those keys: the folder may be anybody's.
+
+    `suite`, `only`, `shard` and `effort` are not compared where they are None. Raises BadInput, naming what differs.
+    """
+    from gatebook.collect.server import endpoint
+
+    run = Run(path.resolve())
+    asked, its, ours = run.manifest, run.manifest.profile.target, profile.target
+    port_of = asked.base_url if ours.server == "embedded" and ours.base_url is None else None
+    compared = (
+        ("base_url", asked.base_url, endpoint(ours, port_of)[0]),
+        ("model", its.model, ours.model),
+        ("revision", its.revision, ours.revision),
+        ("headers", its.headers, ours.headers),
+        ("second target", asked.against and asked.against.base_url, against and endpoint(against.target, None)[0]),
+        ("second profile", asked.against and asked.against.target, against and against.target),
+        ("suite", asked.suite, suite or asked.suite),
+        ("only", asked.only, only or asked.only),
+        ("shard", asked.shard, str(shard) if shard else asked.shard),
+        ("effort", asked.effort, effort or asked.effort),
+        ("among", asked.among, among),
+    )
+    found = [
+        f"{name}: the run has {_short(has)}, asked for is {_short(want)}" for name, has, want in compared if has != want
+    ]
+    if found := found + differences(run, profile, project.case_folders()):
+        todo = "resume it as it was begun, from that commit, or begin another run"
+        raise BadInput(f"{path}: is not what this checkout would ask, and nothing was: {_some(found)}; {todo}")
+
+
+def _some(found: list[str]) -> str:
+    return "; ".join([*found[:NAMED], *([f"and {len(found) - NAMED} more"] if len(found) > NAMED else [])])
 
 
 def _own_words(run: Run, profile: Profile) -> dict[str, str]:
@@ -130,20 +169,21 @@ def differences(run: Run, profile: Profile, cases: Sequence[Path]) -> list[str]:
         plan = planned_look(profile, chosen, run_baseline(run)).model_copy(update={"went_on": look.went_on})
         found += ["look: its stages are not those that this checkout plans"] if look != plan else []
         waits = set() if look.went_on else {*look.later}
-    found += [f"case {i}: is not in the run" for i in mine if i not in asked | waits]
+    parts = {case.id for case in (part_of(chosen, shard_of(manifest.shard)) if manifest.shard else chosen)}
+    found += [f"case {i}: is not in the run" for i in mine if i in parts and i not in asked | waits]
     more = sorted((asked | run.cases.keys()) - mine.keys())
     found += [f"case {i}: is not in the checkout's suite {manifest.suite}" for i in more]
     for name, own in mine.items():
         its = _plain(run.cases[name]) if name in run.cases else own
         if keys := [key for key in own if own[key] != its[key]]:
             found.append(f"case {name}: another {', '.join(keys)}")
-    expected = by_notebook(case for case in chosen if case.id not in waits)
+    expected = by_notebook(case for case in chosen if case.id in parts - waits)
     if not found and list(manifest.expected.items()) != list(expected.items()):
         found.append("expected: cases stand under another notebook, twice, or in another order")
     return found
 
 
-def _not_accepted(run: Run, profile: Profile) -> str | None:
+def not_accepted(run: Run, profile: Profile) -> str | None:
     """Return why this checkout has not accepted the run's baseline; None when it has. Raises BadInput."""
     file, ours, theirs = project.baseline_file(profile.baseline_name), accepted(profile)[0], run_baseline(run)
     if theirs is None:

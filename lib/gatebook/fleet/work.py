@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gatebook.commands.passed import differences, not_accepted
 from gatebook.commands.verify import evidenced
+from gatebook.config import project
 from gatebook.config.files import to_yaml
 from gatebook.config.profile import profile_from
 from gatebook.errors import BrokenRecord, GatebookError, one_line
@@ -83,11 +85,19 @@ def _known(store: Store, job: Job) -> Row | None:
         if row.verdict == "ERROR":
             return None
         evidenced(bundle)
-        asked, plan = Run(bundle).manifest, profile_from(job.profile, job.key, job.deployment)
-        if (asked.profile, asked.suite, asked.among, asked.shard) != (plan, job.suite, job.among, job.shard):
-            what = f"is of {asked.profile.name}, suite {asked.suite}, and not what this fleet asks of {job.deployment}"
+        if what := _strange(Run(bundle), job, row.verdict):
             raise BrokenRecord(f"{job.kept}: {what}; move it away and --resume, to ask again")
     return row
+
+
+def _strange(run: Run, job: Job, word: Word) -> str | None:
+    """Return what a bundle has that this fleet would not ask of the deployment; None when nothing. Raises BadInput."""
+    asked, plan = run.manifest, profile_from(job.profile, job.key, job.deployment)
+    if (asked.profile, asked.suite, asked.among, asked.shard) != (plan, job.suite, job.among, job.shard):
+        return f"is of {asked.profile.name}, suite {asked.suite}, and not what this fleet asks of {job.deployment}"
+    if found := differences(run, plan, project.case_folders()):
+        return f"was not judged by what this checkout says: {'; '.join(found[:3])}"
+    return not_accepted(run, plan) if word == "PASS" else None
 
 
 def _merged(store: Store, job: Job, shards: list[Job]) -> Row:
@@ -99,19 +109,18 @@ def _merged(store: Store, job: Job, shards: list[Job]) -> Row:
         row = _told(job, _verdicts(run if (run / "manifest.json").exists() else None), code, said)
         if row.bundle:
             store.put(run, job.kept)
+            if what := _strange(Run(run), job, row.verdict):
+                row = _error(job, f"{job.kept}: {what}; move its shards away and --resume, to ask again")
     return row
 
 
 def _asked(store: Store, job: Job) -> Row:
     with Place(store, job.key, job.kept) as place:
-        if (run := place.run) is not None:
-            words = ["run", "--resume", str(run)]
-        else:
-            profile = place.folder / "profile.yaml"
-            profile.write_text(to_yaml(job.profile), encoding="utf-8")
-            words = ["run", "--profile", str(profile), "--suite", job.suite, "--out", str(place.folder)]
-            words += ["--among", str(job.among)] if job.among > 1 else []
-            words += ["--shard", job.shard] if job.shard else []
+        profile = place.folder / "profile.yaml"
+        profile.write_text(to_yaml(job.profile), encoding="utf-8")
+        words = ["run", "--profile", str(profile), "--suite", job.suite, "--among", str(job.among)]
+        words += ["--shard", job.shard] if job.shard else []
+        words += ["--resume", str(place.run)] if place.run else ["--out", str(place.folder)]
         code, said = _child(words, place.folder, place.tick)
         row = _told(job, _verdicts(place.run), code, said).model_copy(update={"moved_on": place.taken})
         shutil.rmtree(place.folder / LATEST, ignore_errors=True)
