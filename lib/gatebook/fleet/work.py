@@ -108,9 +108,9 @@ def _merged(store: Store, job: Job, shards: list[Job]) -> Row:
         code, said = _child(["merge", *map(str, parts), "--out", str(run)], scratch, lambda: None)
         row = _told(job, _verdicts(run if (run / "manifest.json").exists() else None), code, said)
         if row.bundle:
+            what = _strange(Run(run), job, row.verdict)
             store.put(run, job.kept)
-            if what := _strange(Run(run), job, row.verdict):
-                row = _error(job, f"{job.kept}: {what}; move its shards away and --resume, to ask again")
+            row = _error(job, f"{job.kept}: {what}; move its shards away and --resume, to ask again") if what else row
     return row
 
 
