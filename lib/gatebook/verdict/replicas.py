@@ -24,6 +24,9 @@ COUNTS = {2: "two", 3: "three", 4: "four"}
 COMPARE = (
     "run the same image, weights, template and arguments everywhere; target.replicas in the profile asks each by itself"
 )
+NOT_BY_THEMSELVES = (
+    "suite live asks none of target.replicas by itself; only what the address itself replies is compared"
+)
 SHOWN = 60
 """Characters of a value."""
 Stranger = Word | Literal["differs"]
@@ -135,7 +138,7 @@ def _strangers(run: Run, notebooks: list[str], accepted: Fingerprint) -> Iterato
     """Yield (meaning, text) for every replica that was not asked, does not serve the model, or differs from others."""
     prints: dict[str, Fingerprint] = {}
     profile = run.manifest.profile
-    for url in profile.target.replicas:
+    for url in profile.replicas(run.manifest.suite):
         asked = {name: [e for e in run.exchanges(name) if (e.kind, e.target) == ("replica", url)] for name in notebooks}
         if found := _unusable(run, url, asked):
             yield found
