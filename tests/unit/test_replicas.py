@@ -174,6 +174,29 @@ def test_a_replica_that_serves_another_model_is_named(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("lists", "said"),
+    [
+        (([MODEL], ["other"]), "replica http://b:8000/v1 serves other, others m1"),
+        ((["other"], [MODEL]), "replica http://a:8000/v1 serves other, others m1"),
+        (([MODEL], ["z", MODEL]), None),
+        ((["by-router"], ["by-router"]), None),
+    ],
+)
+def test_a_replica_that_answers_to_any_name_is_known_by_its_list(
+    tmp_path: Path, lists: tuple[list[str], ...], said: str | None
+) -> None:
+    cards = [
+        at_replica(n, probe("models", {"object": "list", "data": [{"id": name} for name in names]}))
+        for n, names in enumerate(lists)
+    ]
+    found = verdict(tmp_path, *differing("00000000", {}, {}), *each({}, {}), *cards, by=asked_of(2))
+    if said is None:
+        assert found.needs_baseline, found.reasons
+    else:
+        assert found.verdict == "FAIL" and said in found.reason, found.reasons
+
+
 def test_a_replica_that_nobody_asked_is_not_green(tmp_path: Path) -> None:
     found = verdict(tmp_path, *differing("00000000", {}, {}), *each({}), by=asked_of(2))
     assert found.verdict == "INCONCLUSIVE"
