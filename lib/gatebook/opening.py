@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import os
 import platform
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from gatebook.checks import validate
 from gatebook.collect.client import normal_base_url
+from gatebook.collect.scheduler import PROBES
 from gatebook.config import project
 from gatebook.config.cases import Case, load_cases
 from gatebook.config.files import read_file
-from gatebook.config.profile import Profile, Suite
+from gatebook.config.profile import KNOWN, Profile, Suite
 from gatebook.config.project import person
 from gatebook.config.secrets import is_secret_url
 from gatebook.config.selection import WIDEST, Effort, Look, Shard, in_steps, later, left_out, of_effort, part_of, select
-from gatebook.config.sending import scrubber, secrets
+from gatebook.config.sending import cap, has_room, prompt_tokens, scrubber, secrets
+from gatebook.engines import SETTINGS_PATHS
 from gatebook.entering import window
 from gatebook.errors import BadInput
 from gatebook.record.folder import MAX_JSON_MIB
+from gatebook.record.identity import asked_of_parent
 from gatebook.record.run import Against, Manifest, Run, now
 from gatebook.record.shelf import new_name
-from gatebook.report.estimate import estimate
+from gatebook.report.estimate import cost, estimate
 from gatebook.verdict.baseline import Baseline, read_baseline
 from gatebook.verdict.findings import contract_group
 from gatebook.verdict.looking import margin_of, strata_of
@@ -38,6 +42,10 @@ OVERALL = "90_verdict"
 """The notebook that judges the others; it always runs."""
 NEARLY = 0.92
 """Likeness of two names (difflib) of which one is taken for the other misspelt: one letter of fifteen."""
+LIVE_REQUESTS, LIVE_TOKENS = 100, 30_000
+"""What suite `live` promises to users at most (docs/first-gate.md)."""
+MEETING = 1 + len(PROBES) + len(SETTINGS_PATHS)
+"""Requests with which a notebook begins at most: a greeting, and what the server says of itself."""
 ASK_NOTHING = (OVERALL, "00_explore")
 """Notebooks that no case can belong to: the verdict, and the one for people."""
 PACKAGES = (
@@ -67,13 +75,13 @@ def planned(profile: Profile, suite: Suite, only: list[str] | None) -> tuple[lis
         check_case(case)
     refuse_languages(profile, suite, cases)
     chosen = select(cases, suite, only, profile.languages)
-    where = f"profile {profile.name!r}, key 'target.replicas'"
+    where = f"{profile.place}, key 'target.replicas'"
     for url in profile.target.replicas:
         if url != normal_base_url(url, where):
             raise BadInput(f"{where} has value {url!r}: write the base URL whole, {normal_base_url(url)}")
     check_plan(profile, chosen, {contract_group(case.group) for case in chosen})
     _refuse_misspelt(profile, cases, chosen)
-    _refuse_idle(profile, cases)
+    _refuse_idle(profile, cases, chosen)
     secrets(profile.target)
     return chosen, left_out(cases, suite, profile.languages)
 
@@ -81,7 +89,7 @@ def planned(profile: Profile, suite: Suite, only: list[str] | None) -> tuple[lis
 def refuse_languages(profile: Profile, suite: Suite, cases: list[Case]) -> None:
     """Raises BadInput for a language that no case has, and where a group that must pass would be asked nothing."""
     named, known = profile.languages or [], {name for case in cases for name in case.languages}
-    where = f"profile {profile.name!r}, key 'languages' has value {', '.join(named)}"
+    where = f"{profile.place}, key 'languages' has value {', '.join(named)}"
     for name in named:
         if name not in known:
             raise BadInput(f"{where}: no case is tagged {name!r}; the cases are in {', '.join(sorted(known))}")
@@ -99,21 +107,54 @@ def _refuse_misspelt(profile: Profile, cases: list[Case], chosen: list[Case]) ->
     for group in sorted(asked - profile.groups.keys()):
         if near := get_close_matches(group, profile.groups.keys() - groups, 1, NEARLY):
             said = f"no case has this group, and {group!r} has no policy; correct the name"
-            raise BadInput(f"profile {profile.name!r}, key 'groups.{near[0]}': {said}")
+            raise BadInput(f"{profile.place}, key 'groups.{near[0]}': {said}")
     known = {*(c.id for c in cases), *(c.group for c in cases), *profile.groups}
     for key, name in (*(("excused", n) for n in profile.excused), *(("waivers", w.case) for w in profile.waivers)):
         if not any(fnmatchcase(one, name) for one in known):
             said = "no case and no group has this name; correct or delete it"
-            raise BadInput(f"profile {profile.name!r}, key '{key}.{name}': {said}")
+            raise BadInput(f"{profile.place}, key '{key}.{name}': {said}")
 
 
-def _refuse_idle(profile: Profile, cases: list[Case]) -> None:
-    """Raises BadInput where every case says itself what target.request puts under it."""
-    chats = [ask for case in cases for ask in case.requests() if ask.path is None]
+def _refuse_idle(profile: Profile, cases: list[Case], chosen: list[Case]) -> None:
+    """Raises BadInput where every case says itself what target.request puts under it, or one says an option that nobody knows."""
+
+    def own(some: list[Case], name: str, value: Any) -> list[tuple[Case, bool]]:
+        chats = ((case, ask.options) for case in some for ask in case.requests() if ask.path is None)
+        return [
+            (case, name in said and not (isinstance(said[name], dict) and isinstance(value, dict)))
+            for case, said in chats
+        ]
+
     for name, value in profile.target.request_options.items():
-        if chats and all(name in ask.options and not isinstance(ask.options[name], dict) for ask in chats):
-            where = f"profile {profile.name!r}, key 'target.request.{name}' has value {value!r}"
+        where = f"{profile.place}, key 'target.request.{name}' has value {value!r}"
+        if (chats := own(cases, name, value)) and all(over for _, over in chats):
             raise BadInput(f"{where}: every case sets its own, so it would change nothing; delete it")
+        if name not in KNOWN and (over := next((case for case, over in own(chosen, name, value) if over), None)):
+            said = f"no engine is known to have this option, and case {over.id!r} ({over.source}) sets its own"
+            raise BadInput(f"{where}: {said}; delete one of the two")
+
+
+def _refuse_beyond_live(profile: Profile, suite: Suite, cases: list[Case]) -> None:
+    """Raises BadInput where suite `live` could take more than it promises."""
+    if suite != "live":
+        return
+    costs, beside = Counter[str](), [ask for _, ask in asked_of_parent(cases, profile)]
+    tokens = sum(prompt_tokens(ask.messages or [], ask.options) + cap(ask.options) for ask in beside)
+    for case in cases:
+        its = cost(profile, suite, case)
+        costs[case.source] += its["requests"]
+        tokens += its["prompt tokens"] + its["answer tokens"]
+    requests = costs.total() + len(beside) + MEETING * len({case.notebook for case in cases})
+    if requests <= LIVE_REQUESTS and tokens <= LIVE_TOKENS:
+        return
+    thoughts = profile.target.room * sum(has_room(case, ask) for case in cases for ask in case.requests())
+    told = f"suite 'live' could take {requests} requests and {tokens:,.0f} tokens, and promises users at most {LIVE_REQUESTS} and {LIVE_TOKENS:,}"
+    room = int(profile.target.room * (1 - (tokens - LIVE_TOKENS) / thoughts)) if thoughts else 0
+    if requests <= LIVE_REQUESTS and room > 0:
+        where = f"{profile.place}, key 'target.thinking_tokens' has value {profile.target.room}"
+        raise BadInput(f"{where}: {told}; set {room} or less, or ask another suite")
+    where = f"{costs.most_common(1)[0][0]}, key 'suites' has value live"
+    raise BadInput(f"{where}: {told}; leave live out of some cases, or ask another suite")
 
 
 def accepted(profile: Profile) -> tuple[Baseline | None, bytes | None]:
@@ -129,6 +170,7 @@ def estimated(
     """Return what a run, or a shard, would cost. Raises BadInput where it could not begin."""
     cases, left = planned(profile, suite, only)
     cases, baseline = of_effort(cases, effort), accepted(profile)[0]
+    _refuse_beyond_live(profile, suite, cases)
     look = planned_look(profile, cases, baseline, shard) if effort == "quick" else None
     cases = part_of(cases, shard) if shard else cases
     return estimate(profile, suite, cases, baseline, left, look)
@@ -162,6 +204,7 @@ def open_run(
         check_against(against, profile, base_url, cases)
     _refuse_own_secrets(profile, against, cases)
     cases, (baseline, raw) = of_effort(cases, effort), accepted(profile)
+    _refuse_beyond_live(profile, suite, cases)
     look = planned_look(profile, cases, baseline, shard) if effort == "quick" else None
     asked = [case for case in cases if not look or case.id not in look.later]
     name = folder.name if folder else new_name(profile.name)

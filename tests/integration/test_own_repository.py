@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import venv
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -67,11 +66,14 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = folder / "venv"
     venv.create(made, symlinks=True)
     [packages] = made.glob("lib/python3*/site-packages")
-    (packages / "parent.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    wheels, offline = folder / "wheels", ("--no-deps", "--quiet")
-    subprocess.run([*pip, "wheel", *offline, "--no-build-isolation", "-w", wheels, folder / "tree"], check=True)
-    target = made / "bin" / "python"
-    subprocess.run([*pip, "--python", target, "install", *offline, "--no-index", *wheels.glob("*.whl")], check=True)
+    ours = [path for path in sys.path if path.endswith("site-packages")]
+    (packages / "parent.pth").write_text("\n".join(ours) + "\n")
+    wheels, target = folder / "wheelhouse", made / "bin" / "python"
+    build = (*pip, "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", wheels, folder / "tree")
+    subprocess.run(build, check=True)
+    [wheel] = wheels.glob("gatebook-*.whl")  # by its file: the name alone is there already, as the checkout's own
+    install = (*pip, "--python", target, "install", "--quiet", "--no-index", "--find-links", wheels, wheel)
+    subprocess.run(install, check=True)  # with all that it needs, which is there as pinned
     return target
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -129,9 +130,40 @@ def test_a_front_that_passes_streams_on_is_green(project: Project, server: str) 
     assert done.code == 0, (done, done.reasons)
 
 
-def test_a_replica_of_another_model_or_a_dead_one_is_not_green(prints: Project, server: str) -> None:
+def test_a_replica_that_nobody_can_reach_is_an_error(prints: Project, server: str) -> None:
     prints.choose("count-text")
     prints.edit_profile(target={"replicas": [server, f"http://127.0.0.1:{free_port()}/v1"]})
     done = prints.ask(server)
     assert done.code == 75, (done, done.reasons)
     assert "did not answer: cannot connect" in done.verdict["reason"], done.reasons
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"model_alias": {"another-model"}}, "serves another-model, others smollm2-135m-instruct"),
+        ({"weights": "coarser"}, "logprobs|weights"),
+    ],
+    ids=["name", "weights"],
+)
+def test_a_replica_of_another_model_is_not_green(
+    prints: Project, server: str, tmp_path: Path, change: dict[str, Any], named: str
+) -> None:
+    """Also where the address itself never reaches it, and though llama.cpp answers to any name."""
+    with degraded_server(change, tmp_path) as other:
+        prints.edit_profile(target={"replicas": [server, other]})
+        done = prints.ask(server)
+    assert done.code == 1, (done, done.reasons)
+    assert done.verdict["reason"].startswith("two different servers stand behind this address: replica "), done.reasons
+    assert re.search(named, done.verdict["reason"]), done.reasons
+
+
+def test_an_error_of_a_front_whose_server_is_dead_is_said_to_be_its_own(prints: Project, tmp_path: Path) -> None:
+    prints.choose("greeting-nihao")
+    prints.edit_profile(limits={"ready_deadline_s": 3})
+    with ExitStack() as front:
+        with degraded_server({}, tmp_path) as behind_it:
+            url = front.enter_context(nginx(behind_it))
+        done = prints.ask(url)
+    assert done.code == 75, (done, done.reasons)
+    assert re.search(r"502.*nginx", done.verdict["reason"]), done.reasons

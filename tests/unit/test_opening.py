@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from gatebook.config.profile import Profile
+from gatebook.config.profile import Profile, load_profile, profile_from
 from gatebook.errors import BadInput
-from gatebook.opening import accepted, open_run, planned, versions
+from gatebook.opening import LIVE_REQUESTS, LIVE_TOKENS, accepted, estimated, open_run, planned, versions
 from gatebook.record.run import Run
 
 from tests.conftest import checkout
@@ -146,6 +147,78 @@ def test_languages_that_ask_nothing_of_a_group_that_must_pass_are_refused(place:
     by = profile({"g.h": "must", "g.i": "watch", "g.j": "watch"}).model_copy(update={"languages": ["en"]})
     assert [c.id for c in planned(by, "full", None)[0]] == ["a"], "a case over nothing is not asked either"
     refused(by.model_copy(update={"languages": ["eng"]}), "no case is tagged 'eng'; the cases are in en, zh")
+
+
+@pytest.mark.parametrize(
+    ("said", "key"),
+    [
+        ({"languages": ["fr"]}, "key 'languages' has value fr: no case is tagged 'fr'"),
+        ({"languages": ["en"]}, "key 'languages' has value en: group 'g.i' is must"),
+        ({"target": {"request": {"temperature": 1}}}, "key 'target.request.temperature' has value 1: every case"),
+        ({"groups": {"g.h": "no_worse"}}, "key 'groups.g.h': 'no_worse' with 1 selected cases"),
+        ({"excused": {"g.zz": "x"}}, "key 'excused.g.zz': no case and no group"),
+        ({"target": {"replicas": ["http://a/v1/chat/completions"]}}, "key 'target.replicas' has value"),
+    ],
+)
+def test_a_profile_that_does_not_fit_is_named_by_its_file(place: Place, said: dict[str, Any], key: str) -> None:
+    place.cases(
+        {"id": "a", "options": {"temperature": 0}, "tags": {"language": "en"}},
+        {"id": "b", "options": {"temperature": 0}, "group": "g.i", "tags": {"language": "zh"}},
+    )
+    groups = {} if "groups" in said else {"g.h": "must", "g.i": "must"}
+    whole = {"groups": groups, **said, "target": {"model": "m", **said.get("target", {})}}
+    refused(profile_from(whole, "params/mine.yaml", "mine"), f"params/mine.yaml, {key}")
+
+
+def test_an_option_that_nobody_knows_and_a_case_says_too_is_refused(place: Place) -> None:
+    place.cases({"id": "a"}, {"id": "b", "options": {"zzz_unknown": 2}}, {"id": "c", "options": {"top_k": 2}})
+    by = profile({"g.h": "must"}, request={"zzz_unknown": 1})
+    refused(by, "'target.request.zzz_unknown' has value 1", "case 'b'", "some.yaml", "delete one of the two")
+    assert planned(by, "full", ["a"])[0], "a case that is not asked contradicts nothing"
+    for fine in ({"zzz_other": 1}, {"top_k": 1}):
+        assert planned(profile({"g.h": "must"}, request=fine), "full", None)[0], fine
+
+
+REPLICAS = [f"http://pod-{n}:8000/v1" for n in range(3)]
+
+
+@pytest.mark.parametrize("replicas", [0, 1, 3])
+@pytest.mark.parametrize(
+    ("thinking", "fits"),
+    [({}, True), ({"thinking": "parsed"}, False), ({"thinking": "parsed", "thinking_tokens": 1000}, True)],
+    ids=["off", "parsed", "parsed, shorter"],
+)
+@pytest.mark.parametrize("name", ["qwen3-4b", "smollm2"])
+def test_live_asks_what_it_promises_or_nothing(name: str, thinking: dict[str, Any], fits: bool, replicas: int) -> None:
+    by = load_profile(ROOT / "params" / f"{name}.yaml")
+    target = by.target.model_validate({**by.target.model_dump(), **thinking, "replicas": REPLICAS[:replicas]})
+    by = by.model_copy(update={"target": target})
+    if not fits:
+        said = (
+            r"key 'target.thinking_tokens' has value 2048: .* promises users at most 100 and 30,000; set (\d+) or less"
+        )
+        with pytest.raises(BadInput, match=rf"{name}\.yaml, {said}") as caught:
+            estimated(by, "live", None)
+        least = int(re.findall(said, str(caught.value))[0])
+        fitting = target.model_copy(update={"thinking_tokens": least})
+        assert estimated(by.model_copy(update={"target": fitting}), "live", None)
+        return
+    plan = estimated(by, "live", None)
+    total = next(line for line in plan.splitlines() if line.startswith("total")).replace(",", "").split()
+    assert int(total[2]) + 27 <= LIVE_REQUESTS and int(total[3]) + int(total[4]) <= LIVE_TOKENS
+    assert ("asks none of target.replicas" in plan) == bool(replicas)
+    promise = f"at most {LIVE_REQUESTS} requests and {LIVE_TOKENS:,} tokens"
+    assert promise in (ROOT / "docs" / "first-gate.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("own", [{"asks": [{"name": f"n{n}"} for n in range(92)]}, {"options": {"max_tokens": 30_000}}])
+def test_cases_that_are_too_much_beside_users_are_named(place: Place, own: dict[str, Any]) -> None:
+    place.cases({"id": "a", "suites": ["live"], "options": {"max_tokens": 8}, **own}, name="ours.yaml")
+    by = profile({"g.h": "must"})
+    with pytest.raises(BadInput, match=r"ours\.yaml, key 'suites' has value live: .* leave live out of some cases"):
+        open_run(by, "http://x/v1", "live", None)
+    assert not (place.root / "outputs").exists()
+    assert planned(by, "full", None)[0], "elsewhere it may be asked"
 
 
 def test_a_key_or_header_that_is_not_set_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

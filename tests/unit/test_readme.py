@@ -36,6 +36,47 @@ def test_the_readme_is_one_screen() -> None:
     assert len(README.splitlines()) <= 70 and len(README.split()) <= 800
 
 
+def test_it_names_the_engines_and_gateways_that_were_really_run() -> None:
+    page = (ROOT / "docs" / "engines.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| [^|]*\| [^|]+ \|$", page, re.MULTILINE)[2:]
+    assert len(rows) == 9
+    for name, version in rows:
+        word = re.split(r" before|,| with|'", name)[0].removesuffix(" no model pinned")
+        number = re.search(r"[\d.]*\d", version)
+        for text in (README, CHINESE):
+            assert word in text and (number is None or number[0] in text), (word, version)
+
+
+FIRST_GATE = (ROOT / "docs" / "first-gate.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("A model that thinks", "target.thinking: parsed", "target.request", "engines.md#a-model-that-thinks"),
+        ("LoRA adapters", "engines.md#adapters-lora"),
+        ("target.replicas", "the one that differs is named", "engines.md#what-stands-behind-the-address-and-before-it"),
+        ("a proxy in front", "in one piece", "engines.md#what-stands-behind-the-address-and-before-it"),
+        ("`--suite live`", "one request in flight", "at most 100 requests and 30,000 tokens"),
+        ("`--yes-load`", "requests that are not ours", "load.md"),
+        ("in a repository of your own", "own-repository.md"),
+        ("`--languages en`", "cases.md#in-which-language-the-tag-language"),
+        ("summary.md", "at most 15 lines", "ci.md#elsewhere-than-gitlab"),
+        ("`--no-texts`", "verdicts and figures", "security.md#where-prompts-and-answers-travel"),
+        ("From a FAIL to a baseline", "mend the server", "correct the profile", "audit.md#waivers", "then accept"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_the_first_gate_has_a_line_for_each_ground(words: tuple[str, ...]) -> None:
+    """In one paragraph, with a link to a heading that is there."""
+    paragraphs = [p for p in FIRST_GATE.split("\n\n") if all(word in p for word in words)]
+    assert paragraphs, words
+    for page, _, anchor in (word.partition("#") for word in words if ".md#" in word):
+        text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+        headings = [re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in re.findall(r"^#+ (.+)$", text, re.M)]
+        assert anchor in headings, headings
+
+
 @pytest.mark.parametrize(("folder", "text"), [(ROOT, README), (ROOT / "docs", OVERVIEW)], ids=["README", "overview"])
 def test_what_it_links_to_exists(folder: Path, text: str) -> None:
     links = re.findall(r"\]\((?!http)([^)#]+)\)", text)

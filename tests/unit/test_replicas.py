@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gatebook.config.profile import Profile, profile_from
+from gatebook.config.profile import Profile, load_profile, profile_from
 from gatebook.errors import BadInput
-from gatebook.opening import planned
+from gatebook.opening import estimated, planned
 from gatebook.record.exchange import Attempt, Exchange
 from gatebook.report.estimate import estimate
 from gatebook.verdict.judging import judge
 from gatebook.verdict.verdict import Verdict
 
-from tests.conftest import shipped_cases
+from tests.conftest import ROOT, shipped_cases
 from tests.unit.replies import ASKED, MODEL, chat_body, plain, probe, profile, ready, record, run_folder
 
 CASE = "first-token-x"
@@ -174,6 +174,29 @@ def test_a_replica_that_serves_another_model_is_named(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("lists", "said"),
+    [
+        (([MODEL], ["other"]), "replica http://b:8000/v1 serves other, others m1"),
+        ((["other"], [MODEL]), "replica http://a:8000/v1 serves other, others m1"),
+        (([MODEL], ["z", MODEL]), None),
+        ((["by-router"], ["by-router"]), None),
+    ],
+)
+def test_a_replica_that_answers_to_any_name_is_known_by_its_list(
+    tmp_path: Path, lists: tuple[list[str], ...], said: str | None
+) -> None:
+    cards = [
+        at_replica(n, probe("models", {"object": "list", "data": [{"id": name} for name in names]}))
+        for n, names in enumerate(lists)
+    ]
+    found = verdict(tmp_path, *differing("00000000", {}, {}), *each({}, {}), *cards, by=asked_of(2))
+    if said is None:
+        assert found.needs_baseline, found.reasons
+    else:
+        assert found.verdict == "FAIL" and said in found.reason, found.reasons
+
+
 def test_a_replica_that_nobody_asked_is_not_green(tmp_path: Path) -> None:
     found = verdict(tmp_path, *differing("00000000", {}, {}), *each({}), by=asked_of(2))
     assert found.verdict == "INCONCLUSIVE"
@@ -223,3 +246,19 @@ def test_the_plan_counts_every_replica() -> None:
     told = [next(line.split() for line in table.splitlines() if line.startswith("total")) for table in (alone, three)]
     assert told[0][:3] == ["total", "1", "8"] and told[1][:3] == ["total", "1", "24"], (alone, three)
     assert told[1][4] == "24", "one answer token a request"
+
+
+def test_the_page_counts_the_requests_that_the_plan_counts() -> None:
+    page = (ROOT / "docs" / "decisions" / "replicas.md").read_text(encoding="utf-8")
+    plan = estimated(load_profile(ROOT / "params" / "qwen3-4b.yaml"), "smoke", None).splitlines()
+    rows = {words[0]: int(words[2].replace(",", "")) for line in plan if len(words := line.split()) == 5}
+    first = [case for case in shipped_cases().values() if case.id.startswith("first-token-") and "smoke" in case.suites]
+    tokens = sum(len(case.requests()) for case in first)
+    asked = f"asks {rows['total']} requests of a vLLM"
+    assert asked in page and f"{rows['05_fingerprint']} of them in notebook 05, {tokens} of these" in page, rows
+    assert (
+        f"one in fifty is seen with {1 - 0.98 ** rows['total'] - 0.02 ** rows['total']:.0%}".replace("%", " %") in page
+    )
+    for replies, percent in ((22, 90), (29, 95), (44, 99)):
+        assert f"{replies} replies see it with {percent} %" in page or f"{replies} with {percent} %" in page
+        assert 1 - 0.9**replies - 0.1**replies >= percent / 100

@@ -64,7 +64,7 @@ def test_a_wrong_request_option_is_one_line_with_file_key_and_what_to_do(request
 
 @pytest.mark.parametrize(
     ("fields", "said"),
-    [({"thinking": "on"}, "'off' or 'parsed'"), ({"thinking": True}, "'off' or 'parsed'"), ({"thinking_tokens": 9}, "set thinking: parsed")],
+    [({"thinking": "on"}, "'off' or 'parsed'"), ({"thinking": True}, "'off' or 'parsed'"), ({"thinking_tokens": 9}, "mine.yaml: key 'target.thinking_tokens' has value 9: thinking is off, so it does nothing; set thinking: parsed")],
 )  # fmt: skip
 def test_a_wrong_thinking_is_refused(fields: dict[str, Any], said: str) -> None:
     assert said in refusal(**fields)

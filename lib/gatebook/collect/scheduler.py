@@ -95,7 +95,7 @@ async def _collect(run: Run, notebook: str, progress: Progress) -> None:
 def _keys(run: Run, case: Case) -> set[str]:
     """Of everything that is asked of a case."""
     keys = {f"{case.id}/{ask.name}" for ask in case.requests()} | ({f"{case.id}/canary"} if case.canary else set())
-    replicas = range(len(run.manifest.profile.target.replicas) if case.fingerprints else 0)
+    replicas = range(len(run.manifest.profile.replicas(run.manifest.suite)) if case.fingerprints else 0)
     second = {f"against/{key}" for key in keys if case.samples and run.manifest.against}
     return keys | second | {f"replica/{number}/{key}" for number in replicas for key in keys}
 
@@ -229,7 +229,7 @@ class _Schedule:
         """Ask each of target.replicas the fingerprint's cases by itself. One that breaks is asked no more: the record names it."""
         offered = (c for c in self._expected if self._session.profile.not_offered(*c.needs) is None)
         asks = [(case, ask) for case in offered if case.fingerprints for ask in case.requests()]
-        for number, url in enumerate(self._target.replicas if asks else ()):
+        for number, url in enumerate(self._session.profile.replicas(self._run.manifest.suite) if asks else ()):
             replica = Side("replica", f"replica/{number}/", url)
             async with Lane(self._target, url, self._lag) as lane:
                 for path in PROBES:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationInfo
 
 from gatebook.config.files import FileName, Strict, build, demand, read_yaml
 from gatebook.config.policies import Feature, Golden, Latency, LoadSettings, Offer, Production, Waiver
@@ -33,6 +33,7 @@ OWNED = {
 """What no profile may say of a request -> who says it."""
 KNOWN = (
     "temperature", "top_p", "top_k", "min_p", "typical_p", "logit_bias", "bad_words", "min_tokens", "skip_special_tokens",
+    "ignore_eos", "stop_token_ids", "cache_prompt",
     "frequency_penalty", "presence_penalty", "repetition_penalty", "length_penalty", "repeat_penalty", "repeat_last_n",
     "reasoning_effort", "chat_template_kwargs", "thinking_token_budget", "include_reasoning", "reasoning_format",
     "priority", "service_tier", "metadata", "safety_identifier", "prompt_cache_key", "verbosity", EXTRA,
@@ -100,6 +101,12 @@ def _flat(request: dict[str, Any]) -> dict[str, Any]:
     return request
 
 
+def _of_use(tokens: int | None, info: ValidationInfo) -> int | None:
+    if tokens is not None and info.data.get("thinking") == "off":
+        raise ValueError("thinking is off, so it does nothing; set thinking: parsed, or delete it")
+    return tokens
+
+
 THINKING_TOKENS = 2048
 """What a model of some billion parameters thinks about a hard question; 40 s at 50 tokens a second."""
 
@@ -136,16 +143,12 @@ class Target(Strict):
     )
     """`off`: a thought in an answer is a fault. `parsed`: the model thinks first, and the server puts its thoughts into
     `reasoning_content` or `reasoning`; what follows them is judged."""
-    thinking_tokens: int | None = Field(default=None, ge=1)
+    thinking_tokens: Annotated[int | None, AfterValidator(_of_use)] = Field(default=None, ge=1)
     """thinking: parsed adds these to the max_tokens of a request whose answer is judged; default 2048."""
     baseline: FileName | None = None
     """Name of the accepted baseline in params/baselines/; default: the profile's file name."""
     default_suite: Suite = "full"
     """The suite of `gatebook run` without --suite."""
-
-    def mistakes(self) -> Iterator[str]:
-        if self.thinking_tokens is not None and not self.thinks:
-            yield f"key 'thinking_tokens' has value {self.thinking_tokens} and thinking is off, so it does nothing; set thinking: parsed, or delete it"
 
     @property
     def thinks(self) -> bool:
@@ -272,6 +275,12 @@ class Profile(Strict):
     """Share of the compared cases that turn between two healthy runs (batches on a GPU), until `accept --again` has measured it."""
     name: FileName = "unnamed"
     """What its runs, its baseline and its history are filed under; without it the file's name."""
+    _source: str = PrivateAttr(default="")
+
+    @property
+    def place(self) -> str:
+        """The file that it was read from; its name where it was read from a record."""
+        return self._source or f"profile {self.name!r}"
 
     @property
     def baseline_name(self) -> str:
@@ -291,6 +300,10 @@ class Profile(Strict):
         """Requests at a time where no case says another number; beside users one."""
         return 1 if suite == "live" else self.limits.in_flight
 
+    def replicas(self, suite: Suite) -> list[str]:
+        """The replicas that are asked by themselves; beside users none, since two would pass the requests that `live` promises."""
+        return [] if suite == "live" else self.target.replicas
+
     def policy(self, group: str) -> Group:
         """The group's policy; a group that the profile does not name is newer than the profile, and is watched."""
         return self.groups.get(group, Group(policy="watch"))
@@ -308,7 +321,9 @@ def profile_from(data: Any, where: str, name: str) -> Profile:
             f"{where}: a profile is a mapping with target, limits, groups and excused; this is {type(data).__name__}"
         )
     refuse_secrets(data, where)
-    return build(Profile, {"name": name, "pooled": "no_worse", **data}, where)
+    profile = build(Profile, {"name": name, "pooled": "no_worse", **data}, where)
+    profile._source = where
+    return profile
 
 
 def with_target(profile: Profile, **changes: str | None) -> Profile:

@@ -45,6 +45,11 @@ def is_answer(case: Case, ask: Ask) -> bool:
     return not (case.raw or case.negative or case.samples or ask.finish == "length" or one_token)
 
 
+def has_room(case: Case, ask: Ask) -> bool:
+    """Whether a model that thinks is given tokens for it."""
+    return is_answer(case, ask) and any(type(ask.options.get(name)) is int for name in CAPS)
+
+
 def sent(target: Target, case: Case, ask: Ask) -> dict[str, Any]:
     """Return the options of a request as this target receives them."""
     options, room = under(target.request_options, ask.options), target.room if is_answer(case, ask) else 0

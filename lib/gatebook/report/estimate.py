@@ -19,6 +19,7 @@ from gatebook.verdict.baseline import Baseline
 from gatebook.verdict.looking import DROPS, simulate, strata_of
 from gatebook.verdict.policy import COMPARED
 from gatebook.verdict.pooled import LEVEL, drop_of, flips_of, visible_drop
+from gatebook.verdict.replicas import NOT_BY_THEMSELVES
 
 NOTEBOOK_S = 6.0
 """Kernel, tables and pictures of one notebook, on two cores (docs/benchmarks.md)."""
@@ -45,10 +46,10 @@ def estimate(
     late: Counter[str] = Counter()
     ms, spent = sum(documents.values()) * speed["prompt_token"], 0.0
     for case in fitting:
-        cost = _cost(profile, case)
-        rows[case.notebook].update(cost)
-        ms += (cost["requests"] - case.canary) * speed["ttft"] + cost["answer tokens"] * SHARE_OF_CAP * speed["tpot"]
-        spent += cost["prompt tokens"] + cost["answer tokens"]
+        its = cost(profile, suite, case)
+        rows[case.notebook].update(its)
+        ms += (its["requests"] - case.canary) * speed["ttft"] + its["answer tokens"] * SHARE_OF_CAP * speed["tpot"]
+        spent += its["prompt tokens"] + its["answer tokens"]
         if limits.tokens and spent > limits.tokens:
             late[case.group] += 1
     table = [ROW.replace(",.0f", "").format("notebook", *COLUMNS)]
@@ -61,7 +62,7 @@ def estimate(
         "",
         f"suite {suite} of {profile.name}: about {minutes:.1f} minutes with {in_flight} in flight, from {basis}",
         f"it ends after {limits.run_deadline_s / 60:g} minutes in any case; answer tokens are caps; nothing was asked",
-        *_notes(profile, cases, baseline, look, in_flight),
+        *_notes(profile, suite, cases, baseline, look),
     ]
     if late:
         named = ", ".join(f"{group} ({count})" for group, count in late.items())
@@ -75,11 +76,11 @@ def _beyond(case: Case, context_tokens: int | None) -> bool:
     return bool(context_tokens and case.document and case.document.size > context_tokens)
 
 
-def _cost(profile: Profile, case: Case) -> dict[str, Any]:
+def cost(profile: Profile, suite: Suite, case: Case) -> dict[str, Any]:
     """Return the number of requests and the most tokens they take."""
     asks = case.requests()
     chats = [(ask, sent(profile.target, case, ask)) for ask in asks if ask.path is None]
-    times = 1 + (len(profile.target.replicas) if case.fingerprints and not profile.not_offered(*case.needs) else 0)
+    times = 1 + (len(profile.replicas(suite)) if case.fingerprints and not profile.not_offered(*case.needs) else 0)
     read = times * sum(prompt_tokens(ask.messages or [], options) for ask, options in chats)
     read += case.document.size if case.document else 0
     read += prompt_tokens([{"content": case.golden[0]}], {}) if case.scored else 0
@@ -88,7 +89,7 @@ def _cost(profile: Profile, case: Case) -> dict[str, Any]:
 
 
 def _notes(
-    profile: Profile, cases: list[Case], baseline: Baseline | None, look: Look | None, in_flight: int
+    profile: Profile, suite: Suite, cases: list[Case], baseline: Baseline | None, look: Look | None
 ) -> Iterator[str]:
     """What the requests say in place of the profile, what the run could see, and what costs more than it seems."""
     chats = [ask for case in cases for ask in case.requests() if ask.path is None]
@@ -101,11 +102,13 @@ def _notes(
         yield from _stages(profile, cases, look, baseline)
     if deeper := [case for case in cases if case.drawn]:
         yield f"effort deep: {len(deeper)} sampled cases are drawn {deeper[0].drawn} times in place of {deeper[0].draws}"
+    if profile.target.replicas and not profile.replicas(suite):
+        yield NOT_BY_THEMSELVES
     if beside := list(asked_of_parent(cases, profile)):
         tokens = sum(prompt_tokens(ask.messages or [], ask.options) + cap(ask.options) for _, ask in beside)
         yield f"if the model is an adapter, its parent is asked {len(beside)} requests more of {tokens:,.0f} tokens at most"
     if texts := sum(case.scored for case in cases):
-        at_once = min(AT_ONCE, in_flight)
+        at_once = min(AT_ONCE, profile.in_flight(suite))
         gib = at_once * MOST_TOKENS * VOCABULARY_TOKENS * LOGIT_BYTES / 2**30
         yield (
             f"{texts} golden answers, {at_once} at a time: up to {gib:.1f} GiB on the server beside its cache, for the logits of "

@@ -34,7 +34,7 @@ from gatebook.verdict.golden import Golden, compared
 from gatebook.verdict.looking import GO_ON, unsettled
 from gatebook.verdict.policy import AGAIN, COMPARED, EXCUSE, MEND, WORDS, Judged, compared_groups, judge_groups, waivers
 from gatebook.verdict.pooled import Key, Pooled, pool, score_of
-from gatebook.verdict.replicas import servers
+from gatebook.verdict.replicas import NOT_BY_THEMSELVES, servers
 from gatebook.verdict.verdict import EXIT_CODES, Excuse, GroupVerdict, Served, Verdict, WaiverUse, Word
 
 FindingsOf = Callable[[Run, str], list[Finding]]
@@ -313,6 +313,8 @@ def _notes(judged: Judged, groups: list[GroupVerdict]) -> Iterator[str]:
         yield f"one of {judged.manifest.among} deployments that are gated together: what is compared may spend that share of the error budget"
     if judged.fingerprint.get("thinking") == NO_THOUGHTS:
         yield "target.thinking is parsed, and no answer came after thoughts: set it to off, or find out why the model does not think"
+    if profile.target.replicas and not profile.replicas(judged.manifest.suite):
+        yield NOT_BY_THEMSELVES
     if told := told_languages(profile.languages, judged.manifest.left_out):
         yield told
     lacks = dict.fromkeys(said for said in profile.offers.values() if said is not True)

@@ -67,7 +67,7 @@ def check_plan(profile: Profile, cases: list[Case], contract_groups: set[str]) -
     scored = golden.groups_of(cases)
     family = compared_groups(profile, (group for group in sizes if group not in scored))
     for group in (*contract_groups, *sizes):
-        policy, where = profile.policy(group).policy, f"profile {profile.name!r}, key 'groups.{group}'"
+        policy, where = profile.policy(group).policy, f"{profile.place}, key 'groups.{group}'"
         if policy in COMPARED and group in contract_groups:
             raise BadInput(
                 f"{where} has value {policy!r}: a contract is kept or broken and not compared; use must or watch"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator
 from typing import Any, Literal
 
@@ -23,6 +23,9 @@ from gatebook.verdict.verdict import Word
 COUNTS = {2: "two", 3: "three", 4: "four"}
 COMPARE = (
     "run the same image, weights, template and arguments everywhere; target.replicas in the profile asks each by itself"
+)
+NOT_BY_THEMSELVES = (
+    "suite live asks none of target.replicas by itself; only what the address itself replies is compared"
 )
 SHOWN = 60
 """Characters of a value."""
@@ -134,8 +137,9 @@ def _short(value: Any) -> str:
 def _strangers(run: Run, notebooks: list[str], accepted: Fingerprint) -> Iterator[tuple[Stranger, str]]:
     """Yield (meaning, text) for every replica that was not asked, does not serve the model, or differs from others."""
     prints: dict[str, Fingerprint] = {}
+    serves: dict[str, str] = {}
     profile = run.manifest.profile
-    for url in profile.target.replicas:
+    for url in profile.replicas(run.manifest.suite):
         asked = {name: [e for e in run.exchanges(name) if (e.kind, e.target) == ("replica", url)] for name in notebooks}
         if found := _unusable(run, url, asked):
             yield found
@@ -143,12 +147,23 @@ def _strangers(run: Run, notebooks: list[str], accepted: Fingerprint) -> Iterato
         everything = [e for some in asked.values() for e in some]
         if chats := [e for e in everything if e.method == "POST"]:
             probes = [e.model_copy(update={"kind": "probe"}) for e in everything if e.method == "GET"]
-            identity = identify(probes, profile.target.model)
+            identity = identify(probes, model := profile.target.model)
+            serves |= (
+                {url: model if model in identity.models else ", ".join(identity.models)} if identity.models else {}
+            )
             own = {str(one) for e in chats if (one := signed(e).get(SYSTEM))}
             prints[url] = told(identity) | ({SYSTEM: _short(", ".join(sorted(own)))} if own else {})
             for name in notebooks:
                 prints[url] |= measured_values(run.expected(name), [e for e in asked[name] if e.method == "POST"])
+    yield from (("differs", text) for text in _otherwise_named(serves, profile.target.model))
     yield from (("differs", text) for text in _differing(run, prints, accepted))
+
+
+def _otherwise_named(serves: dict[str, str], model: str) -> Iterator[str]:
+    """Yield each replica that lists other models than most do, in a tie than those with this one: llama.cpp answers to any name."""
+    count = Counter(serves.values())
+    usual = max(count, key=lambda names: (count[names], names == model), default=model)
+    yield from (f"replica {url} serves {names}, others {usual}" for url, names in serves.items() if names != usual)
 
 
 def _unusable(run: Run, url: str, asked: dict[str, list[Exchange]]) -> tuple[Stranger, str] | None:
