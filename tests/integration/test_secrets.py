@@ -33,22 +33,35 @@ def undressed(text: str) -> Iterator[str]:
         yield html.unescape(text)
         yield unquote(text)
         yield unquote(unquote(text))
-        yield re.sub(r"\\+[uU]?x?(?:00)?([0-9a-fA-F]{2})", lambda m: chr(int(m[1], 16)), text)
+        yield re.sub(r"\\+[uU]?x?(?:000000|00)?([0-9a-fA-F]{2})", lambda m: chr(int(m[1], 16)), text)
         text = re.sub(r'\\(["\\/\'])', r"\1", text)
-    squeezed = text.replace(":", "")
-    for run in re.findall(r"(?:[0-9a-fA-F]{2}){10,}", squeezed):
-        yield bytes.fromhex(run).decode("latin-1")
-        yield bytes.fromhex(run[1:-1]).decode("latin-1") if len(run) > 2 else ""
+    for pattern, base in ((r"\b\d{2,3}\b[, ]*", 10), (r"\\([0-7]{3})", 8)):
+        for run in re.finditer(f"(?:{pattern}){{{PART},}}", text):
+            yield "".join(chr(min(int(number, base), 255)) for number in re.findall(r"\d+", run[0]))
+    for squeezed in (text.replace(":", ""), re.sub(r"0x|[-,= ]", "", text)):
+        for run in re.findall(r"(?:[0-9a-fA-F]{2}){10,}", squeezed):
+            for digits in (run, run[1:-1]):
+                yield bytes.fromhex(digits).decode("latin-1").replace("\0", "")
+    text = re.sub(r"\\n|\n", "", text)
     for run in re.findall(r"[A-Za-z0-9+/_\-]{14,}", text):
         plain = run.replace("-", "+").replace("_", "/")
         for skip in range(4):
-            whole = plain[skip : len(plain) - (len(plain) - skip) % 4]
-            yield base64.b64decode(whole).decode("latin-1")
+            whole = unpacked(plain[skip:])
+            yield whole.replace("\0", "")
+            yield from (unpacked(inner) for inner in re.findall(r"[A-Za-z0-9+/]{14,}", whole))
+    for run in re.findall(r"[A-Z2-7]{17,}", text):
+        for skip in range(8):
+            whole = run[skip : len(run) - (len(run) - skip) % 8]
+            yield base64.b32decode(whole).decode("latin-1")
+
+
+def unpacked(text: str) -> str:
+    return base64.b64decode(text[: len(text) - len(text) % 4]).decode("latin-1")
 
 
 def leaks(text: str, key: str) -> list[str]:
-    parts = [key[at : at + PART] for at in range(len(key) - PART + 1)]
-    return [part for reading in undressed(text) for part in parts if part in reading][:3]
+    parts = [key[at : at + PART].lower() for at in range(len(key) - PART + 1)]
+    return [part for reading in undressed(text) for part in parts if part in reading.lower()][:3]
 
 
 def joined(file: Path) -> str:
