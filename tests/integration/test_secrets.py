@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -175,6 +176,34 @@ def test_a_plan_that_holds_the_key_asks_nothing(project: Project) -> None:
     done = project.run("http://127.0.0.1:9/v1", env={"OPENAI_API_KEY": key})
     assert done.code == 2 and "OPENAI_API_KEY" in done.err and key not in done.err, done
     assert not [*project.root.glob("outputs/20*")]
+
+
+@pytest.mark.parametrize("own", ["OPENAI_API_KEY", "A_HEADER"])
+def test_a_url_whose_path_is_a_secret_is_refused_from_wherever_it_comes(project: Project, own: str) -> None:
+    key, url, bare = KEYS["hex"], "http://127.0.0.1:9/v1", yaml.safe_load(project.profile.read_text())
+    secret = f"http://127.0.0.1:9/t/{key}/v1"
+    bare["target"].update(server="external", headers={"X-Tenant": "env:A_HEADER"} if own == "A_HEADER" else {})
+
+    def profile(name: str, **target: Any) -> Path:
+        file = project.root / "params" / f"{name}.yaml"
+        file.write_text(yaml.safe_dump({**bare, "target": {**bare["target"], **target}}))
+        return file
+
+    plain = profile("plain", base_url=None)
+    ways = [
+        ("--profile", plain),
+        ("--profile", plain, "--base-url", secret),
+        ("--profile", profile("named", base_url=secret)),
+        ("--profile", profile("replicas", base_url=url, replicas=[secret])),
+        ("--profile", profile("metrics", base_url=url, metrics_url=f"http://127.0.0.1:9/{key}/metrics")),
+        ("--profile", profile("here", base_url=url), "--against", profile("there", base_url=secret)),
+    ]
+    for number, way in enumerate(ways):
+        done = project.gatebook("run", *way, env={own: key, **({} if number else {"OPENAI_BASE_URL": secret})})
+        assert done.code == 2 and own in done.err and key not in done.out + done.err, (way, done)
+    begun = project.gatebook("init", "--base-url", secret, "--name", "told", env={"OPENAI_API_KEY": key})
+    assert begun.code == 2 and key not in begun.out + begun.err, begun
+    assert not [*project.root.glob("outputs/20*")] and not (project.root / "params" / "told.yaml").exists()
 
 
 def test_a_short_key_is_sent_and_written_by_nobody(project: Project, server: str) -> None:
