@@ -20,7 +20,7 @@ from gatebook.commands.cases import app as cases_app
 from gatebook.commands.doctor import doctor
 from gatebook.commands.history import app as history_app
 from gatebook.commands.lab import lab
-from gatebook.errors import BadInput, ExitCode, GatebookError, one_line, os_reason
+from gatebook.errors import BadInput, ExitCode, GatebookError, one_line, os_reason, visible
 from gatebook.fleet.cli import StoredRun, fleet_app
 
 app = typer.Typer(
@@ -315,7 +315,7 @@ def command() -> int:
         print(said, file=sys.stderr)
         return code
     if isinstance(ended, str):
-        print(ended)
+        print(visible(ended))  # names in it are one line each where they are put in
     if stopping.stopped():
         raise KeyboardInterrupt
     return ended if isinstance(ended, int) else 0

@@ -200,9 +200,9 @@ def open_run(
 ) -> Run:  # fmt: skip
     """Make the run folder with manifest, all cases and baseline in it; a shard expects its part of them. Raises BadInput; then nothing was made."""
     cases, left = planned(profile, suite, only)
+    _refuse_own_secrets(profile, base_url, against, cases)
     if against is not None:
         check_against(against, profile, base_url, cases)
-    _refuse_own_secrets(profile, against, cases)
     cases, (baseline, raw) = of_effort(cases, effort), accepted(profile)
     _refuse_beyond_live(profile, suite, cases)
     look = planned_look(profile, cases, baseline, shard) if effort == "quick" else None
@@ -233,14 +233,15 @@ def by_notebook(cases: Iterable[Case]) -> dict[str, list[str]]:
     return dict(found)
 
 
-def _refuse_own_secrets(profile: Profile, against: Against | None, cases: list[Case]) -> None:
+def _refuse_own_secrets(profile: Profile, base_url: str, against: Against | None, cases: list[Case]) -> None:
     """Raises BadInput where the plan, which is written down, holds a key that would be sent."""
     targets = [profile.target, *([against.target] if against else [])]
     if not (scrub := scrubber(*targets)):
         return
-    plan = {f"{case.source}, case {case.id!r}: its text": case for case in cases}
-    for where, said in {f"profile {profile.name!r}: some value": profile, **plan}.items():
-        if scrub.holds(said.model_dump_json()):
+    plan = {"the base URL": base_url, f"profile {profile.name!r}: some value": profile.model_dump_json()}
+    plan |= {f"profile {against.profile!r} or its URL": against.model_dump_json()} if against else {}
+    for where, said in {**plan, **{f"{c.source}, case {c.id!r}: its text": c.model_dump_json() for c in cases}}.items():
+        if scrub.holds(said):
             names = " or ".join(name for target in targets for name in secrets(target))
             todo = "take it out, or export another key"
             raise BadInput(f"{where} holds what environment variable {names} holds; {todo}")

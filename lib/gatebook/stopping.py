@@ -66,18 +66,27 @@ def exit_code(code: int) -> int:
     return code if code or _Stop.number is None else 128 + _Stop.number
 
 
+class TookTooLong(CannotMeasure):
+    """A block did not end within its time."""
+
+
 @contextmanager
 def within(seconds: float, what: str) -> Iterator[None]:
-    """Raise CannotMeasure when the block takes longer; also in the middle of a regular expression. In the main thread only."""
+    """Raise TookTooLong when the block takes longer; also in the middle of a regular expression. In the main thread only.
+
+    One around it that has less time left still ends it.
+    """
 
     def over(number: int, frame: FrameType | None) -> None:
-        raise CannotMeasure(f"{what} took longer than {seconds:g} s")
+        raise TookTooLong(f"{what} took longer than {seconds:g} s")
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before, began = signal.signal(signal.SIGALRM, over), time.monotonic()
     left, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
+    if 0 < left < seconds:
+        signal.setitimer(signal.ITIMER_REAL, left)
     try:
         yield
     finally:

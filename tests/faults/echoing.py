@@ -6,6 +6,7 @@ import base64
 import html
 import itertools
 import json
+import textwrap
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
@@ -34,6 +35,18 @@ DRESSES: dict[str, Callable[[str], str]] = {
     "hex": lambda key: key.encode().hex(),
     "HEX": lambda key: key.encode().hex().upper(),
     "hex with colons": lambda key: key.encode().hex(":"),
+    "hex with dashes": lambda key: key.encode().hex("-"),
+    "hex with 0x": lambda key: ",".join(f"0x{ord(char):02x}" for char in key),
+    "code numbers": lambda key: ", ".join(str(ord(char)) for char in key),
+    "octal": lambda key: "".join(f"\\{ord(char):03o}" for char in key),
+    "long code points": lambda key: "".join(f"\\U{ord(char):08x}" for char in key),
+    "quoted-printable": lambda key: "".join(f"={ord(char):02X}" for char in key),
+    "base64 twice": lambda key: base64.b64encode(base64.b64encode(f"x{key}y".encode()) + b"z").decode(),
+    "base64 in lines": lambda key: textwrap.fill(base64.b64encode(f"x{key}".encode()).decode(), 19),
+    "base64 of UTF-16": lambda key: base64.b64encode(key.encode("utf-16")).decode(),
+    "hex of UTF-16": lambda key: key.encode("utf-16-be").hex(),
+    "base32": lambda key: base64.b32encode(f"xyz{key}".encode()).decode(),
+    "small and capital": lambda key: f"{key.lower()} {key.upper()}",
 }
 PLACES = (
     "content", "one character a chunk", "two chunks", "both reasoning fields", "arguments", "tokens", "bytes of tokens", "id", "model",

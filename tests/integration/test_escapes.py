@@ -7,12 +7,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+from gatebook.cli import command
+from gatebook.record.folder import sha256_of
 from gatebook.record.run import Run
 from gatebook.report.terminal import show
 from gatebook.verdict.verdict import Verdict
 
 from tests.conftest import Done, Project
 from tests.faults.proxy import FaultProxy
+from tests.forging import edit, seal
 
 SPOOF = "x\x1b[2K\x1b[1A\r\npassed, PASS: all is well\x9b2J\u202e\u2028y"
 CONTROLS = ("\x1b", "\r", "\x9b", "\u202e", "\u2028")
@@ -25,10 +28,10 @@ def red(project: Project, server: str) -> Done:
         return project.ask(proxy.base_url)
 
 
-def _shown(done: Done) -> None:
+def _shown(done: Done, *never: str) -> None:
     said = done.out + done.err
     assert not any(sign in said for sign in CONTROLS), said
-    assert not [line for line in said.splitlines() if line.startswith(("passed", "PASS", "all is well"))], said
+    assert not [line for line in said.splitlines() if line.startswith(never or ("passed", "PASS", "all is well"))], said
 
 
 @pytest.mark.parametrize("where", ["a file", "SHA256SUMS", "verdict"])
@@ -42,10 +45,47 @@ def test_a_red_bundle_cannot_write_passed_on_the_terminal(project: Project, red:
     else:
         told = json.loads((run / "verdict.json").read_text(encoding="utf-8"))
         (run / "verdict.json").write_text(json.dumps({**told, "reason": SPOOF, "troubles": [SPOOF]}), encoding="utf-8")
-    for command in (("passed", run, "--suite", "smoke"), ("verify", run), ("report", run)):
-        done = project.gatebook(*command)
+    for words in (("passed", run, "--suite", "smoke"), ("verify", run), ("report", run)):
+        done = project.gatebook(*words)
         assert done.code not in (0, 3), done
         _shown(done)
+
+
+@pytest.mark.parametrize("where", ["run", "revision", "model"])
+def test_what_a_bundle_calls_itself_is_one_visible_line(project: Project, server: str, where: str) -> None:
+    project.choose("canary-water")
+    done = project.ask(server)
+    run = Path(shutil.copytree(done.run, project.root / "outputs" / "forged"))
+    if where == "run":
+        edit(run / "manifest.json", lambda manifest: {**manifest, "run": SPOOF.replace("/", "")})
+        edit(run / "verdict.json", lambda verdict: {**verdict, "run": SPOOF.replace("/", "")})
+        sums = [f"{sha256_of(file)}  {file.name}\n" for file in sorted(run.iterdir()) if file.name != "SHA256SUMS"]
+        (run / "SHA256SUMS").write_text("".join(sums), encoding="utf-8")
+    else:
+        edit(run / "manifest.json", lambda manifest: manifest["profile"]["target"].update({where: SPOOF}))
+        seal(run)
+    commands: list[tuple[object, ...]] = [
+        ("accept", run, "--reason", "x"), ("history", "enter", run), ("history", "list"), ("history", "export", project.root / "rows.csv"),
+        ("archive", project.root / "outputs", "--to", project.root / "site"), ("compare", done.run, run), ("compare", run, done.run),
+        ("report", run), ("report", run, "--no-texts", "--out", project.root / "figures"), ("merge", run, done.run), ("verify", run),
+        ("passed", run, "--suite", "smoke"), ("judge", run, "--profile", project.profile, "--out", project.root / "judged"),
+        ("fleet", "accept", run, "--reason", "x"), ("fleet", "--resume", run), ("run", "--resume", run), ("accept", done.run, "--reason", "y", "--again", run),
+    ]  # fmt: skip
+    for words in commands:
+        told = project.gatebook(*words)
+        assert "Traceback" not in told.err, told
+        _shown(told, "passed, PASS: all", "all is well")
+
+
+def test_what_a_fleet_accepts_is_one_visible_line_each(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("gatebook.fleet.conduct.accept_fleet", lambda *_: ([SPOOF, SPOOF], 1))
+    monkeypatch.setattr("sys.argv", ["gatebook", "fleet", "accept", "x", "--reason", "y"])
+    assert command() == 3
+    said = capsys.readouterr().out
+    assert said.count("\n") == 2
+    _shown(Done(3, said, "", Path()))
 
 
 def test_what_a_server_calls_itself_is_no_markup_and_no_control(red: Done, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -33,22 +34,35 @@ def undressed(text: str) -> Iterator[str]:
         yield html.unescape(text)
         yield unquote(text)
         yield unquote(unquote(text))
-        yield re.sub(r"\\+[uU]?x?(?:00)?([0-9a-fA-F]{2})", lambda m: chr(int(m[1], 16)), text)
+        yield re.sub(r"\\+[uU]?x?(?:000000|00)?([0-9a-fA-F]{2})", lambda m: chr(int(m[1], 16)), text)
         text = re.sub(r'\\(["\\/\'])', r"\1", text)
-    squeezed = text.replace(":", "")
-    for run in re.findall(r"(?:[0-9a-fA-F]{2}){10,}", squeezed):
-        yield bytes.fromhex(run).decode("latin-1")
-        yield bytes.fromhex(run[1:-1]).decode("latin-1") if len(run) > 2 else ""
+    for pattern, base in ((r"\b\d{2,3}\b[, ]*", 10), (r"\\([0-7]{3})", 8)):
+        for run in re.finditer(f"(?:{pattern}){{{PART},}}", text):
+            yield "".join(chr(min(int(number, base), 255)) for number in re.findall(r"\d+", run[0]))
+    for squeezed in (text.replace(":", ""), re.sub(r"0x|[-,= ]", "", text)):
+        for run in re.findall(r"(?:[0-9a-fA-F]{2}){10,}", squeezed):
+            for digits in (run, run[1:-1]):
+                yield bytes.fromhex(digits).decode("latin-1").replace("\0", "")
+    text = re.sub(r"\\n|\n", "", text)
     for run in re.findall(r"[A-Za-z0-9+/_\-]{14,}", text):
         plain = run.replace("-", "+").replace("_", "/")
         for skip in range(4):
-            whole = plain[skip : len(plain) - (len(plain) - skip) % 4]
-            yield base64.b64decode(whole).decode("latin-1")
+            whole = unpacked(plain[skip:])
+            yield whole.replace("\0", "")
+            yield from (unpacked(inner) for inner in re.findall(r"[A-Za-z0-9+/]{14,}", whole))
+    for run in re.findall(r"[A-Z2-7]{17,}", text):
+        for skip in range(8):
+            whole = run[skip : len(run) - (len(run) - skip) % 8]
+            yield base64.b32decode(whole).decode("latin-1")
+
+
+def unpacked(text: str) -> str:
+    return base64.b64decode(text[: len(text) - len(text) % 4]).decode("latin-1")
 
 
 def leaks(text: str, key: str) -> list[str]:
-    parts = [key[at : at + PART] for at in range(len(key) - PART + 1)]
-    return [part for reading in undressed(text) for part in parts if part in reading][:3]
+    parts = [key[at : at + PART].lower() for at in range(len(key) - PART + 1)]
+    return [part for reading in undressed(text) for part in parts if part in reading.lower()][:3]
 
 
 def joined(file: Path) -> str:
@@ -162,6 +176,34 @@ def test_a_plan_that_holds_the_key_asks_nothing(project: Project) -> None:
     done = project.run("http://127.0.0.1:9/v1", env={"OPENAI_API_KEY": key})
     assert done.code == 2 and "OPENAI_API_KEY" in done.err and key not in done.err, done
     assert not [*project.root.glob("outputs/20*")]
+
+
+@pytest.mark.parametrize("own", ["OPENAI_API_KEY", "A_HEADER"])
+def test_a_url_whose_path_is_a_secret_is_refused_from_wherever_it_comes(project: Project, own: str) -> None:
+    key, url, bare = KEYS["hex"], "http://127.0.0.1:9/v1", yaml.safe_load(project.profile.read_text())
+    secret = f"http://127.0.0.1:9/t/{key}/v1"
+    bare["target"].update(server="external", headers={"X-Tenant": "env:A_HEADER"} if own == "A_HEADER" else {})
+
+    def profile(name: str, **target: Any) -> Path:
+        file = project.root / "params" / f"{name}.yaml"
+        file.write_text(yaml.safe_dump({**bare, "target": {**bare["target"], **target}}))
+        return file
+
+    plain = profile("plain", base_url=None)
+    ways = [
+        ("--profile", plain),
+        ("--profile", plain, "--base-url", secret),
+        ("--profile", profile("named", base_url=secret)),
+        ("--profile", profile("replicas", base_url=url, replicas=[secret])),
+        ("--profile", profile("metrics", base_url=url, metrics_url=f"http://127.0.0.1:9/{key}/metrics")),
+        ("--profile", profile("here", base_url=url), "--against", profile("there", base_url=secret)),
+    ]
+    for number, way in enumerate(ways):
+        done = project.gatebook("run", *way, env={own: key, **({} if number else {"OPENAI_BASE_URL": secret})})
+        assert done.code == 2 and own in done.err and key not in done.out + done.err, (way, done)
+    begun = project.gatebook("init", "--base-url", secret, "--name", "told", env={"OPENAI_API_KEY": key})
+    assert begun.code == 2 and key not in begun.out + begun.err, begun
+    assert not [*project.root.glob("outputs/20*")] and not (project.root / "params" / "told.yaml").exists()
 
 
 def test_a_short_key_is_sent_and_written_by_nobody(project: Project, server: str) -> None:

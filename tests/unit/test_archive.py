@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from gatebook.commands.verify import verify
 from gatebook.errors import BadInput
+from gatebook.record.folder import MAX_JSON_MIB
 from gatebook.record.run import Run
 from gatebook.report.archive import archive
 
@@ -158,6 +160,22 @@ def test_links_of_a_bundle_are_not_followed(outputs: Path, tmp_path: Path) -> No
     (outputs / "run-1" / "link.txt").symlink_to(secret)
     archive(outputs, tmp_path / "public")
     assert not (tmp_path / "public" / "runs" / "run-1" / "link.txt").exists()
+
+
+@pytest.mark.parametrize("texts", [True, False])
+@pytest.mark.parametrize("hostile", ["pipe", "large"])
+def test_a_bundle_that_cannot_be_read_leaves_out_no_other(
+    outputs: Path, tmp_path: Path, hostile: str, texts: bool
+) -> None:
+    if hostile == "pipe":
+        os.mkfifo(outputs / "run-1" / "pipe")
+    else:
+        with (outputs / "run-1" / "SHA256SUMS").open("r+b") as file:
+            file.truncate((MAX_JSON_MIB << 20) + 1)
+    said = archive(outputs, tmp_path / "public", texts)
+    assert states(tmp_path / "public") == {"run-2": "FAIL", "run-1": "DAMAGED"}
+    assert any("run-1" in line for line in said) and not (tmp_path / "public" / "runs" / "run-1").exists()
+    assert not list((tmp_path / "public" / "runs").glob(".new-*"))
 
 
 def test_a_data_file_cannot_leave_its_string(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ import subprocess
 import sys
 
 import pytest
+from aiohttp import web
 from gatebook.collect.client import Lane, LoopLag
+from gatebook.collect.reply import HEAD_BYTES
 from gatebook.config.profile import Target
 from gatebook.config.secrets import MASK, Scrubber, refuse_secrets, searched
 from gatebook.record.exchange import Exchange
@@ -19,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.faults.echoing import DRESSES, PLACES, EchoingServer
+from tests.faults.scripted import ScriptedServer
 from tests.integration.test_secrets import KEYS, leaks
 
 KEY = KEYS["hex"]
@@ -98,6 +101,86 @@ def test_every_place_and_every_dress_on_the_wire(monkeypatch: pytest.MonkeyPatch
         assert not leaks(said, key), way
         if exchange.events is not None:
             assert exchange.timing and exchange.timing.first_token_ms is not None, "arrivals are those of the chunks"
+
+
+class CuttingServer(ScriptedServer):
+    """Says the key over the place at which a reply is cut, whose key is the way."""
+
+    way = ""
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        key, ask = request.headers["Authorization"].removeprefix("Bearer "), await request.json()
+        place, dress, inside = self.way.split("/")
+        said = DRESSES[dress](key)
+        if ask.get("stream"):
+            before = int(place) - int(inside)
+            pieces = [*"x" * before, *said, *(["y" * 2**20] * 2 if place == "100" else "y" * 100_000)]
+            chunks = [{"choices": [{"index": 0, "delta": {"content": piece}}]} for piece in pieces]
+            return web.Response(
+                text="".join(f"data: {json.dumps(c)}\n\n" for c in chunks), content_type="text/event-stream"
+            )
+        if place == "tokens":
+            return web.Response(text=json.dumps([{"token": char} for char in said])[:-1] + "y" * 2**21)
+        message = json.dumps({"choices": [{"index": 0, "message": {"content": "@" * int(place)}}]})
+        at = HEAD_BYTES - int(inside)
+        message = f"{message[:at]}{json.dumps(said)[1:-1]}{message[at:]}"
+        return web.Response(text=message, content_type="application/json")
+
+
+CUTS = {
+    "an answer of more than 1 MiB": f"{2 << 20}/{{}}/{{}}",
+    "a reply of more than 32 MiB": f"{33 << 20}/{{}}/{{}}",
+    "the 100th event of a long answer": "100/{}/{}",
+    "the 1,024th event of too many": "1024/{}/{}",
+}
+
+
+@pytest.mark.parametrize("where", CUTS)
+@pytest.mark.parametrize("name", KEYS)
+def test_no_beginning_of_a_key_stays_where_a_reply_is_cut(
+    monkeypatch: pytest.MonkeyPatch, where: str, name: str
+) -> None:
+    key = KEYS[name]
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    stream = "event" in where
+    ways = [CUTS[where].format(d, n) for d in ("as it is", "JSON", "URL", "base64", "hex") for n in (len(key) - 1, 15)]
+
+    async def ask(server: CuttingServer) -> list[Exchange]:
+        async with Lane(Target(model="m"), f"{server.url}/v1", LoopLag()) as lane:
+            found = []
+            for server.way in ways if "32" not in where and "1,024" not in where else ways[:2]:
+                body = {"model": "m", "messages": [], "stream": stream}
+                found.append(await lane.ask(kind="ask", key="k", body=body, deadline_s=60, retries=0))
+            return found
+
+    with CuttingServer("m", answer_s=0.0) as server:
+        for way, exchange in zip(ways, asyncio.run(ask(server)), strict=False):
+            assert exchange.fault == "broken", (way, exchange.detail)
+            said = "\n".join([exchange.model_dump_json(), *read_answer(exchange).texts()])
+            assert MASK[:4] in said and not leaks(said, key), way
+
+
+def test_a_key_in_the_tokens_of_json_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+    async def ask(url: str) -> Exchange:
+        async with Lane(Target(model="m"), url, LoopLag()) as lane:
+            return await lane.ask(kind="ask", key="k", body={"model": "m"}, deadline_s=60, retries=0)
+
+    with CuttingServer("m", answer_s=0.0) as server:
+        server.way = "tokens/as it is/0"
+        assert asyncio.run(ask(f"{server.url}/v1")).text == MASK
+
+
+@pytest.mark.parametrize("end", ["\\", "\\u", "\\u00", "\\x4", "%", "%2525", "&", "&amp;#", "&#6", "\\\\\\"])
+def test_a_key_that_is_cut_in_an_escape(end: str) -> None:
+    said = f"so {KEY[:20]}{end}"
+    assert Scrubber([KEY]).text(said, cut=True) == f"so {MASK}" and Scrubber([KEY]).text(said) == said
+
+
+def test_what_is_cut_elsewhere_stays() -> None:
+    for said in ("nothing at all", "50 %", f"{KEY[:3]}", f"{KEY[:20]} and so on", "\\" * 70_000 + "x"):
+        assert Scrubber([KEY]).text(said, cut=True) == said
 
 
 @pytest.mark.parametrize("value", ["https://box/v1?max_tokens=5", "see the wiki: key=value", "postgres at box:5432"])

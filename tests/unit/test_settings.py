@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gatebook.config.dresses import is_telling
 from gatebook.config.profile import Target, load_profile, profile_from, with_target
-from gatebook.config.secrets import is_telling
 from gatebook.config.sending import api_key, extra_headers, secrets, untelling
 from gatebook.errors import BadInput
 from hypothesis import given

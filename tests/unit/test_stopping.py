@@ -129,3 +129,10 @@ entry.main()
 def test_a_signal_while_the_command_is_still_importing_is_one_line() -> None:
     done = subprocess.run([sys.executable, "-c", FIRST_MOMENT], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (130, "gatebook: interrupted\n")
+
+
+def test_the_time_of_a_block_around_it_ends_a_block() -> None:
+    began = time.monotonic()
+    with pytest.raises(CannotMeasure, match="took longer"), within(0.2, "the outer one"), within(60, "the inner one"):
+        time.sleep(5)
+    assert time.monotonic() - began < 2

@@ -9,6 +9,8 @@ import re
 import secrets
 import ssl
 import time
+from collections import defaultdict
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -42,6 +44,8 @@ KEPT_HEADERS = (
     "content-type", "content-encoding", "transfer-encoding", "date", "server", "retry-after", "age", "x-cache", "cf-cache-status", "via",
     "x-litellm-version",
 )  # fmt: skip
+STRING = re.compile(r'"((?:[^"\\]|\\.)*)(?:"|\\?\Z)(\s*:)?', re.DOTALL)
+"""Of JSON, the last one without its end; and the colon behind a name."""
 NO_BASE = re.compile(r"(/v1)/(chat/completions|completions|models|embeddings|responses)$")
 """What is appended to a base URL, and so is none of it."""
 
@@ -147,7 +151,8 @@ class Lane:
             packing=reply.unpacker.packing if reply.unpacker else None, after_done=reply.after_done,
             fault=fault, detail=detail, timing=_timing(reply, events, scheduled, begun, sent), client=client,
         )  # fmt: skip
-        return _scrubbed(_bounded(exchange) if reply.size > MAX_TEXT_CHARS else exchange, self._scrubber)
+        kept = _bounded(exchange) if max(reply.size, len(reply.body)) > MAX_TEXT_CHARS else exchange
+        return _scrubbed(kept, self._scrubber, cut=reply.cut or kept is not exchange)
 
     async def _send(
         self, path: str, content: bytes | None, reply: Incoming, ends_s: float, deadline_s: float
@@ -271,27 +276,41 @@ def _bounded(exchange: Exchange) -> Exchange:
     return exchange.model_copy(update={"fault": "broken", "detail": said, "text": text, "events": events})
 
 
-def _scrubbed(exchange: Exchange, scrubber: Scrubber) -> Exchange:
-    """The exchange as it may be written: no secret that was sent is in the reply, nor in parts that a reader joins."""
+def _scrubbed(exchange: Exchange, scrubber: Scrubber, cut: bool) -> Exchange:
+    """The exchange as it may be written: no secret that was sent is in the reply, nor in parts that a reader joins, nor the
+    beginning of one where the reply was cut."""
 
     def kept(line: str) -> str:
-        said = scrubber.documents([line], parse)[0]
-        return said[:KEPT_LINE_CHARS] if said.partition(":")[0] in NO_ANSWER else said
+        return line[:KEPT_LINE_CHARS] if line.partition(":")[0] in NO_ANSWER else line
 
-    told = scrubber.documents([data for _, data in exchange.events or []], parse)
+    lines = [(before, scrubber.documents([line], parse)[0]) for before, line in exchange.lines or []]
+    wrapped = scrubber.holds("\n".join(line for _, line in lines))
+    told = scrubber.documents([data for _, data in exchange.events or []], parse, cut)
     events = [(ms, data) for (ms, _), data in zip(exchange.events or [], told, strict=True)]
     update = {
         "headers": {name: scrubber.text(value) for name, value in exchange.headers.items()},
-        "lines": [(before, kept(line)) for before, line in exchange.lines or []] or None,
-        "text": None if exchange.text is None else scrubber.documents([exchange.text], parse)[0],
+        "lines": [(0, MASK)] if wrapped else [(before, kept(line)) for before, line in lines] or None,
+        "text": None if exchange.text is None else scrubber.documents([exchange.text], parse, cut)[0],
         "events": None if exchange.events is None else events,
     }
     made = exchange.model_copy(update=update)
-    if not scrubber or not any(scrubber.holds(text) for text in read_answer(made).texts()):
+    loose = _loose(made.text or "") if scrubber else ()
+    if not scrubber or not any(scrubber.holds(text, cut) for text in (*read_answer(made).texts(), *loose)):
         return made
     # joined in a way that no JSON path shows: only the times of arrival are kept
     hidden = None if made.events is None else [(ms, MASK) for ms, _ in made.events]
     return made.model_copy(update={"events": hidden, "text": None if made.text is None else MASK, "lines": None})
+
+
+def _loose(text: str) -> Iterator[str]:
+    """The strings of JSON that has no end, those of each name joined; of whole JSON none, since its values are searched joined."""
+    if parse(text) is not None:
+        return
+    found, name = defaultdict[str, list[str]](list), ""
+    for said, colon in STRING.findall(text):
+        name = said if colon else name
+        found[name] += [] if colon else [said]
+    yield from map("".join, found.values())
 
 
 def normal_base_url(url: str, source: str = "--base-url") -> str:

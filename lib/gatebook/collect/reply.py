@@ -56,6 +56,8 @@ class Incoming:
     end_ns: int | None = None
     after_done: Literal["open", "broken"] | None = None
     size: int = 0
+    cut: bool = False
+    """Whether only its head is kept."""
     values: int = 0
     """Of its JSON, counted by their commas and brackets."""
 
@@ -98,6 +100,7 @@ class Incoming:
             if self.stream is not None:
                 said = self.stream.feed(stamp, plain)
         if said is not None:
+            self.cut = True
             del self.body[HEAD_BYTES:]
             if self.stream is not None:
                 self.stream.cut(HEAD_BYTES)

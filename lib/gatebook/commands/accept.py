@@ -14,7 +14,7 @@ from gatebook.config.cases import load_cases
 from gatebook.config.files import replace_text
 from gatebook.config.project import person
 from gatebook.entering import enter_accepted, judge_intact
-from gatebook.errors import BadInput
+from gatebook.errors import BadInput, one_line
 from gatebook.opening import accepted
 from gatebook.record.replies import read_answer
 from gatebook.record.run import Run, now
@@ -71,7 +71,7 @@ def accept(path: Path, reason: str, group: str | None, by: str | None = None, ag
     if kept:
         spoken = f" in {', '.join(profile.languages)}" if profile.languages else ""
         lines.append(f"  kept: {kept} cases that suite {run.manifest.suite}{spoken} does not ask")
-    return "\n".join([*lines, *_shown(entry)])
+    return "\n".join(map(one_line, [*lines, *_shown(entry)]))
 
 
 def _in_the_way(verdict: Verdict, group: str | None, old: Baseline | None, file: Path) -> list[str]:

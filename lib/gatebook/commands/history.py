@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option, Typer
 
-from gatebook.errors import BadInput
+from gatebook.errors import BadInput, one_line
 
 app = Typer(
     help="What past runs measured: outputs/history.sqlite, or the database in GATEBOOK_HISTORY_URL (docs/history.md).",
@@ -80,7 +80,7 @@ def enter(path: Annotated[Path, Argument(metavar="RUN", help="A run folder in ou
     from gatebook.entering import enter as store
     from gatebook.entering import judge_intact
 
-    print(store(*judge_intact(path, "only an intact run enters the history")))
+    print(one_line(store(*judge_intact(path, "only an intact run enters the history"))))
 
 
 def _rows(profile: str | None, group: str | None, days: float | None) -> tuple[str, list[Any]]:

@@ -19,7 +19,7 @@ from gatebook.config.cases import load_cases
 from gatebook.config.files import build, parse_yaml, replace_text
 from gatebook.config.profile import Profile, Target, profile_from
 from gatebook.config.secrets import refuse_secrets
-from gatebook.config.sending import untelling
+from gatebook.config.sending import scrubber, secrets, untelling
 from gatebook.engines import HOST_PATHS, SETTINGS_PATHS, Probes, credentials_refused, recognise
 from gatebook.errors import BadInput, CannotMeasure
 from gatebook.opening import refuse_languages
@@ -66,6 +66,8 @@ def introduce(
     cases = load_cases(*project.folders("params/cases"))
     spoken = None if languages is None else [name.strip() for name in languages.split(",")]
     target = build(Target, {"model": model or "unknown", "api_key_env": api_key_env, "base_url": url}, "command line")
+    if scrubber(target).holds(url):
+        raise BadInput(f"--base-url holds what environment variable {' or '.join(secrets(target))} holds; leave it out")
     asked = {"name": name or "new", "target": target.model_dump(), "groups": {}, "languages": spoken}
     refuse_languages(build(Profile, asked, "command line"), "full", cases)
     exchanges = asyncio.run(_probe(target, url))

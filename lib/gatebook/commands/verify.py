@@ -16,11 +16,9 @@ from gatebook.record.folder import sha256_of
 from gatebook.record.run import SUMS, Run
 from gatebook.stopping import within
 from gatebook.verdict.findings import judge_notebook
-from gatebook.verdict.judging import judge_by, kept_file
+from gatebook.verdict.judging import JUDGE_S, judge_by, kept_file
 from gatebook.verdict.verdict import Step, Verdict, Verification
 
-JUDGE_S = 300
-"""Wall time of judging a bundle again: a pattern that somebody else wrote may have no end."""
 Again = Callable[[str | None, list[str]], Verdict]
 
 

@@ -3,7 +3,6 @@ server says of one that was sent to it is taken out before it is written."""
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import re
@@ -16,6 +15,8 @@ from contextlib import suppress
 from itertools import accumulate, pairwise
 from typing import Any
 
+from gatebook.config.dresses import ESCAPED, dresses, readings
+from gatebook.config.dresses import searched as searched
 from gatebook.errors import BadInput
 
 _SECRET_VALUE = re.compile(
@@ -31,18 +32,6 @@ _SECRET_URL = re.compile(
 """A URL with a user in it, or a parameter that carries a credential."""
 _SECRET_KEY = re.compile(r"(^|[_-])(api[_-]?key|apikey|token|secret|password|passwd|authorization)$", re.IGNORECASE)
 _SECRET_VARIABLE = re.compile(r"key|token|secret|passw|credential", re.IGNORECASE)
-SHORT = 8
-"""A key of fewer characters is found in texts by chance."""
-_COMMON = frozenset(
-    re.findall(
-        r"\w+",
-        "a abc abc123 an and any anything api bar basic bearer change changeme default demo dev dummy empty example fake foo free here insert key keys "
-        "litellm llama lm local localhost me mock my needed no nokey none not null of ollama open openai password placeholder proj put "
-        "redacted replace required secret sglang sk some something string studio test testing the this token undefined unused used value vllm "
-        "whatever with without xinference xyz you your",
-    )
-)
-"""Words that placeholders in public code and manuals are made of."""
 
 
 def refuse_secrets(data: Any, where: str, path: str = "") -> None:
@@ -96,42 +85,13 @@ def sendable(value: str, variable: str, blanks: bool = False) -> str:
     )
 
 
-def is_telling(secret: str) -> bool:
-    """Whether a text that holds it must have leaked it: not `1`, `vllm` or `sk-no-key-required`, which stand in replies by chance."""
-    parts = [part for part in re.split(r"[\W_]+", secret.casefold()) if part]
-    common = all(part in _COMMON or len(set(part)) == 1 or part in "1234567890" for part in parts)
-    return min(len(secret), len(_readings(secret)[-1])) >= SHORT and not common
-
-
 MASK = "[redacted]"
-_ESCAPED = re.compile(
-    r"\\+u(?:00([0-9a-fA-F]{2})|\{0*([0-9a-fA-F]{1,2})\})|\\+x([0-9a-fA-F]{2})|%(?:25)*([0-9a-fA-F]{2})"
-    r"|&(?:amp;)*#[xX]0*([0-9a-fA-F]{1,2});|&(?:amp;)*#0*([0-9]{1,3});|&(?:amp;)*(quot|apos|amp|lt|gt);|(\\+)([\"'/]?)"
-)
-"""Escapes of JSON, Python, URLs and HTML, however often they were applied. Each stands for one character."""
-DEEPEST = 6
-"""Escapes in escapes that are undone."""
-_ENTITIES = {"quot": '"', "apos": "'", "amp": "&", "lt": "<", "gt": ">"}
-
-
-def _unescape(found: re.Match[str]) -> str:
-    *digits, decimal, entity, slashes, quoted = found.groups()
-    for number in digits:
-        if number is not None:
-            return chr(int(number, 16))
-    return chr(int(decimal)) if decimal is not None else _ENTITIES[entity] if entity else quoted or slashes[:1]
-
-
-def _readings(text: str) -> list[str]:
-    """Return the text, and what it reads as after each round of undoing escapes."""
-    found = [text]
-    while len(found) <= DEEPEST and any(sign in found[-1] for sign in "\\%&"):
-        if (plain := _ESCAPED.sub(_unescape, found[-1])) == found[-1]:
-            break
-        found.append(plain)
-    return found
-
-
+_BREAK = re.compile(r"=?(?:\\[rn]|[\r\n])+[ \t]*")
+"""A line end inside of what was wrapped, with the indentation of the next line; `=` before it in quoted-printable."""
+_UNFINISHED = re.compile(r"\\(?:[uU][0-9a-fA-F{]{0,8}|x[0-9a-fA-F]?)?|%(?:25)*[0-9a-fA-F]?|&(?:amp;)*#?\w{0,5}")
+"""An escape at which a text was cut."""
+BEGUN = 4
+"""Characters of a secret at the end of a text that was cut which count as its beginning."""
 _ALIKE = {"reasoning": "reasoning_content", "max_completion_tokens": "max_tokens"}
 """Names under which a reader joins one text."""
 FAR = 1000
@@ -192,26 +152,36 @@ def _told(value: Any, texts: Iterator[str], scrub: Callable[[str], str]) -> Any:
     return value if said == str(value) else said
 
 
+def _mapped(found: list[tuple[int, int]], before: str, undone: re.Pattern[str], left: int) -> list[tuple[int, int]]:
+    """Return where spans stood before each match of `undone` became `left` characters."""
+    places, shifts = array("L"), array("L", [0])
+    for match in undone.finditer(before if found else ""):
+        places.append(match.start() - shifts[-1])
+        shifts.append(shifts[-1] + match.end() - match.start() - left)
+    return [(a + shifts[bisect_left(places, a)], b + shifts[bisect_left(places, b)]) for a, b in found]
+
+
 class Scrubber:
-    """Takes secrets out of whatever a server says, in every dress that a program gives them by habit: as they are, escaped,
-    URL-encoded, in base64 at any of its three offsets, in hex. One that is common (`is_telling`) is not searched for."""
+    """Takes secrets out of whatever a server says, in every dress that a program gives them by habit (`dresses`), escaped or
+    wrapped. One that is common (`is_telling`) is not searched for. `cut`: the text goes on where it ends, so that the beginning
+    of a secret there is one."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        self._needles = tuple(dict.fromkeys(dress for secret in secrets for dress in _dresses(secret)))
+        self._needles = tuple(dict.fromkeys(dress for secret in secrets for dress in dresses(secret)))
 
     def __bool__(self) -> bool:
         return bool(self._needles)
 
-    def holds(self, text: str) -> bool:
-        return bool(self._spans(text))
+    def holds(self, text: str, cut: bool = False) -> bool:
+        return bool(self._spans(text, cut))
 
-    def text(self, text: str) -> str:
+    def text(self, text: str, cut: bool = False) -> str:
         """Mask the secrets in a text."""
-        for start, end in reversed(self._spans(text)):
+        for start, end in reversed(self._spans(text, cut)):
             text = f"{text[:start]}{MASK}{text[end:]}"
         return text
 
-    def documents(self, texts: list[str], read: Callable[[str], Any] = json.loads) -> list[str]:
+    def documents(self, texts: list[str], read: Callable[[str], Any] = json.loads, cut: bool = False) -> list[str]:
         """Texts of which each is JSON or not, and whose values a reader joins: the events of a stream, or one reply.
 
         A secret that is cut over several of them loses its part of each, and what is left of a part is never empty, so that
@@ -228,79 +198,68 @@ class Scrubber:
                     values[-1] = value
             ends.append(len(joined.found))
         groups = [*joined.by_place.values(), *joined.by_names.values()]
-        if not self.holds("\n".join(texts)) and not any(self.holds(joined.read(group)) for group in groups):
+        if not self.holds("\n".join(texts), cut) and not any(self.holds(joined.read(group), cut) for group in groups):
             return texts
         for group in groups:
-            self._mask(joined.found, group)
+            self._mask(joined.found, group, cut)
         parts = [joined.found[begin:end] for begin, end in pairwise(ends)]
-        return [self._written(*document) for document in zip(texts, values, parts, strict=True)]
+        return [self._written(*document, cut) for document in zip(texts, values, parts, strict=True)]
 
-    def _written(self, text: str, value: Any, parts: list[str]) -> str:
+    def _written(self, text: str, value: Any, parts: list[str], cut: bool) -> str:
         """Return the JSON text of a value with these parts in place of its own."""
         with suppress(RecursionError):
             told = _told(value, iter(parts), self.text)
             if told != value:
                 text = json.dumps(told, ensure_ascii=False)
                 text = json.dumps(told) if re.search("[\ud800-\udfff]", text) else text
-        return self.text(text)
+        return self.text(text, cut)
 
-    def _mask(self, texts: list[str], group: Iterable[int]) -> None:
+    def _mask(self, texts: list[str], group: Iterable[int], cut: bool) -> None:
         """Mask secrets in these texts read one after the other."""
         group = [number for number in group if texts[number]]
         ends = list(accumulate(len(texts[number]) for number in group))
         begins = [0, *ends]
-        for start, end in reversed(self._spans("".join(texts[number] for number in group))):
+        for start, end in reversed(self._spans("".join(texts[number] for number in group), cut)):
             first, last = bisect_left(ends, start + 1), bisect_left(ends, end)
             for i, piece in enumerate(_shared(last - first + 1), first):
                 text, begin = texts[group[i]], begins[i]
                 texts[group[i]] = text[: max(start - begin, 0)] + piece + text[end - begin :]
 
-    def _spans(self, text: str) -> list[tuple[int, int]]:
+    def _spans(self, text: str, cut: bool) -> list[tuple[int, int]]:
         """Return where secrets stand in a text, however escaped; spans that touch are joined."""
         if not self._needles:
             return []
-        *escaped, plain = _readings(text)
-        found = [m.span() for n in self._needles if n in plain for m in re.finditer(re.escape(n), plain)]
-        for before in reversed(escaped if found else []):
-            places, shifts = array("L"), array("L", [0])
-            for escape in _ESCAPED.finditer(before):
-                places.append(escape.start() - shifts[-1])
-                shifts.append(shifts[-1] + escape.end() - escape.start() - 1)
-            found = [(a + shifts[bisect_left(places, a)], b + shifts[bisect_left(places, b)]) for a, b in found]
+        whole, text = len(text), _finished(text) if cut else text
+        *escaped, plain = readings(text)
+        found = self._found(plain, cut)
+        if (unwrapped := _BREAK.sub("", plain)) != plain:
+            found += _mapped(self._found(unwrapped, cut), plain, _BREAK, 0)
+        for before in reversed(escaped):
+            found = _mapped(found, before, ESCAPED, 1)
         spans: list[tuple[int, int]] = []
         for start, end in sorted(found):
             if spans and start <= spans[-1][1]:
                 start, reached = spans.pop()
                 end = max(end, reached)
-            spans.append((start, end))
+            spans.append((start, whole if cut and end == len(text) else end))
         return spans
+
+    def _found(self, plain: str, cut: bool) -> list[tuple[int, int]]:
+        found = [m.span() for n in self._needles if n in plain for m in re.finditer(re.escape(n), plain)]
+        sizes = (s for n in self._needles for s in range(BEGUN, len(n)) if plain.endswith(n[:s])) if cut else ()
+        return [*found, *((len(plain) - size, len(plain)) for size in sizes)]
+
+
+def _finished(text: str) -> str:
+    """Return a text that was cut without the escape that it ends in."""
+    at = max(map(text.rfind, "\\%&"))
+    return text[:at].rstrip("\\") if at >= 0 and _UNFINISHED.fullmatch(text, at) else text
 
 
 def _shared(count: int) -> list[str]:
     """Cut the mask into this many pieces, none of them empty."""
     whole = f"{MASK[:-1]}{'*' * (count - len(MASK))}]"
     return [whole[a:b] for a, b in pairwise(len(whole) * number // count for number in range(count + 1))]
-
-
-def searched(secret: str) -> list[str]:
-    """Return the parts of a secret to search for: the whole, what follows `Bearer`, and what `Basic` packs."""
-    words = secret.split()
-    parts = [secret, *words]
-    if len(words) == 2 and words[0].casefold() == "basic":
-        with suppress(ValueError):
-            plain = base64.b64decode(words[1], validate=True).decode("ascii")
-            parts += [plain, plain.partition(":")[2]]
-    return [part for part in dict.fromkeys(parts) if is_telling(part)]
-
-
-def _dresses(secret: str) -> Iterator[str]:
-    for part in searched(secret):
-        raw = part.encode()
-        yield from (_readings(part)[-1], raw.hex(), raw.hex().upper(), raw.hex(":"), raw.hex(" "))
-        for offset in range(3):
-            first, last = -(-offset * 8 // 6), (offset + len(raw)) * 8 // 6
-            for encode in (base64.b64encode, base64.urlsafe_b64encode):
-                yield encode(bytes(offset) + raw + bytes(3)).decode()[first:last]
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from typer import Argument, Option, Typer
 from typer.core import TyperGroup
 
-from gatebook.errors import BadInput, ExitCode
+from gatebook.errors import BadInput, ExitCode, one_line
 
 
 class _Gate(TyperGroup):
@@ -73,7 +73,7 @@ def accept(
     from gatebook.fleet.conduct import accept_fleet
 
     lines, refused = accept_fleet(run, reason, by)
-    print("\n".join(lines))
+    print("\n".join(map(one_line, lines)))
     raise SystemExit(ExitCode.INCONCLUSIVE if refused else 0)
 
 

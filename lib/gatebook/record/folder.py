@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gatebook.errors import BrokenRecord
-from gatebook.record.journal import MAX_RECORD_MIB
+from gatebook.record.journal import MAX_RECORD_MIB, MAX_VALUES, has_too_many_values
 
 MAX_FILES = 20_000
 """Of one run; a full one has some 500."""
@@ -45,6 +45,8 @@ def check_sizes(path: Path) -> None:
         most_mib, size = MAX_RECORD_MIB if file.suffix == ".jsonl" else MAX_JSON_MIB, file.lstat().st_size
         if size > most_mib << 20 and file.suffix != ".log":
             raise BrokenRecord(f"{file}: has {size:,} bytes; {most_mib} MiB at most are read")
+        if size > MAX_VALUES and file.suffix in (".json", ".ipynb") and has_too_many_values(file.read_bytes()):
+            raise BrokenRecord(f"{file}: has more than {MAX_VALUES:,} values, which no run writes")
 
 
 def run_folder_of(path: Path) -> Path | None:

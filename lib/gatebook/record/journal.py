@@ -23,6 +23,8 @@ LOCK_WAIT_S = 5.0
 """The kernel of a killed run needs a moment to notice that its parent is gone."""
 MAX_RECORD_MIB = 256
 """Of one notebook; a full run makes 5 in all."""
+MAX_VALUES = 4_000_000
+"""Of one line of a record, and of one file of JSON in a bundle: they take a hundred times the memory of their bytes."""
 LONG_BYTES = 4096
 KEY, REST = "$text", "$then"
 
@@ -207,6 +209,11 @@ def _walk(value: Any, change: Callable[[Any], Any]) -> Any:
     return [_walk(inner, change) for inner in value] if isinstance(value, list) else value
 
 
+def has_too_many_values(data: bytes) -> bool:
+    """Whether JSON has more than MAX_VALUES values, by its commas and brackets; those in texts count too."""
+    return len(data) > MAX_VALUES < sum(map(data.count, (b",", b"{", b"[")))
+
+
 def _digest(prev: str, exchange: dict[str, Any]) -> str:
     return hashlib.sha256((prev + json.dumps(exchange, sort_keys=True)).encode()).hexdigest()
 
@@ -241,7 +248,7 @@ def _lines(path: Path, anchor: str) -> Iterator[dict[str, Any]]:
     prev = anchor
     for number, text in enumerate(_whole_lines(path)):
         try:
-            line = json.loads(text)
+            line = json.loads(b"" if has_too_many_values(text) else text)
             said, version = line["exchange"], line["v"]
             written = {"v": version, "seq": number, "prev": prev, "exchange": said, "hash": _digest(prev, said)}
             intact = line == written and isinstance(said, dict)

@@ -20,7 +20,7 @@ from typing import Any
 from gatebook.config.cases import Case
 from gatebook.config.files import read_file, replace_text
 from gatebook.config.rows import changed
-from gatebook.errors import BadInput, CannotMeasure, GatebookError, first_line, os_reason
+from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, GatebookError, first_line, os_reason
 from gatebook.record.folder import MAX_JSON_MIB, run_folder_of
 from gatebook.record.run import SCRATCH, SUMS, Run
 from gatebook.record.samples import streamed_times
@@ -60,9 +60,10 @@ def archive(source: Path, to: Path, texts: bool = True) -> list[str]:
         runs.mkdir(parents=True, exist_ok=True)
         data.mkdir(exist_ok=True)
         if texts:
-            done = [line for folder in found if (line := _take_in(folder, runs))]
+            done, refused = _taken_in(found, runs)
             folders = [folder for folder in sorted(runs.iterdir()) if not folder.name.startswith(".")]
             kept = [_row(folder, data, folder.name, texts) for folder in folders]
+            kept += [row for row in refused if row["key"] not in {one["key"] for one in kept}]
         else:
             replace_text(to / MARK, SAID)
             done, kept = _figures(found, data)
@@ -84,8 +85,20 @@ def _bundles(source: Path) -> list[Path]:
     return sorted(p.parent for p in source.glob("*/manifest.json") if not p.parent.name.startswith("."))
 
 
+def _taken_in(found: list[Path], runs: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """(what was done, the rows of bundles that are not copied): one that cannot be read is no reason to leave out the others."""
+    done, refused = [], []
+    for folder in found:
+        try:
+            done.append(_take_in(folder, runs))
+        except (BadInput, BrokenRecord) as error:
+            done.append(f"not taken in: {folder}")
+            refused.append(_no_evidence(folder, _name(folder), "DAMAGED", str(error), texts=True))
+    return [line for line in done if line], refused
+
+
 def _take_in(folder: Path, runs: Path) -> str:
-    """Copy a bundle unless it is there; empty when there was nothing to do."""
+    """Copy a bundle unless it is there; empty when there was nothing to do. Raises BadInput, BrokenRecord."""
     name, seal = _name(folder), _seal(folder)
     for key in (name, f"{name}~{(seal or 'unsealed')[:8]}"):
         kept = runs / key
@@ -138,6 +151,9 @@ def _copy(folder: Path, kept: Path) -> None:
     """Copy the whole bundle or nothing; links are left out, since they would publish what they point to."""
 
     def left_out(where: str, names: list[str]) -> list[str]:
+        for path in (Path(where) / name for name in names):
+            if not (path.is_symlink() or path.is_file() or path.is_dir()):
+                raise BrokenRecord(f"{path}: is no file; a bundle holds plain files and folders only")
         return [name for name in names if name in SCRATCH or (Path(where) / name).is_symlink()]
 
     fresh = kept.parent / f".new-{secrets.token_hex(4)}"
@@ -170,12 +186,17 @@ def _row(folder: Path, data: Path, key: str, texts: bool) -> dict[str, Any]:
             _write_data(data / f"{key}.js", "run", {"summary": summary, "cases": cases}, key)
             replace_text(data / f"{key}.json", json.dumps({"format": FORMAT, "seal": seal, "summary": summary}))
             return summary
+    return _no_evidence(folder, key, "DAMAGED" if seal else "UNFINISHED", why, texts)
+
+
+def _no_evidence(folder: Path, key: str, state: str, why: str, texts: bool) -> dict[str, Any]:
+    """The row of a bundle without a verdict."""
     created = str(_manifest(folder).get("created"))
     return {
         "key": key,
         "run": key,
         "created": created if TIME.fullmatch(created) else "",
-        "state": "DAMAGED" if seal else "UNFINISHED",
+        "state": state,
         "reason": visible(why) if texts else "no evidence of a verdict; gatebook verify says why",
     }
 
@@ -184,7 +205,12 @@ def _figures(found: list[Path], data: Path) -> tuple[list[str], list[dict[str, A
     """(what was done, one row a run): of new bundles the figures are published, and of those that are there, they stay."""
     done, bad = [], []
     for folder in found:
-        name, seal = _name(folder), _seal(folder) or ""
+        name = _name(folder)
+        try:
+            seal = _seal(folder) or ""
+        except GatebookError as error:
+            bad.append(_no_evidence(folder, name, "DAMAGED", str(error), texts=False))
+            continue
         keys = (name, f"{name}~{seal[:8]}")
         if any(_known(data / key, seal) for key in keys) and not _damage(folder):
             continue

@@ -172,10 +172,10 @@ def _said(request: Request) -> str:
 def show_verification(found: Verification) -> None:
     """Facts, steps, and a last line that says what it comes to."""
     for name, value in {**facts(found.manifest), "seal": f"{found.seal or 'none'} (SHA-256 of SHA256SUMS)"}.items():
-        print(f"      {name:<10} {value}")
+        print(f"      {name:<10} {one_line(value)}")
     for step in found.steps:
         wrong = f": {one_line(step.wrong)}" if step.wrong else ""
-        print(f"{'ok   ' if step.wrong is None else 'WRONG'} {step.what} ({step.done}){wrong}")
+        print(f"{'ok   ' if step.wrong is None else 'WRONG'} {step.what} ({one_line(step.done)}){wrong}")
         for line in step.more.splitlines():
             print(f"        | {visible(line)}")
     for waiver in found.verdict.waivers if found.verdict else []:

@@ -17,6 +17,7 @@ from gatebook.errors import BrokenRecord
 from gatebook.record.exchange import ELSEWHERE, IN_USE, Recorded
 from gatebook.record.folder import sha256_of
 from gatebook.record.run import HISTORY, Run
+from gatebook.stopping import TookTooLong, within
 from gatebook.verdict.baseline import Baseline, read_baseline, values_asked_alike
 from gatebook.verdict.causes import ACCEPT, ALLOW, Said, causes
 from gatebook.verdict.findings import NO_RUN_WRITES, judge_notebook, run_identity
@@ -39,6 +40,8 @@ from gatebook.verdict.verdict import EXIT_CODES, Excuse, GroupVerdict, Served, V
 
 FindingsOf = Callable[[Run, str], list[Finding]]
 """What gives the findings of a notebook of a run."""
+JUDGE_S = 300
+"""Wall time of judging a bundle: a pattern that somebody else wrote may have no end."""
 RENEW = "renew the waiver with a reason, or delete it"
 MEND_ALL = "mend the deployment; `gatebook compare` with the accepted run shows where it lost, or set `pooled: watch`"
 
@@ -55,7 +58,10 @@ def judge(run: Run, notebook: str | None = None, troubles: list[str] | None = No
 def judge_by(run: Run, notebook: str | None, troubles: list[str], findings_of: FindingsOf) -> Verdict:
     """`judge`, with the findings of each notebook from `findings_of`."""
     try:
-        return decide(_read(run, notebook, troubles, findings_of))
+        with within(JUDGE_S, "judging it, by patterns of its own cases,"):
+            return decide(_read(run, notebook, troubles, findings_of))
+    except TookTooLong as error:
+        raise BrokenRecord(f"{run.path}: {error}") from None
     except NO_RUN_WRITES as error:
         said = " ".join(str(error).split())[:200]
         raise BrokenRecord(

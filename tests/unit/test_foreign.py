@@ -1,0 +1,53 @@
+"""Bundles that somebody else wrote: whoever judges one comes to an end, and reads no more of it than a run writes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from gatebook.commands.compare import recorded
+from gatebook.entering import judge_intact
+from gatebook.errors import BrokenRecord
+from gatebook.record.journal import MAX_VALUES
+from gatebook.record.run import Run
+from gatebook.report.archive import archive
+from gatebook.verdict import judging
+
+from tests.unit.runs import bundle
+
+
+def _endless(run: Run, notebook: str) -> list[object]:
+    """As a pattern does that somebody else wrote."""
+    time.sleep(30)
+    return []
+
+
+def test_every_command_that_judges_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    runs = [bundle(tmp_path / "outputs" / name).path for name in ("one", "two")]
+    monkeypatch.setattr(judging, "JUDGE_S", 0.2)
+    monkeypatch.setattr(judging, "judge_notebook", _endless)
+    began = time.monotonic()
+    with pytest.raises(BrokenRecord, match="took longer than 0.2 s"):  # history enter, accept
+        judge_intact(runs[0], "only an intact run")
+    with pytest.raises(BrokenRecord, match="took longer than 0.2 s"):  # compare
+        recorded(str(runs[0]), str(runs[1]))
+    said = archive(tmp_path / "outputs", tmp_path / "site")
+    assert [line for line in said if line.startswith("DAMAGED: one: ") and "took longer than 0.2 s" in line]
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("name", ["cases.json", "manifest.json", "verdict.json", "01_x.ipynb", "x.json"])
+def test_a_file_of_more_values_than_a_run_writes_is_not_parsed(tmp_path: Path, name: str) -> None:
+    run = bundle(tmp_path / "outputs" / "one").path
+    (run / name).write_text(f"[{'{},' * (MAX_VALUES // 2)}{{}}]", encoding="utf-8")
+    with pytest.raises(BrokenRecord, match="has more than 4,000,000 values"):
+        Run(run)
+
+
+def test_so_is_a_line_of_a_record(tmp_path: Path) -> None:
+    run = bundle(tmp_path / "outputs" / "one")
+    with run.record_file("01_x").open("a", encoding="utf-8") as file:
+        file.write(f'{{"exchange": [{"{}," * (MAX_VALUES // 2)}{{}}]}}\n')
+    with pytest.raises(BrokenRecord, match="the record was edited or damaged"):
+        run.exchanges("01_x")
