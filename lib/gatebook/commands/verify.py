@@ -16,7 +16,7 @@ from gatebook.record.folder import sha256_of
 from gatebook.record.run import SUMS, Run
 from gatebook.stopping import within
 from gatebook.verdict.findings import judge_notebook
-from gatebook.verdict.judging import JUDGE_S, judge_by, kept_file
+from gatebook.verdict.judging import judge_by, judging_s, kept_file
 from gatebook.verdict.verdict import Step, Verdict, Verification
 
 Again = Callable[[str | None, list[str]], Verdict]
@@ -75,7 +75,7 @@ def _same_verdicts(run: Run, found: Verification, judged: Again) -> Step:
     what, done = "verdicts: computed again from the record, equal to the files", f"{len(run.notebooks) + 1} verdicts"
     try:
         recorded = _recorded(run, "verdict.json")
-        with within(JUDGE_S, "judging it again, by patterns of its own cases,"):
+        with within(judging_s(run), "judging it again, by patterns of its own cases,"):
             found.verdict = own = judged(None, recorded.troubles)
             done += f" from {len(own.findings)} findings on {len(run.cases)} cases in {len(own.groups)} groups"
             if own != recorded:

@@ -40,8 +40,8 @@ from gatebook.verdict.verdict import EXIT_CODES, Excuse, GroupVerdict, Served, V
 
 FindingsOf = Callable[[Run, str], list[Finding]]
 """What gives the findings of a notebook of a run."""
-JUDGE_S = 300
-"""Wall time of judging a bundle: a pattern that somebody else wrote may have no end."""
+JUDGE_S, CASE_S = 300, 0.05
+"""Wall time of judging a bundle, and what each case adds: a pattern that somebody else wrote may have no end."""
 RENEW = "renew the waiver with a reason, or delete it"
 MEND_ALL = "mend the deployment; `gatebook compare` with the accepted run shows where it lost, or set `pooled: watch`"
 
@@ -55,10 +55,15 @@ def judge(run: Run, notebook: str | None = None, troubles: list[str] | None = No
     return judge_by(run, notebook, troubles or [], kept_findings if kept else judge_notebook)
 
 
+def judging_s(run: Run) -> float:
+    """Return the seconds that judging a bundle may take."""
+    return JUDGE_S + CASE_S * sum(map(len, run.manifest.expected.values()))
+
+
 def judge_by(run: Run, notebook: str | None, troubles: list[str], findings_of: FindingsOf) -> Verdict:
     """`judge`, with the findings of each notebook from `findings_of`."""
     try:
-        with within(JUDGE_S, "judging it, by patterns of its own cases,"):
+        with within(judging_s(run), "judging it, by patterns of its own cases,"):
             return decide(_read(run, notebook, troubles, findings_of))
     except TookTooLong as error:
         raise BrokenRecord(f"{run.path}: {error}") from None
