@@ -17,7 +17,7 @@ from gatebook.commands.introduction import Introduction
 from gatebook.config import project
 from gatebook.config.cases import load_cases
 from gatebook.config.files import build, parse_yaml, replace_text
-from gatebook.config.profile import Profile, Target, profile_from
+from gatebook.config.profile import Target, profile_from
 from gatebook.config.secrets import refuse_secrets
 from gatebook.config.sending import untelling
 from gatebook.engines import HOST_PATHS, SETTINGS_PATHS, Probes, credentials_refused, recognise
@@ -67,7 +67,7 @@ def introduce(
     spoken = None if languages is None else [name.strip() for name in languages.split(",")]
     target = build(Target, {"model": model or "unknown", "api_key_env": api_key_env, "base_url": url}, "command line")
     asked = {"name": name or "new", "target": target.model_dump(), "groups": {}, "languages": spoken}
-    refuse_languages(build(Profile, asked, "command line"), "full", cases)
+    refuse_languages(profile_from(asked, "command line", "new"), "full", cases)
     exchanges = asyncio.run(_probe(target, url))
     models, found = identify(exchanges, target.model).models, _adapters(exchanges, url) if adapters else []
     chosen = _choose(tuple(m for m in models if m not in found), exchanges[0], model, url)
