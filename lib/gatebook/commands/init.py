@@ -17,7 +17,7 @@ from gatebook.commands.introduction import Introduction
 from gatebook.config import project
 from gatebook.config.cases import load_cases
 from gatebook.config.files import build, parse_yaml, replace_text
-from gatebook.config.profile import Profile, Target, profile_from
+from gatebook.config.profile import Target, profile_from
 from gatebook.config.secrets import refuse_secrets
 from gatebook.config.sending import scrubber, secrets, untelling
 from gatebook.engines import HOST_PATHS, SETTINGS_PATHS, Probes, credentials_refused, recognise
@@ -69,7 +69,7 @@ def introduce(
     if scrubber(target).holds(url):
         raise BadInput(f"--base-url holds what environment variable {' or '.join(secrets(target))} holds; leave it out")
     asked = {"name": name or "new", "target": target.model_dump(), "groups": {}, "languages": spoken}
-    refuse_languages(build(Profile, asked, "command line"), "full", cases)
+    refuse_languages(profile_from(asked, "command line", "new"), "full", cases)
     exchanges = asyncio.run(_probe(target, url))
     models, found = identify(exchanges, target.model).models, _adapters(exchanges, url) if adapters else []
     chosen = _choose(tuple(m for m in models if m not in found), exchanges[0], model, url)

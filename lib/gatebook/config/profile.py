@@ -277,6 +277,10 @@ class Profile(Strict):
     """What its runs, its baseline and its history are filed under; without it the file's name."""
     _source: str = PrivateAttr(default="")
 
+    def __eq__(self, other: object) -> bool:
+        """Two that say the same are equal, whichever files they were read from."""
+        return isinstance(other, Profile) and self.model_dump() == other.model_dump()
+
     @property
     def place(self) -> str:
         """The file that it was read from; its name where it was read from a record."""
