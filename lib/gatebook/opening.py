@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from gatebook.checks import validate
+from gatebook.checks.similarity import is_own
 from gatebook.collect.client import normal_base_url
 from gatebook.config import project
 from gatebook.config.cases import Case, load_cases
@@ -73,6 +74,11 @@ def planned(profile: Profile, suite: Suite, only: list[str] | None) -> tuple[lis
             raise BadInput(f"{where} has value {url!r}: write the base URL whole, {normal_base_url(url)}")
     check_plan(profile, chosen, {contract_group(case.group) for case in chosen})
     _refuse_misspelt(profile, cases, chosen)
+    if not is_own(profile.similarity.model):
+        said = "is a folder, and no profile in params/ names it, so no judgement would open it; keep the profile there"
+        raise BadInput(
+            f"profile {profile.name!r}, key 'similarity.model' has value {profile.similarity.model!r}: {said}"
+        )
     _refuse_idle(profile, cases)
     secrets(profile.target)
     return chosen, left_out(cases, suite, profile.languages)
