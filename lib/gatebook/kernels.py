@@ -28,6 +28,8 @@ from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from jupyter_core.utils import run_sync
 
+from gatebook.config import project
+
 IMPORTED = (
     "ipykernel.ipkernel", "ipykernel.kernelapp", "matplotlib.axes", "matplotlib.backends.backend_agg", "pandas.io.formats.style",
     "scipy.special", "gatebook.workbook", "gatebook.collect.scheduler",
@@ -67,7 +69,7 @@ def forking() -> Iterator[None]:
 def kernels(folder: Path, **environment: str) -> Iterator[Kernel]:
     """Yield what starts a kernel in the folder for one notebook; `environment` is added to this process's."""
     with forking():
-        yield partial(_kernel, folder, os.environ | SAFE | environment)
+        yield partial(_kernel, folder, os.environ | SAFE | project.named() | environment)
 
 
 @contextmanager

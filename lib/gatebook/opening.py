@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gatebook.checks import validate
+from gatebook.checks.similarity import is_own
 from gatebook.collect.client import normal_base_url
 from gatebook.collect.scheduler import PROBES
 from gatebook.config import project
@@ -81,6 +82,9 @@ def planned(profile: Profile, suite: Suite, only: list[str] | None) -> tuple[lis
             raise BadInput(f"{where} has value {url!r}: write the base URL whole, {normal_base_url(url)}")
     check_plan(profile, chosen, {contract_group(case.group) for case in chosen})
     _refuse_misspelt(profile, cases, chosen)
+    if not is_own(profile.similarity.model):
+        said = "is a folder, and no profile in params/ names it, so no judgement would open it; keep the profile there"
+        raise BadInput(f"{profile.place}, key 'similarity.model' has value {profile.similarity.model!r}: {said}")
     _refuse_idle(profile, cases, chosen)
     secrets(profile.target)
     return chosen, left_out(cases, suite, profile.languages)

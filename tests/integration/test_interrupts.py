@@ -46,9 +46,12 @@ COMMANDS = {
 OTHERS = {
     "report": SET_E.format("gatebook report outputs/latest"),
     "compare": SET_E.format("gatebook compare outputs/other outputs/latest"),
+    "accept": SET_E.format("gatebook accept outputs/latest --reason x"),
+    "archive": SET_E.format("rm -rf public; gatebook archive outputs/latest --to public"),
+    "history list": SET_E.format("gatebook history list"),
     "run --plan": SET_E.format("gatebook run --plan --profile $PROFILE --base-url $BASE_URL"),
 }
-"""Commands that judge nothing: a signal that reaches them is no success either."""
+"""Commands that deploy nothing: a signal that reaches them is no success either."""
 HOW = {
     "SIGINT": (signal.SIGINT, False),
     "SIGTERM": (signal.SIGTERM, False),

@@ -26,6 +26,7 @@ def _endless(run: Run, notebook: str) -> list[object]:
 def test_every_command_that_judges_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     runs = [bundle(tmp_path / "outputs" / name).path for name in ("one", "two")]
     monkeypatch.setattr(judging, "JUDGE_S", 0.2)
+    monkeypatch.setattr(judging, "CASE_S", 0.0)
     monkeypatch.setattr(judging, "judge_notebook", _endless)
     began = time.monotonic()
     with pytest.raises(BrokenRecord, match="took longer than 0.2 s"):  # history enter, accept

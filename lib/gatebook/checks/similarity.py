@@ -15,16 +15,19 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from gatebook.config import project
 from gatebook.config.cases import Case
-from gatebook.config.files import replace_text
+from gatebook.config.files import read_yaml, replace_text
 from gatebook.config.profile import Similarity
-from gatebook.errors import BrokenRecord, CannotMeasure, first_line
+from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, first_line
 from gatebook.record.replies import read_answer
 from gatebook.record.run import Run
 
 MOST_NUMBERS, MOST_ENTITIES = 2, 2
 TOLERANCE = 1e-3
 """Largest difference between two computations of a cosine: processors add up in another order."""
+LOCAL = "local"
+"""The version of a model that is a folder and no package."""
 ENOUGH = 20
 """Mutants and paraphrases that it takes to speak of a rate."""
 NUMBER = re.compile(r"\d+")
@@ -196,6 +199,11 @@ def computed(run: Run, notebook: str) -> Kept:
     if run.path.resolve().parent in _located(name)[0].resolve().parents:
         beside = f"similarity.model {name!r} lies beside the record; a bundle brings no model of its own"
         raise BrokenRecord(f"{run.path}: {beside}")
+    if not is_own(name):
+        todo = "name it as similarity.model in a profile of your params/, if it is yours"
+        raise BrokenRecord(
+            f"{run.path}: similarity.model {name!r} is a folder that no profile of this project names; {todo}"
+        )
     model, embed = encoder(name)
     texts = tuple(sorted({text for pair in pairs.values() for text in pair}))
     vectors = dict(zip(texts, embed(texts), strict=True)) if texts else {}
@@ -237,7 +245,19 @@ def _located(name: str) -> tuple[Path, str]:
     package = find_spec(module) if module.isidentifier() else None
     if package and package.origin:
         return Path(package.origin).parent / "model", version(name)
-    return Path(name), "local"
+    return Path(name), LOCAL
+
+
+def is_own(name: str) -> bool:
+    """Whether a model is an installed package, or its folder is named by a profile of this project; so is what is nowhere."""
+    folder, number = _located(name)
+    if number != LOCAL or not folder.exists():
+        return True
+    named, project_folder = set[Path](), project.find()
+    for file in (project_folder / "params").glob("*.yaml") if project_folder else ():
+        with suppress(BadInput, LookupError, TypeError):
+            named.add(Path(read_yaml(file)["similarity"]["model"]).resolve())
+    return folder.resolve() in named
 
 
 @cache

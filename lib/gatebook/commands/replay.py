@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from gatebook import __version__
+from gatebook.config import project
 from gatebook.confined import SHARED, TRY, UNSHARED
 from gatebook.errors import BadInput
 
@@ -235,7 +236,7 @@ def _run(empty: Path, state: Path, names: list[str]) -> tuple[str, ET.Element]:
 
 def environment(state: Path) -> dict[str, str]:
     """Return the few variables that replayed code sees, without any key or token of the caller."""
-    kept = {k: v for k, v in os.environ.items() if k in KEPT or k.startswith("LC_")}
+    kept = {k: v for k, v in os.environ.items() if k in KEPT or k.startswith("LC_")} | project.named()
     if path := [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if Path(p).is_absolute()]:
         kept["PYTHONPATH"] = os.pathsep.join(path)
     ours = {"IPYTHONDIR": str(state / "ipython"), "JUPYTER_RUNTIME_DIR": str(state / "runtime")}

@@ -13,12 +13,13 @@ from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, first_line
 from gatebook.opening import OVERALL
 from gatebook.record.executed import unfinished
 from gatebook.record.folder import sha256_of
-from gatebook.record.run import SUMS, Run
+from gatebook.record.run import SCRATCH, SUMS, Run
 from gatebook.stopping import within
 from gatebook.verdict.findings import judge_notebook
 from gatebook.verdict.judging import judge_by, judging_s, kept_file
 from gatebook.verdict.verdict import Step, Verdict, Verification
 
+SHOWN = 5
 Again = Callable[[str | None, list[str]], Verdict]
 
 
@@ -35,7 +36,8 @@ def verify(path: Path, replay: bool = True, notebooks: Path | None = None) -> Ve
     judged = partial(judge_by, run, findings_of=cache(judge_notebook))
     sizes = [p.stat().st_size for p in run.path.rglob("*") if p.is_file()]
     what = "checksums: every file is what SHA256SUMS says, none missing, none added"
-    found.steps.append(Step(what, f"{len(sizes)} files, {sum(sizes):,} bytes", "; ".join(run.damage()[:5]) or None))
+    counted = f"{len(sizes)} files, {sum(sizes):,} bytes{_unsealed(run)}"
+    found.steps.append(Step(what, counted, "; ".join(run.damage()[:SHOWN]) or None))
     found.steps.append(_chains(run))
     what = "notebooks: every code cell of every notebook ran, the gate last"
     found.steps.append(Step(what, f"{len(run.notebooks) + 1} notebooks", "; ".join(cut_short(run)) or None))
@@ -52,6 +54,13 @@ def evidenced(path: Path) -> Verdict:
     if wrong or found.verdict is None:
         raise BrokenRecord(f"{path}: {wrong}; this bundle is not the evidence of the verdict that it states")
     return found.verdict
+
+
+def _unsealed(run: Run) -> str:
+    """Name the folders in which no file is sealed: Lab and pytest make them where a bundle is looked at."""
+    found = sorted({path.relative_to(run.path).as_posix() for name in SCRATCH for path in run.path.rglob(name)})
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return f"; not sealed, no evidence: {', '.join(found[:SHOWN])}{more}" if found else ""
 
 
 def _chains(run: Run) -> Step:

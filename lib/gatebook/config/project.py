@@ -27,6 +27,11 @@ def find() -> Path | None:
     return next((folder for folder in (here, *here.parents, *installed) if _is_project(folder)), None)
 
 
+def named() -> dict[str, str]:
+    """The variable by which another process finds the same project wherever it stands."""
+    return {"GATEBOOK_ROOT": str(found)} if (found := find()) else {}
+
+
 def root() -> Path:
     """The project's folder. Raises BadInput where there is none."""
     if found := find():
