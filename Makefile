@@ -57,7 +57,7 @@ test: setup-dev  ## set-up and the whole suite; installs PostgreSQL, Chromium, t
 	.ci/packages
 	.ci/emulator
 	.ci/engines
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=25 -m "not vllm"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=25 -m "not vllm"
 	test ! -e tests/integration/test_vllm.py || $(BIN)/python -m pytest --durations=5 tests/integration/test_vllm.py
 
 check: setup-dev  ## lint, format, types (of notebooks too), the walls between the rooms
