@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from gatebook.record.run import Run
 
@@ -62,8 +63,18 @@ def accepted(project: Project, *servers: str) -> None:
     project.accept(done.run)
 
 
+def spoken_to(url: str, *texts: str) -> None:
+    """What users ask, so that the server has other beginnings in its prompt cache than its twin."""
+    for text in texts:
+        body = {"model": "any", "messages": [{"role": "user", "content": text}], "max_tokens": 4}
+        httpx.post(f"{url}/chat/completions", json=body, timeout=60).raise_for_status()
+
+
 def test_two_equal_servers_are_green_and_the_front_is_told(prints: Project, server: str, twin: str) -> None:
+    """Whatever each has answered before."""
+    spoken_to(twin, "The", "Tell a tale. " * 80)
     accepted(prints, server, twin)
+    spoken_to(server, "Write", "x y z", "The capital " * 60)
     prints.edit_profile(target={"replicas": [server, twin]})
     done = behind(prints, server, twin)
     assert done.code == 0, (done, done.reasons)

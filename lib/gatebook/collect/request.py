@@ -31,6 +31,8 @@ from gatebook.record.logprobs import GOLDEN, MOST_TOKENS
 from gatebook.record.replies import counted_tokens, parse, read_answer
 
 FIRST_TOKENS = "first_token_logprobs"
+COMPARED = frozenset({FIRST_TOKENS, "greedy_logprobs"})
+"""Checks of log probabilities that are compared with those of another day or server."""
 """The check that compares alternatives of one token, so that each needs a name of its own."""
 HEAD_CHARS = 2000
 """Kept of a reply that tells no log probabilities."""
@@ -84,8 +86,9 @@ class Requests:
                 await session.skip(key, case, ask, unfit)
             return None
         stream = {"stream": True, "stream_options": {"include_usage": True}} if ask.stream else {}
-        body = {"messages": messages, **ask.options, **stream}
-        if any(FIRST_TOKENS in item for item in case.expect):
+        fresh = {} if COMPARED.isdisjoint(case.checks) else self._engine.whole_prompt
+        body = {"messages": messages, **fresh, **ask.options, **stream}
+        if FIRST_TOKENS in case.checks:
             body |= self._engine.logprob_options
         if session.profile.not_offered("logprobs"):  # the texts alone are compared then
             body = {k: v for k, v in body.items() if k not in ("logprobs", "top_logprobs")}

@@ -105,6 +105,8 @@ class Engine:
     """Its words for a key that it does not take, with whatever status."""
     logprob_options: Json = {}
     """Request options that make it name tokens by their ids."""
+    whole_prompt: Json = {}
+    """Request options by which a prompt is computed whole: what continues a cached one gets other numbers."""
 
     def rendering(self, messages: list[Json]) -> Request | None:
         """The request for the tokens of a conversation up to its answer; None where `scoring` needs none."""
