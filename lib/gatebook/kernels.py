@@ -154,6 +154,7 @@ class _Kernel:
 
 def serve() -> None:
     """Fork a kernel for each line: `argv`, `cwd`, `env` as JSON; its pid is the answer."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # one that is meant for it alone ends it without a traceback
     for name in IMPORTED:
         importlib.import_module(name)
     gc.collect()
@@ -181,6 +182,7 @@ def _become_kernel(parent: int, argv: list[str], cwd: str, env: dict[str, str]) 
     numpy.random.seed()  # as a fresh process has it; Python's own does it at a fork
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     os.chdir(cwd)

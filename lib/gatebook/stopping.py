@@ -28,14 +28,17 @@ class _Stop:
     at = 0.0
     over = False
     """The command has ended, and only the process has not."""
+    held = False
+    """What runs is to be interrupted at its end."""
 
 
 def heed() -> None:
     """Raise KeyboardInterrupt on the first of them; end the process at once on a second one.
 
     SIGINT counts also where it was inherited as ignored, as a shell starts what runs in the background. SIGHUP does not:
-    `nohup` ignores it on purpose.
+    `nohup` ignores it on purpose. A fleet's workers have both blocked.
     """
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGHUP})
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _stop)
@@ -48,6 +51,19 @@ def _stop(number: int, frame: FrameType | None) -> None:
         os._exit(128 + number)
     if _Stop.number is None:
         _Stop.number, _Stop.at = number, time.monotonic()
+        if not _Stop.held:
+            raise Interrupted
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Interrupt the block at its end only: it starts what would be left half started. A second signal still ends the process."""
+    _Stop.held = True
+    try:
+        yield
+    finally:
+        _Stop.held = False
+    if stopped():
         raise Interrupted
 
 

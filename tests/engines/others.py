@@ -205,7 +205,7 @@ FRONTS = {
         Front("nginx", "nginx before llama.cpp", _nginx),
         Front("smg", "smg 1.13.0 before llama.cpp", _smg),
         Front("sglang-router", "sglang-router 0.3.2 before llama.cpp", _sglang_router, model="unknown", profile={"target": {"aliases": [MODEL]}}),
-        Front("litellm", "LiteLLM 1.108.7 (proxy) before llama.cpp", _litellm, key=KEY, env=lambda _: {"LITELLM_MASTER_KEY": KEY}),
+        Front("litellm", "LiteLLM 1.108.7 (proxy) before llama.cpp", _litellm, key=KEY, env=lambda _: {"LITELLM_MASTER_KEY": KEY}, profile={"offers": {"n": "its streams end choices wrongly"}}),
         Front("vllm-router", "vllm-router 0.1.17 before vLLM", _vllm_router, behind=_vllm),
         Front("transformers", "transformers serve 5.19.0, no model pinned", _transformers, behind=_nothing, model=HOSTED, env=_cache),
         Front("llama-cpp-python", "llama-cpp-python 0.3.36 with --interrupt_requests false", _llama_cpp_python, behind=_nothing, asked=True),

@@ -26,6 +26,7 @@ from typing import Any
 
 import psutil
 import pytest
+from gatebook.config.selection import Shard
 
 from tests.conftest import PATIENT, ROOT, Project, small_project
 from tests.faults.proxy import Fault, FaultProxy
@@ -50,6 +51,11 @@ OTHERS = {
     "archive": SET_E.format("rm -rf public; gatebook archive outputs/latest --to public"),
     "history list": SET_E.format("gatebook history list"),
     "run --plan": SET_E.format("gatebook run --plan --profile $PROFILE --base-url $BASE_URL"),
+    "judge": SET_E.format(
+        "rm -rf outputs/judged; gatebook judge outputs/latest --profile $PROFILE --out outputs/judged"
+    ),
+    "merge": SET_E.format("rm -rf outputs/merged; gatebook merge outputs/shard-* --out outputs/merged"),
+    "fleet": SET_E.format("rm -rf outputs/fleet; gatebook fleet params/fleet.yaml"),
 }
 """Commands that deploy nothing: a signal that reaches them is no success either."""
 HOW = {
@@ -107,7 +113,7 @@ def _ignore() -> None:
 
 def _checkout(folder: Path, base_url: str, code: int) -> Checkout:
     project = small_project(folder)
-    project.choose("model-served", "canary-water")
+    project.choose("model-served", "canary-list")
     project.edit_profile(limits={**PATIENT, "transport_retries": 0})
     done = project.ask(base_url, revision=DIGEST)
     assert done.code == code, done
@@ -129,6 +135,25 @@ def _checkout(folder: Path, base_url: str, code: int) -> Checkout:
 @pytest.fixture(scope="module")
 def green_checkout(server: str, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     return _checkout(tmp_path_factory.mktemp("green"), server, 0)
+
+
+@pytest.fixture(scope="module")
+def others_checkout(green_checkout: Checkout) -> Checkout:
+    """What the other commands read too: shards of a run, and a fleet of one."""
+    project, url = green_checkout.project, green_checkout.base_url
+    for number in (1, 2):
+        done = project.ask(url, revision=DIGEST, shard=Shard(number, 2))
+        assert done.code == 0, done
+        done.run.rename(project.root / "outputs" / f"shard-{number}")
+    one = {"name": "one", "profile": "params/small.yaml", "base_url": url, "revision": DIGEST}
+    fleet = {"suite": "smoke", "store": "outputs/fleet", "deployments": [one]}
+    (project.root / "params" / "fleet.yaml").write_text(json.dumps(fleet))
+    first = project.gatebook("fleet", "params/fleet.yaml", timeout=280)
+    assert first.code == 3, first
+    (night,) = (project.root / "outputs" / "fleet").glob("20*")
+    accepted = project.gatebook("fleet", "accept", night, "--reason", "first")
+    assert accepted.code == 0, accepted
+    return green_checkout
 
 
 @pytest.fixture(scope="module")
@@ -190,22 +215,23 @@ def test_no_signal_at_any_moment_makes_red_pass(
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_no_command_that_was_interrupted_succeeds(green_checkout: Checkout, red_checkout: Checkout, name: str) -> None:
-    outputs = green_checkout.project.root / "outputs"
-    green_checkout.restore()
+def test_no_command_that_was_interrupted_succeeds(others_checkout: Checkout, red_checkout: Checkout, name: str) -> None:
+    outputs = others_checkout.project.root / "outputs"
+    others_checkout.restore()
     shutil.copytree(
         red_checkout.project.root / "outputs" / "77" / "smoke" / "latest", outputs / "other", dirs_exist_ok=True
     )
-    began, undisturbed = time.monotonic(), green_checkout.start(name)
+    began, undisturbed = time.monotonic(), others_checkout.start(name)
     out, err = undisturbed.communicate(timeout=280)
     took = time.monotonic() - began
     assert (undisturbed.returncode, "DEPLOYED" in out) == (0, True), out + err
     found = Counter[str]()
     for how, number in product(HOW, range(COUNT)):
         chance = random.Random(f"{SEED}/{name}/{how}/{number}")
-        process = green_checkout.start(name, ignored=HOW[how][1])
+        process = others_checkout.start(name, ignored=HOW[how][1])
         time.sleep(took * chance.uniform(0, 0.5))  # long before its end
-        reached = _send(process, HOW[how][0], whole=chance.random() < 0.5)
+        whole = name == "fleet" or chance.random() < 0.5  # a worker of a fleet that is singled out is replaced
+        reached = _send(process, HOW[how][0], whole)
         out, err = process.communicate(timeout=280)
         if reached:
             assert "DEPLOYED" not in out and process.returncode != 0, (how, number, process.returncode, out, err)
@@ -221,7 +247,7 @@ def _send(process: subprocess.Popen[str], number: int, whole: bool) -> bool:
         return False
     try:
         inner = psutil.Process(process.pid).children(recursive=True)
-        heard = any(not _ignores(one.pid, number) for one in inner)
+        heard = any(_hears(one.pid, number) for one in (inner if whole else inner[-1:]))
         if whole:
             os.killpg(process.pid, number)
         else:
@@ -231,11 +257,13 @@ def _send(process: subprocess.Popen[str], number: int, whole: bool) -> bool:
     return heard
 
 
-def _ignores(pid: int, number: int) -> bool:
+def _hears(pid: int, number: int) -> bool:
+    """Whether it neither ignores nor blocks the signal; False where it is gone."""
     with suppress(OSError):
-        ignored = re.search(r"^SigIgn:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(encoding="utf-8"), re.MULTILINE)
-        return bool(ignored and int(ignored[1], 16) >> (number - 1) & 1)
-    return True
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+        deaf = [int(mask, 16) for mask in re.findall(r"^Sig(?:Ign|Blk):\s*(\w+)", status, re.MULTILINE)]
+        return not any(mask >> (number - 1) & 1 for mask in deaf)
+    return False
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])

@@ -116,6 +116,7 @@ def test_a_server_that_does_everything_offers_everything_in_few_requests() -> No
     found = learned()
     assert missing(found) == {} and found.told_as == MODEL
     assert len(found.exchanges) <= 15, "with the GETs of `init` no more than 20"
+    assert missing(learned(unserved(404))) == {}
 
 
 def without(option: str) -> Change:
@@ -125,6 +126,11 @@ def without(option: str) -> Change:
 
 def refusing(option: str) -> Change:
     return lambda body, good: (400, f"{option} is not supported") if option in body else good
+
+
+def unserved(status: int) -> Change:
+    """Says no to a model that it does not serve."""
+    return lambda body, good: good if body["model"] == MODEL else (status, "no such model")
 
 
 def dropping(role: str) -> Change:
@@ -146,6 +152,7 @@ def dropping(role: str) -> Change:
         (without("response_format"), "json_schema", "response_format is ignored"),
         (without("response_format"), "json_object", "response_format is ignored"),
         (refusing("n"), "n", "HTTP 400: n is not supported"),
+        (unserved(500), "unknown_model", "a model name that it does not serve is answered with HTTP 500"),
         (refusing("logprobs"), "logprobs", "HTTP 400: logprobs is not supported"),
         (refusing("tools"), "tools", "HTTP 400: tools is not supported"),
         (refusing("tools"), "tools_accepted", "HTTP 400: tools is not supported"),

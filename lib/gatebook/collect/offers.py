@@ -41,6 +41,7 @@ ANY = {"role": "user", "content": "Write any word that comes to your mind."}
 PART = {"type": "text", "text": HELLO}
 PICTURE = {"role": "user", "content": [PART, {"type": "image_url", "image_url": {"url": PIXEL}}]}
 WORDS = "no list of messages"
+STRANGER = "gatebook-no-such-model"
 Ask = Callable[..., Awaitable[Exchange]]
 GREETING = 256
 """Tokens in which the thoughts about a greeting begin, and the greeting of a model that does not think ends."""
@@ -115,7 +116,9 @@ async def learn(lane: Lane, model: str, models: tuple[str, ...]) -> Learned:
     history = await ask(max_tokens=1, messages=[USER, CALL, RESULT, USER])
     second = await ask(max_tokens=1, messages=[SYSTEM, USER, GREETED, SYSTEM, USER])
     several = await ask(max_tokens=SHORT, messages=[ANY], temperature=None, n=2)  # greedy, vLLM refuses it
-    sampled = [await ask(max_tokens=SHORT, messages=[ANY], temperature=None) for _ in range(2)]
+    stranger = await ask(max_tokens=1, model=STRANGER)
+    drawn = max(_choices(several), 1)  # three draws in all
+    sampled = [await ask(max_tokens=SHORT, messages=[ANY], temperature=None) for _ in range(drawn, 3)]
 
     def more(done: Exchange, why: str, least: int = 1) -> Offer:
         return _costs_more(plain, least, f"{why} ({{}} prompt tokens, {{}} without)", done)
@@ -144,6 +147,7 @@ async def learn(lane: Lane, model: str, models: tuple[str, ...]) -> Learned:
             await ask(max_tokens=1, messages=WORDS, temperature=None), "messages that are a text"
         ),
         "refuses_parameters": _refuses(await ask(max_tokens=1, temperature="warm"), "a temperature that is no number"),
+        "unknown_model": stranger.fault is None or _refuses(stranger, "a model name that it does not serve"),
     }
     times, tokens = streamed.timing or Timing(queued_ms=0), read_answer(streamed).tokens("completion_tokens") or SHORT
     itl_ms, told_as = times.itl_ms(max(tokens, 2)), read_answer(plain).model
@@ -199,7 +203,8 @@ def _streams(streamed: Exchange) -> dict[Feature, Offer]:
 
 
 def _samples(several: Exchange, sampled: list[Exchange]) -> dict[Feature, Offer]:
-    texts = {read_answer(e).generated for e in [several, *sampled] if e.fault is None}
+    answers = [read_answer(e) for e in [several, *sampled] if e.fault is None]
+    texts = {text for answer in answers for text in (answer.generated, *filter(None, answer.others.values()))}
     if len(texts) != 1 or any(e.fault for e in sampled):
         return {}
     return {"default_sampling": "without parameters its answers are all the same"}

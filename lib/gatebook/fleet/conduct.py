@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
+from gatebook import stopping
 from gatebook.commands.accept import accept as take
 from gatebook.config import project
 from gatebook.config.files import replace_text
-from gatebook.errors import BadInput, BrokenRecord, GatebookError, first_line, one_line
+from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, GatebookError, first_line, one_line
 from gatebook.fleet.outcome import FleetVerdict, Row, fold, worst
 from gatebook.fleet.plan import Fleet, Plan, profile_of, resolve
 from gatebook.fleet.reports import checked, write_reports
@@ -119,7 +122,7 @@ def accepted_file(fleet: str) -> Path:
 def _cluster(fleet: Fleet, jobs: int, scheduler: str | None) -> Iterator[Any]:
     """Yield a client of the named cluster, else of local processes. Raises BadInput."""
     try:
-        from distributed import Client, LocalCluster
+        from distributed import Client
     except ImportError:
         raise BadInput(f"`gatebook fleet` needs Dask; {INSTALL}") from None
     for name in (name for name in logging.root.manager.loggerDict if name.startswith("distributed")):
@@ -133,17 +136,36 @@ def _cluster(fleet: Fleet, jobs: int, scheduler: str | None) -> Iterator[Any]:
         with client:
             yield client
         return
-    count = min(jobs, fleet.workers or os.cpu_count() or 1)
-    cluster = LocalCluster(
-        n_workers=count, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL,
-        memory_limit=0,
-    )  # fmt: skip
+    cluster = None
     try:
+        with stopping.held():
+            cluster = _workers(min(jobs, fleet.workers or os.cpu_count() or 1))
         with Client(cluster, timeout=CONNECT_S) as client:
             yield client
     finally:
         with suppress(TimeoutError):  # on a busy machine; what is left of it ends with this process
-            cluster.close()
+            if cluster is not None:
+                cluster.close()
+
+
+def _workers(count: int) -> Any:
+    """Start a cluster of local processes. They have two signals blocked: Ctrl-C and a lost terminal are for this process, which
+    stops them. Raises CannotMeasure."""
+    from distributed import LocalCluster
+
+    signals = {signal.SIGINT, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        resource_tracker.ensure_running()  # it unblocks one
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+        return LocalCluster(
+            n_workers=count, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL,
+            memory_limit=0,
+        )  # fmt: skip
+    except RuntimeError as error:
+        raise CannotMeasure(f"the workers did not start ({first_line(error)}); nothing was asked") from None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _cancelled() -> tuple[type[BaseException], ...]:
