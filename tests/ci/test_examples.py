@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "deploy" / "examples"
 FILES = sorted(EXAMPLES.iterdir())
 PODS = [EXAMPLES / "kubernetes-job.yaml", EXAMPLES / "argo-analysis.yaml"]
+PROOF = "**PASS**: may"
 LAST_WORDS = "/dev/termination-log"
 
 
@@ -71,7 +72,8 @@ def test_the_workflow_fits_githubs_schema_and_publishes_whatever_happened() -> N
         and "||" not in steps[gate]["run"]
         and "if" not in steps[gate]
     )
-    after = steps[gate + 1 :]
+    proof, *after = steps[gate + 1 :]
+    assert set(proof) == {"run"} and proof["run"] == f"head -1 outputs/latest/summary.md | grep -F '{PROOF}'"
     assert all(step["if"] == "always()" for step in after)
     assert (
         after[0]["run"] == 'cat outputs/latest/summary.md >> "$GITHUB_STEP_SUMMARY"'
@@ -99,7 +101,21 @@ def test_the_shell_ends_as_gatebook_does_and_says_this_runs_summary(file: Path, 
     old = tmp_path / "outputs" / "latest"
     old.mkdir(parents=True)
     (old / "summary.md").write_text("old PASS")
-    writes = "mkdir -p outputs/latest; echo new > outputs/latest/summary.md" if code not in (2, 130) else "true"
+    new = f"{PROOF} x ship?" if code == 0 else "new"
+    writes = f"mkdir -p outputs/latest; echo '{new}' > outputs/latest/summary.md" if code not in (2, 130) else "true"
+    assert ended(file, tmp_path, writes, code) == (code, f"{new}\n" if code not in (2, 130) else "")
+
+
+@pytest.mark.parametrize(
+    "writes", ["true", "mkdir -p outputs/latest; echo '**FAIL**: may x ship?' > outputs/latest/summary.md"]
+)
+@pytest.mark.parametrize("file", PODS, ids=lambda p: p.name)
+def test_a_status_of_0_without_a_green_summary_is_not_green(file: Path, writes: str, tmp_path: Path) -> None:
+    assert ended(file, tmp_path, writes, 0)[0] == 75
+
+
+def ended(file: Path, tmp_path: Path, writes: str, code: int) -> tuple[int, str]:
+    """(its status, the pod's last words) where gatebook writes that and ends so."""
     (tmp_path / "gatebook").write_text(f"#!/bin/sh\n{writes}\nexit {code}\n")
     (tmp_path / "gatebook").chmod(0o755)
     words = tmp_path / "last words"
@@ -108,8 +124,7 @@ def test_the_shell_ends_as_gatebook_does_and_says_this_runs_summary(file: Path, 
     assert LAST_WORDS in script(file)
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "BASE_URL": "http://x/v1", "REVISION": "r"}
     done = subprocess.run(["sh", "-c", text], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == code, done.stderr
-    assert words.read_text() == ("new\n" if code not in (2, 130) else "")
+    return done.returncode, words.read_text()
 
 
 @pytest.mark.parametrize("file", PODS, ids=lambda p: p.name)

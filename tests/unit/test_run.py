@@ -68,6 +68,7 @@ DAMAGED_PLANS: dict[str, Callable[[Path], object]] = {
     "manifest no mapping": lambda p: (p / "manifest.json").write_text("[]"),
     "manifest not UTF-8": lambda p: (p / "manifest.json").write_bytes(b"\xff\xfe"),
     "manifest with another key": lambda p: (p / "manifest.json").write_text('{"x": 1, ' + (p / "manifest.json").read_text()[1:]),
+    "judged from a run without a name": lambda p: (p / "manifest.json").write_text(json.dumps({**json.loads((p / "manifest.json").read_text()), "judged_from": ""})),
     "cases missing": lambda p: (p / "cases.json").unlink(),
     "cases cut": lambda p: (p / "cases.json").write_text("[{"),
     "cases no list": lambda p: (p / "cases.json").write_text("null"),

@@ -137,8 +137,8 @@ class Run:
             cases = [Case.model_validate(case) for case in json.loads((path / "cases.json").read_bytes())]
         except (ValueError, TypeError, RecursionError, OSError) as error:
             raise BrokenRecord(f"{path}: manifest.json or cases.json cannot be read: {_first_mistake(error)}") from None
-        for name in (self.manifest.run, self.manifest.judged_from or "x", *self.manifest.merged_from):
-            if not name or "/" in name or one_line(name) != name:
+        for name in (self.manifest.run, self.manifest.judged_from, *self.manifest.merged_from):
+            if name is not None and (not name or "/" in name or one_line(name) != name):
                 raise BrokenRecord(f"{path}/manifest.json: {name!r} is no name of a run")
         self.cases: dict[str, Case] = {case.id: case for case in cases}
         self.anchor = sha256_of(path / "cases.json")
