@@ -19,8 +19,8 @@ def main() -> None:
     """Exits as `gatebook fleet` does: 1, by the degraded one."""
     FILE.parent.mkdir(exist_ok=True)
     with (
-        embedded_server(FILE.with_suffix(".eu.log"), prompt_threads=1) as eu,
-        embedded_server(FILE.with_suffix(".us.log"), prompt_threads=1) as us,
+        embedded_server(FILE.with_suffix(".eu.log"), threads=1, prompt_threads=1) as eu,
+        embedded_server(FILE.with_suffix(".us.log"), threads=1, prompt_threads=1) as us,
         FaultProxy(us, ["strip_format"]) as gateway,
     ):
         fleet = {

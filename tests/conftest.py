@@ -185,7 +185,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     One for each worker: it answers one request after another, and a long document of one test must not be what another waits
     for."""
     log = tmp_path_factory.mktemp("server") / "server.log"
-    with embedded_server(log, prompt_threads=1) as base_url:  # tests run side by side
+    with embedded_server(log, threads=1, prompt_threads=1) as base_url:  # tests run side by side
         yield base_url
 
 

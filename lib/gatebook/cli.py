@@ -254,7 +254,9 @@ def compare(
 @app.command()
 def serve(
     port: Annotated[int | None, Option(min=1, max=65535, help="Default: a free one.")] = None,
-    threads: Annotated[int, Option(min=1, help="Threads that write answers.")] = 1,
+    threads: Annotated[
+        int | None, Option(min=1, help="Threads that write answers. Default: 2 where two cores are idle, else 1.")
+    ] = None,
     prompt_threads: Annotated[int, Option(min=1, help="Threads that read prompts.")] = 2,
     log: Annotated[Path, Option(help="The server's log, appended to.")] = Path("outputs/server.log"),
 ) -> None:

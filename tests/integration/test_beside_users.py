@@ -27,7 +27,7 @@ MOST_REQUESTS, MOST_TOKENS = 100, 30_000
 @pytest.fixture
 def quiet(tmp_path: Path) -> Iterator[str]:
     """A server of its own: the one that tests share has the requests of others."""
-    with embedded_server(tmp_path / "server.log", prompt_threads=1) as url:
+    with embedded_server(tmp_path / "server.log", threads=1, prompt_threads=1) as url:
         yield url
 
 

@@ -1,6 +1,6 @@
 """A real vLLM that thinks: introduced, asked, accepted and asked again, with its thoughts, by the commands of docs/first-gate.md.
 
-SmolLM2 does not think by itself. Its template opens a block of thoughts as Qwen3's does (none where `enable_thinking` is false),
+SmolLM2 does not think by itself. Its template opens a block of thoughts as Qwen3's does (where `enable_thinking` is false, it is the model's own),
 vLLM's parser for Qwen3 puts them into a field of their own, and `thinking_token_budget` ends them by words that open an answer.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import yaml
@@ -19,6 +20,7 @@ from tests.integration.test_vllm import vllm_here  # noqa: F401  (a fixture)
 
 TEMPLATE = HERE / "thinking.jinja"
 THINKING = {"thinking": "parsed", "thinking_tokens": 16, "request": {"thinking_token_budget": 2}}
+OFF = {"chat_template_kwargs": {"enable_thinking": False}}
 SAYS_LITTLE = ("health.canaries", "health.service")
 """A model of 135M parameters repeats itself, or stops early, after two tokens of thought."""
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
@@ -37,10 +39,10 @@ def mine(thinker: str, tmp_path_factory: pytest.TempPathFactory) -> Introduced:
     return introduced(tmp_path_factory.mktemp("thinking"), thinker)
 
 
-def retarget(project: Introduced, **target: object) -> None:
+def retarget(project: Introduced, watched: tuple[str, ...] = SAYS_LITTLE, **target: object) -> None:
     data = yaml.safe_load(project.profile.read_text())
     data["target"] = {k: v for k, v in data["target"].items() if k not in THINKING} | target
-    data["groups"] |= dict.fromkeys(SAYS_LITTLE, "watch")
+    data["groups"] |= dict.fromkeys(watched, "watch")
     project.profile.write_text(yaml.safe_dump(data))
 
 
@@ -63,6 +65,18 @@ def test_the_same_server_under_a_profile_that_says_off(mine: Introduced, thinker
     retarget(mine)
     done = mine.ask(thinker, "smoke", "--only", "max-tokens-5", "--only", "canary-water")
     assert done.code == 1 and "set target.thinking: parsed" in done.verdict["reason"], done.reasons
-    retarget(mine, request={"chat_template_kwargs": {"enable_thinking": False}})
+    retarget(mine, request=OFF)
     done = mine.ask(thinker, "smoke", "--only", "max-tokens-5", "--only", "canary-water")
     assert done.code == 0, done.reasons
+
+
+def test_run_accept_run_with_thinking_switched_off(thinker: str, tmp_path: Path) -> None:
+    """Every group decides as `init` has written it."""
+    project = introduced(tmp_path, thinker)
+    retarget(project, watched=(), request=OFF)
+    first = project.ask(thinker, "smoke")
+    assert first.code == 3, first.reasons
+    assert project.gatebook("accept", first.run, "--reason", "the first of it").code == 0
+    again = project.ask(thinker, "smoke")
+    assert again.code == 0, again.reasons
+    assert "thinking" not in again.verdict["fingerprint"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import warnings
 from bisect import bisect_left, bisect_right
@@ -238,20 +239,21 @@ def _key(golden: str, text: str) -> str:
 
 def _located(name: str) -> tuple[Path, str]:
     """The folder of the model of this name, and its version."""
-    from importlib.metadata import version
+    from importlib.metadata import PackageNotFoundError, version
     from importlib.util import find_spec
 
     module = name.replace("-", "_")
     package = find_spec(module) if module.isidentifier() else None
     if package and package.origin:
-        return Path(package.origin).parent / "model", version(name)
+        with suppress(PackageNotFoundError):  # a module of Python's own
+            return Path(package.origin).parent / "model", version(name)
     return Path(name), LOCAL
 
 
 def is_own(name: str) -> bool:
     """Whether a model is an installed package, or its folder is named by a profile of this project; so is what is nowhere."""
     folder, number = _located(name)
-    if number != LOCAL or not folder.exists():
+    if number != LOCAL or not os.path.exists(folder):  # Path.exists raises where a name is too long
         return True
     named, project_folder = set[Path](), project.find()
     for file in (project_folder / "params").glob("*.yaml") if project_folder else ():
@@ -263,11 +265,9 @@ def is_own(name: str) -> bool:
 @cache
 def encoder(name: str) -> tuple[Model, Embed]:
     """The model of this name: the packaged MiniLM, or a folder with a sentence-transformers model. Nothing is downloaded."""
-    import os
-
     os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     folder, number = _located(name)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise ImportError(f"similarity.model {name!r} is neither an installed package with a model nor a folder")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of notebook widgets that are not installed

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+import psutil
 
 from gatebook.collect.client import normal_base_url
 from gatebook.collect.embedded import MODEL, model_file
@@ -24,6 +25,10 @@ READY_S = 60.0
 STOP_S = 5.0
 VARIABLE = "OPENAI_BASE_URL"
 HELLO = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
+
+MOST_THREADS, ENOUGH_CORES = 2, 1.6
+"""Threads that write, and the cores that a moment before nothing else has used: this process uses a little of one."""
+MOMENT_S = 0.4
 
 Start = Callable[[Path], AbstractContextManager[str]]
 
@@ -43,13 +48,16 @@ def endpoint(target: Target, resumed: str | None) -> tuple[str, Start | None]:
 
 
 @contextmanager
-def embedded_server(log: Path, port: int | None = None, threads: int = 1, prompt_threads: int = 2) -> Iterator[str]:
+def embedded_server(
+    log: Path, port: int | None = None, threads: int | None = None, prompt_threads: int = 2
+) -> Iterator[str]:
     """Yield the base URL of a running server; its output goes to `log` (appended).
 
-    One thread writes: on two cores a second one gains 30 % on a quiet machine and loses 80 % beside a busy process
-    (docs/decisions/embedded-threads.md). Two read prompts: that gains 80 % and loses half. Raises ServerFailed with the end of the log.
+    Two threads write where two cores are idle now, else one; two read prompts (docs/decisions/embedded-threads.md). Raises
+    ServerFailed with the end of the log.
     """
     model_file()
+    threads = threads or (MOST_THREADS if idle_cores() >= ENOUGH_CORES else 1)
     port = _free_port(port or 0)
     url, options = f"http://127.0.0.1:{port}/v1", {"port": port, "threads": threads, "prompt-threads": prompt_threads}
     command = [sys.executable, "-m", "gatebook.collect.embedded", *(f"--{k}={v}" for k, v in options.items())]
@@ -79,6 +87,12 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
                 return
         time.sleep(0.1)
     raise ServerFailed(f"the embedded server answered nothing within {READY_S:g} s: {_tail(log)}")
+
+
+def idle_cores() -> float:
+    """Return how many cores' worth of time nobody used for a moment."""
+    busy: float = psutil.cpu_percent(MOMENT_S) / 100
+    return (psutil.cpu_count() or 1) * (1 - busy)
 
 
 def _tail(log: Path) -> str:
