@@ -250,10 +250,17 @@ def _located(name: str) -> tuple[Path, str]:
     return Path(name), LOCAL
 
 
+def _stands(folder: Path) -> bool:
+    """Whether it is there; what cannot be, with a name too long, is not."""
+    with suppress(OSError):
+        return folder.exists()
+    return False
+
+
 def is_own(name: str) -> bool:
     """Whether a model is an installed package, or its folder is named by a profile of this project; so is what is nowhere."""
     folder, number = _located(name)
-    if number != LOCAL or not os.path.exists(folder):  # Path.exists raises where a name is too long
+    if number != LOCAL or not _stands(folder):
         return True
     named, project_folder = set[Path](), project.find()
     for file in (project_folder / "params").glob("*.yaml") if project_folder else ():
@@ -267,7 +274,7 @@ def encoder(name: str) -> tuple[Model, Embed]:
     """The model of this name: the packaged MiniLM, or a folder with a sentence-transformers model. Nothing is downloaded."""
     os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     folder, number = _located(name)
-    if not os.path.isdir(folder):
+    if not _stands(folder) or not folder.is_dir():
         raise ImportError(f"similarity.model {name!r} is neither an installed package with a model nor a folder")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of notebook widgets that are not installed
