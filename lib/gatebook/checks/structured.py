@@ -14,6 +14,7 @@ from gatebook.checks.evidence import Evidence, Reply
 from gatebook.checks.finding import Result, Stage
 from gatebook.checks.registry import ABSENT, Pattern, check, each_text, readable
 from gatebook.config.cases import Ask, Case
+from gatebook.engines.engine import obj
 
 BAD_STATES = {
     "ignored": ("silently ignored", Stage.CONSTRAINT),
@@ -164,8 +165,8 @@ def _keyword_state(reply: Reply) -> tuple[str, str]:
 
 
 def request_schema(ask: Ask) -> Any:
-    """The schema that a request sent, nested as OpenAI has it; {} when it sent none."""
-    return ask.options.get("response_format", {}).get("json_schema", {}).get("schema", {})
+    """The schema that a request sent, nested as OpenAI has it; {} when it sent none, or something else in its place."""
+    return obj(ask.options, "response_format", "json_schema").get("schema", {})
 
 
 def _parsed(text: str) -> tuple[Any, Result | None]:
