@@ -35,7 +35,18 @@ from tests.fuzz import inputs
 
 PROTECT_BYTES = 4 << 30
 """For the machine's sake; what counts is the peak that is told."""
-NO_EVIDENCE = {"run", "created", "asked_by", "job_url", "machine", "versions", "commit", "schema_version", "against"}
+NO_EVIDENCE = {
+    "run",
+    "created",
+    "asked_by",
+    "job_url",
+    "machine",
+    "versions",
+    "commit",
+    "schema_version",
+    "against",
+    "yes_load",
+}
 """What of a manifest nobody can tell from an edited one without a seal, or what the run was told besides."""
 CODES = (0, 1, 2, 3, 75)
 
