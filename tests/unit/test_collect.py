@@ -474,4 +474,4 @@ def test_proxies_of_the_environment_are_not_asked(tmp_path: Path, monkeypatch: p
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
             monkeypatch.setenv(name, other.url)
         found = asked(planned(tmp_path / "r", server.url, [chat("a")]))
-    assert {f.outcome for f in found.values()} == {"pass"} and other.chats == [] and server.chats
+    assert {f.outcome for f in found.values()} == {"pass"} and other.chats == [] and server.chats, found

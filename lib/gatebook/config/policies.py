@@ -97,6 +97,10 @@ Level = _AtOnce | Literal["step", "peak", "long_prompts"]
 """Requests in flight, or what the profile's `load` says: every step, the largest one, long_prompts.at_once."""
 
 
+MOST_REQUESTS = 10_000
+"""Of a case under load, and of all of a profile's steps."""
+
+
 class Load(Strict):
     """The case's requests are asked so many at a time, with those of its group at the same level and with nothing else beside them."""
 
@@ -108,6 +112,10 @@ class Load(Strict):
     def mistakes(self) -> Iterator[str]:
         if len(self.at_once) > 1 and {"step", "long_prompts"} & {*self.at_once}:
             yield "`step` and `long_prompts` make cases of their own and stand alone in at_once"
+        if len({*self.at_once}) < len(self.at_once):
+            yield "each level stands once in at_once"
+        if (count := len(self.at_once) * (self.requests or 1)) > MOST_REQUESTS:
+            yield f"{count:,} requests in all; {MOST_REQUESTS:,} at most"
 
 
 class Goodput(Strict):
@@ -153,6 +161,8 @@ class LoadSettings(Strict):
     """Median share of one core that our own process used; past it a step is not measured."""
 
     def mistakes(self) -> Iterator[str]:
+        if (count := sum(max(self.requests, 2 * step) for step in self.steps)) > MOST_REQUESTS:
+            yield f"{count:,} requests in all steps; {MOST_REQUESTS:,} at most"
         if self.goodput.at_once is not None and self.goodput.at_once not in self.steps:
             yield f"key 'goodput.at_once' has value {self.goodput.at_once}, which is none of the steps {self.steps}"
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 from math import ceil
 from typing import Literal, NamedTuple, get_args
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo
 
 from gatebook.config.cases import Case, refuse_twins
 from gatebook.config.files import Strict
@@ -48,6 +48,13 @@ class Look(Strict):
     """An early PASS excludes, at 95 %, that a larger share of what passed in the baseline is lost."""
     went_on: bool = False
     """It settled nothing, so that everything is expected."""
+
+
+def of_quick(look: Look | None, others: ValidationInfo) -> Look | None:
+    """Refuse a look of another effort than quick, whose cases before it would pass for all, and an effort quick without one."""
+    if (look is not None) != (others.data.get("effort") == "quick"):
+        raise ValueError("a look belongs to effort quick, and effort quick has one")
+    return look
 
 
 class Shard(NamedTuple):

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, field_
 from gatebook.config.cases import Case
 from gatebook.config.files import file_name, replace_text
 from gatebook.config.profile import Profile, Suite, Target
-from gatebook.config.selection import MOST_SHARDS, Effort, Look, shard_text
+from gatebook.config.selection import MOST_SHARDS, Effort, Look, of_quick, shard_text
 from gatebook.config.sending import asked_hash
 from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, first_line, one_line, os_reason
 from gatebook.record.exchange import Exchange, Measurement, Recorded
@@ -76,7 +76,7 @@ class Manifest(Recorded):
     among: Annotated[int, Field(ge=1)] = 1
     """Deployments that are gated together (`gatebook fleet`) and share one error budget."""
     effort: Effort = "normal"
-    look: Look | None = None
+    look: Annotated[Look | None, AfterValidator(of_quick)] = Field(default=None, validate_default=True)
     """The stages of effort quick: `expected` holds the cases before the look, and all of them once that settled nothing."""
 
     @field_validator("expected")
