@@ -88,12 +88,14 @@ def test_every_check_wants_a_bad_answer_of_its_own(place: Project) -> None:
         ("- {id: a, notebook: 01_health, group: g.h, why: b, messages: [{role: user, content: hi}], expect: [{lenght: {}}]}", ["unknown check", "lenght"]),
         ("- {id: a, notebook: 01_health, group: g.h, why: b, messages: []}", ["'a': key 'messages' is empty", "'ask'"]),
         ("- {id: a, notebook: 02_structured_output, group: g.h, why: b, messages: [{role: user, content: hi}], options: {response_format: json}, expect: [{json_schema: same}]}", ["'a'", "expect.json_schema", "sends no schema"]),
+        ("- {id: a, notebook: 08_load, group: g.h, why: b, messages: [{role: user, content: hi}], load: {at_once: [1, 2], requests: 6000}, expect: [{not_degenerate: true}]}", ["'a'", "12,000 requests in all; 10,000 at most"]),
+        ("- {id: a, notebook: 08_load, group: g.h, why: b, messages: [{role: user, content: hi}], load: {at_once: [2, 2]}, expect: [{not_degenerate: true}]}", ["'a'", "each level stands once"]),
         ("- {id: a, notebook: 77_none, group: g.h, why: b, messages: [{role: user, content: hi}]}", ["77_none"]),
         ("- {id: a, notebook: 00_explore, group: g.h, why: b, messages: [{role: user, content: hi}]}", ["00_explore", "asks no cases"]),
         ("- {id: A b, notebook: 01_health, group: g.h, why: b, messages: [{role: user, content: hi}]}", ["'id'", "'A b'"]),
         ("- {id: model-served, notebook: 01_health, group: g.h, why: b, messages: [{role: user, content: hi}]}", ["model-served", "small.yaml"]),
     ],
-    ids=["empty", "no-yaml", "no-list", "unknown-check", "asks-nothing", "response-format-a-text", "no-notebook", "for-people", "id", "twin-elsewhere"],
+    ids=["empty", "no-yaml", "no-list", "unknown-check", "asks-nothing", "response-format-a-text", "load-without-end", "a-level-twice", "no-notebook", "for-people", "id", "twin-elsewhere"],
 )  # fmt: skip
 def test_a_file_that_no_run_would_read_is_refused_in_one_line(place: Project, text: str, words: list[str]) -> None:
     file = place.root / "params" / "cases" / "more.yaml"

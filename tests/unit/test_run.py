@@ -69,6 +69,8 @@ DAMAGED_PLANS: dict[str, Callable[[Path], object]] = {
     "manifest not UTF-8": lambda p: (p / "manifest.json").write_bytes(b"\xff\xfe"),
     "manifest with another key": lambda p: (p / "manifest.json").write_text('{"x": 1, ' + (p / "manifest.json").read_text()[1:]),
     "judged from a run without a name": lambda p: (p / "manifest.json").write_text(json.dumps({**json.loads((p / "manifest.json").read_text()), "judged_from": ""})),
+    "a look in effort normal": lambda p: (p / "manifest.json").write_text(json.dumps({**json.loads((p / "manifest.json").read_text()), "look": {"later": ["a"]}})),
+    "effort quick without a look": lambda p: (p / "manifest.json").write_text(json.dumps({**json.loads((p / "manifest.json").read_text()), "effort": "quick"})),
     "cases missing": lambda p: (p / "cases.json").unlink(),
     "cases cut": lambda p: (p / "cases.json").write_text("[{"),
     "cases no list": lambda p: (p / "cases.json").write_text("null"),
