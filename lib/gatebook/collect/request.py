@@ -31,9 +31,9 @@ from gatebook.record.logprobs import GOLDEN, MOST_TOKENS
 from gatebook.record.replies import counted_tokens, parse, read_answer
 
 FIRST_TOKENS = "first_token_logprobs"
+"""The check that compares alternatives of one token, so that each needs a name of its own."""
 COMPARED = frozenset({FIRST_TOKENS, "greedy_logprobs"})
 """Checks of log probabilities that are compared with those of another day or server."""
-"""The check that compares alternatives of one token, so that each needs a name of its own."""
 HEAD_CHARS = 2000
 """Kept of a reply that tells no log probabilities."""
 

@@ -22,7 +22,7 @@ class LlamaCpp(Engine):
     waiting = ("llamacpp:requests_deferred",)
     running = ("llamacpp:requests_processing",)
     whole_prompt = {"cache_prompt": False}
-    """A cached beginning moves a first token by up to 0.17 nats, and each server has cached another (docs/decisions/fingerprint-tolerance.md)."""
+    """A cached beginning moves a first token by up to 0.24 nats, and each server has cached another (docs/decisions/fingerprint-tolerance.md)."""
     refusals = re.compile(r"(image|audio|video) input is not supported|Failed to parse (messages|tools)")
 
     def scoring(self, messages: list[Json], prompt: list[int], answer: list[int]) -> Request:
