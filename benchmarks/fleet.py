@@ -65,7 +65,7 @@ def _asked(count: int) -> list[Row]:
         file = project.root / "params" / "fleet.yaml"
         file.write_text(yaml.safe_dump({"suite": "smoke", "deployments": deployments}), encoding="utf-8")
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-        command = [sys.executable, "-m", "gatebook.cli", "fleet", str(file)]
+        command = [sys.executable, "-m", "gatebook", "fleet", str(file)]
         done = subprocess.run(command, cwd=project.root, env=project.environment, capture_output=True, encoding="utf-8")
         if done.returncode != 3:
             raise SystemExit(f"a first night ends with 3, this one with {done.returncode}: {done.stderr}")

@@ -34,7 +34,7 @@ def main() -> None:
             ],
         }
         FILE.write_text(yaml.safe_dump(fleet, sort_keys=False), encoding="utf-8")
-        command = [sys.executable, "-m", "gatebook.cli", "fleet", str(FILE)]
+        command = [sys.executable, "-m", "gatebook", "fleet", str(FILE)]
         raise SystemExit(subprocess.run(command).returncode)
 
 

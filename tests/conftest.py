@@ -121,7 +121,7 @@ class Project:
         self.write_cases([{**case, "suites": [*suites]} for case in chosen])
 
     def command(self, *arguments: str | Path) -> list[str]:
-        return [sys.executable, "-m", "gatebook.cli", *map(str, arguments)]
+        return [sys.executable, "-m", "gatebook", *map(str, arguments)]
 
     @property
     def environment(self) -> dict[str, str]:

@@ -12,7 +12,8 @@ def main() -> None:
     """Run a command: an error of ours is one line on stderr and its exit code; 0 never follows a signal."""
     try:
         stopping.heed()
-        from gatebook.cli import command
+        with stopping.held():  # half an import may never be tried again, or swallow the interrupt
+            from gatebook.cli import command
 
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):

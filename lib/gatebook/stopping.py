@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -42,6 +43,7 @@ def heed() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _stop)
+    sys.unraisablehook = _swallowed
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -53,6 +55,12 @@ def _stop(number: int, frame: FrameType | None) -> None:
         _Stop.number, _Stop.at = number, time.monotonic()
         if not _Stop.held:
             raise Interrupted
+
+
+def _swallowed(what: sys.UnraisableHookArgs) -> None:
+    """Python drops what is raised in a destructor or a callback: an interrupt there is told by `stopped`, without a traceback."""
+    if not isinstance(what.exc_value, Interrupted):
+        sys.__unraisablehook__(what)
 
 
 @contextmanager

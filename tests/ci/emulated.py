@@ -163,7 +163,7 @@ def _without_after_script(file: Path) -> None:
 def _stubs(root: Path) -> None:
     """An environment that is set up already, and checks of code that is not here."""
     commands = {
-        "gatebook": f'exec {sys.executable} -m gatebook.cli "$@"',
+        "gatebook": f'exec {sys.executable} -m gatebook "$@"',
         "python": f'exec {sys.executable} "$@"',
         **dict.fromkeys(("ruff", "mypy", "nbqa", "lint-imports"), "exit 0"),
     }

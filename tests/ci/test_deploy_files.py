@@ -133,5 +133,5 @@ def test_publishing_enters_every_sealed_bundle_as_the_writer_and_keeps_the_newes
 
 @pytest.mark.parametrize("command", [("history", "enter"), ("archive",)], ids=" ".join)
 def test_what_publishing_calls_exists(command: tuple[str, ...]) -> None:
-    done = _run(sys.executable, "-m", "gatebook.cli", *command, "--help")
+    done = _run(sys.executable, "-m", "gatebook", *command, "--help")
     assert done.returncode == 0, done.stderr

@@ -171,7 +171,7 @@ def _kill_gatebook(pipeline: Pipeline, exchanges: int) -> None:
                     words, at = (folder / "cmdline").read_bytes().split(b"\0"), (folder / "cwd").readlink()
                 except OSError:
                     continue  # ended meanwhile
-                if at == here and b"gatebook.cli" in words:
+                if at == here and b"gatebook" in words:
                     os.kill(int(folder.name), signal.SIGKILL)
                     return
     raise AssertionError("no gatebook run was found")

@@ -59,7 +59,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory, server: str) -> Pipeline:
     shutil.copytree(ROOT / "deploy", project.root / "deploy")
     command = project.root / ".venv" / "bin" / "gatebook"
     command.parent.mkdir(parents=True)
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m gatebook.cli "$@"\n')
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m gatebook "$@"\n')
     command.chmod(0o755)
     green = project.ask(server, revision=DIGEST)
     assert green.code == 0, green

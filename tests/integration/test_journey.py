@@ -208,7 +208,7 @@ def test_plan_asks_nothing(project: Project) -> None:
 
 def _verify(run: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "gatebook.cli", "verify", str(run)], cwd=run.parent, capture_output=True, text=True
+        [sys.executable, "-m", "gatebook", "verify", str(run)], cwd=run.parent, capture_output=True, text=True
     )
 
 

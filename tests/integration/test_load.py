@@ -66,6 +66,7 @@ def test_what_breaks_only_in_company_is_caught_by_name(project: Project) -> None
     faults = [
         Fault("swap_answers", match="ship"),
         Fault("slow", match="ship", busy=1, arg=9.0),
+        Fault("slow", match="capital of France", after=1, arg=6.0),  # all the others are asked in its company
         Fault("garbage", match="Answer in one word", busy=1),
         Fault("server_error", match="clear sky", busy=1),
         Fault("server_error", match="Handbook of the harbour office", busy=2),

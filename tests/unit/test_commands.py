@@ -58,7 +58,7 @@ def test_it_exists_and_takes_these_options(page: Path, line: str) -> None:
         assert targets and all(re.search(rf"^{target}:", MAKEFILE, re.MULTILINE) for target in targets), line
     elif program == "gatebook":
         two = rest[0] in ("cases", "history") or rest[:2] == ["fleet", "accept"]
-        said = told_by_help("gatebook.cli", *rest[: 2 if two else 1])
+        said = told_by_help("gatebook", *rest[: 2 if two else 1])
         assert [o for o in rest if o.startswith("--") and o.split("=")[0] not in said] == [], line
     elif program == "python" and rest[:2] == ["-m", "tests.faults"]:
         assert [o for o in rest[2:] if o.startswith("--") and o not in told_by_help("tests.faults")] == [], line

@@ -77,7 +77,7 @@ def test_bytes_need_none(line: str) -> None:
     ],
 )
 def test_an_argument_that_cannot_be_meant_is_one_line(arguments: list[str | bytes], said: str) -> None:
-    command: list[str | bytes] = [sys.executable, "-X", "utf8", "-m", "gatebook.cli", *arguments]
+    command: list[str | bytes] = [sys.executable, "-X", "utf8", "-m", "gatebook", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done
     assert said in done.stderr
@@ -85,6 +85,6 @@ def test_an_argument_that_cannot_be_meant_is_one_line(arguments: list[str | byte
 
 def test_a_terminal_that_lacks_a_letter_stops_nothing() -> None:
     environment = {"PYTHONIOENCODING": "latin-1", "PYTHONPATH": str(ROOT / "lib"), "PATH": ""}
-    command = [sys.executable, "-m", "gatebook.cli", "cases", "check", "params/cases/没有.yaml"]
+    command = [sys.executable, "-m", "gatebook", "cases", "check", "params/cases/没有.yaml"]
     done = subprocess.run(command, cwd=ROOT, env={**environment, "PYTHONUTF8": "1"}, capture_output=True)
     assert (done.returncode, b"??.yaml: no such file" in done.stderr) == (2, True), done

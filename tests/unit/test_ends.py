@@ -29,7 +29,7 @@ def _gatebook(*arguments: str | Path, limit: int | None = None) -> subprocess.Co
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
     return subprocess.run(
-        [sys.executable, "-m", "gatebook.cli", *map(str, arguments)], capture_output=True, text=True, timeout=120, preexec_fn=full
+        [sys.executable, "-m", "gatebook", *map(str, arguments)], capture_output=True, text=True, timeout=120, preexec_fn=full
     )  # fmt: skip
 
 
