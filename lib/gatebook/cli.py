@@ -328,8 +328,10 @@ def _describe(error: BaseException) -> tuple[int, str]:
     if isinstance(error, GatebookError):
         return error.exit_code, f"gatebook: {' '.join(str(error).split())}"
     if isinstance(error, OSError) and error.errno is not None:  # the disk, the rights, the system: no crash of ours
-        where, todo = one_line(error.filename or "the system"), "name a place that can be read and written"
-        return ExitCode.ERROR, f"gatebook: {where}: {os_reason(error)}; free space, or {todo}"
+        where = one_line(error.filename or "the system")
+        misplaced = isinstance(error, IsADirectoryError | NotADirectoryError | FileExistsError)
+        todo = "move it away" if misplaced else "free space, or name a place that can be read and written"
+        return ExitCode.ERROR, f"gatebook: {where}: {os_reason(error)}; {todo}"
     if usage := getattr(error, "format_message", None):  # typer keeps its classes to itself
         return ExitCode.BAD_INPUT, usage() if "Usage:" in usage() else f"gatebook: {usage()}; see gatebook --help"
     traceback.print_exc()

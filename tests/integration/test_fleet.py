@@ -312,6 +312,10 @@ def test_a_fleet_whose_scheduler_is_gone_is_resumed(project: Project, many: Many
     file = fleet_file(project, many, ["e7", "e8"], "lost", workers=1)
     many.slow = 0.5
     with process(*project.command("fleet", file), cwd=project.root, env=project.environment) as run:
+        until(lambda: len(questions(many, "e7")) >= 1 or run.poll() is not None)
+        second = fleet(project, "--resume", newest(project))
+        assert second.code == 2 and "is in use by gatebook fleet of " in second.err, second
+        assert f"(process {run.pid} on " in second.err, second
         until(lambda: len(questions(many, "e8")) >= 4 or run.poll() is not None)
         run.send_signal(signal.SIGKILL)
     many.slow = 0.0

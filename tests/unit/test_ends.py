@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import resource
 import shutil
@@ -145,3 +146,15 @@ def test_the_system_always_says_something(tmp_path: Path) -> None:
     assert copied.value.strerror is None and "No such file or directory" in os_reason(copied.value)
     assert os_reason(OSError(28, "No space left on device")) == "No space left on device"
     assert (os_reason(OSError()), first_line(ValueError())) == ("OSError", "ValueError")
+
+
+@pytest.mark.parametrize(
+    ("error", "todo"),
+    [
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "run/server.log"), "move it away"),
+        (OSError(errno.ENOSPC, "No space left on device", "run/server.log"), "free space, or name a place"),
+    ],
+)
+def test_what_the_system_refuses_is_told_with_what_helps(error: OSError, todo: str) -> None:
+    code, said = cli._describe(error)
+    assert code == 75 and said.startswith(f"gatebook: run/server.log: {error.strerror}; {todo}"), said

@@ -55,7 +55,8 @@ def gate(
         store, made = begin(fleet, str(file))
     else:
         store, made = reopen(str(resume))
-    verdict = gate_fleet(store, made, scheduler, watch=not as_json)
+    with store.held("gatebook fleet"):
+        verdict = gate_fleet(store, made, scheduler, watch=not as_json)
     if as_json:
         print(verdict.model_dump_json(indent=1))
     else:

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from gatebook.config.files import file_name
 from gatebook.config.secrets import is_secret_url
 from gatebook.errors import BadInput, CannotMeasure, first_line, os_reason
 from gatebook.record.run import HISTORY, LATEST, SUMS
+from gatebook.record.shelf import held
 
 INSTALL = "install it: pip install 'dask[distributed]' s3fs (requirements-fleet.txt has the versions)"
 UNSAFE = ("", ".", "..")
@@ -44,6 +45,16 @@ class Store:
 
     def __truediv__(self, name: str) -> Store:
         return Store(f"{self.url}/{name}")
+
+    def held(self, by: str) -> AbstractContextManager[None]:
+        """Hold the lock of this folder, for the command `by`; a URL has none. Raises BadInput with the holder's name."""
+        if self.local is None:
+            return nullcontext()
+        try:
+            self.local.parent.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            return nullcontext()  # the first write says why
+        return held(self.local, by)
 
     def write(self, name: str, data: bytes) -> None:
         """Put one file, in the place of one of this name."""
