@@ -15,6 +15,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
@@ -41,6 +42,9 @@ INLINE = "module://matplotlib_inline.backend_inline"
 PR_SET_PDEATHSIG = 1
 OWN_ARGUMENTS = ["--IPKernelApp.log_level=50", "--HistoryManager.enabled=False"]
 """No history: two kernels that write one database say so in the output of a cell, which then is not reproduced."""
+LONG_PATH = 70
+"""Of a folder for sockets: the system takes 107 bytes. Sockets, because the next kernel may be given a dead one's TCP port, and then
+gets what is still on its way to that one."""
 Kernel = Callable[[str], AbstractContextManager[Any]]
 """Notebook -> its kernel's manager; the kernel is stopped at the end. Raises nbclient's DeadKernelError for whatever goes
 wrong when the kernel is gone: that is why."""
@@ -77,21 +81,23 @@ def _kernel(folder: Path, environment: dict[str, str], notebook: str) -> Iterato
     from nbclient.exceptions import DeadKernelError
 
     own = KernelSpecManager(kernel_dirs=[])  # python3 is this environment's own, whatever $JUPYTER_PATH holds
-    manager = _Manager(kernel_name="python3", kernel_spec_manager=own)
-    try:
-        run_sync(manager.start_kernel)(cwd=str(folder), extra_arguments=OWN_ARGUMENTS, env=environment)
-    except RuntimeError as error:
-        raise DeadKernelError(f"{notebook}: {error}") from error
-    try:
-        yield manager
-    except Exception as error:
-        if run_sync(manager.is_alive)():
-            raise
-        raise DeadKernelError(f"{notebook}: the kernel is gone") from error
-    finally:
-        for client in manager.clients:
-            client.stop_channels()
-        run_sync(manager.shutdown_kernel)(now=True)
+    short = None if len(tempfile.gettempdir()) < LONG_PATH else "/tmp"
+    with tempfile.TemporaryDirectory(prefix="gatebook-", dir=short) as sockets:
+        manager = _Manager(kernel_name="python3", kernel_spec_manager=own, transport="ipc", ip=f"{sockets}/kernel")
+        try:
+            run_sync(manager.start_kernel)(cwd=str(folder), extra_arguments=OWN_ARGUMENTS, env=environment)
+        except RuntimeError as error:
+            raise DeadKernelError(f"{notebook}: {error}") from error
+        try:
+            yield manager
+        except Exception as error:
+            if run_sync(manager.is_alive)():
+                raise
+            raise DeadKernelError(f"{notebook}: the kernel is gone") from error
+        finally:
+            for client in manager.clients:
+                client.stop_channels()
+            run_sync(manager.shutdown_kernel)(now=True)
 
 
 class _Manager(AsyncKernelManager):
