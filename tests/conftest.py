@@ -28,6 +28,7 @@ from gatebook.verdict.fingerprint import case_of
 from hypothesis import settings
 
 from tests.postgresql import postgresql
+from tests.remembering import Remembering
 
 __all__ = ["postgresql"]
 if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # under nohup; what the tests start is to hear it
@@ -180,13 +181,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The base URL of a real llama.cpp server with the embedded model, which all tests of a worker share.
+    """The base URL of a real llama.cpp server with the embedded model, which all tests of a worker share, behind a front that all
+    workers share: it remembers greedy answers.
 
-    One for each worker: it answers one request after another, and a long document of one test must not be what another waits
-    for."""
-    log = tmp_path_factory.mktemp("server") / "server.log"
-    with embedded_server(log, threads=1, prompt_threads=1) as base_url:  # tests run side by side
-        yield base_url
+    One server for each worker: it answers one request after another, and a long document of one test must not be what another
+    waits for."""
+    log, base = tmp_path_factory.mktemp("server") / "server.log", tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with (
+        embedded_server(log, threads=1, prompt_threads=1) as base_url,  # tests run side by side
+        Remembering(base_url, shared / "answers") as front,
+    ):
+        yield front.base_url
 
 
 @pytest.fixture(scope="session")

@@ -305,14 +305,19 @@ def _end(run: Any, verdict: Any, as_json: bool) -> NoReturn:
 
 def command() -> int:
     """Run the command line and return its exit code. Raises KeyboardInterrupt when a signal stopped it first."""
+    stdout = sys.stdout
     try:
         arguments.refuse_unreadable(sys.argv[1:])
         ended = app(standalone_mode=False)  # typer returns the status of an exit of its own: 130 for KeyboardInterrupt
     except SystemExit as end:
+        if sys.stdout is not stdout:  # click replaces it where nobody reads it, and exits with 1
+            raise BrokenPipeError from None
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except (Exception, KeyboardInterrupt) as error:
         if stopping.stopped() or isinstance(error, typer.Abort | KeyboardInterrupt):
             raise KeyboardInterrupt from None
+        if isinstance(error, BrokenPipeError):
+            raise
         code, said = _describe(error)
         print(said, file=sys.stderr)
         return code

@@ -255,7 +255,7 @@ class FaultProxy:
 
     async def _answer(self, request: web.BaseRequest, call: Call, data: bytes) -> web.StreamResponse:
         if call.reply is not None:
-            return await _send(request, call, call.reply.status, call.reply.headers, _one(call.reply.body))
+            return await send(request, call, call.reply.status, call.reply.headers, _one(call.reply.body))
         headers = _forwarded(request.headers) | {"Accept-Encoding": "identity"}
         url = URL(self.upstream + request.path_qs, encoded=True)
         try:
@@ -264,7 +264,7 @@ class FaultProxy:
             ) as upstream:
                 sent = _forwarded(upstream.headers)
                 length = upstream.headers.get("Content-Length")
-                return await _send(request, call, upstream.status, sent, upstream.content.iter_any(), length)
+                return await send(request, call, upstream.status, sent, upstream.content.iter_any(), length)
         except aiohttp.ClientError as error:
             raise Abort from error
 
@@ -318,7 +318,7 @@ async def _encoded_whole(first: Event, events: Events) -> AsyncIterator[bytes]:
         pass
 
 
-async def _send(
+async def send(
     request: web.BaseRequest,
     call: Call,
     status: int,

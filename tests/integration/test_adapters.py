@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from gatebook.collect.embedded import MODEL
 from gatebook.collect.scheduler import collect
 from gatebook.record.run import Run
 
-from tests.conftest import Project
+from tests.conftest import ROOT, Project
 from tests.faults.proxy import Fault, FaultProxy
 
 ADAPTER = "tuned"
@@ -86,8 +87,7 @@ def test_a_resumed_run_asks_only_what_is_missing_of_the_base(gating: Project, se
 def test_an_adapters_profile_is_written_beside_the_bases_and_none_is_written_over(
     project: Project, server: str
 ) -> None:
-    template = Path(__file__).resolve().parents[2] / "params" / "qwen3-4b.yaml"
-    (project.root / "params" / "qwen3-4b.yaml").write_text(template.read_text())
+    shutil.copy(ROOT / "params" / "qwen3-4b.yaml", project.root / "params")
     with FaultProxy(server, [listing(BASE_CARD, CARD)]) as proxy:
         init = ("init", "--base-url", proxy.base_url, "--adapters")
         first = project.gatebook(*init, "--name", "base")
@@ -118,3 +118,14 @@ def test_no_adapters_and_one_without_its_parent_are_one_line_of_bad_input(
         done = project.gatebook("init", "--base-url", proxy.base_url, "--adapters", "--name", "base")
     assert done.code == 2 and "--adapters: " in done.err and words in done.err and len(done.err.splitlines()) == 1, done
     assert not (project.root / "params" / "base.yaml").exists()
+
+
+def test_an_adapter_whose_parent_is_not_listed_is_excused_by_name(project: Project, server: str) -> None:
+    shutil.copy(ROOT / "params" / "qwen3-4b.yaml", project.root / "params")
+    with FaultProxy(server, [listing({**CARD, "parent": "elsewhere"})]) as proxy:
+        done = project.gatebook("init", "--base-url", proxy.base_url, "--model", ADAPTER, "--name", "orphan")
+    assert done.code == 0, done
+    written = yaml.safe_load((project.root / "params" / "orphan.yaml").read_text())
+    assert written["excused"]["fingerprint.adapter"].startswith(f"elsewhere, the parent of {ADAPTER}, is not listed"), (
+        written
+    )

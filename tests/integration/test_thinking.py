@@ -66,7 +66,7 @@ def test_a_model_that_stops_to_think_is_named(project: Project, thinker: FaultPr
     ("fault", "target", "reason"),
     [
         (Fault("think"), {}, "start the server with a reasoning parser"),
-        (Fault("think"), PARSED, "thinking block"),
+        (Fault("think"), PARSED, "target.thinking is parsed, and the server parses no thoughts"),
         (Fault("reasoning"), PARSED, "the answer is in the reasoning field"),
         (Fault("overthink"), PARSED, "tokens thinking and did not answer; target.thinking_tokens (24)"),
     ],

@@ -63,10 +63,10 @@ def test_run_accept_run_with_thoughts(mine: Introduced, thinker: str) -> None:
 
 def test_the_same_server_under_a_profile_that_says_off(mine: Introduced, thinker: str) -> None:
     retarget(mine)
-    done = mine.ask(thinker, "smoke", "--only", "max-tokens-5", "--only", "canary-water")
+    done = mine.ask(thinker, "smoke", "--only", "max-tokens-5,canary-water")
     assert done.code == 1 and "set target.thinking: parsed" in done.verdict["reason"], done.reasons
     retarget(mine, request=OFF)
-    done = mine.ask(thinker, "smoke", "--only", "max-tokens-5", "--only", "canary-water")
+    done = mine.ask(thinker, "smoke", "--only", "max-tokens-5,canary-water")
     assert done.code == 0, done.reasons
 
 

@@ -82,3 +82,13 @@ def test_every_page_with_commands_of_ours_is_typed_by_a_test() -> None:
 
 def test_there_are_commands() -> None:
     assert len(LINES) > 50
+
+
+def test_every_only_counts() -> None:
+    told = [
+        subprocess.run(
+            [sys.executable, "-m", "gatebook", "run", "--plan", "--profile", "params/smollm2.yaml", *only], cwd=ROOT, capture_output=True, text=True
+        )
+        for only in (["--only", "first-token-x,greeting-nihao"], ["--only", "first-token-x", "--only", "greeting-nihao"])
+    ]  # fmt: skip
+    assert told[0].stdout == told[1].stdout and {"01_health", "05_fingerprint"} <= set(told[1].stdout.split()), told

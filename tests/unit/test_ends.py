@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from gatebook.record.journal import _digest
 from gatebook.record.run import Run
 from gatebook.verdict.judging import judge
 
+from tests.conftest import ROOT
 from tests.unit.runs import answered, bundle
 
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -158,3 +160,14 @@ def test_the_system_always_says_something(tmp_path: Path) -> None:
 def test_what_the_system_refuses_is_told_with_what_helps(error: OSError, todo: str) -> None:
     code, said = cli._describe(error)
     assert code == 75 and said.startswith(f"gatebook: run/server.log: {error.strerror}; {todo}"), said
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("run", "--plan", "--profile", "params/smollm2.yaml")])
+def test_output_that_nobody_reads_is_no_success(arguments: tuple[str, ...]) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    with os.fdopen(writes, "wb") as gone:
+        done = subprocess.run(
+            [sys.executable, "-m", "gatebook", *arguments], stdout=gone, stderr=subprocess.PIPE, text=True, cwd=ROOT
+        )
+    assert (done.returncode, done.stderr) == (75, "gatebook: nobody reads what is printed\n")

@@ -161,11 +161,13 @@ def thoughts_astray(answer: Answer, thinks: bool) -> str | None:
 
 
 def thinking_advice(answer: Answer, thinks: bool) -> str | None:
-    """What to set in the profile where an answer has thoughts in a place that it does not name."""
+    """What to do where an answer has thoughts in a place that the profile does not name."""
     without = "to gate it without thoughts, set target.request: {chat_template_kwargs: {enable_thinking: false}}"
     if THOUGHT.search(answer.text):
-        todo = "to gate it with them, start the server with a reasoning parser and set target.thinking: parsed"
-        return f"{without}; {todo}"
+        parser = "start the server with a reasoning parser"
+        if thinks:
+            return f"target.thinking is parsed, and the server parses no thoughts: {parser} (vLLM: --reasoning-parser); {without} and target.thinking: off"
+        return f"{without}; to gate it with them, {parser} and set target.thinking: parsed"
     astray = thoughts_astray(answer, thinks) and not thinks
     return f"to gate a model that thinks, set target.thinking: parsed; {without}" if astray else None
 

@@ -23,11 +23,12 @@ def _suite(name: str) -> str:
     return name
 
 
-def _names(text: str) -> list[str]:
-    found = [part.strip() for part in text.split(",")]
-    if not all(found):
-        raise BadInput(f"--only has value {text!r}: must be names separated by commas, such as 01,02")
-    return found
+def _names(said: list[str] | None) -> list[str] | None:
+    """Return all names of every --only; None where none was given. Raises BadInput."""
+    found = [(part.strip(), text) for text in said or () for part in text.split(",")]
+    if wrong := next((text for part, text in found if not part), None):
+        raise BadInput(f"--only has value {wrong!r}: must be names separated by commas, such as 01,02")
+    return [part for part, _ in found] or None
 
 
 def _shard(text: str) -> Any:
@@ -46,7 +47,9 @@ def _effort(name: str) -> str:
 
 RunArgument = Annotated[Path, Argument(metavar="RUN", help="A run folder in outputs/.")]
 AsJson = Annotated[bool, Option("--json", help="Print the verdict as JSON (docs/schema/verdict.schema.json).")]
-Only = Annotated[Any, Option(parser=_names, metavar="<str>", help="Notebooks, groups or cases, by commas; PARTIAL.")]
+Only = Annotated[
+    list[str] | None, Option(callback=_names, metavar="<str>", help="Notebooks, groups or cases, by commas; PARTIAL.")
+]
 Suite = Annotated[Any, Option(parser=_suite, metavar="<str>", help="demo, live, smoke, integration, scenario or full.")]
 Effort = Annotated[Any, Option(parser=_effort, metavar="<str>", help="quick, normal (default) or deep: docs/power.md.")]
 NoTexts = Annotated[bool, Option("--no-texts", help="Verdicts and figures only: no prompt, no answer.")]

@@ -26,7 +26,7 @@ from gatebook.record.identity import Identity, shown
 from gatebook.verdict.findings import contract_group
 
 IDENTITY_CHECKS = ("model_listed", "engine_told", "context_limit")
-GPU_MEMORY = "load.gpu_memory"
+GPU_MEMORY, ADAPTER = "load.gpu_memory", "fingerprint.adapter"
 UNTOLD = "the server does not tell it"
 LOAD_LIMITS = ("kv_cache_usage_limit", "queue_limit", "preemptions_limit")
 GAUGES = {"kv_cache_usage": KV_CACHE, "queue": WAITING, "preemptions": PREEMPTED}
@@ -37,7 +37,7 @@ DEADLINES = ("request_deadline_s", "notebook_deadline_s", "run_deadline_s")
 SERVICE = frozenset({
     "health.identity", "health.production", "health.service", "health.canaries", "health.greeting", "health.latency",
     "health.conversations", "structured.latency", "latency.schema",
-    "structured.enforced", "fingerprint.tokens", "fingerprint.logprobs", "fingerprint.adapter", "fingerprint.defaults",
+    "structured.enforced", "fingerprint.tokens", "fingerprint.logprobs", ADAPTER, "fingerprint.defaults",
     "boundaries.media", "boundaries.length", "boundaries.hostile", "latency.chat", "latency.prompt",
     "load.order", "load.flips", "load.steps", "load.goodput", "load.gpu_memory", "load.kv_cache",
 })  # fmt: skip
@@ -182,6 +182,10 @@ class Introduction:
             untold = check == "like_production" and given not in self.production
             if untold or (check in GAUGES and not seen & {*GAUGES[check]}):
                 found[case.id] = UNTOLD
+        parent = self.identity.parent
+        if parent and parent not in self.identity.models:
+            said = f"{parent}, the parent of {self.target.model}, is not listed in /v1/models, so it cannot be asked"
+            found[ADAPTER] = f"{said}; serve it too and delete this line"
         if any(case.group == GPU_MEMORY for case in self.cases) and (unseen := _gpu_unseen(str(self.target.base_url))):
             found[GPU_MEMORY] = unseen
         return found | too_long(self.cases, self.room, self.target.room)

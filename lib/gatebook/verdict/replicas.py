@@ -21,9 +21,7 @@ from gatebook.verdict.policy import AGAIN
 from gatebook.verdict.verdict import Word
 
 COUNTS = {2: "two", 3: "three", 4: "four"}
-COMPARE = (
-    "run the same image, weights, template and arguments everywhere; target.replicas in the profile asks each by itself"
-)
+COMPARE = "run the same image, weights, template and arguments everywhere, and name no other deployment in target.replicas of the profile, which asks each by itself"
 NOT_BY_THEMSELVES = (
     "suite live asks none of target.replicas by itself; only what the address itself replies is compared"
 )
