@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import httpx
 from gatebook.collect.embedded import MODEL
@@ -59,12 +59,27 @@ class Server:
     adapter: adapters.Kind | None = field(default=None, repr=False)
     """Served as ADAPTER, and gated, beside its base; it may be loaded and unloaded while the server runs."""
 
+    thinks: bool = field(default=False, repr=False)
+    """Its profile is given THINKING, and watches SAYS_LITTLE."""
+
     @property
     def model(self) -> str:
         """What is gated."""
         return ADAPTER if self.adapter else MODEL
 
 
+REASONING = (
+    "--reasoning-parser",
+    "qwen3",
+    "--reasoning-config",
+    json.dumps({"reasoning_end_str": "<|im_start|>assistant</think>"}),
+)
+"""`thinking_token_budget` ends thoughts by words that open an answer: SmolLM2 does not think by itself."""
+THINKING_TEMPLATE = (install.HERE / "thinking.jinja").read_text(encoding="utf-8")
+"""Opens a block of thoughts as Qwen3's does; where `enable_thinking` is false, it is the model's own."""
+THINKING: dict[str, Any] = {"thinking": "parsed", "thinking_tokens": 16, "request": {"thinking_token_budget": 2}}
+SAYS_LITTLE = ("health.canaries", "health.service")
+"""A model of 135M parameters repeats itself, or stops early, after two tokens of thought."""
 QUICK = ("--dtype", "float32")
 """vLLM's default for this model, bfloat16, is emulated on a CPU without AVX-512: a third of the speed. Rows are served so
 unless they name a dtype; `own` and a twin serve the default."""
@@ -82,6 +97,7 @@ BEFORE = {
     "tools": Server(("--enable-auto-tool-choice", "--tool-call-parser", "hermes"), template=TOOLS_TEMPLATE),
     "dev": Server(dev=True),
     "adapter": Server(adapter="right"),
+    "thinker": Server(REASONING, "thinker", template=THINKING_TEMPLATE, thinks=True),
 }
 """Healthy deployments with a baseline of their own."""
 
@@ -123,6 +139,7 @@ class VllmRow:
         told += [" ".join(self.server.arguments)] if self.server.arguments else []
         told += [f"--lora-modules {ADAPTER}=adapter-{self.server.adapter}"] if self.server.adapter else []
         told += ["--chat-template [INST]"] if self.server.template == LLAMA_TEMPLATE else []
+        told += ["--chat-template thinking.jinja"] if self.server.template == THINKING_TEMPLATE else []
         told += (
             [f"no {' '.join(BEFORE[self.before].arguments)}"]
             if self.before in ("tools", "hermes") and self.kind == "fault"
@@ -184,6 +201,8 @@ VLLM_ROWS = [
     VllmRow("LORA-modules", "an adapter for modules that are not adapted (vllm#55193)", f"{ADAPTER} answers as its base {MODEL}", Server(("--lora-target-modules", "down_proj"), adapter="right"), before="adapter"),
     VllmRow("LORA-other", "another adapter under the right name", WEIGHTS, Server(adapter="other"), before="adapter"),
     VllmRow("LORA-gone", "the adapter is unloaded in the middle of a run", f"{ADAPTER}'? is not served any more", Server(adapter="right"), before="adapter", unloads=True),
+    VllmRow("V20", "the reasoning parser is lost: thoughts stand in the answers", "parses no thoughts", Server((), "thinker", template=THINKING_TEMPLATE), before="thinker"),
+    VllmRow("V20-off", "a model that thought does not think any more", "thinking changed", Server(REASONING, "thinker"), before="thinker"),
     VllmRow("V18", "one of two replicas has 5 % noise on its weights", TWO + "weights or precision", beside=Server(weights="noise_5")),
     VllmRow("V18-template", "one of two replicas has another template", TWO + "chat template", beside=Server(template=LLAMA_TEMPLATE)),
     VllmRow("V18-hot", "one of two replicas has temperature 2.0 by default", TWO + "sampling defaults", beside=_override(temperature=2.0)),
@@ -203,6 +222,8 @@ VLLM_HARMLESS = [
     _healthy("VH07", "a second served name", Server(("--served-model-name", MODEL, "second-name"))),
     VllmRow("LORA-first", "first gate of a healthy adapter", "no baseline", BEFORE["adapter"], "smoke", "adapter", "harmless", (3,), first=True),
     VllmRow("LORA-right", "the same adapter, the server started anew", "", BEFORE["adapter"], before="adapter", kind="harmless", code=(0,)),
+    VllmRow("THINK-first", "first gate of a healthy server that thinks", "no baseline", BEFORE["thinker"], "smoke", "thinker", "harmless", (3,), first=True),
+    VllmRow("THINK-again", "the same server, started anew", "", BEFORE["thinker"], before="thinker", kind="harmless", code=(0,)),
     VllmRow("VH08", "two equal replicas behind nginx", "", kind="harmless", code=(0,), beside=Server(), noted="answers come through nginx"),
     VllmRow("VH09", "nginx that passes streams on", "", kind="harmless", code=(0,), front="plain", noted="answers come through nginx"),
     _healthy("VH07-alias", "a second served name, first in replies", Server(("--served-model-name", "second-name", MODEL))),
@@ -311,6 +332,8 @@ class VllmLab:
             folder.mkdir(parents=True)
             with self.deployment(BEFORE[before]) as running:
                 made = introduced(folder, running.base_url, BEFORE[before].model)
+                if BEFORE[before].thinks:
+                    made.edit_profile(target=THINKING, groups=dict.fromkeys(SAYS_LITTLE, "watch"))
                 started = time.monotonic()
                 done = made.ask(running.base_url, suite)
             seconds = time.monotonic() - started

@@ -6,7 +6,6 @@ vLLM's parser for Qwen3 puts them into a field of their own, and `thinking_token
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,22 +14,17 @@ import yaml
 
 from tests.engines.install import HERE
 from tests.engines.serving import vllm
-from tests.faults.on_vllm import QUICK, Introduced, introduced
+from tests.faults.on_vllm import QUICK, REASONING, SAYS_LITTLE, THINKING, Introduced, introduced
 from tests.integration.test_vllm import vllm_here  # noqa: F401  (a fixture)
 
 TEMPLATE = HERE / "thinking.jinja"
-THINKING = {"thinking": "parsed", "thinking_tokens": 16, "request": {"thinking_token_budget": 2}}
 OFF = {"chat_template_kwargs": {"enable_thinking": False}}
-SAYS_LITTLE = ("health.canaries", "health.service")
-"""A model of 135M parameters repeats itself, or stops early, after two tokens of thought."""
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
 def thinker(vllm_here: None) -> Iterator[str]:  # noqa: F811
-    end = json.dumps({"reasoning_end_str": "<|im_start|>assistant</think>"})
-    parsed = ("--reasoning-parser", "qwen3", "--reasoning-config", end, "--chat-template", str(TEMPLATE))
-    with vllm(*QUICK, *parsed, weights="thinker") as url:
+    with vllm(*QUICK, *REASONING, "--chat-template", str(TEMPLATE), weights="thinker") as url:
         yield url
 
 
