@@ -20,7 +20,7 @@ from gatebook.collect.scheduler import PROBES
 from gatebook.config import project
 from gatebook.config.cases import Case, load_cases
 from gatebook.config.files import read_file
-from gatebook.config.profile import KNOWN, Profile, Suite
+from gatebook.config.profile import KNOWN, Profile, Suite, Target
 from gatebook.config.project import person
 from gatebook.config.secrets import is_secret_url
 from gatebook.config.selection import WIDEST, Effort, Look, Shard, in_steps, later, left_out, of_effort, part_of, select
@@ -215,7 +215,7 @@ def open_run(
     manifest = Manifest(
         run=name, created=now(), profile=profile, base_url=base_url, suite=suite, only=only or [], expected=by_notebook(asked if shard is None else part_of(asked, shard)),
         versions=versions(PACKAGES), machine={"platform": platform.platform(), "cpus": os.cpu_count()}, commit=project.git(project.root(), *COMMIT),
-        against=against, asked_by=person(), job_url=_job_url(), shard=str(shard) if shard else None, yes_load=yes_load,
+        against=against, asked_by=person(), job_url=_job_url(profile.target), shard=str(shard) if shard else None, yes_load=yes_load,
         left_out=left, effort=effort, look=look, among=among,
     )  # fmt: skip
     history = window(profile, suite, (case.group for case in cases), manifest.created)
@@ -238,17 +238,18 @@ def by_notebook(cases: Iterable[Case]) -> dict[str, list[str]]:
 
 
 def _refuse_own_secrets(profile: Profile, base_url: str, against: Against | None, cases: list[Case]) -> None:
-    """Raises BadInput where the plan, which is written down, holds a key that would be sent."""
-    targets = [profile.target, *([against.target] if against else [])]
-    if not (scrub := scrubber(*targets)):
-        return
     plan = {"the base URL": base_url, f"profile {profile.name!r}: some value": profile.model_dump_json()}
     plan |= {f"profile {against.profile!r} or its URL": against.model_dump_json()} if against else {}
-    for where, said in {**plan, **{f"{c.source}, case {c.id!r}: its text": c.model_dump_json() for c in cases}}.items():
-        if scrub.holds(said):
-            names = " or ".join(name for target in targets for name in secrets(target))
-            todo = "take it out, or export another key"
-            raise BadInput(f"{where} holds what environment variable {names} holds; {todo}")
+    plan |= {f"{c.source}, case {c.id!r}: its text": c.model_dump_json() for c in cases}
+    refuse_secrets_in(plan, profile.target, *([against.target] if against else []))
+
+
+def refuse_secrets_in(texts: dict[str, str], *targets: Target) -> None:
+    """Raises BadInput where one of these texts (where it stands -> text), which are written down, holds a key that would be sent."""
+    scrub = scrubber(*targets)
+    if wrong := next((where for where, text in texts.items() if scrub.holds(text)), None):
+        names = " or ".join(name for target in targets for name in secrets(target))
+        raise BadInput(f"{wrong} holds what environment variable {names} holds; take it out, or export another key")
 
 
 def check_against(against: Against, profile: Profile, base_url: str, cases: list[Case]) -> None:
@@ -271,10 +272,10 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _job_url() -> str | None:
-    """Return the URL of this CI job, unless it holds a secret."""
+def _job_url(target: Target) -> str | None:
+    """Return the URL of this CI job, unless it holds a secret, or one of the target's."""
     url = os.environ.get("CI_JOB_URL")
     github = [os.environ.get(f"GITHUB_{name}") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID")]
     if url is None and all(github):
         url = "{}/{}/actions/runs/{}".format(*github)
-    return None if url is None or is_secret_url(url) else url
+    return None if url is None or is_secret_url(url) or scrubber(target).holds(url) else url

@@ -31,7 +31,7 @@ from gatebook.record.run import Run
 from tests.conftest import ROOT, Done, Project, small_project
 from tests.documents import commands, exit_code
 from tests.faults.many import ManyServers
-from tests.forging import drop, edit
+from tests.forging import drop, edit, seal
 from tests.integration.test_latency import CASE, CHAT, LATENCY, SAMPLES
 from tests.postgresql import new_database
 
@@ -242,16 +242,22 @@ def test_resume_judges_what_is_kept_again(project: Project, many: ManyServers, c
     red, other = folder / "deployments" / "e6", folder / "deployments" / "e7"
     edit(red / "verdict.json", lambda verdict: verdict.update(verdict="PASS", exit_code=0, reason="all is well"))
     Run(red).seal()
+    its = json.loads((other / "manifest.json").read_text(encoding="utf-8"))["profile"]
     shutil.rmtree(other)
     shutil.copytree(folder / "deployments" / "e8", other)
+    edit(other / "manifest.json", lambda manifest: manifest.update(profile=its))
+    seal(other)
     many.asked.clear()
     done = fleet(project, "--resume", folder, "--scheduler", cluster.address)
     assert done.code == 75 and words(folder) == {"e5": "ERROR", "e6": "ERROR", "e7": "ERROR", "e8": "PASS"}, done
     reasons = {row["deployment"]: row["reason"] for row in said(folder)["deployments"]}
     assert "deployments/e5: was not judged by what this checkout says: case " in reasons["e5"], reasons["e5"]
     assert "not the evidence of the verdict that it states" in reasons["e6"]
-    assert "deployments/e7: is of e8, suite smoke, and not what this fleet asks of e7" in reasons["e7"]
+    assert f"deployments/e7: was asked at {many.base_url('e8')}, and e7 is at {many.base_url('e7')}" in reasons["e7"]
     assert not many.asked, "what is kept is not asked again"
+    fewer = fleet_file(project, many, known[5:8], "kept")
+    refused = fleet(project, fewer, "--resume", folder)
+    assert refused.code == 2 and "nothing was asked: deployment 'e8', key 'deployments'" in refused.err, refused
 
 
 def test_shards_of_a_deployment_are_one_run(

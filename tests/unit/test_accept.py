@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from gatebook.commands.accept import accept
+from gatebook.commands.passed import not_accepted
 from gatebook.errors import BadInput, BrokenRecord
 from gatebook.record.run import Run
 from gatebook.verdict.baseline import Baseline, read_baseline
@@ -257,3 +258,21 @@ def test_a_moved_run_is_accepted_as_well(project: Project) -> None:
     moved = project.root / "elsewhere"
     shutil.move(project.run("r1"), moved)
     assert "of r1 accepted" in accept(moved, "because", None)
+
+
+def test_an_older_baseline_in_a_red_bundle_does_not_make_it_pass(project: Project) -> None:
+    """It is in the log, and in git; what counts is the accepted one."""
+    accept(project.run("r1", failing=8), "the engine was broken", None)
+    old = (project.root / "params" / "baselines" / "unnamed.json").read_bytes()
+    accept(project.run("r2"), "mended", None)
+    red = Run(project.run("r3", failing=8))
+    assert judge(red).verdict == "FAIL"
+    (red.path / "baseline.json").write_bytes(old)
+    rolled = Run(red.path)
+    assert judge(rolled).verdict == "PASS"
+    said = str(not_accepted(rolled, rolled.manifest.profile))
+    assert "is an older entry of the log" in said and "by the accepted one (r2) it is FAIL: g.h: " in said
+
+    before = Run(project.run("r4"))
+    accept(project.run("r5"), "another one since", None)
+    assert not_accepted(before, before.manifest.profile) is None, "by the newer one it is green too"

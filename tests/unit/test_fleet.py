@@ -16,7 +16,7 @@ from gatebook.checks import stats
 from gatebook.errors import BadInput
 from gatebook.fleet.conduct import _Room, jobs_of
 from gatebook.fleet.outcome import FleetVerdict, Row, fold, worst
-from gatebook.fleet.plan import Plan, load_fleet, resolve
+from gatebook.fleet.plan import Plan, check_same, load_fleet, refuse_own_secrets, resolve
 from gatebook.fleet.reports import junit, metrics, page, planned
 from gatebook.fleet.store import LeaseLost, Place, Store, StoreFailed, fetched
 from gatebook.fleet.work import Job, work
@@ -264,3 +264,27 @@ def test_a_run_whose_name_leads_elsewhere_is_not_restored(tmp_path: Path, name: 
     with pytest.raises(StoreFailed, match="is no name of a run"), Place(store, "a", "deployments/a"):
         pass
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_key_in_the_plan_is_bad_input(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEAM_KEY", "team-key-7f3a9c21")
+    keyed = {**ONE, "api_key_env": "TEAM_KEY"}
+    for leak in ({"revision": "v1-team-key-7f3a9c21"}, {"labels": {"owner": "team-key-7f3a9c21"}}):
+        plan = plan_of(project, deployments=[TWO, {**keyed, **leak}])
+        with pytest.raises(BadInput, match="fleet.yaml holds what environment variable TEAM_KEY holds"):
+            refuse_own_secrets(plan, "fleet.yaml")
+    refuse_own_secrets(plan_of(project, deployments=[TWO, keyed]), "fleet.yaml")
+    monkeypatch.delenv("TEAM_KEY")
+    refuse_own_secrets(plan, "fleet.yaml")  # the workers have it, and it is not known here
+
+
+def test_a_fleet_run_is_resumed_with_the_file_that_it_was_begun_with(project: Project) -> None:
+    plan, file = plan_of(project), project.root / "params" / "fleet.yaml"
+    with project.inside():
+        check_same(plan, load_fleet(file), str(file))
+        plan.profiles["b"]["groups"] = {"health.canaries": "watch"}
+        plan.profiles["a"]["target"]["base_url"] = "http://elsewhere:8000/v1"
+        with pytest.raises(
+            BadInput, match="is not what .*fleet.yaml says, and nothing was asked: deployment 'a', deployment 'b';"
+        ):
+            check_same(plan, load_fleet(file), str(file))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -13,10 +14,13 @@ import pytest
 from gatebook.errors import BadInput, BrokenRecord
 from gatebook.record.run import Run
 from gatebook.record.shelf import check_latest, copy_to_latest, drop_latest, new_name
+from gatebook.verdict.judging import judge
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.forging import edit
 from tests.unit.replies import case, plain, profile, record, run_folder
+from tests.unit.runs import bundle
 
 CASES = [case("a"), case("b"), case("c", notebook="02_y")]
 
@@ -260,3 +264,20 @@ def test_names_of_damage_are_one_visible_line(tmp_path: Path) -> None:
     (run.path / "a\x1b[2K\npassed, PASS").write_text("")
     assert run.damage() == ["a\\x1b[2K\\npassed, PASS was added"]
     assert str(BadInput("a\r\nb\u202e")) == "a\\x0d\\nb\\u202e"
+
+
+FORGED_PLANS: dict[str, tuple[Callable[[dict], object], str]] = {
+    "another model": (lambda m: m["profile"]["target"].update(model="cheap"), "asked for model 'm1', and the manifest names 'cheap'"),
+    "a case not expected": (lambda m: m["expected"]["01_x"].remove("c3"), "was asked case 'c3', and the manifest does not expect it"),
+    "an early look at a run that asked everything": (
+        lambda m: m["expected"]["01_x"].remove("c3") or m.update(effort="quick", look={"later": ["c3"]}), "was asked case 'c3', and the manifest does not expect it"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("forge", "said"), FORGED_PLANS.values(), ids=FORGED_PLANS.keys())
+def test_a_record_of_another_plan_is_no_evidence(tmp_path: Path, forge: Callable[[dict], object], said: str) -> None:
+    run = bundle(tmp_path / "r", {"c3": "No."})
+    edit(run.path / "manifest.json", forge)
+    with pytest.raises(BrokenRecord, match=re.escape(said)):
+        judge(Run(run.path))

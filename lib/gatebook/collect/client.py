@@ -71,8 +71,9 @@ class Lane:
     keep-alive, which loses one request in eight otherwise.
     """
 
-    def __init__(self, target: Target, base_url: str, lag: LoopLag, close: bool = True) -> None:
-        self._scrubber = scrubber(target)
+    def __init__(self, target: Target, base_url: str, lag: LoopLag, close: bool = True, *others: Target) -> None:
+        """`others`: targets whose secrets are masked in replies too; a gateway may know them all."""
+        self._scrubber = scrubber(target, *others)
         self._base_url, self._lag, self._patience_s = base_url.rstrip("/"), lag, AFTER_DONE_S
         self._bare = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         self._bare |= {"Connection": "close"} if close else {}

@@ -109,10 +109,14 @@ class _Schedule:
         self._run, self._notebook, self._target = session.run, session.notebook, session.profile.target
         self._base_url, self._expected = self._run.manifest.base_url, self._run.expected(self._notebook)
 
+    def _lane(self, url: str, close: bool = True) -> Lane:
+        others = [against.target] if (against := self._run.manifest.against) else []
+        return Lane(self._target, url, self._lag, close, *others)
+
     async def meet(self, probes: Iterable[str], glance: bool) -> Identity | None:
         """Wait for the server's first token, and read what it says of itself. None when nothing can be asked."""
         session = self._session
-        async with Lane(self._target, self._base_url, self._lag) as lane:
+        async with self._lane(self._base_url) as lane:
             ready = await session.ready(lane)
             if ready is None:
                 return None
@@ -147,7 +151,7 @@ class _Schedule:
     async def ask_all(self, identity: Identity) -> None:
         """What is timed, with nothing beside it; then everything else; then golden answers; then the levels of load."""
         todo, self._engine = self._todo, identity.dialect
-        self._open = partial(Lane, self._target, self._base_url, self._lag, not self._engine.keeps_connections)
+        self._open = partial(self._lane, self._base_url, not self._engine.keeps_connections)
         async with self._open() as lane:
             self._requests = Requests(self._session, lane, identity)
             if timed := [case for case in todo if case.samples]:
@@ -231,7 +235,7 @@ class _Schedule:
         asks = [(case, ask) for case in offered if case.fingerprints for ask in case.requests()]
         for number, url in enumerate(self._session.profile.replicas(self._run.manifest.suite) if asks else ()):
             replica = Side("replica", f"replica/{number}/", url)
-            async with Lane(self._target, url, self._lag) as lane:
+            async with self._lane(url) as lane:
                 for path in PROBES:
                     await self._session.probe(lane, path, f"{replica.prefix}{path}", replica=url)
                 for case, ask in asks:
@@ -246,7 +250,9 @@ class _Schedule:
         async with AsyncExitStack() as stack:
             lane = await stack.enter_async_context(self._open())
             if against is not None:
-                second = await stack.enter_async_context(Lane(against.target, against.base_url, self._lag))
+                second = await stack.enter_async_context(
+                    Lane(against.target, against.base_url, self._lag, True, self._target)
+                )
                 side = Side("against", "against/", against.name, against.target)
             for case in cases:
                 if metrics:

@@ -17,7 +17,7 @@ from gatebook.config.selection import EFFORTS, Effort, Shard, in_steps, of_effor
 from gatebook.errors import BadInput, ExitCode, one_line
 from gatebook.opening import accepted, by_notebook, planned_look
 from gatebook.record.run import Run
-from gatebook.verdict.judging import run_baseline
+from gatebook.verdict.judging import judge_beside, run_baseline
 from gatebook.verdict.verdict import Verdict
 
 OVERRIDDEN = ("server", "base_url", "model", "revision", "headers")
@@ -194,8 +194,12 @@ def not_accepted(run: Run, profile: Profile) -> str | None:
         return None if ours is None else f"it was compared with no baseline, and {file} is one: {todo}"
     if ours is None:
         return f"its baseline is {theirs.run}, and {file} is missing: nothing was accepted here; run `gatebook accept`"
-    if theirs.content in {ours.content, *(entry.content for entry in ours.log)}:
+    if theirs.content == ours.content:
         return None
+    if theirs.content in {entry.content for entry in ours.log}:
+        now = judge_beside(run, ours)
+        said = f"its baseline ({theirs.run}) is an older entry of the log in {file}; by the accepted one ({ours.run}) it is {now.called}"
+        return f"{said}: {now.reason}" if now.exit_code else None
     todo = "run it again by the accepted one, or `gatebook accept` this one"
     return f"its baseline ({theirs.run}) is no entry of the log in {file}: {todo}"
 

@@ -134,11 +134,7 @@ def ours_of(name: str, cells: Sequence[Cell], folders: Sequence[Path]) -> list[C
     if version not in (None, __version__):
         raise Foreign(f"{name} is that of version {version}, which replays it; this is {__version__}", "")
     if version:
-        for number, cell in enumerate(cells, 1):
-            if cell.parameters and not literal(cell.source):
-                said = f"its parameters are not plain values:\n{cell.source}"
-                raise Foreign(f"changed cell {number} of {name}", said)
-        return list(cells)
+        return [_with_plain_values(name, *numbered) for numbered in enumerate(cells, 1)]
     if own is None:
         places = " or ".join(map(str, folders))
         where = f"no notebook of {places}" if places else "no released notebook, and no project is here"
@@ -151,18 +147,31 @@ def ours_of(name: str, cells: Sequence[Cell], folders: Sequence[Path]) -> list[C
     raise Foreign(f"{what} cell {number} of {name}", "\n".join(difference))
 
 
-def literal(source: str) -> bool:
-    """Return whether a cell does nothing but assign plain values to names."""
+def _with_plain_values(name: str, number: int, cell: Cell) -> Cell:
+    """Return a cell of released code; one of parameters is written anew, since IPython ends lines where Python does not."""
+    if not cell.parameters:
+        return cell
+    values = literal(cell.source)
+    if values is None:
+        raise Foreign(f"changed cell {number} of {name}", f"its parameters are not plain values:\n{cell.source}")
+    return replace(cell, source="\n".join(f"{key} = {value!r}" for key, value in values))
+
+
+def literal(source: str) -> list[tuple[str, Any]] | None:
+    """Return (name, value) of a cell that does nothing but assign plain values to names, else None."""
+    found = []
     try:
         for statement in ast.parse(source).body:
             if not isinstance(statement, ast.Assign):
-                return False
-            if not all(isinstance(t, ast.Name) and not t.id.startswith("_") for t in statement.targets):
-                return False
-            ast.literal_eval(statement.value)
+                return None
+            value = ast.literal_eval(statement.value)
+            for target in statement.targets:
+                if not isinstance(target, ast.Name) or target.id.startswith("_"):
+                    return None
+                found.append((target.id, value))
     except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
-        return False
-    return True
+        return None
+    return found
 
 
 def replay(bundle: Path, names: Sequence[str], ours: Sequence[Path]) -> tuple[str, ET.Element]:

@@ -34,7 +34,9 @@ def gate(
     file: Annotated[Path | None, Argument(metavar="FILE", help="A fleet file, such as params/fleet.yaml.")] = None,
     scheduler: Annotated[str | None, Option(help="A Dask scheduler, tcp://host:8786; default: processes here.")] = None,
     plan: Annotated[bool, Option("--plan", help="Print jobs, cost and what it could see; ask nothing.")] = False,
-    resume: Annotated[str | None, Option(metavar="RUN", help="Go on with this fleet run: ask what is missing.")] = None,
+    resume: Annotated[
+        str | None, Option(metavar="RUN", help="Go on with this fleet run; with FILE it must be its run.")
+    ] = None,
     as_json: Annotated[bool, Option("--json", help="Print the verdict as JSON.")] = False,
 ) -> None:
     """Gate all deployments of a fleet file; the verdict is the worst of theirs. Exit codes as of `gatebook run`.
@@ -42,19 +44,21 @@ def gate(
     `gatebook fleet accept RUN --reason ...` then makes each deployment's run its baseline. docs/fleet.md
     """
     from gatebook.fleet.conduct import begin, gate_fleet, reopen
-    from gatebook.fleet.plan import load_fleet
+    from gatebook.fleet.plan import check_same, load_fleet
     from gatebook.fleet.reports import planned, show
 
-    if (file is None) == (resume is None) or (plan and resume is not None):
+    if (file is None and resume is None) or (plan and resume is not None):
         raise BadInput("name a fleet file, such as params/fleet.yaml, or a run to go on with: --resume RUN")
-    if file is not None:
-        fleet = load_fleet(file)
-        if plan:
-            print(planned(fleet, str(file)))
-            return
+    fleet = load_fleet(file) if file is not None else None
+    if plan and fleet is not None:
+        print(planned(fleet, str(file)))
+        return
+    if resume is not None:
+        store, made = reopen(resume)
+        if fleet is not None:
+            check_same(made, fleet, str(file))
+    elif fleet is not None:
         store, made = begin(fleet, str(file))
-    else:
-        store, made = reopen(str(resume))
     with store.held("gatebook fleet"):
         verdict = gate_fleet(store, made, scheduler, watch=not as_json)
     if as_json:

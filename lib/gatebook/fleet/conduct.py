@@ -24,7 +24,7 @@ from gatebook.config import project
 from gatebook.config.files import replace_text
 from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, GatebookError, first_line, one_line
 from gatebook.fleet.outcome import FleetVerdict, Row, fold, worst
-from gatebook.fleet.plan import Fleet, Plan, profile_of, resolve
+from gatebook.fleet.plan import Fleet, Plan, profile_of, refuse_own_secrets, resolve
 from gatebook.fleet.reports import checked, write_reports
 from gatebook.fleet.store import INSTALL, Store, StoreFailed, fetched
 from gatebook.fleet.work import Job, join, work
@@ -44,6 +44,7 @@ def begin(fleet: Fleet, where: str) -> tuple[Store, Plan]:
     profiles = resolve(fleet, where)
     checked(fleet, profiles, where)
     plan = Plan(run=new_name(fleet.name), created=now(), fleet=fleet, profiles=profiles)
+    refuse_own_secrets(plan, where)
     return Store(fleet.store) / plan.run, plan
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +15,11 @@ from pydantic import Field
 
 from gatebook.config import project
 from gatebook.config.files import FileName, Strict, build, demand, read_file, read_yaml
-from gatebook.config.profile import Profile, Suite, profile_from
+from gatebook.config.profile import Profile, Suite, Target, profile_from
 from gatebook.config.secrets import refuse_secrets
 from gatebook.config.selection import MOST_SHARDS
 from gatebook.errors import BadInput, os_reason
+from gatebook.opening import refuse_secrets_in
 from gatebook.record.exchange import Recorded
 
 MOST_DEPLOYMENTS = 20_000
@@ -152,3 +154,34 @@ def _with(data: dict[str, Any], one: Deployment) -> dict[str, Any]:
 def profile_of(plan: Plan, name: str) -> Profile:
     """The profile of one deployment. Raises BadInput."""
     return profile_from(plan.profiles[name], f"fleet run {plan.run}, deployment {name!r}", name)
+
+
+def check_same(plan: Plan, fleet: Fleet, where: str) -> None:
+    """Check that a fleet run is that of this fleet file: a store may be anybody's. Raises BadInput, naming what differs."""
+    ours = resolve(fleet, where)
+    parts = ((name, getattr(plan.fleet, name), getattr(fleet, name)) for name in Fleet.model_fields)
+    found = [f"key {name!r}" for name, its, said in parts if its != said]
+    found += [
+        f"deployment {name!r}"
+        for name in plan.profiles.keys() | ours.keys()
+        if plan.profiles.get(name) != ours.get(name)
+    ]
+    if found:
+        todo = "resume it with the file and the profiles that it was begun with, or begin another"
+        raise BadInput(
+            f"{plan.run}: is not what {where} says, and nothing was asked: {', '.join(sorted(found)[:8])}; {todo}"
+        )
+
+
+def refuse_own_secrets(plan: Plan, where: str) -> None:
+    """Raises BadInput where the plan, which is written down, holds a key that would be sent and that is known here."""
+    told, keyed = {where: plan.model_dump_json()}, dict[tuple[str, ...], Target]()
+    for name in plan.profiles:
+        target = profile_of(plan, name).target
+        keyed[target.api_key_env or "", *sorted(target.headers.values())] = target
+    for names, target in keyed.items():
+        variables = [
+            name.removeprefix("env:") for name in names if name and (name.startswith("env:") or name == names[0])
+        ]
+        if all(name in os.environ for name in variables):
+            refuse_secrets_in(told, target)

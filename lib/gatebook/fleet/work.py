@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gatebook.collect.server import endpoint
 from gatebook.commands.passed import differences, not_accepted
 from gatebook.commands.verify import evidenced
 from gatebook.config import project
@@ -95,6 +96,10 @@ def _strange(run: Run, job: Job, word: Word) -> str | None:
     asked, plan = run.manifest, profile_from(job.profile, job.key, job.deployment)
     if (asked.profile, asked.suite, asked.among, asked.shard) != (plan, job.suite, job.among, job.shard):
         return f"is of {asked.profile.name}, suite {asked.suite}, and not what this fleet asks of {job.deployment}"
+    if (asked.effort, asked.only, asked.against) != ("normal", [], None):
+        return f"is narrowed, of effort {asked.effort} or of two targets, which the fleet did not ask for"
+    if plan.target.base_url and asked.base_url != endpoint(plan.target, None)[0]:
+        return f"was asked at {asked.base_url}, and {job.deployment} is at {plan.target.base_url}"
     if found := differences(run, plan, project.case_folders()):
         return f"was not judged by what this checkout says: {'; '.join(found[:3])}"
     return not_accepted(run, plan) if word == "PASS" else None
@@ -118,7 +123,17 @@ def _asked(store: Store, job: Job) -> Row:
     with Place(store, job.key, job.kept) as place:
         profile = place.folder / "profile.yaml"
         profile.write_text(to_yaml(job.profile), encoding="utf-8")
-        words = ["run", "--profile", str(profile), "--suite", job.suite, "--among", str(job.among)]
+        words = [
+            "run",
+            "--profile",
+            str(profile),
+            "--suite",
+            job.suite,
+            "--among",
+            str(job.among),
+            "--effort",
+            "normal",
+        ]
         words += ["--shard", job.shard] if job.shard else []
         words += ["--resume", str(place.run)] if place.run else ["--out", str(place.folder)]
         code, said = _child(words, place.folder, place.tick)

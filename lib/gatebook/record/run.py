@@ -127,6 +127,7 @@ class Run:
         plain file: nothing read or written through this class leaves the folder."""
         self.path = path
         self._read: dict[Path, tuple[tuple[int, int, int], list[Any]]] = {}
+        self.measure: bytes | None = None
         if not (path / "manifest.json").is_file():
             raise BadInput(
                 f"{path}: not a run folder (no manifest.json); name one like outputs/2026-11-22T21-04-31Z-smollm2-7f3a"
@@ -158,9 +159,8 @@ class Run:
         try:
             path.mkdir(parents=True)
         except OSError as error:
-            why = f"cannot be made ({os_reason(error)});"
-            if isinstance(error, FileExistsError):
-                why = "exists already; a recorded run is never overwritten,"
+            exists, why = isinstance(error, FileExistsError), "exists already; a recorded run is never overwritten,"
+            why = why if exists else f"cannot be made ({os_reason(error)});"
             raise BadInput(f"{path}: {why} choose another --out") from None
         try:
             for name, text in _plan(manifest, cases, baseline, history).items():

@@ -16,6 +16,7 @@ from gatebook.engines.fronts import fronts
 from gatebook.errors import BrokenRecord
 from gatebook.record.exchange import ELSEWHERE, IN_USE, Recorded
 from gatebook.record.folder import sha256_of
+from gatebook.record.planned import beyond_plan
 from gatebook.record.run import HISTORY, Run
 from gatebook.stopping import TookTooLong, within
 from gatebook.verdict.baseline import Baseline, read_baseline, values_asked_alike
@@ -116,6 +117,8 @@ def _evidence(run: Run, notebook: str) -> str:
 
 
 def _read(run: Run, notebook: str | None, troubles: list[str], findings_of: FindingsOf) -> Judged:
+    if beyond := beyond_plan(run):
+        raise BrokenRecord(f"{run.path}: {beyond}")
     findings = [found for name in ([notebook] if notebook else run.notebooks) for found in findings_of(run, name)]
     manifest, target, identity = run.manifest, run.manifest.profile.target, run_identity(run)
     planned = (run.cases[i] for ids in manifest.expected.values() for i in ids)
@@ -136,9 +139,16 @@ def _read(run: Run, notebook: str | None, troubles: list[str], findings_of: Find
 
 
 def run_baseline(run: Run) -> Baseline | None:
-    """The baseline that was copied into the run when it was planned."""
+    """The baseline that was copied into the run when it was planned, or the one by which it is judged instead."""
     path = run.path / "baseline.json"
-    return read_baseline(path.read_bytes() if path.exists() else None, str(path))
+    return read_baseline(run.measure or (path.read_bytes() if path.exists() else None), str(path))
+
+
+def judge_beside(run: Run, baseline: Baseline) -> Verdict:
+    """The verdict of a run, had it been compared with this baseline. Raises BrokenRecord."""
+    other = Run(run.path)
+    other.measure = baseline.to_json().encode()
+    return judge(other, troubles=run.troubles)
 
 
 def golden_answers(run: Run, now: Fingerprint) -> dict[str, Golden]:
