@@ -20,6 +20,8 @@ from gatebook.errors import BadInput
 
 from tests.conftest import Project, shipped_cases
 from tests.faults.echoing import DRESSES, PLACES, EchoingServer
+from tests.faults.proxy import Fault, FaultProxy
+from tests.faults.scripted import ScriptedServer
 
 MODEL = "smollm2-135m-instruct"
 KEYS = {"hex": "b7e151628aed2a6abf7158809cf4f3c7", "signs": "Zq7\"kf\\w2/Xb=9+Lm&3<v>c'Tr%8dPo"}
@@ -216,3 +218,28 @@ def test_a_short_key_is_sent_and_written_by_nobody(project: Project, server: str
         == 1
     )
     assert not [p for p in project.root.rglob("*.jsonl") if b"EMPTY" in p.read_bytes()]
+
+
+def test_what_two_targets_say_holds_neither_key(project: Project) -> None:
+    """One gateway stands before both, and knows both keys; the job's URL holds one too."""
+    [timed] = [case for name, case in shipped_cases().items() if name == "latency-chat"]
+    project.write_cases([timed.model_dump(mode="json", exclude_defaults=True) | {"suites": ["smoke"], "samples": 4}])
+    keys = {"TEAM_KEY": "q7Zt4LmX92vKpR8sWd3n", "OTHER_KEY": "b2Yw8NcT61hGfQ5eUa9k"}
+    with (
+        ScriptedServer(MODEL, answer_s=0.01) as server,
+        FaultProxy(server.url, [Fault("say", arg=" ".join(keys.values()))]) as first,
+        FaultProxy(server.url, [Fault("say", arg=" ".join(keys.values()))]) as second,
+    ):
+        project.edit_profile(target={"server": "external", "base_url": first.base_url, "api_key_env": "TEAM_KEY"})
+        said = yaml.safe_load(project.profile.read_text())
+        other = project.root / "params" / "other.yaml"
+        target = said["target"] | {"base_url": second.base_url, "api_key_env": "OTHER_KEY"}
+        other.write_text(yaml.safe_dump(said | {"name": "other", "target": target}))
+        job = f"https://ci.example/jobs/{keys['TEAM_KEY']}/1"
+        done = project.gatebook("run", "--profile", project.profile, "--against", other, env=keys | {"CI_JOB_URL": job})
+    masked = joined(done.run / "08_load.exchanges.jsonl").count("[redacted] [redacted]")
+    assert masked == 8, (masked, done)
+    files = [file for file in done.run.rglob("*") if file.is_file()]
+    for key in keys.values():
+        assert [file.name for file in files if key.encode() in file.read_bytes()] == [], done
+        assert key not in done.out + done.err
