@@ -112,9 +112,9 @@ def results(now: str | None = None, digests: Mapping[str, str] | None = None) ->
 class Lab:
     """A healthy server for each thread, one project with its baseline, and the folder where all of it lies."""
 
-    def __init__(self, folder: Path, rows: Iterable[Row], gate: Gate | None = None) -> None:
-        """`gate` stands for `gatebook run`: (project, base URL, options)."""
-        self.folder, self._gate = folder, gate or ask
+    def __init__(self, folder: Path, rows: Iterable[Row], gate: Gate | None = None, url: str | None = None) -> None:
+        """`gate` stands for `gatebook run`: (project, base URL, options); `url`: of a healthy server that is there already."""
+        self.folder, self._gate, self._url = folder, gate or ask, url
         self._shipped = [*shipped_cases().values()]
         self._asked = list(dict.fromkeys(c.id for row in rows if not row.own_project for c in self._cases(row)))
         self._stack, self._local, self._lock = ExitStack(), threading.local(), threading.Lock()
@@ -156,6 +156,8 @@ class Lab:
 
     def healthy(self) -> str:
         """This thread's healthy server, started when it is first wanted."""
+        if self._url:
+            return self._url
         if not hasattr(self._local, "url"):
             log = self.folder / f"healthy-{threading.get_ident()}.log"
             self._local.url = self._stack.enter_context(embedded_server(log))

@@ -18,8 +18,8 @@ FAST = [row for row in ALL if row.fast]
 
 
 @pytest.mark.timeout(900)
-def test_the_fast_rows_are_caught_and_named(tmp_path: Path) -> None:
-    with Lab(tmp_path, FAST, gate=gate) as lab:
+def test_the_fast_rows_are_caught_and_named(tmp_path: Path, server: str) -> None:
+    with Lab(tmp_path, FAST, gate=gate, url=server) as lab:
         found = [(row, lab.run(row)) for row in FAST]
     wrong = [
         (row.id, result.verdict, result.reasons)
