@@ -22,7 +22,8 @@ from gatebook.record.run import Run
 from gatebook.runner import resume
 
 from tests import forging
-from tests.conftest import PATIENT, Done, Project, shipped_cases
+from tests.conftest import PATIENT, Done, Project, checkout, shipped_cases
+from tests.unit import runs
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -269,3 +270,22 @@ def _baseline(manifest: Any, name: str) -> None:
 
 def _profile(manifest: Any, name: str) -> None:
     manifest["profile"]["name"] = name
+
+
+def test_no_page_and_no_export_is_written_into_a_bundle(tmp_path: Path) -> None:
+    first, other = (runs.bundle(tmp_path / "outputs" / name).path for name in ("run-1", "run-2"))
+    page, link = other / "index.html", tmp_path / "link.csv"
+    link.symlink_to(other / "verdict.json")
+    project = Project(checkout(tmp_path / "project"))
+    for command in (
+        ("verify", first, "--html", page),
+        ("verify", other, "--html", page),
+        ("compare", first, other, "--html", other / "texts" / "new.html"),
+        ("history", "export", link),
+        ("history", "plot", other / "new.svg"),
+        ("serve", "--log", other / "verdict.json"),
+    ):
+        done = project.gatebook(*command)
+        assert (done.code, done.out, len(done.err.splitlines())) == (2, "", 1), done
+        assert f"lies in the run folder {other}, a sealed bundle; name another file" in done.err
+    assert Run(other).damage() == []
