@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from gatebook.commands.accept import accept
 from gatebook.errors import BadInput, BrokenRecord
 from gatebook.record.run import Run
+from gatebook.record.shelf import held
 from gatebook.verdict.baseline import Baseline, read_baseline
 from gatebook.verdict.causes import refusals
 from gatebook.verdict.judging import judge
@@ -257,3 +260,18 @@ def test_a_moved_run_is_accepted_as_well(project: Project) -> None:
     moved = project.root / "elsewhere"
     shutil.move(project.run("r1"), moved)
     assert "of r1 accepted" in accept(moved, "because", None)
+
+
+def test_of_several_at_once_each_is_in_the_log(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = project.run("r1")
+    command = [sys.executable, "-m", "gatebook", "accept", str(run), "--reason"]
+    started = [subprocess.Popen([*command, f"by {n}"]) for n in range(3)]
+    assert [process.wait(60) for process in started] == [0, 0, 0]
+    assert {entry.reason for entry in project.baseline.log} == {"by 0", "by 1", "by 2"}
+    assert {file.name for file in (project.root / "params").iterdir()} == {"cases", "baselines"}
+    monkeypatch.setattr("gatebook.commands.accept.LOCK_TRIES", 1)
+    with (
+        held(project.root / "params" / "baselines", "gatebook accept"),
+        pytest.raises(BadInput, match=r"baselines: is in use by gatebook accept of li .*wait for it"),
+    ):
+        accept(run, "late", None)
