@@ -289,3 +289,26 @@ def test_no_page_and_no_export_is_written_into_a_bundle(tmp_path: Path) -> None:
         assert (done.code, done.out, len(done.err.splitlines())) == (2, "", 1), done
         assert f"lies in the run folder {other}, a sealed bundle; name another file" in done.err
     assert Run(other).damage() == []
+
+
+def test_no_link_in_a_published_folder_is_written_through(green: Done, project: Project, tmp_path: Path) -> None:
+    run, outside, site, figures = green.run, tmp_path / "outside", tmp_path / "public", tmp_path / "figures"
+    outside.write_text("years of work")
+    for folder, *command in (
+        (site, "archive", run, "--to", site),
+        (figures, "report", run, "--no-texts", "--out", figures),
+    ):
+        assert project.gatebook(*command).code == 0
+        files = [file for file in folder.iterdir() if file.is_file() and file.name != "NO_TEXTS"]
+        for file in files:
+            file.unlink()
+            file.symlink_to(outside)
+        done = project.gatebook(*command)
+        assert (done.code, outside.read_text()) == (0, "years of work"), done
+        assert len(files) > 4 and not any(file.is_symlink() for file in files)
+    (site / "data").rename(tmp_path / "data")
+    (site / "data").symlink_to(tmp_path / "data")
+    (tmp_path / "data" / "mine.json").touch()
+    done = project.gatebook("archive", run, "--to", site)
+    assert (done.code, "public/data: is a link" in done.err) == (2, True), done
+    assert (tmp_path / "data" / "mine.json").exists()
