@@ -167,6 +167,7 @@ def decide(judged: Judged) -> Verdict:
         *_together(judged, pooled, groups),
         *_without_baseline(judged, measured(judged.fingerprint) - measured(accepted)),
     ]  # fmt: skip
+    said += [*_none_judged(judged, said)]
     found = causes(said)
     word: Word = found[0].word if found else "PASS"
     return Verdict(
@@ -284,11 +285,26 @@ def _without_baseline(judged: Judged, lacking: set[str]) -> Iterator[Said]:
         yield Said("INCONCLUSIVE", None, "fingerprint", text, ACCEPT)
 
 
-def _counts(judged: Judged) -> str:
-    """Return what a PASS rests on."""
+def _measured_and_not(judged: Judged) -> tuple[int, int]:
+    """Return how many expected cases were judged, and how many were not measured."""
     expected = [case for cases in judged.manifest.expected.values() for case in cases]
     unmeasured = sum(judged.outcomes.get(judged.cases[c].group, {}).get(c) == "not_measured" for c in expected)
-    told = f"{len(expected) - unmeasured} cases asked, recorded and judged"
+    return len(expected) - unmeasured, unmeasured
+
+
+def _none_judged(judged: Judged, said: list[Said]) -> Iterator[Said]:
+    """Report a run of which nothing was measured, and nothing else but a missing baseline is to be said: excuses and `watch`
+    cover each case, and not all of them."""
+    count, unmeasured = _measured_and_not(judged)
+    if not judged.alone and not count and all(one.todo == ACCEPT for one in said):
+        text = f"no case was judged: all {unmeasured} were not measured"
+        yield Said("INCONCLUSIVE", None, "this run", text, "ask cases that can be measured here")
+
+
+def _counts(judged: Judged) -> str:
+    """Return what a PASS rests on."""
+    count, unmeasured = _measured_and_not(judged)
+    told = f"{count} cases asked, recorded and judged"
     if judged.manifest.look and judged.manifest.early:
         told += f", {len(judged.manifest.look.later)} not asked after an early look"
     return f"{told}; {unmeasured} not measured, excused or watched" if unmeasured else told
