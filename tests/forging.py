@@ -10,7 +10,8 @@ from typing import Any
 
 from gatebook.record.journal import SCHEMA, _digest
 from gatebook.record.run import Run
-from gatebook.verdict.judging import judge, keep_findings
+from gatebook.verdict.judging import judge
+from gatebook.verdict.kept import keep_findings
 
 
 def edit(path: Path, change: Callable[[Any], Any]) -> None:

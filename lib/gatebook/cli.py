@@ -108,8 +108,6 @@ def verify(
     from gatebook.report.pages import verification_page, write_page
     from gatebook.report.terminal import show_verification
 
-    if html is not None and html.resolve().is_relative_to(path.resolve()):
-        raise BadInput(f"--html {html}: lies in the bundle, which is sealed; name a file outside of it")
     if notebooks is not None and not notebooks.is_dir():
         raise BadInput(f"--notebooks {notebooks}: no such folder; name the one with the notebooks that asked")
     found = check(path, notebooks=notebooks)
@@ -258,7 +256,9 @@ def serve(
         int | None, Option(min=1, help="Threads that write answers. Default: 2 where two cores are idle, else 1.")
     ] = None,
     prompt_threads: Annotated[int, Option(min=1, help="Threads that read prompts.")] = 2,
-    log: Annotated[Path, Option(help="The server's log, appended to.")] = Path("outputs/server.log"),
+    log: Annotated[Path, Option(callback=arguments.outside_of_runs, help="The server's log, appended to.")] = Path(
+        "outputs/server.log"
+    ),
 ) -> None:
     """Serve the embedded SmolLM2-135M-Instruct on loopback until Ctrl-C."""
     import signal

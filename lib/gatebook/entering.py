@@ -51,7 +51,8 @@ def _store(run: Run, verdict: Verdict, rows: list[Measurement]) -> str:
     named, baseline, history = run.manifest.profile.target.revision, run_baseline(run), open_history()
     if named and verdict.changes and baseline and baseline.revision == named:
         rows = [row.model_copy(update={"revision": f"not {named}"}) for row in rows]
-    return f"{history.place}: {history.enter(rows)} groups of {run.manifest.judged_from or run.manifest.run} stored"
+    count = history.enter(rows, judged_again=run.manifest.judged_from is not None)
+    return f"{history.place}: {count} groups of {run.manifest.judged_from or run.manifest.run} stored"
 
 
 def open_intact(path: Path, demand: str) -> Run:

@@ -33,7 +33,8 @@ from gatebook.report.conversation import Shown, failing_cases
 from gatebook.report.estimate import document_cost
 from gatebook.verdict.baseline import Baseline
 from gatebook.verdict.golden import Golden
-from gatebook.verdict.judging import golden_answers, judge, keep_findings, run_baseline
+from gatebook.verdict.judging import golden_answers, judge, run_baseline
+from gatebook.verdict.kept import keep_findings
 from gatebook.verdict.spending import Spent, total
 from gatebook.verdict.verdict import Verdict
 

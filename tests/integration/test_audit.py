@@ -51,8 +51,6 @@ def test_two_live_servers_a_waiver_and_the_archive(project: Project, server: str
     )
     seal = re.search(r"seal +([0-9a-f]{64})", verified.out)
     assert seal and seal[1] in told.read_text()
-    inside = project.gatebook("verify", runs[1], "--html", runs[1] / "verify.html")
-    assert inside.code == 2 and not (runs[1] / "verify.html").exists()
 
     public = tmp_path / "public"
     archived = project.gatebook("archive", done.folder, "--to", public)

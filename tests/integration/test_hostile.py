@@ -22,7 +22,8 @@ from gatebook.record.run import Run
 from gatebook.runner import resume
 
 from tests import forging
-from tests.conftest import PATIENT, Done, Project, shipped_cases
+from tests.conftest import PATIENT, Done, Project, checkout, shipped_cases
+from tests.unit import runs
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -269,3 +270,45 @@ def _baseline(manifest: Any, name: str) -> None:
 
 def _profile(manifest: Any, name: str) -> None:
     manifest["profile"]["name"] = name
+
+
+def test_no_page_and_no_export_is_written_into_a_bundle(tmp_path: Path) -> None:
+    first, other = (runs.bundle(tmp_path / "outputs" / name).path for name in ("run-1", "run-2"))
+    page, link = other / "index.html", tmp_path / "link.csv"
+    link.symlink_to(other / "verdict.json")
+    project = Project(checkout(tmp_path / "project"))
+    for command in (
+        ("verify", first, "--html", page),
+        ("verify", other, "--html", page),
+        ("compare", first, other, "--html", other / "texts" / "new.html"),
+        ("history", "export", link),
+        ("history", "plot", other / "new.svg"),
+        ("serve", "--log", other / "verdict.json"),
+    ):
+        done = project.gatebook(*command)
+        assert (done.code, done.out, len(done.err.splitlines())) == (2, "", 1), done
+        assert f"lies in the run folder {other}, a sealed bundle; name another file" in done.err
+    assert Run(other).damage() == []
+
+
+def test_no_link_in_a_published_folder_is_written_through(green: Done, project: Project, tmp_path: Path) -> None:
+    run, outside, site, figures = green.run, tmp_path / "outside", tmp_path / "public", tmp_path / "figures"
+    outside.write_text("years of work")
+    for folder, *command in (
+        (site, "archive", run, "--to", site),
+        (figures, "report", run, "--no-texts", "--out", figures),
+    ):
+        assert project.gatebook(*command).code == 0
+        files = [file for file in folder.iterdir() if file.is_file() and file.name != "NO_TEXTS"]
+        for file in files:
+            file.unlink()
+            file.symlink_to(outside)
+        done = project.gatebook(*command)
+        assert (done.code, outside.read_text()) == (0, "years of work"), done
+        assert len(files) > 4 and not any(file.is_symlink() for file in files)
+    (site / "data").rename(tmp_path / "data")
+    (site / "data").symlink_to(tmp_path / "data")
+    (tmp_path / "data" / "mine.json").touch()
+    done = project.gatebook("archive", run, "--to", site)
+    assert (done.code, "public/data: is a link" in done.err) == (2, True), done
+    assert (tmp_path / "data" / "mine.json").exists()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from gatebook.commands.accept import accept
 from gatebook.commands.passed import not_accepted
 from gatebook.errors import BadInput, BrokenRecord
 from gatebook.record.run import Run
+from gatebook.record.shelf import held
 from gatebook.verdict.baseline import Baseline, read_baseline
 from gatebook.verdict.causes import refusals
 from gatebook.verdict.judging import judge
@@ -276,3 +279,18 @@ def test_an_older_baseline_in_a_red_bundle_does_not_make_it_pass(project: Projec
     before = Run(project.run("r4"))
     accept(project.run("r5"), "another one since", None)
     assert not_accepted(before, before.manifest.profile) is None, "by the newer one it is green too"
+
+
+def test_of_several_at_once_each_is_in_the_log(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = project.run("r1")
+    command = [sys.executable, "-m", "gatebook", "accept", str(run), "--reason"]
+    started = [subprocess.Popen([*command, f"by {n}"]) for n in range(3)]
+    assert [process.wait(60) for process in started] == [0, 0, 0]
+    assert {entry.reason for entry in project.baseline.log} == {"by 0", "by 1", "by 2"}
+    assert {file.name for file in (project.root / "params").iterdir()} == {"cases", "baselines"}
+    monkeypatch.setattr("gatebook.commands.accept.LOCK_TRIES", 1)
+    with (
+        held(project.root / "params" / "baselines", "gatebook accept"),
+        pytest.raises(BadInput, match=r"baselines: is in use by gatebook accept of li .*wait for it"),
+    ):
+        accept(run, "late", None)

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -93,6 +94,37 @@ def test_a_run_enters_once_however_often(history: History) -> None:
     for _ in range(3):
         history.enter([measurement(group="g.a"), measurement(group="g.b")])
     assert [row.group for row in history.rows()] == ["g.a", "g.b"]
+
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "another time": {"at": NOW},
+    "another suite": {"suite": "smoke"},
+    "another profile": {"profile": "q"},
+    "another revision": {"revision": "rev-2"},
+    "a faster answer": {"ttft_ms": [100.0, 110.5, 12.0]},
+    "a slow answer gone": {"total_ms": [500.0, 510.0]},
+    "another group of another time": {"group": "g.other", "at": NOW},
+}
+
+
+@pytest.mark.parametrize("fields", OTHERS.values(), ids=OTHERS.keys())
+def test_a_run_is_not_replaced_by_another_one_of_its_name(history: History, fields: dict[str, Any]) -> None:
+    history.enter([measurement()])
+    with pytest.raises(BadInput, match=r"run r1 has entered with other evidence \(group g\.h\); nothing was stored"):
+        history.enter([measurement(run="r0"), measurement(**fields)])
+    assert history.rows() == [measurement()]
+
+
+def test_a_resumed_run_has_more_samples_and_one_judged_again_other_rules(history: History) -> None:
+    history.enter([measurement()])
+    more = measurement(ttft_ms=[130.0, 100.0, 110.5, 120.0], n=4, workload="v" * 64, revision="not rev-1")
+    history.enter([more])
+    assert history.rows() == [more]
+    judged = measurement(profile="q", revision="rev-2", ttft_ms=[100.0])
+    history.enter([judged], judged_again=True)
+    assert history.rows() == [judged]
+    with pytest.raises(BadInput, match="other evidence"):
+        history.enter([measurement(at=NOW)], judged_again=True)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from gatebook.record.history import VARIABLE, open_history
 from gatebook.report import history as tell
 from gatebook.report.history import VERDICT_COLOURS, export, plot_trend
 
+from tests import forging
 from tests.unit.measured import NOW, measurement
 from tests.unit.replies import case, profile, run_folder
 from tests.unit.test_entering import made
@@ -135,6 +137,17 @@ def test_a_run_made_elsewhere_is_entered(tmp_path: Path, capsys: pytest.CaptureF
     (run.path / "verdict.json").write_text("{}")
     with pytest.raises(BrokenRecord, match="verdict.json was changed; only an intact run enters"):
         commands.enter(run.path)
+
+
+def test_another_bundle_of_an_entered_runs_name_is_refused(tmp_path: Path) -> None:
+    run = made(tmp_path / "r1")
+    commands.enter(run.path)
+    before, other = open_history().rows(), Path(shutil.copytree(run.path, tmp_path / "sent"))
+    forging.edit(other / "manifest.json", lambda manifest: manifest.update(created="2026-11-21T12:00:00+00:00"))
+    forging.seal(other)
+    with pytest.raises(BadInput, match="run r1 has entered with other evidence"):
+        commands.enter(other)
+    assert open_history().rows() == before
 
 
 def test_a_run_without_a_verdict_is_not_entered(tmp_path: Path) -> None:

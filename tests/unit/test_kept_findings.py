@@ -9,7 +9,8 @@ from gatebook.commands.verify import verify
 from gatebook.record.run import Run
 from gatebook.runner import report
 from gatebook.verdict.findings import judge_notebook
-from gatebook.verdict.judging import judge, keep_findings, kept_findings
+from gatebook.verdict.judging import judge
+from gatebook.verdict.kept import keep_findings, kept_findings
 
 from tests.unit.replies import record
 from tests.unit.runs import answered, bundle

@@ -44,6 +44,8 @@ def expected_word(found: Found, excused: set[str], troubles: list[str]) -> str:
         return "ERROR"
     if any(outcome == "not_measured" and not excused & {i, "g.must"} for i, outcome in must.items()):
         return "INCONCLUSIVE"
+    if {worst(several) for several in found.values()} == {"not_measured"}:
+        return "INCONCLUSIVE"  # whatever covers each of them
     return "PASS"
 
 
@@ -55,6 +57,7 @@ excuses = st.sets(st.sampled_from(["m0", "m1", "g.must", "w0"]))
 @given(found_by_case | mostly_complete, excuses, st.sampled_from([[], [], ["its kernel died"]]))
 @example({one.id: ["pass"] for one in [*MUST, *WATCH]} | {"w0": ["error"]}, {"w0"}, [])
 @example({one.id: ["pass"] for one in [*MUST, *WATCH]} | {"m0": ["pass", "not_measured"]}, {"g.must"}, [])
+@example({one.id: ["not_measured"] for one in [*MUST, *WATCH]}, {"g.must"}, [])
 def test_pass_exactly_when_nothing_blocks(found: Found, excused: set[str], troubles: list[str]) -> None:
     by = profile(GROUPS, dict.fromkeys(excused, "no GPU here"))
     said = verdict_of(findings_of(found), [*MUST, *WATCH], by, troubles=troubles)
@@ -107,7 +110,12 @@ def test_a_fail_stands_above_our_own_trouble_and_both_are_told() -> None:
 
 @pytest.mark.parametrize(
     ("results", "word"),
-    [(("not_measured",), "PASS"), (("pass", "not_measured"), "PASS"), (("fail",), "FAIL"), (("error",), "ERROR")],
+    [
+        (("not_measured",), "INCONCLUSIVE"),
+        (("pass", "not_measured"), "PASS"),
+        (("fail",), "FAIL"),
+        (("error",), "ERROR"),
+    ],
 )
 @pytest.mark.parametrize(
     "excused", [{"g.must": "no GPU"}, {"m0": "no GPU", "m1": "no GPU"}], ids=["by group", "by case"]
@@ -237,7 +245,7 @@ def test_two_groups_share_the_error_rate() -> None:
 
 def test_a_compared_group_that_is_wholly_excused_does_not_block() -> None:
     found = compared("NNNNNNNN", "PPPPPPPP", excused={"g.cmp": "no GPU on this machine"})
-    assert (found.verdict, len(found.excused)) == ("PASS", 8)
+    assert (found.groups[0].word, len(found.excused)) == ("PASS", 8)
     first = compared("NNNNNNNN", None, excused={"g.cmp": "no GPU on this machine"})
     assert (first.verdict, first.groups[0].word) == ("INCONCLUSIVE", "PASS"), "a first run has no baseline at all"
 
@@ -553,6 +561,19 @@ def test_a_pass_counts_only_what_was_measured() -> None:
         "PASS",
         "1 cases asked, recorded and judged; 1 not measured, excused or watched",
     )
+
+
+@pytest.mark.parametrize("policy", ["must", "watch"])
+def test_a_run_of_which_nothing_was_measured_is_never_green(policy: str) -> None:
+    found = [finding(one.id, "not_measured", "g.must") for one in MUST]
+    by = profile({"g.must": policy}, {"g.must": "no GPU here"} if policy == "must" else None)
+    for accepted in ("nothing", None):
+        said = verdict_of(found, MUST, by, accepted)
+        why = "no case was judged: all 4 were not measured"
+        assert (said.verdict, said.exit_code, said.reason) == ("INCONCLUSIVE", 3, why)
+        assert not said.needs_baseline and [one.text for one in refusals(said)] == [why]
+    found[0] = finding("m0", "fail" if policy == "watch" else "pass", "g.must")
+    assert verdict_of(found, MUST, by).verdict == "PASS"
 
 
 def test_a_case_over_a_group_of_other_languages_was_never_asked() -> None:

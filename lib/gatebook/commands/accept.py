@@ -19,6 +19,7 @@ from gatebook.opening import accepted
 from gatebook.record.replies import read_answer
 from gatebook.record.run import Run, now
 from gatebook.record.samples import streamed_times
+from gatebook.record.shelf import held
 from gatebook.report.standing import named
 from gatebook.verdict import golden
 from gatebook.verdict.baseline import Acceptance, AcceptedCase, Baseline, Flips, values_asked_alike
@@ -31,6 +32,8 @@ from gatebook.verdict.verdict import Verdict
 
 CHANGE_CHARS = 200
 SHOWN_CASES = 8
+LOCK_TRIES = 200
+"""Twenty seconds: another one that accepts is done in two."""
 
 
 def accept(path: Path, reason: str, group: str | None, by: str | None = None, again: Path | None = None) -> str:
@@ -39,7 +42,8 @@ def accept(path: Path, reason: str, group: str | None, by: str | None = None, ag
     Takes a complete PASS, or an INCONCLUSIVE that lacks only what accepting it gives (`causes.refusals`). Cases that a smaller
     suite does not ask stay as they were. With `group`, an existing baseline takes that group's cases only, of a red run too.
     `again`: another run of the same deployment, which measures how many cases turn between two. The history marks what was
-    accepted. Raises BadInput with all that is in the way, BrokenRecord, HistoryFailed; then nothing was accepted.
+    accepted. One process at a time changes baselines. Raises BadInput with all that is in the way, BrokenRecord, HistoryFailed;
+    then nothing was accepted.
     """
     reason, who = reason.strip(), (by or person() or "").strip()
     if not reason:
@@ -49,21 +53,23 @@ def accept(path: Path, reason: str, group: str | None, by: str | None = None, ag
         raise BadInput(f"--by is missing, and {said}; name yourself")
     run, verdict = judge_intact(path, "only an intact run is accepted")
     profile = run.manifest.profile
-    file, old = project.baseline_file(profile.baseline_name), accepted(profile)[0]
-    if wrong := _in_the_way(verdict, group, old, file):
-        raise BadInput(f"{path}: is {verdict.called} and not accepted: {'; '.join(wrong)}")
-    new, kept = _baseline(run, verdict, reason), 0
-    if again is not None:
-        new = new.model_copy(update={"flips": _flips(again, new, run)})
-    if group is not None and old is not None:
-        new = _one_group(new, old, group)
-    elif old is not None:
-        new, kept = _with_unasked(new, old)
-    entry = _entry(old, new, verdict, profile.limits.logprob_tolerance_nats, who, reason, group)
-    new = new.model_copy(update={"log": [*_log(old), entry]})
-    enter_accepted(run, verdict, group)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(file, new.to_json())
+    file = project.baseline_file(profile.baseline_name)
+    with held(file.parent, "gatebook accept", LOCK_TRIES):
+        old = accepted(profile)[0]
+        if wrong := _in_the_way(verdict, group, old, file):
+            raise BadInput(f"{path}: is {verdict.called} and not accepted: {'; '.join(wrong)}")
+        new, kept = _baseline(run, verdict, reason), 0
+        if again is not None:
+            new = new.model_copy(update={"flips": _flips(again, new, run)})
+        if group is not None and old is not None:
+            new = _one_group(new, old, group)
+        elif old is not None:
+            new, kept = _with_unasked(new, old)
+        entry = _entry(old, new, verdict, profile.limits.logprob_tolerance_nats, who, reason, group)
+        new = new.model_copy(update={"log": [*_log(old), entry]})
+        enter_accepted(run, verdict, group)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(file, new.to_json())
     taken = f"{len(new.cases) - kept} cases of {run.manifest.run} accepted{_difference(old, new)}"
     lines = [f"{file}: {taken}; commit it ({_git_hint(file)})"]
     if again is not None and (flips := new.flips):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -63,9 +64,11 @@ def merge(paths: list[Path], out: Path | None) -> tuple[Run, Verdict]:
     if lost := first.cases.keys() - asked:
         said = f"{len(lost)} cases are in no shard ({sorted(lost)[0]})"
         raise CannotMeasure(f"{said}: the shards were made by another version; run them again")
+    names = [run.manifest.run for run in shards]
+    name = f"{names[0]}-{hashlib.sha256(' '.join(names).encode()).hexdigest()[:4]}"  # the history has one run of a name
     new = {
-        "run": folder.name, "expected": by_notebook(sorted(first.cases.values(), key=lambda case: case.notebook)), "shard": None,
-        "merged_from": [run.manifest.run for run in shards], "created": min(run.manifest.created for run in shards),
+        "run": folder.name if out is None else name, "expected": by_notebook(sorted(first.cases.values(), key=lambda case: case.notebook)), "shard": None,
+        "merged_from": names, "created": min(run.manifest.created for run in shards),
     }  # fmt: skip
     manifest = Manifest.model_validate(first.manifest.model_dump() | new)
     baseline = first.path / "baseline.json"

@@ -45,6 +45,15 @@ def _effort(name: str) -> str:
     return name
 
 
+def outside_of_runs(file: Path | None) -> Path | None:
+    """Return a file that is to be written. Raises BadInput where it lies in a run folder, which is sealed."""
+    from gatebook.record.folder import run_folder_of
+
+    if file is not None and (inside := run_folder_of(file.resolve().parent)):
+        raise BadInput(f"{file}: lies in the run folder {inside}, a sealed bundle; name another file")
+    return file
+
+
 RunArgument = Annotated[Path, Argument(metavar="RUN", help="A run folder in outputs/.")]
 AsJson = Annotated[bool, Option("--json", help="Print the verdict as JSON (docs/schema/verdict.schema.json).")]
 Only = Annotated[
@@ -54,7 +63,7 @@ Suite = Annotated[Any, Option(parser=_suite, metavar="<str>", help="demo, live, 
 Effort = Annotated[Any, Option(parser=_effort, metavar="<str>", help="quick, normal (default) or deep: docs/power.md.")]
 NoTexts = Annotated[bool, Option("--no-texts", help="Verdicts and figures only: no prompt, no answer.")]
 YesLoad = Annotated[bool, Option("--yes-load", help="Ask load (08) although others use the server.")]
-Html = Annotated[Path | None, Option(help="Also write it as a page.")]
+Html = Annotated[Path | None, Option(callback=outside_of_runs, help="Also write it as a page.")]
 Among = Annotated[int, Option(min=1, max=20_000, help="Deployments of a fleet, which share one error budget.")]
 SHARD = "Ask this part of the cases only; `gatebook merge` joins all N."
 Sharded = Annotated[Any, Option("--shard", parser=_shard, metavar="<K/N>", help=SHARD)]

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option, Typer
 
+from gatebook.commands.arguments import outside_of_runs
 from gatebook.errors import BadInput, one_line
 
 app = Typer(
@@ -32,7 +33,7 @@ def list_rows(profile: ProfileName = None, group: GroupName = None, days: Days =
 
 @app.command()
 def export(
-    file: Annotated[Path, Argument(metavar="FILE", help="FILE.csv or FILE.parquet.")],
+    file: Annotated[Path, Argument(metavar="FILE", callback=outside_of_runs, help="FILE.csv or FILE.parquet.")],
     profile: ProfileName = None,
     group: GroupName = None,
     days: Days = None,
@@ -47,7 +48,7 @@ def export(
 
 @app.command()
 def plot(
-    file: Annotated[Path, Argument(metavar="FILE", help="FILE.png or FILE.svg.")],
+    file: Annotated[Path, Argument(metavar="FILE", callback=outside_of_runs, help="FILE.png or FILE.svg.")],
     profile: ProfileName = None,
     group: GroupName = None,
     days: Days = None,

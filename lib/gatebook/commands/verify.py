@@ -16,7 +16,8 @@ from gatebook.record.folder import sha256_of
 from gatebook.record.run import SCRATCH, SUMS, Run
 from gatebook.stopping import within
 from gatebook.verdict.findings import judge_notebook
-from gatebook.verdict.judging import judge_by, judging_s, kept_file
+from gatebook.verdict.judging import judge_by, judging_s
+from gatebook.verdict.kept import kept_file
 from gatebook.verdict.verdict import Step, Verdict, Verification
 
 SHOWN = 5

@@ -270,8 +270,15 @@ def to_yaml(data: Any) -> str:
     return yaml.dump(data, Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=LINE_CHARS + 20)
 
 
+def replace_own(path: Path, text: str) -> None:
+    """Write a file of ours whole or not at all, replacing what has this name; a link there is not followed."""
+    if path.is_symlink():
+        path.unlink()
+    replace_text(path, text)
+
+
 def replace_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all; line ends stay as they are in `text`."""
+    """Write a file whole or not at all, where a link leads; line ends stay as they are in `text`."""
     path = path.resolve()
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -27,6 +28,7 @@ BUSY_S = 30
 CONNECT_S = 5
 DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg", "sqlite": "sqlite"}
 LOCK = int.from_bytes(b"gatebook"[:7])
+SAMPLES = ("ttft_ms", "total_ms", "prompt_tokens", "completion_tokens")
 SCHEMA = 2
 STEPS = {1: "ALTER TABLE measurement ADD COLUMN gpu_peak_mib FLOAT"}
 """From this schema to the next one. A step is never edited once it has run anywhere."""
@@ -102,13 +104,23 @@ class History:
         where = {name: getattr(self._url, name) for name in ("host", "port", "database")}
         return sa.URL.create("postgresql", **where).render_as_string()
 
-    def enter(self, rows: Iterable[Measurement]) -> int:
-        """Store rows and return their number; a run that enters again replaces its own. What a person accepted stays accepted."""
-        values = [row.model_dump() for row in sorted(rows, key=lambda row: (row.run, row.group))]
+    def enter(self, rows: Iterable[Measurement], judged_again: bool = False) -> int:
+        """Store rows and return their number; a run that enters again replaces its own. What a person accepted stays accepted.
+
+        Raises BadInput, and stores nothing, where a run of this name has entered with other evidence. `judged_again`: rows by
+        another profile, which names the deployment and says which samples count.
+        """
+        found = sorted(rows, key=lambda row: (row.run, row.group))
         with self._transaction() as connection:
-            if values:
-                connection.execute(self._upsert(), values)
-        return len(values)
+            for known in _read(connection, MEASUREMENT.c.run.in_({row.run for row in found})):
+                if wrong := next((row for row in found if _is_another(known, row, judged_again)), None):
+                    said = f"run {wrong.run} has entered with other evidence (group {known.group})"
+                    raise BadInput(
+                        f"history {self.place}: {said}; nothing was stored, find out which bundle is that run"
+                    )
+            if found:
+                connection.execute(self._upsert(), [row.model_dump() for row in found])
+        return len(found)
 
     def window(
         self, profile: str, suite: str, groups: Collection[str], before: datetime, days: float
@@ -139,10 +151,8 @@ class History:
             return gone, connection.execute(sa.select(sa.func.count()).select_from(MEASUREMENT)).scalar_one()
 
     def _rows(self, *narrow: Any) -> list[Measurement]:
-        order = (MEASUREMENT.c[name] for name in ("at", "run", "group"))
         with self._transaction() as connection:
-            found = connection.execute(sa.select(MEASUREMENT).where(*narrow).order_by(*order)).mappings()
-            return [Measurement.model_validate(dict(row)) for row in found]
+            return _read(connection, *narrow)
 
     def _upsert(self) -> Any:
         statement = (sqlite if self._is_file else postgresql).insert(MEASUREMENT)
@@ -169,6 +179,23 @@ class History:
         for secret in filter(None, (self._url.password, *options)):
             said = said.replace(str(secret), "[redacted]")
         return said
+
+
+def _read(connection: sa.Connection, *narrow: Any) -> list[Measurement]:
+    order = (MEASUREMENT.c[name] for name in ("at", "run", "group"))
+    found = connection.execute(sa.select(MEASUREMENT).where(*narrow).order_by(*order)).mappings()
+    return [Measurement.model_validate(dict(row)) for row in found]
+
+
+def _is_another(known: Measurement, row: Measurement, judged_again: bool) -> bool:
+    """Whether a row of the same run as a known one is not of the same evidence. A run that was resumed has more samples."""
+    if known.run != row.run:
+        return False
+    if judged_again:
+        return (known.at, known.suite) != (row.at, row.suite)
+    had, has = ((r.at, r.suite, r.profile, (r.revision or "").removeprefix("not ")) for r in (known, row))
+    lost = any(Counter(getattr(known, name)) - Counter(getattr(row, name)) for name in SAMPLES)
+    return had != has or (known.group == row.group and lost)
 
 
 def _postgresql(url: sa.URL) -> sa.Engine:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, field_validator
 
 from gatebook.config.cases import Case
-from gatebook.config.files import file_name, replace_text
+from gatebook.config.files import file_name, replace_own, replace_text
 from gatebook.config.profile import Profile, Suite, Target
 from gatebook.config.selection import MOST_SHARDS, Effort, Look, of_quick, shard_text
 from gatebook.config.sending import asked_hash
@@ -284,10 +284,7 @@ class Run:
 
     def write(self, name: str, text: str) -> None:
         """Write a file whole or not at all, replacing what has this name; a link there is not followed."""
-        path = self.path / name
-        if path.is_symlink():
-            path.unlink()
-        replace_text(path, text)
+        replace_own(self.path / name, text)
 
     def seal(self) -> None:
         """Write SHA256SUMS over every file (`sha256sum -c SHA256SUMS` checks it too)."""

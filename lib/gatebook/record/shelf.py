@@ -120,16 +120,16 @@ def _unused(folder: Path) -> Path:
 
 
 @contextmanager
-def held(folder: Path, by: str) -> Iterator[None]:
-    """Hold the lock of a run folder; `by` names the command. Raises BadInput with the holder's name and time. The file lies
-    beside the folder (`.<run>.lock`), outside the bundle, and is removed with the lock."""
+def held(folder: Path, by: str, tries: int = TRIES) -> Iterator[None]:
+    """Hold the lock of a folder; `by` names the command. Raises BadInput with the holder's name and time. The file lies beside
+    the folder (`.<run>.lock`), outside the bundle, and is removed with the lock."""
     path = folder.resolve().with_name(f".{folder.resolve().name}.lock")
-    for left in reversed(range(TRIES)):
+    for left in reversed(range(tries)):
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise (CannotMeasure if error.errno in FULL else BadInput)(
-                f"{path}: cannot be written ({os_reason(error)}); a run is worked on where its folder can be locked, so copy it"
+                f"{path}: cannot be written ({os_reason(error)}), so {folder} cannot be locked; work on a copy that can be"
             ) from None
         with suppress(OSError):  # held, or gone: the last holder may have taken the file away in between
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -18,7 +18,7 @@ from statistics import median
 from typing import Any
 
 from gatebook.config.cases import Case
-from gatebook.config.files import read_file, replace_text
+from gatebook.config.files import read_file, replace_own
 from gatebook.config.rows import changed
 from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, GatebookError, first_line, os_reason
 from gatebook.record.folder import MAX_JSON_MIB, run_folder_of
@@ -55,6 +55,8 @@ def archive(source: Path, to: Path, texts: bool = True) -> list[str]:
         raise BadInput(f"{to}: holds figures only; add --no-texts, or name another folder")
     if not texts and any(runs.glob("*/manifest.json")):
         raise BadInput(f"{to}: holds runs with their texts; leave out --no-texts, or name another folder")
+    if link := next((folder for folder in (runs, data) if folder.is_symlink()), None):
+        raise BadInput(f"{link}: is a link, and a site is a folder of its own; move it away, or name another --to")
     found = _bundles(source)
     try:
         runs.mkdir(parents=True, exist_ok=True)
@@ -65,7 +67,7 @@ def archive(source: Path, to: Path, texts: bool = True) -> list[str]:
             kept = [_row(folder, data, folder.name, texts) for folder in folders]
             kept += [row for row in refused if row["key"] not in {one["key"] for one in kept}]
         else:
-            replace_text(to / MARK, SAID)
+            replace_own(to / MARK, SAID)
             done, kept = _figures(found, data)
         if not kept:
             raise BadInput(f"{source}: holds no run (a folder with manifest.json); make one with gatebook run")
@@ -184,7 +186,7 @@ def _row(folder: Path, data: Path, key: str, texts: bool) -> dict[str, Any]:
                 publish(run, verdict, data.parent / "runs" / key)
             summary["key"] = key
             _write_data(data / f"{key}.js", "run", {"summary": summary, "cases": cases}, key)
-            replace_text(data / f"{key}.json", json.dumps({"format": FORMAT, "seal": seal, "summary": summary}))
+            replace_own(data / f"{key}.json", json.dumps({"format": FORMAT, "seal": seal, "summary": summary}))
             return summary
     return _no_evidence(folder, key, "DAMAGED" if seal else "UNFINISHED", why, texts)
 
@@ -281,7 +283,7 @@ def _write_data(file: Path, call: str, value: Any, key: str) -> None:
     safe = json.dumps(json.dumps(value, ensure_ascii=False, separators=(",", ":")), ensure_ascii=False)
     for character in "<\u2028\u2029":
         safe = safe.replace(character, f"\\u{ord(character):04x}")
-    replace_text(file, f"gatebook.{call}({json.dumps(key)}, {safe});\n")
+    replace_own(file, f"gatebook.{call}({json.dumps(key)}, {safe});\n")
 
 
 def _write_site(to: Path, kept: list[dict[str, Any]], texts: bool) -> None:
@@ -291,5 +293,5 @@ def _write_site(to: Path, kept: list[dict[str, Any]], texts: bool) -> None:
             file.unlink()
     _write_data(to / "runs.js", "runs", kept, "all")
     for file in (TEMPLATES / "style.css", SITE / "archive.css", SITE / "archive.js"):
-        shutil.copyfile(file, to / file.name)
-    replace_text(to / "index.html", render("archive.html.j2", runs=kept, texts=texts))
+        replace_own(to / file.name, file.read_text(encoding="utf-8"))
+    replace_own(to / "index.html", render("archive.html.j2", runs=kept, texts=texts))

@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 
 from gatebook.checks.finding import WORST_FIRST, Finding, Measure
-from gatebook.config.files import replace_text
+from gatebook.config.files import replace_own
 from gatebook.errors import BadInput, CannotMeasure, os_reason
 from gatebook.record.folder import run_folder_of
 from gatebook.record.replies import read_answer
@@ -75,7 +75,7 @@ def publish(run: Run, verdict: Verdict, to: Path) -> Path:
     try:
         to.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            replace_text(to / name, text)
+            replace_own(to / name, text)
     except OSError as error:
         raise CannotMeasure(
             f"{to}: cannot be written ({os_reason(error)}); free space or choose another folder"

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from itertools import chain
 
 from gatebook.checks.contract import clock_behind_s
 from gatebook.checks.finding import NEVER_EXCUSED, Finding, Stage
-from gatebook.config.files import replace_text
 from gatebook.config.selection import told_languages
 from gatebook.engines.fronts import fronts
 from gatebook.errors import BrokenRecord
-from gatebook.record.exchange import ELSEWHERE, IN_USE, Recorded
-from gatebook.record.folder import sha256_of
+from gatebook.record.exchange import ELSEWHERE, IN_USE
 from gatebook.record.planned import beyond_plan
-from gatebook.record.run import HISTORY, Run
+from gatebook.record.run import Run
 from gatebook.stopping import TookTooLong, within
 from gatebook.verdict.baseline import Baseline, read_baseline, values_asked_alike
 from gatebook.verdict.causes import ACCEPT, ALLOW, Said, causes
@@ -33,6 +29,7 @@ from gatebook.verdict.fingerprint import (
     noted,
 )
 from gatebook.verdict.golden import Golden, compared
+from gatebook.verdict.kept import kept_findings
 from gatebook.verdict.looking import GO_ON, unsettled
 from gatebook.verdict.policy import AGAIN, COMPARED, EXCUSE, MEND, WORDS, Judged, compared_groups, judge_groups, waivers
 from gatebook.verdict.pooled import Key, Pooled, pool, score_of
@@ -73,47 +70,6 @@ def judge_by(run: Run, notebook: str | None, troubles: list[str], findings_of: F
         raise BrokenRecord(
             f"{run.path}: cannot be judged ({type(error).__name__}: {said}): it holds what no run writes; if one did, please report it"
         ) from error
-
-
-class KeptFindings(Recorded):
-    """`NN_name.findings.json`: what a notebook found, written beside its record so that it is computed once."""
-
-    evidence: str
-    """SHA-256 over the files that the findings follow from; of others they say nothing."""
-    findings: list[Finding]
-
-
-def keep_findings(run: Run, notebook: str) -> None:
-    """Judge a notebook and write its findings; what cannot be judged leaves none, and raises where the verdict is made."""
-    file = run.findings_file(notebook)
-    file.unlink(missing_ok=True)
-    with suppress(BrokenRecord, *NO_RUN_WRITES):
-        kept = KeptFindings(evidence=_evidence(run, notebook), findings=judge_notebook(run, notebook))
-        replace_text(file, kept.model_dump_json(indent=1))
-
-
-def kept_findings(run: Run, notebook: str) -> list[Finding]:
-    """The findings that the notebook wrote, where they are of these files; else they are computed. Raises BrokenRecord."""
-    with suppress(OSError, ValueError):
-        if (kept := kept_file(run, notebook)).evidence == _evidence(run, notebook):
-            return kept.findings
-    return judge_notebook(run, notebook)
-
-
-def kept_file(run: Run, notebook: str) -> KeptFindings:
-    """What the notebook wrote, whatever it is of. Raises OSError, ValueError."""
-    (kept,) = run.once(run.findings_file(notebook), lambda path: [KeptFindings.model_validate_json(path.read_bytes())])
-    return kept
-
-
-def _evidence(run: Run, notebook: str) -> str:
-    told = hashlib.sha256()
-    before = run.notebooks[: run.notebooks.index(notebook) + 1]
-    records = [file for name in before for file in run.record_files(name)]
-    plan = [run.path / name for name in ("manifest.json", "cases.json", "baseline.json", HISTORY)]
-    for file in (*plan, *records, run.gauges_file(notebook), run.similarity_file(notebook)):
-        told.update(f"{file.name} {sha256_of(file) if file.exists() else None}\n".encode())
-    return told.hexdigest()
 
 
 def _read(run: Run, notebook: str | None, troubles: list[str], findings_of: FindingsOf) -> Judged:
@@ -177,6 +133,7 @@ def decide(judged: Judged) -> Verdict:
         *_together(judged, pooled, groups),
         *_without_baseline(judged, measured(judged.fingerprint) - measured(accepted)),
     ]  # fmt: skip
+    said += [*_none_judged(judged, said)]
     found = causes(said)
     word: Word = found[0].word if found else "PASS"
     return Verdict(
@@ -294,11 +251,26 @@ def _without_baseline(judged: Judged, lacking: set[str]) -> Iterator[Said]:
         yield Said("INCONCLUSIVE", None, "fingerprint", text, ACCEPT)
 
 
-def _counts(judged: Judged) -> str:
-    """Return what a PASS rests on."""
+def _measured_and_not(judged: Judged) -> tuple[int, int]:
+    """Return how many expected cases were judged, and how many were not measured."""
     expected = [case for cases in judged.manifest.expected.values() for case in cases]
     unmeasured = sum(judged.outcomes.get(judged.cases[c].group, {}).get(c) == "not_measured" for c in expected)
-    told = f"{len(expected) - unmeasured} cases asked, recorded and judged"
+    return len(expected) - unmeasured, unmeasured
+
+
+def _none_judged(judged: Judged, said: list[Said]) -> Iterator[Said]:
+    """Report a run of which nothing was measured, and nothing else but a missing baseline is to be said: excuses and `watch`
+    cover each case, and not all of them."""
+    count, unmeasured = _measured_and_not(judged)
+    if not judged.alone and not count and all(one.todo == ACCEPT for one in said):
+        text = f"no case was judged: all {unmeasured} were not measured"
+        yield Said("INCONCLUSIVE", None, "this run", text, "ask cases that can be measured here")
+
+
+def _counts(judged: Judged) -> str:
+    """Return what a PASS rests on."""
+    count, unmeasured = _measured_and_not(judged)
+    told = f"{count} cases asked, recorded and judged"
     if judged.manifest.look and judged.manifest.early:
         told += f", {len(judged.manifest.look.later)} not asked after an early look"
     return f"{told}; {unmeasured} not measured, excused or watched" if unmeasured else told
