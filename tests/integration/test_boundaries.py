@@ -82,6 +82,10 @@ def test_tools_that_the_template_does_not_know_are_not_measured_and_never_green(
     assert "the tools never reach the model; its chat template does not know them" in done.reasons
     project.edit_profile(excused={"structured.tools": "its chat template knows no tools"})
     assert project.ask(server).code == 0
+    small(project, "tool-weather").edit_profile(groups={"structured.tools": "watch"})
+    nothing = project.ask(server)
+    assert (nothing.code, nothing.verdict["reason"]) == (3, "no case was judged: all 1 were not measured"), nothing
+    assert project.gatebook("passed", nothing.run, "--suite", "smoke").code == 3
 
 
 def test_tool_calls_are_judged_plain_and_streamed(project: Project, server: str) -> None:
