@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from gatebook.commands.compare import recorded
+from gatebook.commands.verify import verify
 from gatebook.entering import judge_intact
 from gatebook.errors import BrokenRecord
 from gatebook.record.journal import MAX_VALUES
@@ -36,6 +37,15 @@ def test_every_command_that_judges_ends(monkeypatch: pytest.MonkeyPatch, tmp_pat
     said = archive(tmp_path / "outputs", tmp_path / "site")
     assert [line for line in said if line.startswith("DAMAGED: one: ") and "took longer than 0.2 s" in line]
     assert time.monotonic() - began < 20
+
+
+def test_so_does_reading_the_records(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = bundle(tmp_path / "one").path
+    monkeypatch.setattr(judging, "JUDGE_S", 0.2)
+    monkeypatch.setattr(judging, "CASE_S", 0.0)
+    monkeypatch.setattr(Run, "record_files", _endless)
+    records = verify(path, replay=False).steps[1]
+    assert records.wrong == "reading its records took longer than 0.2 s"
 
 
 @pytest.mark.parametrize("name", ["cases.json", "manifest.json", "verdict.json", "01_x.ipynb", "x.json"])
