@@ -14,9 +14,8 @@ from gatebook.opening import OVERALL
 from gatebook.record.executed import unfinished
 from gatebook.record.folder import sha256_of
 from gatebook.record.run import SCRATCH, SUMS, Run
-from gatebook.stopping import within
 from gatebook.verdict.findings import judge_notebook
-from gatebook.verdict.judging import judge_by, judging_s, kept_file
+from gatebook.verdict.judging import bounded, judge_by, kept_file
 from gatebook.verdict.verdict import Step, Verdict, Verification
 
 SHOWN = 5
@@ -66,7 +65,7 @@ def _unsealed(run: Run) -> str:
 def _chains(run: Run) -> Step:
     what, count = "records: every line continues the hash chain that starts at cases.json", 0
     try:
-        with within(judging_s(run), "reading its records"):
+        with bounded(run, "reading its records"):
             for notebook in run.notebooks:
                 if not run.record_files(notebook)[0].exists():
                     raise BrokenRecord(f"{notebook}: no record")
@@ -85,7 +84,7 @@ def _same_verdicts(run: Run, found: Verification, judged: Again) -> Step:
     what, done = "verdicts: computed again from the record, equal to the files", f"{len(run.notebooks) + 1} verdicts"
     try:
         recorded = _recorded(run, "verdict.json")
-        with within(judging_s(run), "judging it again, by patterns of its own cases,"):
+        with bounded(run, "judging it again, by patterns of its own cases,"):
             found.verdict = own = judged(None, recorded.troubles)
             done += f" from {len(own.findings)} findings on {len(run.cases)} cases in {len(own.groups)} groups"
             if own != recorded:

@@ -20,7 +20,7 @@ from gatebook.config.selection import MOST_SHARDS, Effort, Look, of_quick, shard
 from gatebook.config.sending import asked_hash
 from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, first_line, one_line, os_reason
 from gatebook.record.exchange import Exchange, Measurement, Recorded
-from gatebook.record.folder import JOURNAL, check_sizes, journals_of, plain_files, run_folder_of, sha256_of
+from gatebook.record.folder import JOURNAL, bounded, check_sizes, journals_of, plain_files, run_folder_of, sha256_of
 from gatebook.record.gauges import Gauge, read_gauges
 from gatebook.record.journal import Journal, Texts, read_journal
 
@@ -132,11 +132,13 @@ class Run:
                 f"{path}: not a run folder (no manifest.json); name one like outputs/2026-11-22T21-04-31Z-smollm2-7f3a"
             )
         check_sizes(path)
-        try:
-            self.manifest = Manifest.model_validate_json((path / "manifest.json").read_bytes())
-            cases = [Case.model_validate(case) for case in json.loads((path / "cases.json").read_bytes())]
-        except (ValueError, TypeError, RecursionError, OSError) as error:
-            raise BrokenRecord(f"{path}: manifest.json or cases.json cannot be read: {first_mistake(error)}") from None
+        with bounded(f"{path}: reading its plan"):
+            try:
+                self.manifest = Manifest.model_validate_json((path / "manifest.json").read_bytes())
+                cases = [Case.model_validate(case) for case in json.loads((path / "cases.json").read_bytes())]
+            except (ValueError, TypeError, RecursionError, OSError) as error:
+                said = first_mistake(error)
+                raise BrokenRecord(f"{path}: manifest.json or cases.json cannot be read: {said}") from None
         for name in (self.manifest.run, self.manifest.judged_from, *self.manifest.merged_from):
             if name is not None and (not name or "/" in name or one_line(name) != name):
                 raise BrokenRecord(f"{path}/manifest.json: {name!r} is no name of a run")
