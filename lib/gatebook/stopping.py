@@ -1,17 +1,19 @@
-"""SIGINT, SIGTERM and SIGHUP: whatever a command does, one of them never ends it with 0."""
+"""SIGINT, SIGTERM and SIGHUP: whatever a command does, one of them never ends it with 0. Limits of a block's time and memory."""
 
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 
-from gatebook.errors import CannotMeasure
+from gatebook.errors import BrokenRecord
 
 AGAIN_S = 1.0
 """A signal within this time counts as the first one: `timeout` and terminals deliver one twice."""
@@ -90,19 +92,18 @@ def exit_code(code: int) -> int:
     return code if code or _Stop.number is None else 128 + _Stop.number
 
 
-class TookTooLong(CannotMeasure):
-    """A block did not end within its time."""
+class TookTooMuch(BrokenRecord):
+    """A block took more time or memory than it may."""
 
 
 @contextmanager
-def within(seconds: float, what: str) -> Iterator[None]:
-    """Raise TookTooLong when the block takes longer; also in the middle of a regular expression. In the main thread only.
-
-    One around it that has less time left still ends it.
+def within(seconds: float, mib: int, what: str) -> Iterator[None]:
+    """Raise TookTooMuch when the block takes longer, or more memory beside what is in use; also in the middle of a regular
+    expression. In the main thread only, and memory on Linux only. One around it that has less left still ends it.
     """
 
     def over(number: int, frame: FrameType | None) -> None:
-        raise TookTooLong(f"{what} took longer than {seconds:g} s")
+        raise TookTooMuch(f"{what} took longer than {seconds:g} s")
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -111,10 +112,27 @@ def within(seconds: float, what: str) -> Iterator[None]:
     left, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
     if 0 < left < seconds:
         signal.setitimer(signal.ITIMER_REAL, left)
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     try:
+        if (used := _data_bytes()) is not None:
+            most = used + (mib << 20)
+            resource.setrlimit(
+                resource.RLIMIT_DATA, (most if soft == resource.RLIM_INFINITY else min(most, soft), hard)
+            )
         yield
+    except MemoryError:
+        raise TookTooMuch(f"{what} took more than {mib:,} MiB of memory, or than there is") from None
     finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
         if left:
             signal.setitimer(signal.ITIMER_REAL, max(left - time.monotonic() + began, 0.001), interval)
+
+
+def _data_bytes() -> int | None:
+    """Return what RLIMIT_DATA counts of this process; None where the system does not tell."""
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmData:")) * 1024
+    return None

@@ -51,7 +51,8 @@ def answered(
     cases = cases or hellos()
     run = run_folder(folder, cases, by or profile(GROUPS), run=fields.pop("run", folder.name), **fields)
     said = [reply(c.id, answers.get(c.id, f"Hello from {c.id}"), ms + n) for n, c in enumerate(cases)]
-    record(run, "01_x", ready(), *said)
+    asked = {"model": run.manifest.profile.target.model}
+    record(run, "01_x", *(e.model_copy(update={"body": {**(e.body or {}), **asked}}) for e in (ready(), *said)))
     return run
 
 

@@ -64,12 +64,26 @@ def refused(file: Path) -> str:
         (one("a-{{key}}", ", each: [{kee: x}]"), ["'{{key}}' names no column", "a-{{key}}"]),
         (one("a", ", asks: [{name: x}, {name: x}]"), ["case 'a'", "'asks'", "'x'"]),
         (one("a", ", canary: true, asks: [{name: canary}]"), ["case 'a'", "'asks'", "'canary'"]),
+        (one("a", f", asks: [{', '.join(f'{{name: a{n}}}' for n in range(1001))}]"), ["case 'a'", "'asks'", "at most 1000 items"]),
         (one("a", ", draws: 3, drawn: 6"), ["case 'a'", "'drawn'", "6", "delete it"]),
     ],
 )  # fmt: skip
 def test_a_wrong_case_is_named_in_one_line(tmp_path: Path, text: str, words: list[str]) -> None:
     message = refused(write(tmp_path, text))
     assert [word for word in words if word not in message] == []
+
+
+def test_the_expectations_of_a_case_are_written_out_once_however_many_asks_it_has() -> None:
+    class Counted(dict[str, Any]):
+        written = 0
+
+        def __repr__(self) -> str:
+            Counted.written += 1
+            return super().__repr__()
+
+    made = case(asks=[{"name": f"a{n}", "language": "en"} for n in range(500)] + [{"name": "last"}])
+    object.__setattr__(made, "expect", [Counted(contains_any=["x"])])
+    assert list(made.mistakes()) == [] and Counted.written == 1
 
 
 @pytest.mark.parametrize(

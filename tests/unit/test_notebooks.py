@@ -9,17 +9,17 @@ from pathlib import Path
 import nbformat
 import pytest
 from gatebook.config.cases import Case
-from gatebook.config.profile import load_profile
+from gatebook.config.profile import load_profile, with_target
 from gatebook.config.selection import in_steps
 from gatebook.record.exchange import Exchange
 from gatebook.record.run import Run
 
 from tests.conftest import ROOT, shipped_cases
 from tests.inprocess import run_cells
-from tests.unit.replies import chat_body, exchange, plain, ready, record, run_folder
+from tests.unit.replies import MODEL, chat_body, exchange, plain, ready, record, run_folder
 
 BY_GROUP: dict[tuple[str, str], list[Case]] = defaultdict(list)
-PROFILE = load_profile(ROOT / "params" / "smollm2.yaml")
+PROFILE = with_target(load_profile(ROOT / "params" / "smollm2.yaml"), model=MODEL)
 for one in in_steps(shipped_cases().values(), PROFILE.load):
     BY_GROUP[one.notebook, one.group].append(one)
 ANSWER = "Paris: 42, 是的。\n- a\n- b"
@@ -33,7 +33,7 @@ def made(folder: Path, notebook: str, cases: list[Case], answered: bool) -> Run:
 
 def reply(case: Case, ask: str) -> Exchange:
     key = f"{case.id}/{ask}"
-    of = {"case": case.id, "ask": ask, "body": {"model": "m", "messages": case.messages or []}}
+    of = {"case": case.id, "ask": ask, "body": {"model": MODEL, "messages": case.messages or []}}
     if len(key) % 5 == 0:
         return exchange(key=key, status=None, fault="broken", detail="the connection broke", **of)
     return plain(chat_body(ANSWER, id=f"id-{key}"), key=key).model_copy(update=of)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from gatebook.config.selection import Shard, part_of, select, shard_of
+from gatebook.config.selection import MOST_SHARDS, Shard, part_of, select, shard_of
 from gatebook.errors import BadInput
 
 from tests.conftest import shipped_cases
-from tests.unit.replies import case
+from tests.unit.replies import case, profile, run_folder
 
 CASES = select([*shipped_cases().values()], "full", None)
 
@@ -38,3 +40,21 @@ def test_what_is_no_shard(text: str) -> None:
     with pytest.raises(BadInput, match="must be K/N with K from 1 to N"):
         shard_of(text)
     assert str(shard_of("8/8")) == "8/8"
+
+
+def test_the_folder_of_a_merged_run_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notebooks = [f"n{number:02d}" for number in range(50)]
+    cases = [case(name, notebook=name) for name in notebooks]
+    run = run_folder(tmp_path / "r", cases, profile(), merged_from=[f"r{number}" for number in range(MOST_SHARDS)])
+    kept = ["n00.shard-2", "n00.shard-10000", "n00", "n01.shard-3", "n00.shard-1", "n00.shard-02", "n00.shard-10001"]
+    for name in kept:
+        (run.path / f"{name}.exchanges.jsonl").touch()
+    looks, listed = list[Path](), Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda at: looks.append(at) or listed(at))
+    monkeypatch.setattr(Path, "exists", looks.append)
+    found = {
+        name: [file.name.removesuffix(".exchanges.jsonl") for file in run.record_files(name)] for name in notebooks
+    }
+    assert looks == [run.path]
+    assert found["n00"] == ["n00", "n00.shard-2", "n00.shard-10000"]
+    assert (found["n01"], found["n02"]) == (["n01.shard-3"], ["n02"])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
-from gatebook.errors import CannotMeasure
+from gatebook.errors import BrokenRecord, CannotMeasure
 from gatebook.stopping import within
 
 START = """
@@ -104,13 +105,29 @@ def test_a_signal_within_an_exec_does_not_choose_the_status() -> None:
 
 def test_what_takes_too_long_is_ended_and_what_does_not_is_left_alone() -> None:
     before, left = signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)[0]
-    with pytest.raises(CannotMeasure, match=r"^counting took longer than 0.2 s$"), within(0.2, "counting"):
+    with pytest.raises(CannotMeasure, match=r"^counting took longer than 0.2 s$"), within(0.2, 4096, "counting"):
         while True:
             pass
-    with within(30, "nothing"):
+    with within(30, 4096, "nothing"):
         pass
     assert (signal.getitimer(signal.ITIMER_REAL)[0] > 0) == (left > 0)
     assert signal.getsignal(signal.SIGALRM) is before
+
+
+def test_what_takes_too_much_memory_is_ended_and_the_limit_is_as_before() -> None:
+    before, said = (
+        resource.getrlimit(resource.RLIMIT_DATA),
+        r"^filling took more than 64 MiB of memory, or than there is$",
+    )
+    with (
+        pytest.raises(BrokenRecord, match="took more"),
+        within(30, 64, "the outer one"),
+        within(30, 4096, "the inner one"),
+    ):
+        bytearray(256 << 20)
+    with pytest.raises(BrokenRecord, match=said), within(30, 64, "filling"):
+        bytearray(256 << 20)
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
 
 
 FIRST_MOMENT = """
@@ -133,6 +150,10 @@ def test_a_signal_while_the_command_is_still_importing_is_one_line() -> None:
 
 def test_the_time_of_a_block_around_it_ends_a_block() -> None:
     began = time.monotonic()
-    with pytest.raises(CannotMeasure, match="took longer"), within(0.2, "the outer one"), within(60, "the inner one"):
+    with (
+        pytest.raises(CannotMeasure, match="took longer"),
+        within(0.2, 4096, "the outer one"),
+        within(60, 4096, "the inner one"),
+    ):
         time.sleep(5)
     assert time.monotonic() - began < 2

@@ -15,7 +15,7 @@ from gatebook.checks.evidence import Evidence
 from gatebook.checks.finding import Result, Stage, worst
 from gatebook.config.cases import Case
 from gatebook.config.files import Strict
-from gatebook.errors import BadInput
+from gatebook.errors import BadInput, GatebookError
 
 Schema = dict[str, Any]
 Needs = Callable[..., str | None]
@@ -145,6 +145,8 @@ def readable(read: Callable[[str], object], what: str) -> AfterValidator:
     def known(text: str) -> str:
         try:
             read(text)
+        except (MemoryError, GatebookError):  # a limit of whoever judges
+            raise
         except Exception as error:  # the parser of JSONPath raises plain Exceptions
             raise ValueError(f"is no {what} ({error})") from None
         return text

@@ -14,9 +14,8 @@ from gatebook.opening import OVERALL
 from gatebook.record.executed import unfinished
 from gatebook.record.folder import sha256_of
 from gatebook.record.run import SCRATCH, SUMS, Run
-from gatebook.stopping import within
 from gatebook.verdict.findings import judge_notebook
-from gatebook.verdict.judging import judge_by, judging_s
+from gatebook.verdict.judging import bounded, judge_by
 from gatebook.verdict.kept import kept_file
 from gatebook.verdict.verdict import Step, Verdict, Verification
 
@@ -66,13 +65,14 @@ def _unsealed(run: Run) -> str:
 
 def _chains(run: Run) -> Step:
     what, count = "records: every line continues the hash chain that starts at cases.json", 0
-    for notebook in run.notebooks:
-        try:
-            if not run.record_files(notebook)[0].exists():
-                raise BrokenRecord(f"{notebook}: no record")
-            count += len(run.exchanges(notebook))
-        except BrokenRecord as error:
-            return Step(what, f"{count} exchanges", str(error))
+    try:
+        with bounded(run, "reading its records"):
+            for notebook in run.notebooks:
+                if not run.record_files(notebook)[0].exists():
+                    raise BrokenRecord(f"{notebook}: no record")
+                count += len(run.exchanges(notebook))
+    except CannotMeasure as error:
+        return Step(what, f"{count} exchanges", str(error))
     return Step(what, f"{count} exchanges in {len(run.notebooks)} records, from cases.json {run.anchor[:12]}", None)
 
 
@@ -85,7 +85,7 @@ def _same_verdicts(run: Run, found: Verification, judged: Again) -> Step:
     what, done = "verdicts: computed again from the record, equal to the files", f"{len(run.notebooks) + 1} verdicts"
     try:
         recorded = _recorded(run, "verdict.json")
-        with within(judging_s(run), "judging it again, by patterns of its own cases,"):
+        with bounded(run, "judging it again, by patterns of its own cases,"):
             found.verdict = own = judged(None, recorded.troubles)
             done += f" from {len(own.findings)} findings on {len(run.cases)} cases in {len(own.groups)} groups"
             if own != recorded:

@@ -83,7 +83,7 @@ class Case(Strict):
     """Ask for a streamed reply."""
     needs: list[Feature] = Field(default_factory=list)
     """Parts of the API that it cannot do without: where the profile's `offers` say that one is not offered, it is not asked."""
-    asks: list[Ask] = Field(default_factory=list)
+    asks: list[Ask] = Field(default_factory=list, max_length=1000)
     """Several requests of one case; without them it is asked once."""
     finish: Finish = "stop"
     """The finish_reason of a good answer; `any` where a cut is no fault."""
@@ -162,15 +162,20 @@ class Case(Strict):
             yield f"its messages or options hold what JSON cannot carry ({error}); quote it or correct it"
 
     def _misnamed(self) -> Iterator[str]:
-        names = [ask.name for ask in self.asks]
-        for number, ask in enumerate(self.asks):
-            if names.count(ask.name) > 1 or ask.name == "canary":
+        count, earlier, everyone = (
+            Counter(ask.name for ask in self.asks),
+            set[str](),
+            all(a.language for a in self.asks),
+        )
+        quoted = set(str([self.expect, [a.follows for a in self.asks]]).split("'"))
+        for ask in self.asks:
+            if count[ask.name] > 1 or ask.name == "canary":
                 yield f"key 'asks' has the name {ask.name!r} twice or reserved; give every ask its own name"
-            if ask.follows is not None and ask.follows not in names[:number]:
+            if ask.follows is not None and ask.follows not in earlier:
                 yield f"key 'asks.{ask.name}.follows' names {ask.follows!r}, which is no earlier ask"
-            needed = ask.follows or f"'{ask.name}'" in str([self.expect, [a.follows for a in self.asks]])
-            if ask.language and (needed or all(a.language for a in self.asks)):
+            if ask.language and (everyone or ask.follows or ask.name in quoted):
                 yield f"key 'asks.{ask.name}.language': the case cannot do without this ask; tag the case instead"
+            earlier.add(ask.name)
 
     def _misused(self, asks: list[Ask]) -> Iterator[str]:
         """What `samples` and `load` cannot be combined with."""

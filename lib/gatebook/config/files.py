@@ -17,7 +17,7 @@ from typing import Annotated, Any, Self, TypeVar, get_args
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
-from gatebook.errors import BadInput
+from gatebook.errors import BadInput, first_line
 
 MAX_YAML_MIB = 4
 MAX_NODES = 1_000_000
@@ -216,6 +216,14 @@ def build(model: type[M], data: Any, where: str) -> M:
     elif key:
         said = f"key {key!r} has value {value}: {said}"
     raise BadInput(f"{where}: {said}{f' (and {len(others)} more)' if others else ''}")
+
+
+def first_mistake(error: Exception) -> str:
+    """Return what is wrong in one line, without the value."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
+    return first_line(error)
 
 
 def _suggest(path: list[str], model: type[BaseModel]) -> str:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from gatebook.errors import BrokenRecord
 from gatebook.record.journal import MAX_RECORD_MIB, MAX_VALUES, has_too_many_values
+from gatebook.stopping import within
 
+JOURNAL = ".exchanges.jsonl"
 MAX_FILES = 20_000
 """Of one run; a full one has some 500."""
+MAX_S, MAX_MEMORY_MIB = 300, 4096
+"""Of reading or judging a bundle: wall time, and memory beside what is in use before."""
 MAX_JSON_MIB = 64
 """Of one file beside the records; all cases of params/cases make 1 MiB."""
 
@@ -47,6 +52,24 @@ def check_sizes(path: Path) -> None:
             raise BrokenRecord(f"{file}: has {size:,} bytes; {most_mib} MiB at most are read")
         if size > MAX_VALUES and file.suffix in (".json", ".ipynb") and has_too_many_values(file.read_bytes()):
             raise BrokenRecord(f"{file}: has more than {MAX_VALUES:,} values, which no run writes")
+
+
+def journals_of(folder: Path, shards: int) -> dict[str, list[Path]]:
+    """Notebook -> its journals in a merged run, by shard; the folder is listed once."""
+    found: dict[str, dict[int, Path]] = {}
+    for file in folder.iterdir():
+        if file.name.endswith(JOURNAL):
+            notebook = file.name.removesuffix(JOURNAL)
+            found.setdefault(notebook, {})[1] = file
+            first, _, number = notebook.rpartition(".shard-")
+            if number.isdecimal() and str(shard := int(number)) == number and 2 <= shard <= shards:
+                found.setdefault(first, {})[shard] = file
+    return {notebook: [files[shard] for shard in sorted(files)] for notebook, files in found.items()}
+
+
+def bounded(what: str) -> AbstractContextManager[None]:
+    """Limit a block that reads a bundle, in time and memory; it raises TookTooMuch."""
+    return within(MAX_S, MAX_MEMORY_MIB, what)
 
 
 def run_folder_of(path: Path) -> Path | None:

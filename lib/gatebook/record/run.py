@@ -11,16 +11,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import AfterValidator, Field, TypeAdapter, field_validator
 
 from gatebook.config.cases import Case
-from gatebook.config.files import file_name, replace_own, replace_text
+from gatebook.config.files import file_name, first_mistake, replace_own, replace_text
 from gatebook.config.profile import Profile, Suite, Target
 from gatebook.config.selection import MOST_SHARDS, Effort, Look, of_quick, shard_text
 from gatebook.config.sending import asked_hash
 from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, first_line, one_line, os_reason
 from gatebook.record.exchange import Exchange, Measurement, Recorded
-from gatebook.record.folder import check_sizes, plain_files, run_folder_of, sha256_of
+from gatebook.record.folder import JOURNAL, bounded, check_sizes, journals_of, plain_files, run_folder_of, sha256_of
 from gatebook.record.gauges import Gauge, read_gauges
 from gatebook.record.journal import Journal, Texts, read_journal
 
@@ -133,11 +133,13 @@ class Run:
                 f"{path}: not a run folder (no manifest.json); name one like outputs/2026-11-22T21-04-31Z-smollm2-7f3a"
             )
         check_sizes(path)
-        try:
-            self.manifest = Manifest.model_validate_json((path / "manifest.json").read_bytes())
-            cases = [Case.model_validate(case) for case in json.loads((path / "cases.json").read_bytes())]
-        except (ValueError, TypeError, RecursionError, OSError) as error:
-            raise BrokenRecord(f"{path}: manifest.json or cases.json cannot be read: {_first_mistake(error)}") from None
+        with bounded(f"{path}: reading its plan"):
+            try:
+                self.manifest = Manifest.model_validate_json((path / "manifest.json").read_bytes())
+                cases = [Case.model_validate(case) for case in json.loads((path / "cases.json").read_bytes())]
+            except (ValueError, TypeError, RecursionError, OSError) as error:
+                said = first_mistake(error)
+                raise BrokenRecord(f"{path}: manifest.json or cases.json cannot be read: {said}") from None
         for name in (self.manifest.run, self.manifest.judged_from, *self.manifest.merged_from):
             if name is not None and (not name or "/" in name or one_line(name) != name):
                 raise BrokenRecord(f"{path}/manifest.json: {name!r} is no name of a run")
@@ -187,12 +189,16 @@ class Run:
 
     def record_file(self, notebook: str, shard: int = 1) -> Path:
         """The journal of a notebook; those of further shards of a merged run stand beside the first one's."""
-        return self.path / f"{notebook}{f'.shard-{shard}' if shard > 1 else ''}.exchanges.jsonl"
+        return self.path / f"{notebook}{f'.shard-{shard}' if shard > 1 else ''}{JOURNAL}"
 
     def record_files(self, notebook: str) -> list[Path]:
         """Its journals, each with its own chain: one, or in a merged run one a shard that had cases of the notebook."""
-        files = [self.record_file(notebook, shard) for shard in range(1, max(len(self.manifest.merged_from), 1) + 1)]
-        return [file for file in files if file.exists()] or files[:1]
+        return self._journals.get(notebook) or [self.record_file(notebook)]
+
+    @cached_property
+    def _journals(self) -> dict[str, list[Path]]:
+        """Notebook -> those of a merged run, which asks nothing."""
+        return journals_of(self.path, len(self.manifest.merged_from)) if self.manifest.merged_from else {}
 
     def similarity_file(self, notebook: str) -> Path:
         """Derived from the record (checks/similarity.py); may be missing."""
@@ -337,11 +343,3 @@ def _plan(manifest: Manifest, cases: list[Case], baseline: bytes | None, history
 
 def _sums(digests: dict[str, str]) -> str:
     return "".join(f"{digest}  {name}\n" for name, digest in digests.items())
-
-
-def _first_mistake(error: Exception) -> str:
-    """In one line, without the value."""
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
-    return first_line(error)

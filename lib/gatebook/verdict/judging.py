@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from itertools import chain
 
 from gatebook.checks.contract import clock_behind_s
@@ -12,9 +13,10 @@ from gatebook.config.selection import told_languages
 from gatebook.engines.fronts import fronts
 from gatebook.errors import BrokenRecord
 from gatebook.record.exchange import ELSEWHERE, IN_USE
+from gatebook.record.folder import MAX_MEMORY_MIB, MAX_S
 from gatebook.record.planned import beyond_plan
 from gatebook.record.run import Run
-from gatebook.stopping import TookTooLong, within
+from gatebook.stopping import TookTooMuch, within
 from gatebook.verdict.baseline import Baseline, read_baseline, values_asked_alike
 from gatebook.verdict.causes import ACCEPT, ALLOW, Said, causes
 from gatebook.verdict.findings import NO_RUN_WRITES, judge_notebook, run_identity
@@ -38,8 +40,8 @@ from gatebook.verdict.verdict import EXIT_CODES, Excuse, GroupVerdict, Served, V
 
 FindingsOf = Callable[[Run, str], list[Finding]]
 """What gives the findings of a notebook of a run."""
-JUDGE_S, CASE_S = 300, 0.05
-"""Wall time of judging a bundle, and what each case adds: a pattern that somebody else wrote may have no end."""
+JUDGE_S, JUDGE_MIB, CASE_S = MAX_S, MAX_MEMORY_MIB, 0.05
+"""Wall time and memory of judging a bundle, and the time that each case adds: a pattern that somebody else wrote may have no end."""
 RENEW = "renew the waiver with a reason, or delete it"
 MEND_ALL = "mend the deployment; `gatebook compare` with the accepted run shows where it lost, or set `pooled: watch`"
 
@@ -53,17 +55,17 @@ def judge(run: Run, notebook: str | None = None, troubles: list[str] | None = No
     return judge_by(run, notebook, troubles or [], kept_findings if kept else judge_notebook)
 
 
-def judging_s(run: Run) -> float:
-    """Return the seconds that judging a bundle may take."""
-    return JUDGE_S + CASE_S * sum(map(len, run.manifest.expected.values()))
+def bounded(run: Run, what: str) -> AbstractContextManager[None]:
+    """Limit a block that reads or judges a bundle, in time and memory; it raises TookTooMuch."""
+    return within(JUDGE_S + CASE_S * sum(map(len, run.manifest.expected.values())), JUDGE_MIB, what)
 
 
 def judge_by(run: Run, notebook: str | None, troubles: list[str], findings_of: FindingsOf) -> Verdict:
     """`judge`, with the findings of each notebook from `findings_of`."""
     try:
-        with within(judging_s(run), "judging it, by patterns of its own cases,"):
+        with bounded(run, "judging it, by patterns of its own cases,"):
             return decide(_read(run, notebook, troubles, findings_of))
-    except TookTooLong as error:
+    except TookTooMuch as error:
         raise BrokenRecord(f"{run.path}: {error}") from None
     except NO_RUN_WRITES as error:
         said = " ".join(str(error).split())[:200]
