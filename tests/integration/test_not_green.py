@@ -258,7 +258,8 @@ def test_a_torn_last_line_is_recovered(project: Project, green: Done) -> None:
     (done.run / "SHA256SUMS").unlink()
     lines = record.read_bytes().splitlines(keepends=True)
     record.write_bytes(b"".join(lines[:-1]) + lines[-1][:40])
-    assert project.gatebook("run", "--resume", done.run).code == 0
+    again = project.gatebook("run", "--resume", done.run)
+    assert again.code == 0, again
     assert len(record.read_bytes().splitlines()) >= len(lines)
     assert lines[-1][:40] in record.with_name(record.name + ".torn").read_bytes()
 

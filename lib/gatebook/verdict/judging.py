@@ -75,9 +75,10 @@ def judge_by(run: Run, notebook: str | None, troubles: list[str], findings_of: F
 
 
 def _read(run: Run, notebook: str | None, troubles: list[str], findings_of: FindingsOf) -> Judged:
-    if beyond := beyond_plan(run):
+    judged = [notebook] if notebook else run.notebooks
+    if beyond := beyond_plan(run, judged):
         raise BrokenRecord(f"{run.path}: {beyond}")
-    findings = [found for name in ([notebook] if notebook else run.notebooks) for found in findings_of(run, name)]
+    findings = [found for name in judged for found in findings_of(run, name)]
     manifest, target, identity = run.manifest, run.manifest.profile.target, run_identity(run)
     planned = (run.cases[i] for ids in manifest.expected.values() for i in ids)
     family = compared_groups(manifest.profile, (case.group for case in planned if not case.scored))
