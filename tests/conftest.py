@@ -180,18 +180,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The base URL of a real llama.cpp server with the embedded model, which all tests of a worker share, behind a front that all
-    workers share: it remembers greedy answers.
+def bare_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The base URL of a real llama.cpp server with the embedded model, which all tests of a worker share.
 
-    One server for each worker: it answers one request after another, and a long document of one test must not be what another
-    waits for."""
-    log, base = tmp_path_factory.mktemp("server") / "server.log", tmp_path_factory.getbasetemp()
+    One for each worker: it answers one request after another, and a long document of one test must not be what another waits
+    for."""
+    log = tmp_path_factory.mktemp("server") / "server.log"
+    with embedded_server(log, threads=1, prompt_threads=1) as base_url:  # tests run side by side
+        yield base_url
+
+
+@pytest.fixture(scope="session")
+def server(bare_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The same behind a front that remembers greedy answers, those of the other workers too."""
+    base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    with (
-        embedded_server(log, threads=1, prompt_threads=1) as base_url,  # tests run side by side
-        Remembering(base_url, shared / "answers") as front,
-    ):
+    with Remembering(bare_server, shared / "answers") as front:
         yield front.base_url
 
 

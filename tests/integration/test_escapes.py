@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gatebook.cli import command
@@ -15,7 +16,7 @@ from gatebook.verdict.verdict import Verdict
 
 from tests.conftest import Done, Project
 from tests.faults.proxy import FaultProxy
-from tests.forging import edit, seal
+from tests.forging import chain, edit, seal
 
 SPOOF = "x\x1b[2K\x1b[1A\r\npassed, PASS: all is well\x9b2J\u202e\u2028y"
 CONTROLS = ("\x1b", "\r", "\x9b", "\u202e", "\u2028")
@@ -51,6 +52,13 @@ def test_a_red_bundle_cannot_write_passed_on_the_terminal(project: Project, red:
         _shown(done)
 
 
+def _of_the_same_model(exchange: dict[str, Any]) -> bool:
+    """Every request has asked for the model that the manifest names, else it is no evidence."""
+    if "model" in (exchange.get("body") or {}):
+        exchange["body"]["model"] = SPOOF
+    return True
+
+
 @pytest.mark.parametrize("where", ["run", "revision", "model"])
 def test_what_a_bundle_calls_itself_is_one_visible_line(project: Project, server: str, where: str) -> None:
     project.choose("canary-water")
@@ -63,6 +71,8 @@ def test_what_a_bundle_calls_itself_is_one_visible_line(project: Project, server
         (run / "SHA256SUMS").write_text("".join(sums), encoding="utf-8")
     else:
         edit(run / "manifest.json", lambda manifest: manifest["profile"]["target"].update({where: SPOOF}))
+        if where == "model":
+            chain(run, _of_the_same_model)
         seal(run)
     commands: list[tuple[object, ...]] = [
         ("accept", run, "--reason", "x"), ("history", "enter", run), ("history", "list"), ("history", "export", project.root / "rows.csv"),

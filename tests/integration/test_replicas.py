@@ -46,6 +46,12 @@ def prints(project: Project) -> Project:
 
 
 @pytest.fixture(scope="module")
+def server(bare_server: str) -> str:
+    """Without the front that remembers: what a server has answered before is a part of these tests."""
+    return bare_server
+
+
+@pytest.fixture(scope="module")
 def twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with degraded_server({}, tmp_path_factory.mktemp("twin")) as url:
         yield url
