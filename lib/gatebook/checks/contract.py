@@ -26,6 +26,8 @@ SAMPLED_ENOUGH = 4
 """Answers of one case from which a single broken character is told from an engine that breaks them."""
 UNTOLD_TOKEN = re.compile(r"token_id:\d+$|bytes:\\x|<0x[0-9A-F]{2}>$")
 """Stand-ins for a token without a text of its own: vLLM's ids, OpenAI's and SentencePiece's bytes."""
+MARKER = re.compile(r"<[^<>\s]{1,40}>")
+"""What a special token looks like, such as `<jupyter_code>`, which a model at a high temperature may draw."""
 VOCABULARY = set("ĠĊ▁")
 """How byte-level BPE writes a blank and a line's end, and SentencePiece a blank, in its vocabulary."""
 LATEST = 2**40
@@ -214,7 +216,7 @@ def _misspelt(exchange: Exchange, answer: Answer) -> Iterator[str]:
     """Tokens of logprobs that do not spell the answer: vocabulary spellings such as `Ġthe`, or another text's (vllm#19177).
 
     Judged only where every token has a text or bytes of its own: a part of a character has none on vLLM. What a parser or a
-    stop string took off the answer's ends is among its tokens.
+    stop string took off the answer's ends is among its tokens, and a special token is no part of the text wherever it stands.
     """
     other = answer.reasoning or answer.tool_calls or answer.others or (exchange.body or {}).get("tools")
     tokens = [_token_bytes(entry) for entry in answer.logprobs if not other]
@@ -222,7 +224,8 @@ def _misspelt(exchange: Exchange, answer: Answer) -> Iterator[str]:
         return
     spelled = b"".join(filter(None, tokens)).decode("utf-8", "replace")
     text = answer.text.rstrip("\ufffd").strip()
-    if text not in spelled or VOCABULARY & set(spelled) - set(text):
+    unmarked = MARKER.sub("", text) in MARKER.sub("", spelled)
+    if not (text in spelled or unmarked) or VOCABULARY & set(spelled) - set(text):
         yield f"logprob tokens do not spell the answer: {spelled[:40]!r} for {text[:40]!r}"
 
 
