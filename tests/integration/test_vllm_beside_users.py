@@ -36,7 +36,7 @@ def test_load_is_asked_beside_users_only_where_someone_says_so(mine: Introduced,
     mine.edit_profile(load=LOAD)
     with user(url):
         red = mine.gatebook(
-            "run", "--profile", mine.profile, "--suite", "scenario", "--only", "steps,own-answers", timeout=600
+            "run", "--profile", mine.profile, "--suite", "scenario", "--only", "load.steps,load.order", timeout=600
         )
         said = f"08_load: {IN_USE}: 1 request that is not ours (vllm:num_requests_running) in flight"
         assert red.code == 3 and red.verdict["reason"].startswith(said), red
