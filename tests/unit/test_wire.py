@@ -911,6 +911,7 @@ OTHER = "logprob tokens do not spell the answer"
         ("In the sea", [token("In"), token("<jupyter_code>"), token(" the"), token(" sea")], False),
         ("In <b> it", [token("In"), token("<|fim|>"), token(" <"), token("b"), token(">"), token(" it")], False),
         ("In the sea", [token("Over"), token("<jupyter_code>"), token(" the"), token(" sea")], True),
+        ("<br>", [token("Over"), token(" the"), token(" sea")], True),
         ("sea", [token("<think>"), token("\n\n"), token("</think>"), token("\n\n"), token("sea")], False),
         ("In the sea", [token("In"), token("Ġthe"), token("Ġsea")], True),
         ("In the sea", [token("In", [73, 110]), token("Ġthe", [196, 160, 116, 104, 101]), token("Ġsea", None)], True),

@@ -224,8 +224,8 @@ def _misspelt(exchange: Exchange, answer: Answer) -> Iterator[str]:
         return
     spelled = b"".join(filter(None, tokens)).decode("utf-8", "replace")
     text = answer.text.rstrip("\ufffd").strip()
-    unmarked = MARKER.sub("", text) in MARKER.sub("", spelled)
-    if not (text in spelled or unmarked) or VOCABULARY & set(spelled) - set(text):
+    plain = MARKER.sub("", text)
+    if not (text in spelled or (plain and plain in MARKER.sub("", spelled))) or VOCABULARY & set(spelled) - set(text):
         yield f"logprob tokens do not spell the answer: {spelled[:40]!r} for {text[:40]!r}"
 
 

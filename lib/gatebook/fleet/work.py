@@ -123,17 +123,8 @@ def _asked(store: Store, job: Job) -> Row:
     with Place(store, job.key, job.kept) as place:
         profile = place.folder / "profile.yaml"
         profile.write_text(to_yaml(job.profile), encoding="utf-8")
-        words = [
-            "run",
-            "--profile",
-            str(profile),
-            "--suite",
-            job.suite,
-            "--among",
-            str(job.among),
-            "--effort",
-            "normal",
-        ]
+        told = {"profile": profile, "suite": job.suite, "among": job.among, "effort": "normal"}
+        words = ["run", *(f"--{name}={value}" for name, value in told.items())]
         words += ["--shard", job.shard] if job.shard else []
         words += ["--resume", str(place.run)] if place.run else ["--out", str(place.folder)]
         code, said = _child(words, place.folder, place.tick)
