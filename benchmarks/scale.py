@@ -86,7 +86,7 @@ class Watched:
             held = (
                 next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), 0) * 1024 / 1e6
             )
-            name = "kernels" if "gatebook.kernels" in words else "the command"
+            name = "kernels" if "gatebook.forks" in words else "the command"
             self.peak_mb[name] = max(self.peak_mb.get(name, 0.0), held)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -9,6 +10,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +26,7 @@ from gatebook.collect.server import embedded_server
 from gatebook.config.cases import Case, load_cases
 from gatebook.config.profile import Suite
 from gatebook.config.selection import Shard
+from gatebook.forks import Forker, forker
 from gatebook.verdict.baseline import Baseline, read_baseline
 from gatebook.verdict.fingerprint import case_of
 from hypothesis import settings
@@ -132,9 +136,14 @@ class Project:
     def gatebook(
         self, *arguments: str | Path, env: dict[str, str] | None = None, timeout: float = 240, encoding: str = "utf-8"
     ) -> Done:
+        """The command, forked from a process that has imported it, or a Python of its own where `env` is for Python itself."""
+        words, told = [*map(str, arguments)], {**self.environment, **(env or {})}
+        if encoding == "utf-8" and not any(name.startswith(("LANG", "LC_", "PYTHON")) for name in env or {}):
+            code, out, err = _forked(words, self.root, told, timeout)
+            return Done(code, out, err, self.root / "outputs")
         done = subprocess.run(
-            self.command(*arguments), cwd=self.root, env={**self.environment, **(env or {})}, capture_output=True, encoding=encoding, timeout=timeout
-        )  # fmt: skip
+            self.command(*words), cwd=self.root, env=told, capture_output=True, encoding=encoding, timeout=timeout
+        )
         return Done(done.returncode, done.stdout, done.stderr, self.root / "outputs")
 
     def run(self, base_url: str, *arguments: str, env: dict[str, str] | None = None) -> Done:
@@ -171,6 +180,28 @@ class Project:
         """This process where the command would run, with its environment."""
         with mock.patch.dict(os.environ, self.environment, clear=True), contextlib.chdir(self.root):
             yield
+
+
+@cache
+def _forker() -> Forker:
+    """What forks the commands of this process, until it ends."""
+    kept = contextlib.ExitStack()
+    atexit.register(kept.close)
+    return kept.enter_context(forker("commands"))
+
+
+def _forked(words: list[str], cwd: Path, env: dict[str, str], timeout: float) -> tuple[int, str, str]:
+    """(exit status, stdout, stderr) of a command. Raises TimeoutExpired."""
+    until = time.monotonic() + timeout
+
+    def tick() -> None:
+        if time.monotonic() > until:
+            raise subprocess.TimeoutExpired(words, timeout)
+
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        code = _forker().command(words, cwd, env, out, err, tick)
+        return code, out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -138,8 +138,10 @@ def words(folder: Path) -> dict[str, str]:
 
 
 def until(true: Callable[[], Any]) -> Any:
-    """What it returns once that is something."""
+    """What it returns once that is something. Fails where it never is."""
+    deadline = time.monotonic() + 300
     while not (found := true()):
+        assert time.monotonic() < deadline, "waited for what never came"
         time.sleep(0.02)
     return found
 
@@ -286,11 +288,11 @@ def kill_the_worker(cluster: psutil.Process) -> None:
 
 
 def _asking(cluster: psutil.Process) -> int:
-    """The process whose child is `gatebook run`; 0 for none."""
+    """The process whose forker has a child that is `gatebook run`; 0 for none."""
     for child in cluster.children(recursive=True):
         with suppress(psutil.NoSuchProcess):
-            if {"gatebook", "run"} <= {*child.cmdline()}:
-                return child.ppid()
+            if child.name() == "gatebook run":
+                return child.parents()[1].pid
     return 0
 
 

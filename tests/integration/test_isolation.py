@@ -61,14 +61,20 @@ print(os.getpid(), random.random(), numpy.random.random())
 """
 
 ORPHAN = """
-import os, sys, time
-from gatebook.kernels import _become_kernel
+import os, time
+from gatebook import forks
 
-parent = os.getpid()
-if not os.fork():
-    while os.getppid() == parent:
-        time.sleep(0.01)
-    _become_kernel(parent, ["-f", "kernel.json"], ".", dict(os.environ))
+parent, fork = os.getpid(), os.fork
+
+def late():
+    if not (pid := fork()):
+        while os.getppid() == parent:
+            time.sleep(0.01)
+    return pid
+
+os.fork = late
+if not forks._fork(parent):
+    time.sleep(600)
 """
 
 
@@ -120,6 +126,6 @@ def test_the_caller_keeps_its_environment(tmp_path: Path) -> None:
     assert (dict(os.environ), Path.cwd()) == (before, folder)
 
 
-def test_a_kernel_whose_parent_is_gone_before_it_runs_ends(tmp_path: Path) -> None:
+def test_what_is_forked_ends_where_its_parent_is_gone_before_it_runs(tmp_path: Path) -> None:
     """The pipe that it inherits stays open as long as it lives: its caller would wait for ever."""
     subprocess.run([sys.executable, "-c", ORPHAN], cwd=tmp_path, capture_output=True, timeout=60, check=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,13 +19,12 @@ from gatebook.commands.verify import evidenced
 from gatebook.config import project
 from gatebook.config.files import to_yaml
 from gatebook.config.profile import profile_from
-from gatebook.errors import BrokenRecord, GatebookError, one_line
+from gatebook.errors import BrokenRecord, ExitCode, GatebookError, one_line
 from gatebook.fleet.outcome import Row
 from gatebook.fleet.store import Place, Store, fetched
+from gatebook.forks import Forker, forker
 from gatebook.record.run import LATEST, Run
 from gatebook.verdict.verdict import EXIT_CODES, PRECEDENCE, Word
-
-POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -138,19 +135,26 @@ def _asked(store: Store, job: Job) -> Row:
 def _child(words: list[str], folder: Path, tick: Callable[[], None]) -> tuple[int, str]:
     """(exit code, the last line that it said) of the real command, which ends with this process."""
     log = folder / "said.log"
-    command = [sys.executable, "-m", "gatebook.fleet.leash", str(os.getpid()), *words]
-    with log.open("wb") as said:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said)
-        try:
-            while process.poll() is None:
-                tick()
-                time.sleep(POLL_S)
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+    try:
+        code = _forker().command(words, Path.cwd(), os.environ, Path(os.devnull), log, tick)
+    except RuntimeError as error:
+        return ExitCode.ERROR, str(error)
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return process.returncode, lines[-1].removeprefix("gatebook: ") if lines else "it said nothing"
+    return code, lines[-1].removeprefix("gatebook: ") if lines else "it said nothing"
+
+
+_kept: list[tuple[Forker, ExitStack]] = []
+"""What forks this worker's commands, and how to end it."""
+
+
+def _forker() -> Forker:
+    """The one that this worker has, else a new one, which ends when its input does: with this process."""
+    while _kept and _kept[-1][0].gone:
+        _kept.pop()[1].close()
+    if not _kept:
+        stack = ExitStack()
+        _kept.append((stack.enter_context(forker("commands")), stack))
+    return _kept[-1][0]
 
 
 def _verdicts(run: Path | None) -> dict[str, bytes]:
