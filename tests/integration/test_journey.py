@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+import pytest
 import yaml
+from gatebook.commands import replay
 from gatebook.commands.verify import verify
 
 from tests.conftest import Done, Project
@@ -82,6 +85,28 @@ def test_verify_sees_an_edited_output_with_fitting_checksums(project: Project, s
     checked = project.gatebook("verify", done.run)
     assert checked.code == 75, checked
     assert "gives another output than recorded" in checked.out
+
+
+@pytest.mark.parametrize("edited", [None, "02_structured_output"])
+def test_notebooks_that_are_replayed_side_by_side_are_all_compared(
+    green: Done, edited: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes share the notebooks of a longer run."""
+    monkeypatch.setattr(replay, "MANY", 2)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    if edited:
+        file = green.run / f"{edited}.ipynb"
+        notebook = json.loads(file.read_text())
+        report = next(c for c in notebook["cells"] if c["source"] == ["print(run.report())"])
+        report["outputs"][0]["text"].append("and signed\n")
+        file.write_text(json.dumps(notebook))
+        _reseal(green.run)
+    said = verify(green.run).steps[-1]
+    if edited:
+        assert f"{edited}: Cell " in (said.wrong or "") and "another output than recorded" in (said.wrong or ""), said
+    else:
+        monkeypatch.setattr(replay, "MANY", 99)
+        assert said == verify(green.run).steps[-1] and said.wrong is None, said
 
 
 def test_judge_by_other_rules_asks_nothing(project: Project, green: Done) -> None:

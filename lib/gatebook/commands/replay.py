@@ -17,8 +17,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import zip_longest
@@ -32,6 +34,8 @@ from gatebook.errors import BadInput
 
 REPLAY_S = 600
 """Wall time of all cells together."""
+MANY = 5
+"""From so many notebooks on, to import everything twice is worth it."""
 SAME = r"""[a cell's own file, which a warning names]
 regex: \S*ipykernel_\d+/
 replace: ipykernel/
@@ -213,34 +217,63 @@ def _notebook(cells: Sequence[Cell], run_dir: Path) -> dict[str, Any]:
 
 
 def _run(empty: Path, state: Path, names: list[str]) -> tuple[str, ET.Element]:
-    report = state / "nbval.xml"
+    """Run many notebooks in two processes side by side: (how much was replayed, their reports as one)."""
     alone = _unshare()
     same = state / "same.cfg"
     same.write_text(SAME, encoding="utf-8")
     command = [
         *(alone or []), sys.executable, "-P", "-m", "gatebook.confined", SHARED if alone is None else UNSHARED,
         "-p", "gatebook", "-p", "nbval.plugin", "--nbval-lax", "--nbval-current-env", "-p", "no:cacheprovider", "--noconftest",
-        "-c", os.devnull, "--rootdir", str(empty), "-q", "--nbval-sanitize-with", str(same), "--junitxml", str(report), *names,
+        "-c", os.devnull, "--rootdir", str(empty), "-q", "--nbval-sanitize-with", str(same),
     ]  # fmt: skip
-    said = state / "said"  # a pipe would stay open as long as any kernel that was left behind
+    parts = [names[::2], names[1::2]] if len(names) >= MANY and len(os.sched_getaffinity(0)) > 1 else [names]
+    whole, deadline = ET.Element("testsuites"), time.monotonic() + REPLAY_S
+    with ExitStack() as stack:
+        started = [stack.enter_context(_part(command, part, empty, state / str(i))) for i, part in enumerate(parts)]
+        for part in started:
+            whole.extend(_report(part, deadline))
+    network = "no network" if alone is not None else "the network not cut off: `unshare --net` is not permitted here"
+    return f"{len(list(whole.iter('testcase')))} cells, {network}", whole
+
+
+@dataclass(frozen=True)
+class _Part:
+    process: subprocess.Popen[bytes]
+    report: Path
+    said: Path
+
+
+@contextmanager
+def _part(command: list[str], names: list[str], empty: Path, state: Path) -> Iterator[_Part]:
+    """A process that replays some notebooks; at the end of the block it has ended."""
+    state.mkdir()
+    report, said = (
+        state / "nbval.xml",
+        state / "said",
+    )  # a pipe would stay open as long as any kernel that was left behind
     with said.open("wb") as out:
         process = subprocess.Popen(
-            command, cwd=empty, env=environment(state), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+            [*command, "--junitxml", str(report), *names], cwd=empty, env=environment(state), stdin=subprocess.DEVNULL, stdout=out,
+            stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
     try:
-        process.wait(REPLAY_S)
-    except BaseException as error:
-        os.killpg(process.pid, signal.SIGKILL)  # its kernels end when they see that it is gone
+        yield _Part(process, report, said)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)  # its kernels end when they see that it is gone
         process.wait()
-        if isinstance(error, subprocess.TimeoutExpired):
-            raise NotReplayed(f"the replay took longer than {REPLAY_S} s") from None
-        raise
-    if process.returncode not in (0, 1) or not report.exists():
-        told = " ".join(said.read_text(encoding="utf-8", errors="replace").split()[-30:])
-        raise NotReplayed(f"nbval could not replay (status {process.returncode}): {told}")
-    root = ET.parse(report).getroot()
-    network = "no network" if alone is not None else "the network not cut off: `unshare --net` is not permitted here"
-    return f"{len(list(root.iter('testcase')))} cells, {network}", root
+
+
+def _report(part: _Part, deadline: float) -> ET.Element:
+    """Wait for a part and return its report. Raises NotReplayed."""
+    try:
+        status = part.process.wait(max(deadline - time.monotonic(), 0))
+    except subprocess.TimeoutExpired:
+        raise NotReplayed(f"the replay took longer than {REPLAY_S} s") from None
+    if status not in (0, 1) or not part.report.exists():
+        told = " ".join(part.said.read_text(encoding="utf-8", errors="replace").split()[-30:])
+        raise NotReplayed(f"nbval could not replay (status {status}): {told}")
+    return ET.parse(part.report).getroot()
 
 
 def environment(state: Path) -> dict[str, str]:
