@@ -89,6 +89,8 @@ class ScriptedServer:
         if request.path != "/v1/chat/completions":
             return web.json_response({"error": {"message": "no such path"}}, status=404)
         body = await request.json()
+        if not body.get("messages") or not all(isinstance(message, dict) for message in body["messages"]):
+            return web.json_response({"error": {"message": "messages: a list of messages"}}, status=400)
         text = answer(body)[: 4 * body.get("max_tokens", 10**6)]
         prompt, said = len(json.dumps(body["messages"], ensure_ascii=False)) // 4, -(-len(text) // 4)
         usage = {"prompt_tokens": prompt, "completion_tokens": said, "total_tokens": prompt + said}
@@ -126,7 +128,9 @@ def answer(body: dict[str, Any]) -> str:
     asked = str(body["messages"][-1]["content"])
     properties = ((body.get("response_format") or {}).get("json_schema") or {}).get("schema", {}).get("properties", {})
     if "word" in properties:
-        return json.dumps({"word": properties["word"]["const"], "tale": "Once upon a time there was a ship. " * 9})
+        return json.dumps(
+            {"word": properties["word"].get("const", "sun"), "tale": "Once upon a time there was a ship. " * 9}
+        )
     if "answer" in properties:
         return json.dumps({"answer": "blue"})
     if own := re.match(r"([A-Z]{8}) sails", asked):
