@@ -231,6 +231,7 @@ def _become_command(words: list[str], cwd: str, env: dict[str, str], out: str, e
 
     _become(f"gatebook {words[0]}", cwd, env, file(out), file(err))
     sys.argv = ["gatebook", *words]
+    sys.modules["__main__"].__package__ = None  # else its usage is that of this module
     try:
         importlib.import_module("gatebook.__main__").main()
     except SystemExit as end:
