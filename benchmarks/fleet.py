@@ -3,19 +3,44 @@
 from __future__ import annotations
 
 import argparse
-import resource
-import subprocess
+import json
+import os
+import re
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+import psutil
 import yaml
 from gatebook.checks import stats
 
 from benchmarks.report import Row
+from benchmarks.scale import Watched
 
+if TYPE_CHECKING:
+    from tests.faults.many import ManyServers
+
+MODEL, ONE_IN, LOOK_S = "smollm2-135m-instruct", 25, 0.05
+WAYS: dict[str, str | tuple[int, str]] = {
+    "HTTP 500": (500, '{"error": {"message": "out of memory"}}'),
+    "HTTP 401": (401, '{"error": {"message": "Unauthorized"}}'),
+    "HTTP 404": (404, '{"error": {"message": "The model does not exist."}}'),
+    "HTTP 429": (429, '{"error": {"message": "too many requests"}}'),
+    "not valid JSON": (200, "<!DOCTYPE html><html><head><title>Welcome</title></head></html>"),
+    "no choices": (
+        200,
+        '{"id": "1", "object": "chat.completion", "created": 1, "model": "smollm2-135m-instruct", "choices": []}',
+    ),
+    "content is empty": "",
+    "mojibake": "It is Helloä½\xa0å¥½.",
+    "special token in the answer": "It is Paris.<|im_end|>",
+    "U\\+FFFD": "It is P\ufffdris.",
+}
+"""The cause that must be named -> a text, or (status, body) of every chat."""
 NIGHTS, GROUPS, CASES, FLIPS = 2000, 8, 20, 0.2
 """Simulated: compared groups of a deployment, cases of each, the share of them that turn between two healthy runs:
 more than batches on a GPU do."""
@@ -53,25 +78,61 @@ def red_nights(deployments: int, among: int, nights: int = NIGHTS) -> float:
 
 
 def _asked(count: int) -> list[Row]:
-    """One night of so many deployments behind one scripted server, by the command."""
-    from tests.conftest import small_project
+    """A first night of so many deployments behind one scripted server, by the command; one in 25 is broken, in ten ways.
+
+    Raises SystemExit where one is not red by its own cause, or another one is red.
+    """
     from tests.faults.many import ManyServers
 
-    with tempfile.TemporaryDirectory() as folder, ManyServers("smollm2-135m-instruct") as many:
-        project = small_project(Path(folder))
-        project.choose("model-served", suites=("smoke",))
-        names = [f"d{number}" for number in range(count)]
-        deployments = [{"name": n, "profile": "params/small.yaml", "base_url": many.base_url(n)} for n in names]
-        file = project.root / "params" / "fleet.yaml"
-        file.write_text(yaml.safe_dump({"suite": "smoke", "deployments": deployments}), encoding="utf-8")
-        before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    with tempfile.TemporaryDirectory() as folder, ManyServers(MODEL) as many:
+        file, broken = _fleet(Path(folder), many, count)
         command = [sys.executable, "-m", "gatebook", "fleet", str(file)]
-        done = subprocess.run(command, cwd=project.root, env=project.environment, capture_output=True, encoding="utf-8")
-        if done.returncode != 3:
-            raise SystemExit(f"a first night ends with 3, this one with {done.returncode}: {done.stderr}")
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        environment = {**os.environ, "GATEBOOK_ROOT": str(file.parents[1])}
+        began, watched = time.monotonic(), Watched()
+        with (Path(folder) / "said").open("wb") as said:
+            process = psutil.Popen(command, cwd=file.parents[1], env=environment, stdout=said, stderr=said)
+            parent_mb = 0.0
+            while process.poll() is None:
+                watched.look(process)
+                with suppress(psutil.Error):
+                    parent_mb = max(parent_mb, process.memory_info().rss / 1e6)
+                time.sleep(LOOK_S)
+        wall_s = time.monotonic() - began
+        night = max((file.parents[1] / "outputs" / "fleet").glob("20*/verdict.json"), default=None)
+        if night is None:
+            raise SystemExit(f"the fleet ended with {process.returncode}: {(Path(folder) / 'said').read_text()[-600:]}")
+        for row in json.loads(night.read_text(encoding="utf-8"))["deployments"]:
+            cause = broken.get(row["deployment"])
+            if cause is None and row["verdict"] != "INCONCLUSIVE":
+                raise SystemExit(f"{row['deployment']} is healthy: {row['verdict']}, {row['reason']}")
+            if cause and (row["verdict"] not in ("FAIL", "ERROR") or not re.search(cause, row["reason"])):
+                raise SystemExit(f"{row['deployment']} is broken ({cause}): {row['verdict']}, {row['reason']}")
     return [
-        Row(f"CPU a deployment, of {count}, with the cluster's start", cpu_s / count, "s"),
-        Row(f"wall of {count} deployments", time.monotonic() - began, "s"),
-    ]
+        Row(f"CPU a deployment, of {count}, with the cluster's start", sum(watched.cpu_s.values()) / count, "s", goal=3.0),
+        Row(f"wall of {count} deployments, {len(broken)} of them broken and red by their own cause", wall_s, "s"),
+        Row(f"most memory of the command, {count} deployments", parent_mb, "MB"),
+    ]  # fmt: skip
+
+
+def _fleet(folder: Path, many: ManyServers, count: int) -> tuple[Path, dict[str, str]]:
+    """(the fleet file of a project with eight cases, broken deployment -> a regular expression of its cause)."""
+    from tests.conftest import small_project
+    from tests.integration.test_fleet import capitals
+
+    project, ways = small_project(folder), [*WAYS.items()]
+    project.write_cases(capitals(8))
+    project.edit_profile(
+        limits={"ready_deadline_s": 5, "transport_retries": 0},
+        groups={"fleet.capitals": "no_worse", "fleet.contract": "must"},
+    )
+    broken = {f"d{number}": ways[place % len(ways)] for place, number in enumerate(range(0, count, ONE_IN))}
+    for name, (_, how) in broken.items():
+        if isinstance(how, str):
+            many.says[name] = how
+        else:
+            many.fixed[name] = how
+    names = [f"d{number}" for number in range(count)]
+    deployments = [{"name": n, "profile": "params/small.yaml", "base_url": many.base_url(n)} for n in names]
+    file = project.root / "params" / "fleet.yaml"
+    file.write_text(yaml.safe_dump({"suite": "smoke", "deployments": deployments}), encoding="utf-8")
+    return file, {name: cause for name, (cause, _) in broken.items()}

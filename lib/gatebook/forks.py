@@ -32,7 +32,7 @@ Kind = Literal["kernels", "commands"]
 IMPORTED: dict[Kind, tuple[str, ...]] = {
     "kernels": (
         "ipykernel.ipkernel", "ipykernel.kernelapp", "matplotlib.axes", "matplotlib.backends.backend_agg", "matplotlib.figure", "pandas.io.formats.style",
-        "scipy.special", "gatebook.workbook", "gatebook.collect.scheduler",
+        "scipy.cluster.hierarchy", "scipy.special", "gatebook.workbook", "gatebook.collect.scheduler",
     ),
     "commands": (
         "gatebook.cli", "gatebook.runner", "gatebook.record.history", "gatebook.report.figures", "gatebook.report.junit",
@@ -144,6 +144,8 @@ def main(kind: Kind) -> None:
             _heeded[number] = signal.signal(number, signal.SIG_IGN)
     for name in (*IMPORTED["kernels"], *(IMPORTED["commands"] if kind == "commands" else ())):
         importlib.import_module(name)
+    if kind == "commands":
+        importlib.import_module("gatebook.verdict.sensitivity").keywords("dictionary")  # jieba's takes a second to read
     gc.collect()
     gc.freeze()
     if kind == "kernels":
@@ -243,4 +245,6 @@ def _become_command(words: list[str], cwd: str, env: dict[str, str], out: str, e
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])  # type: ignore[arg-type]
+    from gatebook import forks  # what a forked command imports, and not a second module beside it
+
+    forks.main(sys.argv[1])  # type: ignore[arg-type]

@@ -15,7 +15,8 @@ from tests.faults.scripted import ScriptedServer
 class ManyServers(ScriptedServer):
     """Knows who asked what of which deployment, and how many requests were in flight at a time.
 
-    One that is in `broken` answers every chat with HTTP 500, one in `wrong` with other capitals than there are.
+    One that is in `broken` answers every chat with HTTP 500, one in `wrong` with other capitals than there are, one in `fixed`
+    with this status and body, one in `says` with this text.
     """
 
     def __init__(self, model: str, answer_s: float = 0.0) -> None:
@@ -24,6 +25,8 @@ class ManyServers(ScriptedServer):
         """Seconds that an answer takes."""
         self.broken: set[str] = set()
         self.wrong: set[str] = set()
+        self.fixed: dict[str, tuple[int, str]] = {}
+        self.says: dict[str, str] = {}
         self.asked: dict[str, list[str]] = defaultdict(list)
         """Deployment -> the last message of every chat."""
         self.keys: dict[str, set[str | None]] = defaultdict(set)
@@ -49,6 +52,11 @@ class ManyServers(ScriptedServer):
                 await asyncio.sleep(self.slow)
                 if name in self.broken:
                     return web.json_response({"error": {"message": "out of memory"}}, status=500)
+                if name in self.fixed:
+                    status, text = self.fixed[name]
+                    return web.Response(status=status, text=text, content_type="application/json")
+                if name in self.says:
+                    return await super()._handle(inner, self.says[name])
                 if name in self.wrong and "capital" in self.asked[name][-1]:
                     body["messages"][-1]["content"] = "Where is it?"
                     inner._read_bytes = json.dumps(body).encode()

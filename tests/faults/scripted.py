@@ -81,7 +81,8 @@ class ScriptedServer:
             self._dead, self._site = False, web.TCPSite(self._runner, "127.0.0.1", self.port)
             await self._site.start()
 
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _handle(self, request: web.BaseRequest, says: str | None = None) -> web.StreamResponse:
+        """`says`: the answer to any chat."""
         if request.path == "/version":
             return web.json_response({"version": "scripted"})
         if request.path == "/v1/models":
@@ -91,7 +92,7 @@ class ScriptedServer:
         body = await request.json()
         if not body.get("messages") or not all(isinstance(message, dict) for message in body["messages"]):
             return web.json_response({"error": {"message": "messages: a list of messages"}}, status=400)
-        text = answer(body)[: 4 * body.get("max_tokens", 10**6)]
+        text = says if says is not None else answer(body)[: 4 * body.get("max_tokens", 10**6)]
         prompt, said = len(json.dumps(body["messages"], ensure_ascii=False)) // 4, -(-len(text) // 4)
         usage = {"prompt_tokens": prompt, "completion_tokens": said, "total_tokens": prompt + said}
         head = {"id": f"chatcmpl-{next(self._numbers)}-{id(self)}", "created": int(time.time()), "model": self._model}

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import psutil
@@ -17,7 +17,8 @@ from gatebook.errors import ExitCode
 from gatebook.fleet import work
 from gatebook.forks import Forker, forker
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Project
+from tests.faults.scripted import ScriptedServer
 
 SERVE = ["serve"]
 """Runs until it is stopped."""
@@ -54,6 +55,28 @@ def test_each_has_its_own_folder_environment_and_modules(forks: Forker, tmp_path
     assert str(tmp_path) in out, out + err
     _, out, err = run(forks, tmp_path, "doctor")
     assert str(tmp_path) not in out and str(ROOT) in out, out + err
+
+
+def test_the_kernels_of_a_forked_run_are_forked_too(forks: Forker, project: Project, tmp_path: Path) -> None:
+    """Else each run imports everything for its kernels, which is what forking is for."""
+    seen: set[tuple[str, str]] = set()
+
+    def look() -> None:
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                seen.add((process.name(), " ".join(process.cmdline()[-1:])))
+
+    project.choose("model-served")
+    words, out, err = (
+        ["run", "--profile", str(project.profile), "--only", "01_health"],
+        tmp_path / "out",
+        tmp_path / "err",
+    )
+    with ScriptedServer("smollm2-135m-instruct", answer_s=0.2) as server:
+        words += ["--base-url", f"{server.url}/v1"]
+        forks.command(words, project.root, project.environment, out, err, look, tick_s=0.01)
+    assert {name for name, _ in seen} >= {"gatebook run", "gatebook kernel"}, err.read_text(encoding="utf-8")
+    assert ("python", "kernels") not in seen, "a process that imports everything once more"
 
 
 def _served(forks: Forker, folder: Path, then: int | None) -> tuple[int, list[int]]:
