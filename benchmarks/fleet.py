@@ -100,7 +100,9 @@ def _asked(count: int) -> list[Row]:
         wall_s = time.monotonic() - began
         night = max((file.parents[1] / "outputs" / "fleet").glob("20*/verdict.json"), default=None)
         if night is None:
-            raise SystemExit(f"the fleet ended with {process.returncode}: {(Path(folder) / 'said').read_text()[-600:]}")
+            raise SystemExit(
+                f"the fleet ended with {process.returncode}: {(Path(folder) / 'said').read_text(encoding='utf-8')[-600:]}"
+            )
         for row in json.loads(night.read_text(encoding="utf-8"))["deployments"]:
             cause = broken.get(row["deployment"])
             if cause is None and row["verdict"] != "INCONCLUSIVE":

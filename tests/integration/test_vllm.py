@@ -21,7 +21,7 @@ import pytest
 from tests.conftest import ROOT, checkout
 from tests.documents import commands, exit_code
 from tests.engines.install import ENGINES, CannotHave, weights
-from tests.engines.serving import vllm, vllm_process
+from tests.engines.serving import Running, vllm, vllm_process
 from tests.faults.on_vllm import CORE, GONE_S, QUICK, VLLM_ROWS, Introduced, killer
 
 FIRST_GATE = ROOT / "docs" / "first-gate.md"
@@ -49,10 +49,10 @@ def vllm_here() -> None:
 
 
 @pytest.fixture(scope="session")
-def vllm_server(vllm_here: None) -> Iterator[str]:
+def vllm_server(vllm_here: None) -> Iterator[Running]:
     """vLLM as it starts by its defaults, but for QUICK."""
-    with vllm(*QUICK) as url:
-        yield url
+    with vllm_process(*QUICK) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +69,7 @@ def first_gate(vllm_here: None, tmp_path_factory: pytest.TempPathFactory, reques
                 shutil.copytree(ROOT / part, mine.root / part)
             (checkout(mine.root) / ".venv").mkdir()
             (mine.root / ".venv" / "bin").symlink_to(sysconfig.get_path("scripts"))
-            _type_the_page(mine, request.getfixturevalue("vllm_server"))
+            _type_the_page(mine, request.getfixturevalue("vllm_server").base_url)
     return mine
 
 
@@ -112,9 +112,10 @@ def test_another_default_temperature_is_the_first_line(first_gate: Mine, tmp_pat
     assert re.search(NAMED["V01"], done.verdict["reason"]), done.reasons
 
 
-def test_a_dead_engine_core_is_red_within_seconds(first_gate: Mine, tmp_path: Path) -> None:
-    mine = _copy(first_gate, tmp_path)
-    with vllm_process(*QUICK) as running, killer(running) as killed:
+def test_a_dead_engine_core_is_red_within_seconds(first_gate: Mine, vllm_server: Running, tmp_path: Path) -> None:
+    """The last test: it ends the server of the others."""
+    mine, running = _copy(first_gate, tmp_path), vllm_server
+    with killer(running) as killed:
         done = mine.ask(running.base_url, "smoke")
         ended = time.monotonic()
         assert running.members(CORE) == []
