@@ -144,8 +144,6 @@ def main(kind: Kind) -> None:
             _heeded[number] = signal.signal(number, signal.SIG_IGN)
     for name in (*IMPORTED["kernels"], *(IMPORTED["commands"] if kind == "commands" else ())):
         importlib.import_module(name)
-    if kind == "commands":
-        importlib.import_module("gatebook.verdict.sensitivity").keywords("dictionary")  # jieba's takes a second to read
     gc.collect()
     gc.freeze()
     if kind == "kernels":
