@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from tests.faults.many import ManyServers
 
 MODEL, ONE_IN, LOOK_S = "smollm2-135m-instruct", 25, 0.05
+BESIDE, SLOW_S = 6, 1.0
 WAYS: dict[str, str | tuple[int, str]] = {
     "HTTP 500": (500, '{"error": {"message": "out of memory"}}'),
     "HTTP 401": (401, '{"error": {"message": "Unauthorized"}}'),
@@ -47,7 +49,9 @@ more than batches on a GPU do."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--deployments", type=int, default=4, help="asked for CPU and memory; 0: the simulation alone")
+    parser.add_argument(
+        "--deployments", type=int, nargs="*", default=[8], help="asked for CPU and memory; none: the simulation alone"
+    )
 
 
 def run(args: argparse.Namespace) -> list[Row]:
@@ -77,7 +81,34 @@ def red_nights(deployments: int, among: int, nights: int = NIGHTS) -> float:
     return red / nights
 
 
-def _asked(count: int) -> list[Row]:
+@dataclass(frozen=True)
+class Night:
+    """What the command and all its processes cost."""
+
+    cpu_s: float
+    wall_s: float
+    parent_mb: float
+
+
+def _asked(counts: list[int]) -> list[Row]:
+    """First nights of so many deployments, and two workers beside one where the server is what takes time."""
+    nights = {count: _night(count) for count in counts}
+    least, rows = nights[min(counts)], []
+    for count, night in nights.items():
+        base = least.parent_mb if count > min(counts) else None
+        rows += [
+            Row(f"CPU a deployment, of {count}, with the cluster's start", night.cpu_s / count, "s", goal=3.0),
+            Row(f"wall of {count} deployments, one in {ONE_IN} broken and red by its own cause", night.wall_s, "s"),
+            Row(
+                f"most memory of the command, {count} deployments", night.parent_mb, "MB", base=base, goal=base and 1.2
+            ),
+        ]
+    one, two = (_night(BESIDE, workers=count, slow_s=SLOW_S) for count in (1, 2))
+    said = f"wall of {BESIDE} deployments that take {SLOW_S:g} s an answer, two workers beside one"
+    return [*rows, Row(said, two.wall_s, "s", base=one.wall_s, goal=0.6)]
+
+
+def _night(count: int, workers: int = 2, slow_s: float = 0.0) -> Night:
     """A first night of so many deployments behind one scripted server, by the command; one in 25 is broken, in ten ways.
 
     Raises SystemExit where one is not red by its own cause, or another one is red.
@@ -85,38 +116,34 @@ def _asked(count: int) -> list[Row]:
     from tests.faults.many import ManyServers
 
     with tempfile.TemporaryDirectory() as folder, ManyServers(MODEL) as many:
-        file, broken = _fleet(Path(folder), many, count)
-        command = [sys.executable, "-m", "gatebook", "fleet", str(file)]
-        environment = {**os.environ, "GATEBOOK_ROOT": str(file.parents[1])}
-        began, watched = time.monotonic(), Watched()
+        many.slow = slow_s
+        file, broken = _fleet(Path(folder), many, count, workers)
+        root = file.parents[1]
+        began, watched, parent_mb = time.monotonic(), Watched(), 0.0
         with (Path(folder) / "said").open("wb") as said:
-            process = psutil.Popen(command, cwd=file.parents[1], env=environment, stdout=said, stderr=said)
-            parent_mb = 0.0
+            process = psutil.Popen(
+                [sys.executable, "-m", "gatebook", "fleet", str(file)], cwd=root, env={**os.environ, "GATEBOOK_ROOT": str(root)}, stdout=said, stderr=said
+            )  # fmt: skip
             while process.poll() is None:
                 watched.look(process)
                 with suppress(psutil.Error):
                     parent_mb = max(parent_mb, process.memory_info().rss / 1e6)
                 time.sleep(LOOK_S)
-        wall_s = time.monotonic() - began
-        night = max((file.parents[1] / "outputs" / "fleet").glob("20*/verdict.json"), default=None)
-        if night is None:
-            raise SystemExit(
-                f"the fleet ended with {process.returncode}: {(Path(folder) / 'said').read_text(encoding='utf-8')[-600:]}"
-            )
-        for row in json.loads(night.read_text(encoding="utf-8"))["deployments"]:
+        night = Night(sum(watched.cpu_s.values()), time.monotonic() - began, parent_mb)
+        told = max((root / "outputs" / "fleet").glob("20*/verdict.json"), default=None)
+        if told is None:
+            last = (Path(folder) / "said").read_text(encoding="utf-8")[-600:]
+            raise SystemExit(f"the fleet ended with {process.returncode}: {last}")
+        for row in json.loads(told.read_text(encoding="utf-8"))["deployments"]:
             cause = broken.get(row["deployment"])
             if cause is None and row["verdict"] != "INCONCLUSIVE":
                 raise SystemExit(f"{row['deployment']} is healthy: {row['verdict']}, {row['reason']}")
             if cause and (row["verdict"] not in ("FAIL", "ERROR") or not re.search(cause, row["reason"])):
                 raise SystemExit(f"{row['deployment']} is broken ({cause}): {row['verdict']}, {row['reason']}")
-    return [
-        Row(f"CPU a deployment, of {count}, with the cluster's start", sum(watched.cpu_s.values()) / count, "s", goal=3.0),
-        Row(f"wall of {count} deployments, {len(broken)} of them broken and red by their own cause", wall_s, "s"),
-        Row(f"most memory of the command, {count} deployments", parent_mb, "MB"),
-    ]  # fmt: skip
+    return night
 
 
-def _fleet(folder: Path, many: ManyServers, count: int) -> tuple[Path, dict[str, str]]:
+def _fleet(folder: Path, many: ManyServers, count: int, workers: int) -> tuple[Path, dict[str, str]]:
     """(the fleet file of a project with eight cases, broken deployment -> a regular expression of its cause)."""
     from tests.conftest import small_project
     from tests.integration.test_fleet import capitals
@@ -136,5 +163,7 @@ def _fleet(folder: Path, many: ManyServers, count: int) -> tuple[Path, dict[str,
     names = [f"d{number}" for number in range(count)]
     deployments = [{"name": n, "profile": "params/small.yaml", "base_url": many.base_url(n)} for n in names]
     file = project.root / "params" / "fleet.yaml"
-    file.write_text(yaml.safe_dump({"suite": "smoke", "deployments": deployments}), encoding="utf-8")
+    file.write_text(
+        yaml.safe_dump({"suite": "smoke", "workers": workers, "deployments": deployments}), encoding="utf-8"
+    )
     return file, {name: cause for name, (cause, _) in broken.items()}
