@@ -147,12 +147,12 @@ def main(kind: Kind) -> None:
     gc.collect()
     gc.freeze()
     if kind == "kernels":
-        _fork_kernels(sys.stdin, sys.stdout)
+        _fork_kernels(sys.stdin, sys.stdout.fileno())
     else:
         _fork_commands()
 
 
-def _fork_kernels(asked: IO[str], told: IO[str]) -> bool:
+def _fork_kernels(asked: IO[str], told: int) -> bool:
     """Fork a kernel for each line: `argv`, `cwd`, `env` as JSON; its pid is the answer. False in a kernel that has ended."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     own = os.getpid()
@@ -160,35 +160,42 @@ def _fork_kernels(asked: IO[str], told: IO[str]) -> bool:
         if not (pid := _fork(own)):
             _become_kernel(own, **json.loads(line))
             return False
-        print(pid, flush=True, file=told)
+        _tell(told, pid)
     return True
 
 
 def _fork_commands() -> None:
     """Fork a command for each line: `words`, `cwd`, `env`, `out`, `err` as JSON; its pid is the answer, and in the end its status."""
-    own = os.getpid()
+    own, told = os.getpid(), sys.stdout.fileno()
     for line in sys.stdin:
         ours, its = socket.socketpair()
         if not (kernels := _fork(own)):  # it ends when the command does, which alone has the other end
             ours.close()
             os.setsid()
-            with its.makefile("rw", encoding="utf-8") as way:
-                if _fork_kernels(way, way):
-                    os._exit(0)
+            if _fork_kernels(its.makefile(encoding="utf-8"), its.fileno()):
+                os._exit(0)
             return
         its.close()
         if not (pid := _fork(own)):
             _given.append(ours)
             _become_command(**json.loads(line))
         ours.close()
-        print(pid, flush=True)
+        _tell(told, pid)
         ended = os.pidfd_open(pid)
         if ended not in select([ended, sys.stdin], [], [])[0]:
             return  # nobody waits for it any more, and it ends with this process
         os.close(ended)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         os.waitpid(kernels, 0)
-        print(status, flush=True)
+        _tell(told, status)
+
+
+def _tell(told: int, number: int) -> None:
+    """Answer whoever asked. Where nobody is there any more, this process ends, and what it has forked with it."""
+    try:
+        os.write(told, f"{number}\n".encode())
+    except BrokenPipeError:
+        os._exit(0)
 
 
 def _fork(parent: int) -> int:
