@@ -53,11 +53,12 @@ run: setup  ## gate a server: make run PROFILE=params/qwen3-4b.yaml URL=http://g
 verify: setup  ## check a run without any server: make verify RUN=outputs/...
 	$(BIN)/gatebook verify $(RUN)
 
+# four workers on two cores: much of the suite waits for deadlines and for servers that are slow on purpose
 test: setup-dev  ## set-up and the whole suite; installs PostgreSQL, Chromium, the pipeline's emulator and vLLM for its tests where it may
 	.ci/packages
 	.ci/emulator
 	.ci/engines
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=25 -m "not vllm"
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --durations=25 -m "not vllm"
 	test ! -e tests/integration/test_vllm.py || $(BIN)/python -m pytest --durations=5 tests/integration/test_vllm.py
 
 check: setup-dev  ## lint, format, types (of notebooks too), the walls between the rooms
