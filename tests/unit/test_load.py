@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from gatebook.checks import CHECKS, parameters
 from gatebook.checks.evidence import Evidence, Reply
-from gatebook.checks.finding import Result
+from gatebook.checks.finding import Result, Stage
 from gatebook.checks.load import Step, knee, percentile, restarts_of, spread, steps_of
 from gatebook.collect.request import Prepared, closed_loop, stages
 from gatebook.config.cases import Case
@@ -316,6 +316,34 @@ def test_a_forced_answer_without_its_word_fails_and_nothing_answered_is_not_meas
     assert judged("own_word", True, []).outcome == "not_measured"
 
 
+@pytest.mark.parametrize(
+    ("alone", "beside", "outcome"),
+    [
+        (["a ship"], ["!" * 32, "!" * 40], "fail"),
+        (["a ship"], ["!" * 32, "a ship"], "pass"),
+        (["!" * 32], ["!" * 32, "!" * 40], "pass"),
+        (["!" * 32], ["a ship", "a ship"], "pass"),
+    ],
+)
+def test_noise_in_company_where_nobody_is_alone_is_no_chance(alone: list[str], beside: list[str], outcome: str) -> None:
+    """A structured request that spoils its neighbours: nothing forces their words."""
+    by_level = [
+        seen_of(
+            load_case(f"s{level}", load={"at_once": [level], "requests": len(said)}),
+            *(sent(f"s{level}/{level}-ask-0{n}", text, flying=level) for n, text in enumerate(said, 1)),
+        )
+        for level, said in ((1, alone), (2, beside))
+    ]
+    found = judged("own_word", True, by_level)
+    assert found.outcome == outcome, found
+    assert outcome == "pass" or "s2/2-ask-01 (2 in flight) was answered with noise: '!' is 32" in found.reason
+
+
+def test_a_swapped_answer_stands_before_what_follows_from_it() -> None:
+    assert judged("own_word", True, worded(SECOND, FIRST)).stage == Stage.SWAPPED < Stage.ENVELOPE < Stage.BEHAVIOUR
+    assert judged("own_word", True, worded("!" * 32, SECOND)).stage is None
+
+
 def stepped(level: int, good: int, bad: int, **changes: Any) -> Evidence:
     one = load_case(f"s-{level}", load={"at_once": [level], "requests": good + bad})
     names = [f"s-{level}/{ask.name}" for ask in one.requests()]
@@ -390,6 +418,15 @@ YES, TURNED, MENDED = ("yes", "yes, indeed"), ("yes", "!!!!"), ("no", "yes")
 def test_flips_are_paired(pairs: list[tuple[str, str]], max_flips: int | None, outcome: str, said: str) -> None:
     found = judged("decision_flips", True, graded(pairs), max_flips=max_flips)
     assert (found.outcome, said in found.reason) == (outcome, True), found
+
+
+def test_a_question_that_gets_another_request_s_word_names_the_swap() -> None:
+    """No question has such a word, so that it is neither chance nor batches."""
+    found = judged("decision_flips", True, graded([YES] * 7 + [("yes", f"The {FIRST}, yes, a vessel")]))
+    assert (found.outcome, found.stage) == ("fail", Stage.SWAPPED), found
+    assert found.reason.startswith(
+        f"q7/4-ask-01 (4 in flight) was answered with {FIRST}, the word of another request"
+    ), found
 
 
 def test_a_question_without_an_answer_is_left_out_and_counted() -> None:

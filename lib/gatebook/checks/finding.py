@@ -32,14 +32,16 @@ class Stage(IntEnum):
     """Also a limit: of the context, of a parameter."""
     REASONING = 5
     """The answer stands in the reasoning field, and the content is empty."""
-    ENVELOPE = 6
-    SETTINGS = 7
-    TEMPLATE = 8
-    SAMPLING = 9
-    WEIGHTS = 10
-    CONSTRAINT = 11
-    BEHAVIOUR = 12
-    SPEED = 13
+    SWAPPED = 6
+    """An answer reached the wrong asker."""
+    ENVELOPE = 7
+    SETTINGS = 8
+    TEMPLATE = 9
+    SAMPLING = 10
+    WEIGHTS = 11
+    CONSTRAINT = 12
+    BEHAVIOUR = 13
+    SPEED = 14
 
 
 StageName = Annotated[

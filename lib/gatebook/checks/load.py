@@ -158,7 +158,8 @@ def load_step(evidence: Evidence) -> Result:
 
 @check(Stage.BEHAVIOUR, OVER_A_GROUP)
 def own_word(evidence: Evidence) -> Result:
-    """No answer holds another request's word, and an answer that a schema forces to hold its own does (vllm#13408, llama.cpp#28286).
+    """No answer holds another request's word, one that a schema forces to hold its own does, and two are not noise in company where
+    none is alone (vllm#13408, llama.cpp#28286, vllm#14126).
 
     Words are drawn anew for every request of every run, so another's word is another's answer and never chance.
     """
@@ -166,27 +167,47 @@ def own_word(evidence: Evidence) -> Result:
     if not replies:
         return Result("not_measured", "no request of the group was answered")
     owner = {word: r.exchange.key for r in replies for word in words_in(r.exchange.body)}
-    wrong = [said for r in replies if (said := _foreign(r, owner))]
-    if wrong:
+    swapped = [said for r in replies if (said := _swapped(r, owner))]
+    if wrong := swapped or [said for r in replies if (said := _unforced(r))] or _noise_in_company(replies):
         more = f"; and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        return Result("fail", f"{wrong[0]}{more}", len(wrong), 0, "answers")
+        return Result("fail", f"{wrong[0]}{more}", len(wrong), 0, "answers", Stage.SWAPPED if swapped else None)
     own = sum(bool({*words_in(r.exchange.body)} & {*words_in(r.answer.text)}) for r in replies)
     said = f"{own} of {len(replies)} answers hold the word of their own request, none another's"
     return Result("pass", said, 0, 0, "answers")
 
 
-def _foreign(reply: Reply, owner: dict[str, str]) -> str | None:
-    """How the answer shows that it is not its asker's, if it does."""
+def _where(reply: Reply) -> str:
+    return f"{reply.exchange.key} ({level_of(reply.ask.name)} in flight)"
+
+
+def _swapped(reply: Reply, owner: dict[str, str]) -> str | None:
+    """Which word an answer holds that is another's. A question has none, and no model draws one by itself."""
+    own, said = words_in(reply.exchange.body or {}), words_in(reply.answer.text)
+    if other := next((word for word in said if word not in own and (word in owner or not own)), None):
+        whose = owner.get(other, "another request")
+        return f"{_where(reply)} was answered with {other}, the word of {whose}: an answer reached the wrong asker"
+    return None
+
+
+def _unforced(reply: Reply) -> str | None:
+    """How an answer shows that its schema was not kept, if it does."""
     body, text = reply.exchange.body or {}, reply.answer.text
-    own, said = words_in(body), words_in(text)
-    where = f"{reply.exchange.key} ({level_of(reply.ask.name)} in flight)"
-    if other := next((word for word in said if word not in own and word in owner), None):
-        return f"{where} was answered with {other}, the word of {owner[other]}: an answer reached the wrong asker"
-    if not own or "response_format" not in body or {*own} & {*said}:
+    own = words_in(body)
+    if not own or "response_format" not in body or {*own} & {*words_in(text)}:
         return None
     if heard := noise(text):
-        return f"{where} was answered with noise: {heard}"
-    return f"{where} was answered without the word that its schema forces: {text[:40]!r}"
+        return f"{_where(reply)} was answered with noise: {heard}"
+    return f"{_where(reply)} was answered without the word that its schema forces: {text[:40]!r}"
+
+
+def _noise_in_company(replies: list[Reply]) -> list[str]:
+    """The noise that two and more were answered with beside others, where nobody was alone: a small model may draw one."""
+    heard = [
+        (level_of(r.ask.name), f"{_where(r)} was answered with noise: {said}")
+        for r in replies
+        if (said := noise(r.answer.text))
+    ]
+    return [] if len(heard) < 2 or any(level == 1 for level, _ in heard) else [said for _, said in heard]
 
 
 @check(Stage.SPEED, OVER_A_GROUP)
@@ -236,6 +257,8 @@ def decision_flips(evidence: Evidence) -> Result:
         f" (one-sided exact McNemar p {p_value:.3g}{f'; {lost} questions not answered twice' if lost else ''})"
     )
     told = f"{said}: {'; '.join(p.said for p in (worse + better)[:3])}" if flips else said
+    if swapped := [how for one in evidence.over for r in one.replies if (how := _swapped(r, {}))]:
+        return Result("fail", f"{swapped[0]}; {told}", flips, evidence.profile.load.max_flips, "flips", Stage.SWAPPED)
     most_flips = evidence.profile.load.max_flips
     clients = [r.exchange.client for one in evidence.over for r in one.replies]
     most = max((client.in_flight for client in clients if client), default=0)

@@ -12,7 +12,7 @@ ACCEPT = "accept this run"
 ALLOW = "allow load beside other users with --yes-load, or resume the run when they are done"
 EVERYTHING = (Stage.UNREACHABLE, Stage.GONE, Stage.NOT_SERVED)
 """Where one of these holds, nothing later means anything."""
-BY_CASE = (Stage.REFUSED, Stage.REASONING, Stage.ENVELOPE, Stage.CONSTRAINT)
+BY_CASE = (Stage.REFUSED, Stage.REASONING, Stage.SWAPPED, Stage.ENVELOPE, Stage.CONSTRAINT)
 """These explain what else is wrong with the same cases."""
 BY_CHANGE: dict[Stage, tuple[Stage, ...]] = {
     Stage.REPLICAS: tuple(stage for stage in Stage if stage > Stage.REPLICAS),

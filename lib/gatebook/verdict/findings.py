@@ -315,16 +315,17 @@ class _Judge:
         if canary is None:
             return
         reply = Reply(Ask(name="canary"), canary, self._thinks, raw=True)
-        text = reply.answer.text
+        text, stage = reply.answer.text, Stage.ENVELOPE
         if canary.fault or not text.strip():
             said = [f"was not answered: {canary.detail or 'empty content'}"]
         elif heard := noise(text):
             said = [f"was answered with noise: {heard}"]
         elif text.lstrip().startswith("{"):
+            stage = Stage.SWAPPED
             said = [f"was answered with JSON: an answer or a grammar reached the wrong request: {text[:60]!r}"]
         else:
             said = [f"broke the contract: {flaw}" for flaw in self._violations(reply)]
-        yield from ((Stage.ENVELOPE, f"the plain request after it {flaw}") for flaw in said)
+        yield from ((stage, f"the plain request after it {flaw}") for flaw in said)
 
 
 def _unfinished(chats: list[Reply]) -> Result | None:
