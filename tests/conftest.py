@@ -136,9 +136,10 @@ class Project:
     def gatebook(
         self, *arguments: str | Path, env: dict[str, str] | None = None, timeout: float = 240, encoding: str = "utf-8"
     ) -> Done:
-        """The command, forked from a process that has imported it, or a Python of its own where `env` is for Python itself."""
+        """The command, forked from a process that has imported it; a Python of its own where it is another one, or `env` is for it."""
         words, told = [*map(str, arguments)], {**self.environment, **(env or {})}
-        if encoding == "utf-8" and not any(name.startswith(("LANG", "LC_", "PYTHON")) for name in env or {}):
+        ours = self.command()[0] == sys.executable and encoding == "utf-8"
+        if ours and not any(name.startswith(("LANG", "LC_", "PYTHON")) for name in env or {}):
             code, out, err = _forked(words, self.root, told, timeout)
             return Done(code, out, err, self.root / "outputs")
         done = subprocess.run(
