@@ -135,7 +135,10 @@ def _night(count: int, workers: int = 2, slow_s: float = 0.0) -> Night:
         if told is None:
             last = (Path(folder) / "said").read_text(encoding="utf-8")[-600:]
             raise SystemExit(f"the fleet ended with {process.returncode}: {last}")
-        for row in json.loads(told.read_text(encoding="utf-8"))["deployments"]:
+        rows = json.loads(told.read_text(encoding="utf-8"))["deployments"]
+        if len(rows) != count:
+            raise SystemExit(f"{len(rows)} of {count} deployments have a verdict")
+        for row in rows:
             cause = broken.get(row["deployment"])
             if cause is None and row["verdict"] != "INCONCLUSIVE":
                 raise SystemExit(f"{row['deployment']} is healthy: {row['verdict']}, {row['reason']}")

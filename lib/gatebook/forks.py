@@ -228,7 +228,6 @@ def _become_kernel(parent: int, argv: list[str], cwd: str, env: dict[str, str]) 
     numpy.random.seed()  # as a fresh process has it; Python's own does it at a fork
     os.setsid()
     _become("gatebook kernel", cwd, env, 2, 2)
-    # ipykernel sees a second later than the kernel's system that its parent is gone
     IPKernelApp.launch_instance(argv=[*argv, f"--IPKernelApp.parent_handle={parent}"])
 
 

@@ -80,7 +80,8 @@ def run_rows(rows: list[Row], jobs: int, again: bool) -> int:
         print(f"{len(rows)} rows, {len(rows) - len(todo)} of them done before; {jobs} at a time", flush=True)
     if todo:
         with Lab(OUTPUTS / now, rows) as lab:
-            lab.base_project()
+            if any(not row.own_project for row in rows):
+                lab.base_project()
             have |= _made(todo, lab.run, jobs)
     return sum(row.id not in have or not _good(row, have[row.id]) for row in rows)
 

@@ -323,6 +323,7 @@ def test_a_forced_answer_without_its_word_fails_and_nothing_answered_is_not_meas
         (["a ship"], ["!" * 32, "a ship"], "pass"),
         (["!" * 32], ["!" * 32, "!" * 40], "pass"),
         (["!" * 32], ["a ship", "a ship"], "pass"),
+        ([], ["!" * 32, "!" * 40], "pass"),
     ],
 )
 def test_noise_in_company_where_nobody_is_alone_is_no_chance(alone: list[str], beside: list[str], outcome: str) -> None:
@@ -333,6 +334,7 @@ def test_noise_in_company_where_nobody_is_alone_is_no_chance(alone: list[str], b
             *(sent(f"s{level}/{level}-ask-0{n}", text, flying=level) for n, text in enumerate(said, 1)),
         )
         for level, said in ((1, alone), (2, beside))
+        if said
     ]
     found = judged("own_word", True, by_level)
     assert found.outcome == outcome, found

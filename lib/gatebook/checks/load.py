@@ -201,13 +201,13 @@ def _unforced(reply: Reply) -> str | None:
 
 
 def _noise_in_company(replies: list[Reply]) -> list[str]:
-    """The noise that two and more were answered with beside others, where nobody was alone: a small model may draw one."""
-    heard = [
-        (level_of(r.ask.name), f"{_where(r)} was answered with noise: {said}")
-        for r in replies
-        if (said := noise(r.answer.text))
-    ]
-    return [] if len(heard) < 2 or any(level == 1 for level, _ in heard) else [said for _, said in heard]
+    """The noise that two and more were answered with beside others, where some were asked alone and none of them was: a small model
+    may draw one, or say nothing else."""
+    alone, beside = ([r for r in replies if (level_of(r.ask.name) == 1) == here] for here in (True, False))
+    if not alone or any(noise(r.answer.text) for r in alone):
+        return []
+    heard = [f"{_where(r)} was answered with noise: {said}" for r in beside if (said := noise(r.answer.text))]
+    return heard if len(heard) > 1 else []
 
 
 @check(Stage.SPEED, OVER_A_GROUP)

@@ -247,10 +247,8 @@ class _Part:
 def _part(command: list[str], names: list[str], empty: Path, state: Path) -> Iterator[_Part]:
     """A process that replays some notebooks; at the end of the block it has ended."""
     state.mkdir()
-    report, said = (
-        state / "nbval.xml",
-        state / "said",
-    )  # a pipe would stay open as long as any kernel that was left behind
+    report = state / "nbval.xml"
+    said = state / "said"  # a pipe would stay open as long as any kernel that was left behind
     with said.open("wb") as out:
         process = subprocess.Popen(
             [*command, "--junitxml", str(report), *names], cwd=empty, env=environment(state), stdin=subprocess.DEVNULL, stdout=out,
