@@ -29,6 +29,9 @@ def english(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
     shutil.copytree(ROOT / "params", project.root / "params", ignore=shutil.ignore_patterns("baselines"))
     done = [project.gatebook("init", "--base-url", server, "--name", "english", "--languages", "en")]
     profile = project.root / "params" / "english.yaml"
+    said = yaml.safe_load(profile.read_text())
+    said["limits"] |= {"ttft_ms": 60_000, "total_ms": 90_000}  # tests run side by side
+    profile.write_text(yaml.safe_dump(said, allow_unicode=True))
     done.append(project.ask(server, profile=profile, suite="smoke"))
     done.append(project.gatebook("accept", done[-1].run, "--reason", "first run", "--by", "tests"))
     done.append(project.gatebook("run", "--profile", profile, "--suite", "smoke", timeout=900))

@@ -303,10 +303,13 @@ def pieces(exchange: Exchange) -> str | None:
     body, timing, client = exchange.body or {}, exchange.timing, exchange.client
     if exchange.events is None or exchange.fault or body.get("tools") or timing is None or timing.last_token_ms is None:
         return None
-    total_ms, came = timing.last_token_ms, [at for at, data in exchange.events if is_token(data)]
-    tokens = read_answer(exchange).tokens("completion_tokens") or len(came)
+    total_ms, told = timing.last_token_ms, read_answer(exchange).tokens("completion_tokens")
+    if total_ms < TOTAL_MS or (told and told < TOKENS):
+        return None
+    came = [at for at, data in exchange.events if is_token(data)]
+    tokens = told or len(came)
     late = client is not None and (client.loop_lag_ms or 0.0) > WRITTEN_SHARE * total_ms
-    if tokens < TOKENS or total_ms < TOTAL_MS or late:
+    if tokens < TOKENS or late:
         return None
     silences = sorted((b - a for a, b in pairwise([0.0, *came])), reverse=True)[: tokens // PIECE_TOKENS]
     written_ms = total_ms - sum(silences)

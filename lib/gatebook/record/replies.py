@@ -23,10 +23,33 @@ SYSTEM, LAST = "system_fingerprint", 4
 """Chunks at a stream's end, the usage chunk and [DONE] among them, that are read for who wrote it."""
 REMEMBERED_CHARS = 65_536
 """A longer text is parsed again rather than remembered: thousands are."""
+REMEMBERED_ANSWERS = 1024
+"""Of that many exchanges; each is read by a dozen questions."""
 
 
 def read_answer(exchange: Exchange) -> Answer:
-    """Parse the recorded reply as the official client does; never raises on what a server may send."""
+    """Parse the recorded reply as the official client does; never raises on what a server may send. Callers must not change it."""
+    chars = len(exchange.text or "") + sum(len(data) for _, data in exchange.events or ())
+    same = _Same(exchange)
+    return _read(same) if chars <= REMEMBERED_CHARS else _read.__wrapped__(same)
+
+
+@dataclass(frozen=True, eq=False)
+class _Same:
+    """An exchange as a key: itself, and no other with the same content."""
+
+    exchange: Exchange
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.exchange is other.exchange
+
+    def __hash__(self) -> int:
+        return id(self.exchange)
+
+
+@lru_cache(maxsize=REMEMBERED_ANSWERS)
+def _read(same: _Same) -> Answer:
+    exchange = same.exchange
     reading = _Reading(wanted=(exchange.body or {}).get("n"))
     if exchange.events is not None:
         reading.read_stream(exchange.events, exchange.lines or [])
