@@ -31,14 +31,19 @@ INLINE = "module://matplotlib_inline.backend_inline"
 Kind = Literal["kernels", "commands"]
 IMPORTED: dict[Kind, tuple[str, ...]] = {
     "kernels": (
-        "ipykernel.ipkernel", "ipykernel.kernelapp", "matplotlib.axes", "matplotlib.backends.backend_agg", "matplotlib.figure", "pandas.io.formats.style",
-        "scipy.cluster.hierarchy", "scipy.special", "gatebook.workbook", "gatebook.collect.scheduler",
+        "IPython.core.debugger", "IPython.core.oinspect", "IPython.core.pylabtools", "IPython.extensions.storemagic", "PIL.PngImagePlugin",
+        "anyio._backends._asyncio", "httpcore", "ipykernel.debugger", "ipykernel.ipkernel", "ipykernel.kernelapp", "matplotlib.backends.backend_agg",
+        "matplotlib.pyplot", "pandas.io.formats.html", "pandas.io.formats.string", "pandas.io.formats.style", "pandas.plotting._matplotlib",
+        "pyarrow.pandas_compat", "scipy.cluster.hierarchy", "scipy.special", "gatebook.collect.scheduler", "gatebook.report.plots", "gatebook.workbook",
     ),
     "commands": (
-        "gatebook.cli", "gatebook.runner", "gatebook.record.history", "gatebook.report.figures", "gatebook.report.junit",
-        "gatebook.report.pages", "gatebook.report.standing", "gatebook.report.summary", "nbconvert", "papermill",
+        "gatebook.cli", "gatebook.commands.passed", "gatebook.commands.verify", "gatebook.record.history", "gatebook.report.figures",
+        "gatebook.report.junit", "gatebook.report.pages", "gatebook.report.standing", "gatebook.report.summary", "gatebook.runner", "nbconvert",
+        "papermill",
     ),
 }  # fmt: skip
+QUIET = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+"""Else the debugger that each kernel of ipykernel imports warns of frozen modules."""
 PR_SET_PDEATHSIG = 1
 """Linux, prctl(2): the signal that a process gets when its parent ends."""
 PR_SET_NAME = 15
@@ -123,7 +128,7 @@ def kernel_forker() -> Iterator[Forker]:
 def forker(kind: Kind) -> Iterator[Forker]:
     """Start a process that forks. A signal of the terminal reaches commands, and no kernel. It ends with the block."""
     # one thread, as a process that forks must have; what it forks has an environment of its own
-    environment = os.environ | SAFE | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MPLBACKEND": INLINE}
+    environment = os.environ | SAFE | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MPLBACKEND": INLINE, **QUIET}
     with subprocess.Popen(
         [sys.executable, "-m", "gatebook.forks", kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment,
         start_new_session=kind == "kernels",
@@ -144,6 +149,9 @@ def main(kind: Kind) -> None:
             _heeded[number] = signal.signal(number, signal.SIG_IGN)
     for name in (*IMPORTED["kernels"], *(IMPORTED["commands"] if kind == "commands" else ())):
         importlib.import_module(name)
+    importlib.import_module("gatebook.report.text").compile_templates()
+    if kind == "commands":
+        importlib.import_module("gatebook.report.pages").compile_templates()
     gc.collect()
     gc.freeze()
     if kind == "kernels":

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from queue import Empty
@@ -32,6 +32,9 @@ ANSWER_S, STATUS_S = 1, 0.1
 LONG_PATH = 70
 """Of a folder for sockets: the system takes 107 bytes. Sockets, because the next kernel may be given a dead one's TCP port, and then
 gets what is still on its way to that one."""
+SAVED_S = 1.0
+"""While its cells run, a notebook is written at most once in so long: papermill writes it whole before and after every cell, which is
+most of the time of the command."""
 Kernel = Callable[[str], AbstractContextManager[Any]]
 """Notebook -> its kernel's manager; the kernel is stopped at the end. Raises nbclient's DeadKernelError for whatever goes
 wrong when the kernel is gone: that is why."""
@@ -79,6 +82,30 @@ def _kernel(folder: Path, environment: dict[str, str], notebook: str) -> Iterato
             for client in manager.clients:
                 client.stop_channels()
             run_sync(manager.shutdown_kernel)(now=True)
+
+
+@cache
+def engine() -> str:
+    """Return the name of papermill's own engine for notebooks that are written seldom; at its end, each is."""
+    from papermill.engines import NBClientEngine, papermill_engines
+
+    class Seldom(NBClientEngine):  # type: ignore[misc]
+        @classmethod
+        def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> Any:
+            save = nb_man.save
+
+            def seldom() -> None:
+                if (nb_man.now() - nb_man.last_save_time).total_seconds() >= SAVED_S:
+                    save()
+
+            nb_man.save = seldom
+            try:
+                return super().execute_managed_notebook(nb_man, kernel_name, **options)
+            finally:
+                nb_man.save = save
+
+    papermill_engines.register("seldom", Seldom)
+    return "seldom"
 
 
 class _Client(AsyncKernelClient):

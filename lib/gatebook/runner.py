@@ -18,7 +18,7 @@ from gatebook.config.selection import Effort, Shard
 from gatebook.config.sending import untelling
 from gatebook.entering import enter
 from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, GatebookError, os_reason
-from gatebook.kernels import Kernel, kernels
+from gatebook.kernels import Kernel, engine, kernels
 from gatebook.opening import OVERALL, go_on, open_run
 from gatebook.record.executed import unfinished
 from gatebook.record.replies import read_answer
@@ -146,7 +146,7 @@ def _execute(run: Run, notebook: str, kernel: Kernel) -> list[str]:
             warnings.simplefilter("ignore")
             papermill.execute_notebook(
                 str(project.notebook_file(notebook)), str(made), {"run_dir": "."}, cwd=str(run.path), kernel_name="python3", km=manager,
-                progress_bar=False, execution_timeout=int(run.manifest.profile.limits.notebook_deadline_s + SPARE_S),
+                engine_name=engine(), progress_bar=False, execution_timeout=int(run.manifest.profile.limits.notebook_deadline_s + SPARE_S),
             )  # fmt: skip
     except DeadKernelError:
         return [f"{notebook}: its kernel died"]

@@ -174,6 +174,11 @@ def _exporter() -> Any:
     return Cells(config=settings, template_name="cells", extra_template_basedirs=[str(TEMPLATES)])
 
 
+def compile_templates() -> None:
+    """Compile those of nbconvert, for the processes that are forked from this one."""
+    _ = _exporter().template
+
+
 def _bytes(output: Any) -> int:
     """Return the size of what the page shows of an output."""
     data = output.get("data", {})

@@ -41,6 +41,12 @@ def render(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(**values)
 
 
+def compile_templates() -> None:
+    """Compile all of them, for the processes that are forked from this one."""
+    for file in TEMPLATES.glob("*.j2"):
+        _environment().get_template(file.name)
+
+
 @cache
 def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
