@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -176,7 +177,8 @@ def _exporter() -> Any:
 
 def compile_templates() -> None:
     """Compile those of nbconvert, for the processes that are forked from this one."""
-    _ = _exporter().template
+    with suppress(Exception):  # where that cannot be, a page says so
+        _ = _exporter().template
 
 
 def _bytes(output: Any) -> int:
