@@ -176,9 +176,12 @@ def _exporter() -> Any:
 
 
 def compile_templates() -> None:
-    """Compile those of nbconvert, for the processes that are forked from this one."""
+    """Compile those of nbconvert, and what checks a notebook, for the processes that are forked from this one."""
+    from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+    shown = new_code_cell("1", outputs=[new_output("execute_result", {"text/plain": "1", "text/html": "<p>1</p>"})])
     with suppress(Exception):  # where that cannot be, a page says so
-        _ = _exporter().template
+        _exporter().from_notebook_node(new_notebook(cells=[new_markdown_cell("# 1"), shown]))
 
 
 def _bytes(output: Any) -> int:
