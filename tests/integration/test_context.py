@@ -134,16 +134,8 @@ def test_a_new_revision_may_change_and_the_change_is_told(printed: Project, serv
     assert {change["part"] for change in done.verdict["changes"]} == {"weights or precision"}
 
 
-@pytest.mark.parametrize(
-    ("change", "part"),
-    [
-        ("cache_type_k=2 cache_type_v=2 flash_attn_type=1", "weights or precision"),
-        ("rope_freq_base=1000.0", "weights or precision"),
-    ],
-    ids=["cache-q4_0", "rope"],
-)
-def test_a_really_degraded_server_is_told_from_the_healthy_one(printed: Project, change: str, part: str) -> None:
-    with server_with(Setting(1, change=change)) as url:
+def test_a_really_degraded_server_is_told_from_the_healthy_one(printed: Project) -> None:
+    with server_with(Setting(1, change="rope_freq_base=1000.0")) as url:
         done = printed.ask(url)
     assert done.code == 1, done
-    assert f"{part} changed" in done.reasons
+    assert "weights or precision changed" in done.reasons

@@ -1,7 +1,7 @@
 """The fast part of the fault lab (`make faults` runs it whole): one row of each class that no other test makes.
 
-Other tests of the real command make faults on the wire; here are real servers with another setting, template and weights, a
-fault in the middle of conversations, a field that is ignored, and a difference that must not matter.
+Other tests of the real command make faults on the wire, and serve other weights and templates; here are a real server with another
+setting, a fault in the middle of conversations, a field that is ignored, and a difference that must not matter.
 """
 
 from __future__ import annotations
