@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from gatebook.config.sending import cap, prompt_tokens
 from gatebook.errors import BadInput
 from gatebook.opening import planned
 from gatebook.verdict.baseline import read_baseline
-from gatebook.verdict.examples import text_checks, try_examples
+from gatebook.verdict.examples import Tried, text_checks, try_examples
 from gatebook.verdict.findings import contract_group
 from gatebook.verdict.policy import COMPARED
 from gatebook.verdict.pooled import visible_drop
@@ -36,16 +37,19 @@ FOR_PEOPLE = ROOT / "notebooks" / "00_explore.ipynb"
 NOTEBOOKS = [path for path in sorted((ROOT / "notebooks").glob("*.ipynb")) if path != FOR_PEOPLE]
 
 
-TRIED = [(case, tried) for case in CASES for tried in try_examples(case)]
+@cache
+def examples() -> list[tuple[Case, Tried]]:
+    """Every good and bad answer of every case, judged."""
+    return [(case, tried) for case in CASES for tried in try_examples(case)]
 
 
 def test_there_are_cases_with_answers_to_try_them_on() -> None:
-    kinds = Counter(tried.kind for _, tried in TRIED)
+    kinds = Counter(tried.kind for _, tried in examples())
     assert len(CASES) > 100 and kinds["good"] > 100 and kinds["bad"] > 100
 
 
 def test_every_good_answer_passes() -> None:
-    assert [(case.id, t.text, t.said) for case, t in TRIED if t.kind == "good" and t.outcome != "pass"] == []
+    assert [(case.id, t.text, t.said) for case, t in examples() if t.kind == "good" and t.outcome != "pass"] == []
 
 
 def test_golden_answers_and_paraphrases_state_the_facts() -> None:
@@ -62,7 +66,7 @@ def test_the_scenarios_are_as_many_as_were_asked_for() -> None:
 
 
 def test_every_bad_answer_fails() -> None:
-    assert [(case.id, t.text, t.said) for case, t in TRIED if t.kind == "bad" and t.outcome != "fail"] == []
+    assert [(case.id, t.text, t.said) for case, t in examples() if t.kind == "bad" and t.outcome != "fail"] == []
 
 
 def test_every_case_that_judges_a_text_shows_a_good_and_a_bad_one() -> None:
