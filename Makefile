@@ -53,6 +53,8 @@ run: setup  ## gate a server: make run PROFILE=params/qwen3-4b.yaml URL=http://g
 verify: setup  ## check a run without any server: make verify RUN=outputs/...
 	$(BIN)/gatebook verify $(RUN)
 
+# byte code is kept, whatever the environment says: hundreds of commands import the same modules
+test: export PYTHONDONTWRITEBYTECODE =
 # four workers on two cores: much of the suite waits for deadlines and for servers that are slow on purpose
 test: setup-dev  ## set-up and the whole suite; installs PostgreSQL, Chromium, the pipeline's emulator and vLLM for its tests where it may
 	.ci/packages

@@ -1,17 +1,20 @@
 """What `verify` replays runs in this process: pytest with limits, and, in a network namespace of its own, no way out.
 
-    python -P -m gatebook.confined unshared ARGUMENTS...     after `unshare --net`; `shared` where that is not permitted
+    python -P -m gatebook.confined unshared ARGUMENTS... part FOLDER NOTEBOOK... part FOLDER NOTEBOOK...
 
+after `unshare --net`; `shared` where that is not permitted. Parts run side by side, each with files of its own in its folder.
 Nothing here but the standard library is imported before the limits stand.
 """
 
 from __future__ import annotations
 
 import fcntl
+import os
 import resource
 import socket
 import struct
 import sys
+from pathlib import Path
 from typing import Any
 
 CPU_S = 600
@@ -24,7 +27,9 @@ LOOK_S = 1.0
 """How often a silent kernel is looked at."""
 KERNEL_DIED = 70
 """The exit status where a kernel ended before its notebook did."""
-UNSHARED, SHARED, TRY = "unshared", "shared", "try"
+UNSHARED, SHARED, TRY, PART = "unshared", "shared", "try", "part"
+REPORT = "nbval.xml"
+"""What a part leaves in its folder."""
 SIOCSIFFLAGS, IFF_UP = 0x8914, 0x1
 
 
@@ -51,15 +56,38 @@ def main() -> None:
     if where == TRY:
         return
     limit()
-    import pytest
+    given = dict(os.environ)
+    from gatebook import forks
+
+    os.environ.update(forks.STILL)
     from nbval import plugin
+
+    forks.prepare("kernels")
+    os.environ.clear()
+    os.environ.update(given)
+    plugin.RunningKernel = watched(plugin.RunningKernel)
+    first, *parts = [number for number, word in enumerate([*arguments, PART]) if word == PART]
+    pids = []
+    for begin, end in zip([first, *parts], parts, strict=False):
+        folder, *names = arguments[begin + 1 : end]
+        pid, _ = forks.fork_beside_kernels()
+        if not pid:
+            sys.exit(_replay(arguments[:first], Path(folder), names))
+        pids.append(pid)
+    statuses = [abs(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])) for pid in pids]
+    sys.exit(max(statuses))  # 0 and 1 are reports of pytest, and what is more is none
+
+
+def _replay(common: list[str], folder: Path, names: list[str]) -> int:
+    """Replay some notebooks in this process; the exit status of pytest."""
+    import pytest
 
     from gatebook.kernels import forking
 
-    plugin.RunningKernel = watched(plugin.RunningKernel)
+    own = {"IPYTHONDIR": "ipython", "JUPYTER_RUNTIME_DIR": "runtime"}  # two kernels that share them say so in outputs
+    os.environ.update({name: str(folder / part) for name, part in own.items()})
     with forking():
-        status = pytest.main(arguments)
-    sys.exit(status)
+        return int(pytest.main([*common, "--junitxml", str(folder / REPORT), *names]))
 
 
 def watched(kernel: Any) -> Any:

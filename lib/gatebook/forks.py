@@ -2,6 +2,7 @@
 
     python -P -m gatebook.forks kernels     forks one for each line of its standard input
     python -P -m gatebook.forks commands    the same, one after the other; a command's kernels are forked from this one, too
+    fork_beside_kernels()                   a part of this process, with what forks its kernels
 
 What is forked is a process of its own, used once. It ends with the process that forks, and that one with its input.
 """
@@ -42,8 +43,14 @@ IMPORTED: dict[Kind, tuple[str, ...]] = {
         "papermill",
     ),
 }  # fmt: skip
-QUIET = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-"""Else the debugger that each kernel of ipykernel imports warns of frozen modules."""
+STILL = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MPLBACKEND": INLINE,
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+}
+"""While a process that forks imports: it must have one thread, and the debugger that ipykernel imports warns of frozen modules.
+What it forks has an environment of its own."""
 PR_SET_PDEATHSIG = 1
 """Linux, prctl(2): the signal that a process gets when its parent ends."""
 PR_SET_NAME = 15
@@ -127,10 +134,8 @@ def kernel_forker() -> Iterator[Forker]:
 @contextmanager
 def forker(kind: Kind) -> Iterator[Forker]:
     """Start a process that forks. A signal of the terminal reaches commands, and no kernel. It ends with the block."""
-    # one thread, as a process that forks must have; what it forks has an environment of its own
-    environment = os.environ | SAFE | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MPLBACKEND": INLINE, **QUIET}
     with subprocess.Popen(
-        [sys.executable, "-m", "gatebook.forks", kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment,
+        [sys.executable, "-m", "gatebook.forks", kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | SAFE | STILL,
         start_new_session=kind == "kernels",
     ) as process:  # fmt: skip
         assert process.stdin and process.stdout
@@ -147,6 +152,15 @@ def main(kind: Kind) -> None:
     else:  # those of a terminal are for its commands, which end in order, and so does this one with its input
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             _heeded[number] = signal.signal(number, signal.SIG_IGN)
+    prepare(kind)
+    if kind == "kernels":
+        _fork_kernels(sys.stdin, sys.stdout.fileno())
+    else:
+        _fork_commands()
+
+
+def prepare(kind: Kind) -> None:
+    """Import and compile what is forked. STILL must be in the environment."""
     for name in (*IMPORTED["kernels"], *(IMPORTED["commands"] if kind == "commands" else ())):
         importlib.import_module(name)
     importlib.import_module("gatebook.report.text").compile_templates()
@@ -154,10 +168,24 @@ def main(kind: Kind) -> None:
         importlib.import_module("gatebook.report.pages").compile_templates()
     gc.collect()
     gc.freeze()
-    if kind == "kernels":
-        _fork_kernels(sys.stdin, sys.stdout.fileno())
-    else:
-        _fork_commands()
+
+
+def fork_beside_kernels() -> tuple[int, int]:
+    """Fork a process, and one that forks kernels for it alone and ends with it: (pid, the other's pid), and (0, 0) in the first one."""
+    own = os.getpid()
+    ours, its = socket.socketpair()
+    if not (kernels := _fork(own)):
+        ours.close()
+        os.setsid()
+        if _fork_kernels(its.makefile(encoding="utf-8"), its.fileno()):
+            os._exit(0)
+        raise SystemExit  # of a kernel that has ended
+    its.close()
+    if not (pid := _fork(own)):
+        _given.append(ours)
+        return 0, 0
+    ours.close()
+    return pid, kernels
 
 
 def _fork_kernels(asked: IO[str], told: int) -> bool:
@@ -174,20 +202,11 @@ def _fork_kernels(asked: IO[str], told: int) -> bool:
 
 def _fork_commands() -> None:
     """Fork a command for each line: `words`, `cwd`, `env`, `out`, `err` as JSON; its pid is the answer, and in the end its status."""
-    own, told = os.getpid(), sys.stdout.fileno()
+    told = sys.stdout.fileno()
     for line in sys.stdin:
-        ours, its = socket.socketpair()
-        if not (kernels := _fork(own)):  # it ends when the command does, which alone has the other end
-            ours.close()
-            os.setsid()
-            if _fork_kernels(its.makefile(encoding="utf-8"), its.fileno()):
-                os._exit(0)
-            return
-        its.close()
-        if not (pid := _fork(own)):
-            _given.append(ours)
+        pid, kernels = fork_beside_kernels()
+        if not pid:
             _become_command(**json.loads(line))
-        ours.close()
         _tell(told, pid)
         ended = os.pidfd_open(pid)
         if ended not in select([ended, sys.stdin], [], [])[0]:

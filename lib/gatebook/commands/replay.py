@@ -19,23 +19,23 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gatebook import __version__
 from gatebook.config import project
-from gatebook.confined import SHARED, TRY, UNSHARED
+from gatebook.confined import PART, REPORT, SHARED, TRY, UNSHARED
 from gatebook.errors import BadInput
 
 REPLAY_S = 600
 """Wall time of all cells together."""
 MANY = 5
-"""From so many notebooks on, to import everything twice is worth it."""
+"""From so many notebooks on they are replayed in two parts."""
 SAME = r"""[a cell's own file, which a warning names]
 regex: \S*ipykernel_\d+/
 replace: ipykernel/
@@ -66,6 +66,13 @@ class Foreign(NotReplayed):
         shown = [line if len(line) <= most else f"{line[:most]} ..." for line in lines[:DIFFERENCE_LINES]]
         more = len(lines) - len(shown)
         self.difference = "\n".join([*shown, *([f"... and {more} more lines"] if more else [])])
+
+
+class Replayed(NamedTuple):
+    """How much was replayed, and nbval's report as JUnit."""
+
+    done: str
+    report: ET.Element
 
 
 @dataclass(frozen=True)
@@ -178,11 +185,9 @@ def literal(source: str) -> list[tuple[str, Any]] | None:
     return found
 
 
-def replay(bundle: Path, names: Sequence[str], ours: Sequence[Path]) -> tuple[str, ET.Element]:
-    """Run the cells of an intact bundle with no server and compare their outputs with the bundle's.
-
-    Return (how much was replayed, nbval's report as JUnit). Raises NotReplayed.
-    """
+@contextmanager
+def replaying(bundle: Path, names: Sequence[str], ours: Sequence[Path]) -> Iterator[Callable[[], Replayed]]:
+    """Begin to run the cells of an intact bundle with no server; what is yielded waits for the end. Both raise NotReplayed."""
     code: dict[str, list[Cell]] = {}
     for file in (bundle / f"{name}.ipynb" for name in names):
         if not file.exists():
@@ -200,7 +205,8 @@ def replay(bundle: Path, names: Sequence[str], ours: Sequence[Path]) -> tuple[st
         state.mkdir()
         for name, cells in code.items():
             (empty / name).write_text(json.dumps(_notebook(cells, copy)), encoding="utf-8")
-        return _run(empty, state, list(code))
+        with _begun(empty, state, list(code)) as ended:
+            yield ended
 
 
 def _notebook(cells: Sequence[Cell], run_dir: Path) -> dict[str, Any]:
@@ -216,71 +222,64 @@ def _notebook(cells: Sequence[Cell], run_dir: Path) -> dict[str, Any]:
     return {"cells": made, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 4}
 
 
-def _run(empty: Path, state: Path, names: list[str]) -> tuple[str, ET.Element]:
-    """Run many notebooks in two processes side by side: (how much was replayed, their reports as one)."""
+@contextmanager
+def _begun(empty: Path, state: Path, names: list[str]) -> Iterator[Callable[[], Replayed]]:
+    """Start a process that replays the notebooks, many of them in two parts side by side; at the end of the block it has ended."""
     alone = _unshare()
     same = state / "same.cfg"
     same.write_text(SAME, encoding="utf-8")
+    parts = [names[::2], names[1::2]] if len(names) >= MANY and len(os.sched_getaffinity(0)) > 1 else [names]
+    folders = [state / str(number) for number in range(len(parts))]
+    for folder in folders:
+        folder.mkdir()
     command = [
         *(alone or []), sys.executable, "-P", "-m", "gatebook.confined", SHARED if alone is None else UNSHARED,
         "-p", "gatebook", "-p", "nbval.plugin", "--nbval-lax", "--nbval-current-env", "-p", "no:cacheprovider", "--noconftest",
         "-c", os.devnull, "--rootdir", str(empty), "-q", "--nbval-sanitize-with", str(same),
+        *(word for folder, part in zip(folders, parts, strict=True) for word in (PART, str(folder), *part)),
     ]  # fmt: skip
-    parts = [names[::2], names[1::2]] if len(names) >= MANY and len(os.sched_getaffinity(0)) > 1 else [names]
-    whole, deadline = ET.Element("testsuites"), time.monotonic() + REPLAY_S
-    with ExitStack() as stack:
-        started = [stack.enter_context(_part(command, part, empty, state / str(i))) for i, part in enumerate(parts)]
-        for part in started:
-            whole.extend(_report(part, deadline))
-    network = "no network" if alone is not None else "the network not cut off: `unshare --net` is not permitted here"
-    return f"{len(list(whole.iter('testcase')))} cells, {network}", whole
-
-
-@dataclass(frozen=True)
-class _Part:
-    process: subprocess.Popen[bytes]
-    report: Path
-    said: Path
-
-
-@contextmanager
-def _part(command: list[str], names: list[str], empty: Path, state: Path) -> Iterator[_Part]:
-    """A process that replays some notebooks; at the end of the block it has ended."""
-    state.mkdir()
-    report = state / "nbval.xml"
-    said = state / "said"  # a pipe would stay open as long as any kernel that was left behind
-    with said.open("wb") as out:
+    told = state / "said"  # a pipe would stay open as long as any kernel that was left behind
+    with told.open("wb") as out:
         process = subprocess.Popen(
-            [*command, "--junitxml", str(report), *names], cwd=empty, env=environment(state), stdin=subprocess.DEVNULL, stdout=out,
-            stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+            command,
+            cwd=empty,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    until = time.monotonic() + REPLAY_S
+
+    def ended() -> Replayed:
+        try:
+            status = process.wait(max(until - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            raise NotReplayed(f"the replay took longer than {REPLAY_S} s") from None
+        if status not in (0, 1) or not all((folder / REPORT).exists() for folder in folders):
+            said = " ".join(told.read_text(encoding="utf-8", errors="replace").split()[-30:])
+            raise NotReplayed(f"nbval could not replay (status {status}): {said}")
+        whole = ET.Element("testsuites")
+        whole.extend(ET.parse(folder / REPORT).getroot() for folder in folders)
+        network = (
+            "no network" if alone is not None else "the network not cut off: `unshare --net` is not permitted here"
+        )
+        return Replayed(f"{len(list(whole.iter('testcase')))} cells, {network}", whole)
+
     try:
-        yield _Part(process, report, said)
+        yield ended
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)  # its kernels end when they see that it is gone
         process.wait()
 
 
-def _report(part: _Part, deadline: float) -> ET.Element:
-    """Wait for a part and return its report. Raises NotReplayed."""
-    try:
-        status = part.process.wait(max(deadline - time.monotonic(), 0))
-    except subprocess.TimeoutExpired:
-        raise NotReplayed(f"the replay took longer than {REPLAY_S} s") from None
-    if status not in (0, 1) or not part.report.exists():
-        told = " ".join(part.said.read_text(encoding="utf-8", errors="replace").split()[-30:])
-        raise NotReplayed(f"nbval could not replay (status {status}): {told}")
-    return ET.parse(part.report).getroot()
-
-
-def environment(state: Path) -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Return the few variables that replayed code sees, without any key or token of the caller."""
     kept = {k: v for k, v in os.environ.items() if k in KEPT or k.startswith("LC_")} | project.named()
     if path := [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if Path(p).is_absolute()]:
         kept["PYTHONPATH"] = os.pathsep.join(path)
-    ours = {"IPYTHONDIR": str(state / "ipython"), "JUPYTER_RUNTIME_DIR": str(state / "runtime")}
-    return kept | ours | {"PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", NO_OTHER_PLUGINS: "1"}
+    return kept | {"PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", NO_OTHER_PLUGINS: "1"}
 
 
 @cache

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import cache, partial
 from pathlib import Path
 
-from gatebook.commands.replay import Foreign, NotReplayed, replay
+from gatebook.commands.replay import Foreign, NotReplayed, Replayed, replaying
 from gatebook.config import project
 from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, first_line
 from gatebook.opening import OVERALL
@@ -41,9 +42,13 @@ def verify(path: Path, replay: bool = True, notebooks: Path | None = None) -> Ve
     found.steps.append(_chains(run))
     what = "notebooks: every code cell of every notebook ran, the gate last"
     found.steps.append(Step(what, f"{len(run.notebooks) + 1} notebooks", "; ".join(cut_short(run)) or None))
-    found.steps.append(_same_verdicts(run, found, judged))
-    if replay:
-        found.steps.append(_replayed(run, found, [notebooks] if notebooks else project.folders("notebooks"), judged))
+    with ExitStack() as stack:
+        ended = (
+            _begin(run, found, [notebooks] if notebooks else project.folders("notebooks"), stack) if replay else None
+        )
+        found.steps.append(_same_verdicts(run, found, judged))
+        if ended:
+            found.steps.append(_replayed(run, found, ended, judged))
     return found
 
 
@@ -109,22 +114,37 @@ def _recorded(run: Run, name: str) -> Verdict:
     return Verdict.model_validate_json((run.path / name).read_bytes())
 
 
-def _replayed(run: Run, found: Verification, notebooks: list[Path], judged: Again) -> Step:
-    """Run nbval over our own cells; the gate of a notebook that is not green must fail and everything else must not."""
-    what = "nbval: every checked cell gives the recorded output in a fresh kernel, with no server"
-    if any(step.wrong for step in found.steps[:2]):
-        wrong = "the checksums or the records are wrong, so nothing of it is replayed"
-        return Step(what, "nothing was executed", wrong)
+def _begin(run: Run, found: Verification, notebooks: list[Path], stack: ExitStack) -> Callable[[], Replayed]:
+    """Begin to replay our own cells, beside what judges the record; what is returned waits for the end, and raises NotReplayed."""
     # a bundle that brings a project of its own has brought no notebooks of ours
     ours = [folder for folder in notebooks if not folder.resolve().is_relative_to(run.path)]
     try:
-        done, report = replay(run.path, (*run.notebooks, OVERALL), ours)
+        if any(step.wrong for step in found.steps[:2]):
+            raise Unsound("the checksums or the records are wrong, so nothing of it is replayed")
+        return stack.enter_context(replaying(run.path, (*run.notebooks, OVERALL), ours))
+    except NotReplayed as error:
+        return partial(_raise, error)
+
+
+def _raise(error: NotReplayed) -> Replayed:
+    raise error
+
+
+def _replayed(run: Run, found: Verification, ended: Callable[[], Replayed], judged: Again) -> Step:
+    """Compare what nbval reports: the gate of a notebook that is not green must fail and everything else must not."""
+    what = "nbval: every checked cell gives the recorded output in a fresh kernel, with no server"
+    try:
+        done, report = ended()
     except Foreign as error:
         found.not_replayed = str(error)
         return Step(what, "nothing was executed", found.not_replayed, error.difference)
     except NotReplayed as error:
-        return Step(what, "nothing", str(error))
+        return Step(what, "nothing was executed" if isinstance(error, Unsound) else "nothing", str(error))
     return Step(what, done, _unexpected(report, run, judged))
+
+
+class Unsound(NotReplayed):
+    """A bundle of which nothing is executed."""
 
 
 def _unexpected(report: ET.Element, run: Run, judged: Again) -> str | None:
