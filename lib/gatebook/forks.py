@@ -177,6 +177,7 @@ def fork_beside_kernels() -> tuple[int, int]:
     if not (kernels := _fork(own)):
         ours.close()
         os.setsid()
+        _name("gatebook forks")
         if _fork_kernels(its.makefile(encoding="utf-8"), its.fileno()):
             os._exit(0)
         raise SystemExit  # of a kernel that has ended
@@ -234,8 +235,12 @@ def _fork(parent: int) -> int:
     return pid
 
 
-def _become(name: str, cwd: str, env: Mapping[str, str], out: int, err: int) -> None:
+def _name(name: str) -> None:
     ctypes.CDLL(None).prctl(PR_SET_NAME, name.encode())
+
+
+def _become(name: str, cwd: str, env: Mapping[str, str], out: int, err: int) -> None:
+    _name(name)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for number, handler in {**_heeded, signal.SIGINT: signal.default_int_handler}.items():
         signal.signal(number, handler)

@@ -316,7 +316,7 @@ def _kernels(parent: int) -> list[psutil.Process]:
     found = []
     for child in psutil.Process(parent).children(recursive=True):
         with suppress(psutil.Error):
-            if "gatebook.forks" in child.cmdline():
+            if child.name() in ("gatebook forks", "gatebook kernel"):
                 found.append(child)
     return found
 
