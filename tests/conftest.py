@@ -223,11 +223,16 @@ def bare_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def server(bare_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The same behind a front that remembers greedy answers, those of the other workers too."""
+def answers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of remembered answers, which all workers share."""
     base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    with Remembering(bare_server, shared / "answers") as front:
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "answers"
+
+
+@pytest.fixture(scope="session")
+def server(bare_server: str, answers: Path) -> Iterator[str]:
+    """The same behind a front that remembers greedy answers."""
+    with Remembering(bare_server, answers) as front:
         yield front.base_url
 
 

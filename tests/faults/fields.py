@@ -45,6 +45,8 @@ def lose_field(call: Call, context: Context) -> None:
 
 
 THOUGHTS = "The user wants an answer. I should be brief and to the point. "
+ANSWER_TOKENS = 512
+"""The most that a model that thinks says after its thoughts: the embedded one has no end, and is given room for thousands."""
 THOUGHT_TOKENS = 12
 
 
@@ -56,7 +58,7 @@ def thinks(call: Call, context: Context) -> None:
         return
     cut = isinstance(cap, int) and 0 < cap <= THOUGHT_TOKENS
     if isinstance(cap, int) and cap > THOUGHT_TOKENS:
-        call.body["max_tokens"] = cap - THOUGHT_TOKENS
+        call.body["max_tokens"] = min(cap - THOUGHT_TOKENS, ANSWER_TOKENS)
     thought: set[int] = set()
 
     def change(document: Json) -> None:

@@ -18,6 +18,7 @@ from gatebook.record.run import Run
 
 from tests.conftest import PATIENT, ROOT, Project
 from tests.integration.test_load import STEPS, only
+from tests.remembering import Remembering
 
 pytestmark = pytest.mark.timeout(900)
 MODEL = "smollm2-135m-instruct"
@@ -29,6 +30,13 @@ def quiet(tmp_path: Path) -> Iterator[str]:
     """A server of its own: the one that tests share has the requests of others."""
     with embedded_server(tmp_path / "server.log", threads=1, prompt_threads=1) as url:
         yield url
+
+
+@pytest.fixture
+def remembered(quiet: str, answers: Path) -> Iterator[str]:
+    """The same behind a front that remembers greedy answers."""
+    with Remembering(quiet, answers) as front:
+        yield front.base_url
 
 
 @contextmanager
@@ -57,20 +65,20 @@ def user(url: str) -> Iterator[None]:
         thread.join(60)
 
 
-def test_the_live_suite_is_small_one_at_a_time_and_green(project: Project, quiet: str) -> None:
+def test_the_live_suite_is_small_one_at_a_time_and_green(project: Project, remembered: str) -> None:
     (project.root / "params" / "cases" / "small.yaml").unlink()
     shutil.copytree(ROOT / "params" / "cases", project.root / "params" / "cases", dirs_exist_ok=True)
     (project.root / "params" / "baselines" / "small.json").unlink()
     shipped = yaml.safe_load((ROOT / "params" / "smollm2.yaml").read_text())
     project.profile.write_text(yaml.safe_dump(shipped | {"name": "small"}, allow_unicode=True))
     project.edit_profile(limits={**PATIENT, "in_flight": 4}, target={"default_suite": "live"})
-    plan = project.gatebook("run", "--profile", project.profile, "--base-url", quiet, "--suite", "live", "--plan")
+    plan = project.gatebook("run", "--profile", project.profile, "--base-url", remembered, "--suite", "live", "--plan")
     assert plan.code == 0 and "with 1 in flight" in plan.out, plan
     total = next(line for line in plan.out.splitlines() if line.startswith("total")).replace(",", "").split()
     assert int(total[2]) <= MOST_REQUESTS and int(total[3]) + int(total[4]) <= MOST_TOKENS, plan
-    first = project.ask(quiet)
+    first = project.ask(remembered)
     project.accept(first.run)
-    second = project.ask(quiet)
+    second = project.ask(remembered)
     assert (first.code, second.code) == (3, 0), f"{first}\n{second}"
     run = Run(second.run)
     sent = [e for name in run.notebooks for e in run.exchanges(name) if e.attempts]
