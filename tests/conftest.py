@@ -59,8 +59,9 @@ SMALL = (
 """Cases of must groups that the embedded model passes: a small run that is green on a healthy server."""
 
 LONGEST = (
-    "fleet", "interrupts", "documents", "not_green", "merge", "emulated", "context", "effort", "thinking", "beside_users", "languages", "journey", "forged",
-    "fault_lab", "latency", "own_repository", "replicas", "hostile", "boundaries", "golden", "explore", "load", "other_machines", "history", "upgrade",
+    "fleet", "emulated", "interrupts", "documents", "context", "not_green", "replicas", "journey", "forged", "effort", "own_repository", "merge",
+    "languages", "beside_users", "fault_lab", "thinking", "latency", "golden", "scenarios", "history", "load", "explore", "hostile", "escapes", "secrets",
+    "boundaries", "key_information", "multilingual", "other_machines", "upgrade",
 )  # fmt: skip
 """tests/*/test_X.py that take a minute and more, the longest first."""
 
