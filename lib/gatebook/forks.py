@@ -24,6 +24,8 @@ from pathlib import Path
 from select import select
 from typing import IO, Any, Literal, NoReturn
 
+from gatebook import stopping
+
 SAFE = {"PYTHONUTF8": "1", "PYTHONSAFEPATH": "1"}
 """No module out of the run folder."""
 INLINE = "module://matplotlib_inline.backend_inline"
@@ -144,6 +146,7 @@ def main(kind: Kind) -> None:
             _heeded[number] = signal.signal(number, signal.SIG_IGN)
     for name in (*IMPORTED["kernels"], *(IMPORTED["commands"] if kind == "commands" else ())):
         importlib.import_module(name)
+    stopping.collect_seldom()
     gc.collect()
     gc.freeze()
     if kind == "kernels":
