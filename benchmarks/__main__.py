@@ -1,4 +1,4 @@
-"""One entry: `python -m benchmarks {accuracy,overhead,demo,embedded,noise,prompts,latency,compare-load,gauges,archive,replicas,sampling,vllm,power,ratio,scale,fleet}`."""
+"""One entry: `python -m benchmarks {accuracy,overhead,demo,embedded,noise,prompts,latency,compare-load,gauges,archive,replicas,sampling,vllm,power,ratio,scale,shards,fleet}`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from benchmarks import (
     replicas,
     sampling,
     scale,
+    shards,
     vllm,
 )
 from benchmarks.report import machine, print_table, write_json
@@ -43,6 +44,7 @@ COMMANDS = {
     "power": power,
     "ratio": ratio,
     "scale": scale,
+    "shards": shards,
     "fleet": fleet,
 }
 
