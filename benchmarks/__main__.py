@@ -1,4 +1,4 @@
-"""One entry: `python -m benchmarks {accuracy,overhead,demo,embedded,noise,prompts,latency,compare-load,gauges,archive,replicas,sampling,vllm,power,ratio,scale,shards,fleet}`."""
+"""One entry: `python -m benchmarks {accuracy,overhead,demo,embedded,noise,prompts,latency,compare-load,gauges,archive,replicas,sampling,vllm,power,ratio,scale,shards,rivals,fleet}`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from benchmarks import (
     prompts,
     ratio,
     replicas,
+    rivals,
     sampling,
     scale,
     shards,
@@ -45,6 +46,7 @@ COMMANDS = {
     "ratio": ratio,
     "scale": scale,
     "shards": shards,
+    "rivals": rivals,
     "fleet": fleet,
 }
 
