@@ -1,4 +1,4 @@
-"""One entry: `python -m benchmarks {accuracy,overhead,demo,embedded,noise,prompts,latency,compare-load,gauges,archive,replicas,sampling,vllm,power,ratio,scale,fleet}`."""
+"""One entry: `python -m benchmarks {accuracy,overhead,demo,embedded,noise,prompts,latency,compare-load,gauges,archive,replicas,sampling,vllm,power,ratio,scale,shards,rivals,fleet}`."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ from benchmarks import (
     prompts,
     ratio,
     replicas,
+    rivals,
     sampling,
     scale,
+    shards,
     vllm,
 )
 from benchmarks.report import machine, print_table, write_json
@@ -43,6 +45,8 @@ COMMANDS = {
     "power": power,
     "ratio": ratio,
     "scale": scale,
+    "shards": shards,
+    "rivals": rivals,
     "fleet": fleet,
 }
 

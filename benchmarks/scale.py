@@ -15,20 +15,24 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from benchmarks.processes import ROOT
 from benchmarks.report import Row
+from tests.conftest import checkout
 from tests.faults.scripted import ScriptedServer
 
 NOTEBOOK, MODEL = "02_structured_output", "scale"
 CASES_A_FILE = 2500
 PEAK_GOAL_MB, PAGE_GOAL_MB, LINEAR_GOAL = 600.0, 2.0, 1.15
 """What ten times the cases may cost over ten times the price, beside what a run costs at all."""
-LOOK_S = 0.1
+LOOK_S, SHARES_EVERY = 0.1, 10
+"""Between two looks at a command; every so many the kernel adds up what its processes share, which takes longer."""
 STAGES = {
     "read the record": "run.exchanges(N)",
     "frame of replies": "replies_frame(run, N)",
@@ -66,16 +70,22 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass
 class Watched:
-    """A command and every process under it: their CPU seconds together, and the most memory that one of them held."""
+    """A command and every process under it: their CPU seconds, and the most memory that one of them and that all of them held.
+
+    What a process does after the last look at it is not counted: `LOOK_S` of it at most."""
 
     cpu_s: dict[int, float] = field(default_factory=dict)
     peak_mb: dict[str, float] = field(default_factory=dict)
+    most_mb: float = 0.0
+    looks: int = 0
 
     def look(self, process: psutil.Process) -> None:
         try:
             found = [process, *process.children(recursive=True)]
         except psutil.NoSuchProcess:  # it has just ended
             return
+        shares_mb = 0.0
+        self.looks += 1
         for one in found:
             try:
                 times, words = one.cpu_times(), " ".join(one.cmdline())
@@ -83,11 +93,30 @@ class Watched:
             except (psutil.Error, OSError):
                 continue
             self.cpu_s[one.pid] = times.user + times.system
-            held = (
-                next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), 0) * 1024 / 1e6
-            )
             name = "kernels" if "gatebook.forks" in words else "the command"
-            self.peak_mb[name] = max(self.peak_mb.get(name, 0.0), held)
+            self.peak_mb[name] = max(self.peak_mb.get(name, 0.0), _mb(status, "VmHWM"))
+            if self.looks % SHARES_EVERY == 0:
+                with suppress(OSError):
+                    shares_mb += _mb(Path(f"/proc/{one.pid}/smaps_rollup").read_text(encoding="utf-8"), "Pss")
+        self.most_mb = max(self.most_mb, shares_mb)
+
+
+def _mb(status: str, key: str) -> float:
+    """Of a line of /proc/PID/status or smaps_rollup; 0 of a process that has ended."""
+    return next((int(line.split()[1]) for line in status.splitlines() if line.startswith(f"{key}:")), 0) * 1024 / 1e6
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a command cost that has ended, with every process under it."""
+
+    status: int
+    wall_s: float
+    cpu_s: float
+    peak_mb: dict[str, float]
+    """The most memory of one process: of a kernel, and of any other."""
+    most_mb: float
+    """The most that all its processes held at one time, what they share counted once."""
 
 
 def run(args: argparse.Namespace) -> list[Row]:
@@ -132,26 +161,43 @@ def measure(root: Path, count: int) -> dict[str, float]:
 
 
 def _command(root: Path, costs: dict[str, float], name: str, *arguments: str) -> None:
-    """Run it to its end, looked at while it runs."""
-    began, watched = time.perf_counter(), Watched()
+    """Run it to its end, and add what it cost."""
+    spent = watched(root, name, *gatebook(*arguments))
+    costs[name] = spent.cpu_s
+    costs |= {f"memory, {name}, {who}, MB": peak for who, peak in sorted(spent.peak_mb.items())}
+
+
+def gatebook(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "gatebook", *arguments]
+
+
+def watched(root: Path, name: str, *arguments: str, most_s: float | None = None, **environment: str) -> Spent:
+    """Run a command in a project to its end, or kill it after `most_s`; looked at while it runs. What it says goes to `said.log`."""
+    began, seen = time.perf_counter(), Watched()
     with (root / "said.log").open("ab") as log:
         process = psutil.Popen(
-            [sys.executable, "-m", "gatebook", *arguments], cwd=root, env=_environment(root), stdout=log, stderr=log
-        )
+            arguments, cwd=root, env={**_environment(root), **environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )  # fmt: skip
         done = threading.Event()
 
         def look() -> None:
             while not done.wait(LOOK_S):
-                watched.look(process)
+                seen.look(process)
 
         looking = threading.Thread(target=look)
         looking.start()
-        status = process.wait()
+        try:
+            status = process.wait(most_s)
+        except psutil.TimeoutExpired:
+            for one in [*process.children(recursive=True), process]:
+                with suppress(psutil.NoSuchProcess):
+                    one.kill()
+            status = process.wait()
         done.set()
         looking.join()
-    print(f"{name}: exit {status}, {time.perf_counter() - began:.0f} s", flush=True)
-    costs[name] = sum(watched.cpu_s.values())
-    costs |= {f"memory, {name}, {who}, MB": peak for who, peak in sorted(watched.peak_mb.items())}
+    spent = Spent(status, time.perf_counter() - began, sum(seen.cpu_s.values()), seen.peak_mb, seen.most_mb)
+    print(f"{name}: exit {status}, {spent.wall_s:.0f} s, {spent.cpu_s:.1f} s CPU", flush=True)
+    return spent
 
 
 def _stage(root: Path, made: Path, code: str) -> tuple[float, float]:
@@ -169,20 +215,20 @@ def _environment(root: Path) -> dict[str, str]:
 
 
 def project(root: Path, count: int) -> None:
-    """The shipped notebooks, a profile, and so many cases; every third of them fails."""
+    """The shipped notebooks, a profile, and so many cases and none of the package's; every third of them fails."""
     shutil.copytree(ROOT / "notebooks", root / "notebooks")
-    (root / "params" / "cases").mkdir(parents=True)
+    checkout(root)
     profile = {
         "target": {"model": MODEL, "context_tokens": 8192}, "limits": {"in_flight": 16, "notebook_deadline_s": 7200, "run_deadline_s": 14400},
         "groups": {"many.contract": "must", "many.good": "must", "many.bad": "must"},
     }  # fmt: skip
     (root / "params" / "scale.yaml").write_text(json.dumps(profile), encoding="utf-8")
     for first in range(0, count, CASES_A_FILE):
-        cases = [_case(number) for number in range(first, min(first + CASES_A_FILE, count))]
+        cases = [make_case(number) for number in range(first, min(first + CASES_A_FILE, count))]
         (root / "params" / "cases" / f"many-{first}.yaml").write_text(json.dumps(cases), encoding="utf-8")
 
 
-def _case(number: int) -> dict[str, object]:
+def make_case(number: int) -> dict[str, Any]:
     bad = number % 3 == 0
     return {
         "id": f"case-{number}", "notebook": NOTEBOOK, "group": "many.bad" if bad else "many.good", "why": "one of very many",

@@ -15,6 +15,7 @@ def main() -> None:
     code = 0
     try:
         stopping.heed()
+        stopping.collect_seldom()
         with stopping.held():  # half an import may never be tried again, or swallow the interrupt
             from gatebook.cli import command
 

@@ -25,6 +25,8 @@ from pathlib import Path
 from select import select
 from typing import IO, Any, Literal, NoReturn
 
+from gatebook import stopping
+
 SAFE = {"PYTHONUTF8": "1", "PYTHONSAFEPATH": "1"}
 """No module out of the run folder."""
 INLINE = "module://matplotlib_inline.backend_inline"
@@ -166,6 +168,7 @@ def prepare(kind: Kind) -> None:
     importlib.import_module("gatebook.report.text").compile_templates()
     if kind == "commands":
         importlib.import_module("gatebook.report.pages").compile_templates()
+    stopping.collect_seldom()
     gc.collect()
     gc.freeze()
 

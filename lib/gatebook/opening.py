@@ -72,8 +72,10 @@ def check_case(case: Case) -> None:
 def planned(profile: Profile, suite: Suite, only: list[str] | None) -> tuple[list[Case], dict[str, int]]:
     """Return the validated cases of a run, and what the profile's languages leave out. Raises BadInput."""
     cases = in_steps(load_cases(*project.case_folders()), profile.load)
+    looked_for = set[str]()
     for case in cases:
-        check_case(case)
+        (validate if case.notebook in looked_for else check_case)(case)
+        looked_for.add(case.notebook)
     refuse_languages(profile, suite, cases)
     chosen = select(cases, suite, only, profile.languages)
     where = f"{profile.place}, key 'target.replicas'"

@@ -84,7 +84,7 @@ def test_every_command_that_judges_has_a_limit_of_memory(tmp_path: Path) -> None
 def test_a_file_of_more_values_than_a_run_writes_is_not_parsed(tmp_path: Path, name: str) -> None:
     run = bundle(tmp_path / "outputs" / "one").path
     (run / name).write_text(f"[{'{},' * (MAX_VALUES // 2)}{{}}]", encoding="utf-8")
-    with pytest.raises(BrokenRecord, match="has more than 4,000,000 values"):
+    with pytest.raises(BrokenRecord, match="has more than 8,000,000 values"):
         Run(run)
 
 

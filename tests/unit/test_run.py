@@ -241,7 +241,7 @@ def test_an_empty_folder_named_latest_is_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "mib"), [("manifest.json", 65), ("01_x.exchanges.jsonl", 257), ("01_x.ipynb", 65), ("texts/a.txt", 65)]
+    ("name", "mib"), [("manifest.json", 129), ("01_x.exchanges.jsonl", 257), ("01_x.ipynb", 129), ("texts/a.txt", 129)]
 )
 def test_a_bundle_that_holds_more_than_is_read_is_refused_unread(tmp_path: Path, name: str, mib: int) -> None:
     run = sealed(tmp_path / "r")

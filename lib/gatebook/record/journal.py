@@ -23,7 +23,7 @@ LOCK_WAIT_S = 5.0
 """The kernel of a killed run needs a moment to notice that its parent is gone."""
 MAX_RECORD_MIB = 256
 """Of one notebook; a full run makes 5 in all."""
-MAX_VALUES = 4_000_000
+MAX_VALUES = 8_000_000
 """Of one line of a record, and of one file of JSON in a bundle: they take a hundred times the memory of their bytes."""
 LONG_BYTES = 4096
 KEY, REST = "$text", "$then"

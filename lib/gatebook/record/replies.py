@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
+from collections import defaultdict, deque
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
+from weakref import ref
 
 from gatebook.engines.engine import Json, obj, whole_number
 from gatebook.record.answer import Answer, ToolCall
@@ -23,33 +24,28 @@ SYSTEM, LAST = "system_fingerprint", 4
 """Chunks at a stream's end, the usage chunk and [DONE] among them, that are read for who wrote it."""
 REMEMBERED_CHARS = 65_536
 """A longer text is parsed again rather than remembered: thousands are."""
-REMEMBERED_ANSWERS = 1024
-"""Of that many exchanges; each is read by a dozen questions."""
+REMEMBERED_LOGPROBS = 1024
+"""Answers with log probabilities, by far the largest, that are kept. Others are as long as their exchange: a dozen questions read each."""
+_answers: dict[int, tuple[ref[Exchange], Answer]] = {}
+_with_logprobs: deque[int] = deque()  # their ids, the oldest first
 
 
 def read_answer(exchange: Exchange) -> Answer:
     """Parse the recorded reply as the official client does; never raises on what a server may send. Callers must not change it."""
-    chars = len(exchange.text or "") + sum(len(data) for _, data in exchange.events or ())
-    same = _Same(exchange)
-    return _read(same) if chars <= REMEMBERED_CHARS else _read.__wrapped__(same)
+    key = id(exchange)
+    if (known := _answers.get(key)) and known[0]() is exchange:
+        return known[1]
+    answer = _read(exchange)
+    if len(exchange.text or "") + sum(len(data) for _, data in exchange.events or ()) <= REMEMBERED_CHARS:
+        _answers[key] = (ref(exchange, lambda _: _answers.pop(key, None)), answer)
+        if answer.logprobs:
+            _with_logprobs.append(key)
+        if len(_with_logprobs) > REMEMBERED_LOGPROBS:
+            _answers.pop(_with_logprobs.popleft(), None)
+    return answer
 
 
-@dataclass(frozen=True, eq=False)
-class _Same:
-    """An exchange as a key: itself, and no other with the same content."""
-
-    exchange: Exchange
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.exchange is other.exchange
-
-    def __hash__(self) -> int:
-        return id(self.exchange)
-
-
-@lru_cache(maxsize=REMEMBERED_ANSWERS)
-def _read(same: _Same) -> Answer:
-    exchange = same.exchange
+def _read(exchange: Exchange) -> Answer:
     reading = _Reading(wanted=(exchange.body or {}).get("n"))
     if exchange.events is not None:
         reading.read_stream(exchange.events, exchange.lines or [])

@@ -20,7 +20,16 @@ from gatebook.config.selection import MOST_SHARDS, Effort, Look, of_quick, shard
 from gatebook.config.sending import asked_hash
 from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, first_line, one_line, os_reason
 from gatebook.record.exchange import Exchange, Measurement, Recorded
-from gatebook.record.folder import JOURNAL, bounded, check_sizes, journals_of, plain_files, run_folder_of, sha256_of
+from gatebook.record.folder import (
+    JOURNAL,
+    bounded,
+    check_sizes,
+    journals_of,
+    plain_files,
+    read_cases,
+    run_folder_of,
+    sha256_of,
+)
 from gatebook.record.gauges import Gauge, read_gauges
 from gatebook.record.journal import Journal, Texts, read_journal
 
@@ -136,17 +145,13 @@ class Run:
         with bounded(f"{path}: reading its plan"):
             try:
                 self.manifest = Manifest.model_validate_json((path / "manifest.json").read_bytes())
-                cases = [Case.model_validate(case) for case in json.loads((path / "cases.json").read_bytes())]
+                self.anchor, self.cases = read_cases(path / "cases.json")
             except (ValueError, TypeError, RecursionError, OSError) as error:
                 said = first_mistake(error)
                 raise BrokenRecord(f"{path}: manifest.json or cases.json cannot be read: {said}") from None
         for name in (self.manifest.run, self.manifest.judged_from, *self.manifest.merged_from):
             if name is not None and (not name or "/" in name or one_line(name) != name):
                 raise BrokenRecord(f"{path}/manifest.json: {name!r} is no name of a run")
-        self.cases: dict[str, Case] = {case.id: case for case in cases}
-        self.anchor = sha256_of(path / "cases.json")
-        if len(self.cases) != len(cases):
-            raise BrokenRecord(f"{path}/cases.json: a case is in it twice")
         if missing := [i for ids in self.manifest.expected.values() for i in ids if i not in self.cases]:
             raise BrokenRecord(f"{path}/cases.json: expected case {missing[0]!r} is not in it")
 
@@ -332,7 +337,7 @@ def now() -> str:
 
 def _plan(manifest: Manifest, cases: list[Case], baseline: bytes | None, history: Past | None) -> dict[str, str]:
     """Name -> text of the files that a run begins with; the manifest, which makes the folder a run, is last."""
-    plan = {"cases.json": json.dumps([c.model_dump(mode="json") for c in cases], ensure_ascii=False, indent=1)}
+    plan = {"cases.json": TypeAdapter(list[Case]).dump_json(cases, indent=1).decode()}
     if baseline is not None:
         plan["baseline.json"] = baseline.decode()
     if history is not None:
