@@ -154,7 +154,9 @@ def _questions(count: int) -> list[tuple[str, str]]:
 
 
 def _install(words: Sequence[str]) -> None:
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(
+        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8"
+    )
     if done.returncode:
         raise NotMeasuredError(f"it cannot be installed: {' '.join(done.stdout.split())[-300:]}")
 
