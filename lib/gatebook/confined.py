@@ -80,10 +80,12 @@ def main() -> None:
 
 def _replay(common: list[str], folder: Path, names: list[str]) -> int:
     """Replay some notebooks in this process; the exit status of pytest."""
+    import nbval.kernel
     import pytest
 
-    from gatebook.kernels import forking
+    from gatebook.kernels import BlockingManager, forking
 
+    nbval.kernel.KernelManager = BlockingManager
     own = {"IPYTHONDIR": "ipython", "JUPYTER_RUNTIME_DIR": "runtime"}  # two kernels that share them say so in outputs
     os.environ.update({name: str(folder / part) for name, part in own.items()})
     with forking():

@@ -16,8 +16,10 @@ from queue import Empty
 from typing import Any, cast
 
 from jupyter_client.asynchronous.client import AsyncKernelClient
+from jupyter_client.blocking.client import BlockingKernelClient
+from jupyter_client.client import KernelClient
 from jupyter_client.kernelspec import KernelSpecManager
-from jupyter_client.manager import AsyncKernelManager
+from jupyter_client.manager import AsyncKernelManager, KernelManager
 from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from jupyter_core.utils import run_sync
@@ -108,18 +110,18 @@ def engine() -> str:
     return "seldom"
 
 
-class _Client(AsyncKernelClient):
+class _Ready(KernelClient):
     """Does not wait 0.2 s for silence, as the inherited one does: a kernel is ready when it says that it is idle."""
 
-    async def wait_for_ready(self, timeout: float | None = None) -> None:
+    async def _async_wait_for_ready(self, timeout: float | None = None) -> None:
         """Raises RuntimeError."""
         until = time.monotonic() + (timeout or float("inf"))
         while time.monotonic() < until:
             asked = self.kernel_info()
             with suppress(Empty):
-                self._handle_kernel_info_reply(await self.get_shell_msg(timeout=ANSWER_S))
+                self._handle_kernel_info_reply(await self._async_get_shell_msg(timeout=ANSWER_S))
                 while True:
-                    said = await self.get_iopub_msg(timeout=STATUS_S)
+                    said = await self._async_get_iopub_msg(timeout=STATUS_S)
                     if (
                         said["parent_header"].get("msg_id") == asked
                         and said["content"].get("execution_state") == "idle"
@@ -128,6 +130,23 @@ class _Client(AsyncKernelClient):
             if not await self._async_is_alive():
                 raise RuntimeError("the kernel died before it was ready")
         raise RuntimeError(f"the kernel was not ready within {timeout:g} s")
+
+
+class _Client(_Ready, AsyncKernelClient):
+    wait_for_ready = _Ready._async_wait_for_ready
+
+
+class _BlockingClient(_Ready, BlockingKernelClient):
+    wait_for_ready = run_sync(_Ready._async_wait_for_ready)
+
+
+class BlockingManager(KernelManager):
+    """For nbval: its kernels are ready, and gone, as soon as they are."""
+
+    client_factory = _BlockingClient
+
+    async def _async_wait(self, pollinterval: float = 0.1) -> None:
+        await super()._async_wait(pollinterval / 20)
 
 
 class _Manager(AsyncKernelManager):

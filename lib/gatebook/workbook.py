@@ -33,7 +33,7 @@ from gatebook.report.conversation import Shown, failing_cases
 from gatebook.report.estimate import document_cost
 from gatebook.verdict.baseline import Baseline
 from gatebook.verdict.golden import Golden
-from gatebook.verdict.judging import golden_answers, judge, run_baseline
+from gatebook.verdict.judging import golden_answers, judge, run_baseline, so_far
 from gatebook.verdict.kept import keep_findings
 from gatebook.verdict.spending import Spent, total
 from gatebook.verdict.verdict import Verdict
@@ -184,10 +184,10 @@ class Workbook:
 
     @cached_property
     def verdict(self) -> Verdict:
-        """The notebook's verdict; that of the whole run in 90_verdict."""
+        """The notebook's verdict, by what it and those before it recorded; that of the whole run in 90_verdict."""
         if self.notebook == OVERALL:
             return judge(self.record, troubles=self.record.troubles, kept=True)
-        return judge(self.record, self.notebook, kept=self._kept)
+        return judge(so_far(self.record, self.notebook), self.notebook, kept=self._kept)
 
     def examples(self) -> Shown:
         """The failing cases as conversations: prompt, answer, reason."""

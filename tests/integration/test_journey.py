@@ -87,6 +87,20 @@ def test_verify_sees_an_edited_output_with_fitting_checksums(project: Project, s
     assert "gives another output than recorded" in checked.out
 
 
+def test_a_change_that_shows_in_several_notebooks_is_reproduced(project: Project, server: str) -> None:
+    """Each notebook reports what had changed by then; at a replay those after it are recorded, too."""
+    project.choose("model-served", "token-counts", "count-text", "count-roles")
+    first = project.ask(server)
+    assert first.code == 0, first
+    project.accept(first.run)
+    with FaultProxy(server.removesuffix("/v1"), ["more_prompt_tokens"]) as proxy:
+        red = project.ask(proxy.base_url)
+    changed = {change["name"].split(".")[1] for change in red.verdict["changes"]}
+    assert red.code == 1 and {"token-counts", "count-text"} <= changed, red
+    checked = project.gatebook("verify", red.run, "--reproduced")
+    assert checked.code == 0, checked
+
+
 @pytest.mark.parametrize("edited", [None, "02_structured_output"])
 def test_notebooks_that_are_replayed_side_by_side_are_all_compared(
     green: Done, edited: str | None, monkeypatch: pytest.MonkeyPatch

@@ -16,12 +16,14 @@ from gatebook.record.executed import unfinished
 from gatebook.record.folder import sha256_of
 from gatebook.record.run import SCRATCH, SUMS, Run
 from gatebook.verdict.findings import judge_notebook
-from gatebook.verdict.judging import bounded, judge_by
+from gatebook.verdict.judging import bounded, judge_by, so_far
 from gatebook.verdict.kept import kept_file
 from gatebook.verdict.verdict import Step, Verdict, Verification
 
 SHOWN = 5
 Again = Callable[[str | None, list[str]], Verdict]
+Gates = dict[str, Callable[[], Verdict]]
+"""Notebook -> its verdict when it ran."""
 
 
 def verify(path: Path, replay: bool = True, notebooks: Path | None = None) -> Verification:
@@ -34,7 +36,8 @@ def verify(path: Path, replay: bool = True, notebooks: Path | None = None) -> Ve
     except BrokenRecord as error:
         return Verification(path.name, steps=[Step("plan", "manifest.json and cases.json", str(error))])
     found = Verification(run.manifest.run, run.manifest, sha256_of(run.path / SUMS) if run.sealed else None)
-    judged = partial(judge_by, run, findings_of=cache(judge_notebook))
+    findings = cache(partial(judge_notebook, run))
+    judged = partial(judge_by, run, findings_of=lambda _, name: findings(name))
     sizes = [p.stat().st_size for p in run.path.rglob("*") if p.is_file()]
     what = "checksums: every file is what SHA256SUMS says, none missing, none added"
     counted = f"{len(sizes)} files, {sum(sizes):,} bytes{_unsealed(run)}"
@@ -48,7 +51,9 @@ def verify(path: Path, replay: bool = True, notebooks: Path | None = None) -> Ve
         )
         found.steps.append(_same_verdicts(run, found, judged))
         if ended:
-            found.steps.append(_replayed(run, found, ended, judged))
+            of = judged.keywords["findings_of"]
+            gates: Gates = {name: partial(judge_by, so_far(run, name), name, [], of) for name in run.notebooks}
+            found.steps.append(_replayed(run, found, ended, gates | {OVERALL: partial(judged, None, [])}))
     return found
 
 
@@ -130,7 +135,7 @@ def _raise(error: NotReplayed) -> Replayed:
     raise error
 
 
-def _replayed(run: Run, found: Verification, ended: Callable[[], Replayed], judged: Again) -> Step:
+def _replayed(run: Run, found: Verification, ended: Callable[[], Replayed], gates: Gates) -> Step:
     """Compare what nbval reports: the gate of a notebook that is not green must fail and everything else must not."""
     what = "nbval: every checked cell gives the recorded output in a fresh kernel, with no server"
     try:
@@ -140,25 +145,25 @@ def _replayed(run: Run, found: Verification, ended: Callable[[], Replayed], judg
         return Step(what, "nothing was executed", found.not_replayed, error.difference)
     except NotReplayed as error:
         return Step(what, "nothing was executed" if isinstance(error, Unsound) else "nothing", str(error))
-    return Step(what, done, _unexpected(report, run, judged))
+    return Step(what, done, _unexpected(report, gates))
 
 
 class Unsound(NotReplayed):
     """A bundle of which nothing is executed."""
 
 
-def _unexpected(report: ET.Element, run: Run, judged: Again) -> str | None:
+def _unexpected(report: ET.Element, gates: Gates) -> str | None:
     """Return the first cell that failed and is no gate, or a gate that contradicts the record."""
     cases = list(report.iter("testcase"))
     if not cases:
         return "nbval replayed no cell"
-    for notebook in (*run.notebooks, OVERALL):
+    for notebook, judged in gates.items():
         file = f"{notebook}.ipynb"
         cells = [c for c in cases if file in str(c.get("classname")) or file in str(c.get("name"))]
         if not cells:
             return f"{notebook}: nbval replayed no cell"
         failed = [c for c in cells if c.find("failure") is not None or c.find("error") is not None]
-        red = judged(None if notebook == OVERALL else notebook, []).verdict != "PASS"
+        red = judged().verdict != "PASS"
         if others := [c for c in failed if c is not cells[-1]]:
             return f"{notebook}: {others[0].get('name')} gives another output than recorded"
         if red != bool(failed):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from copy import copy
 from itertools import chain
 
 from gatebook.checks.contract import clock_behind_s
@@ -53,6 +54,14 @@ def judge(run: Run, notebook: str | None = None, troubles: list[str] | None = No
     Holm step; the run's verdict has them all. `kept`: what the notebooks found is taken from the files that they wrote.
     """
     return judge_by(run, notebook, troubles or [], kept_findings if kept else judge_notebook)
+
+
+def so_far(run: Run, notebook: str) -> Run:
+    """The run as its notebook saw it: without the exchanges of those that come after it, which a replay would see."""
+    names, found = run.notebooks, copy(run)
+    later = names[names.index(notebook) + 1 :] if notebook in names else []
+    found.record_files = lambda notebook: [] if notebook in later else run.record_files(notebook)  # type: ignore[method-assign]
+    return found
 
 
 def bounded(run: Run, what: str) -> AbstractContextManager[None]:
