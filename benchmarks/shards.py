@@ -65,7 +65,7 @@ def _linear(nights: list[Night]) -> list[Row]:
     for night in nights:
         said = f"{night.count:,} cases in {len(night.shards)} shards: CPU a case, with the fixed cost"
         base = None if night is least else least.ms_a_case
-        rows.append(Row(said, night.ms_a_case, "ms", base=base, goal=base and LINEAR_GOAL))
+        rows.append(Row(said, night.ms_a_case, "ms", base=base))
     first = None
     for one, more in pairwise(nights):
         each = 1000 * (more.cpu_s - one.cpu_s) / (more.count - one.count)

@@ -74,8 +74,10 @@ def main() -> None:
         if not pid:
             sys.exit(_replay(arguments[:first], Path(folder), names))
         pids.append(pid)
-    statuses = [abs(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])) for pid in pids]
-    sys.exit(max(statuses))  # 0 and 1 are reports of pytest, and what is more is none
+    ends = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    sys.exit(
+        max(128 - end if end < 0 else end for end in ends)
+    )  # 0 and 1 are reports of pytest; more, or a signal, is none
 
 
 def _replay(common: list[str], folder: Path, names: list[str]) -> int:

@@ -35,8 +35,7 @@ LONG_PATH = 70
 """Of a folder for sockets: the system takes 107 bytes. Sockets, because the next kernel may be given a dead one's TCP port, and then
 gets what is still on its way to that one."""
 SAVED_S = 1.0
-"""While its cells run, a notebook is written at most once in so long: papermill writes it whole before and after every cell, which is
-most of the time of the command."""
+"""While its cells run, a notebook is written at most once in so long: papermill writes it whole before and after every cell."""
 Kernel = Callable[[str], AbstractContextManager[Any]]
 """Notebook -> its kernel's manager; the kernel is stopped at the end. Raises nbclient's DeadKernelError for whatever goes
 wrong when the kernel is gone: that is why."""

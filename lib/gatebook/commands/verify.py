@@ -16,7 +16,7 @@ from gatebook.record.executed import unfinished
 from gatebook.record.folder import sha256_of
 from gatebook.record.run import SCRATCH, SUMS, Run
 from gatebook.verdict.findings import judge_notebook
-from gatebook.verdict.judging import bounded, judge_by, so_far
+from gatebook.verdict.judging import FindingsOf, bounded, judge_by, so_far
 from gatebook.verdict.kept import kept_file
 from gatebook.verdict.verdict import Step, Verdict, Verification
 
@@ -37,7 +37,8 @@ def verify(path: Path, replay: bool = True, notebooks: Path | None = None) -> Ve
         return Verification(path.name, steps=[Step("plan", "manifest.json and cases.json", str(error))])
     found = Verification(run.manifest.run, run.manifest, sha256_of(run.path / SUMS) if run.sealed else None)
     findings = cache(partial(judge_notebook, run))
-    judged = partial(judge_by, run, findings_of=lambda _, name: findings(name))
+    of: FindingsOf = lambda _, name: findings(name)  # noqa: E731 (of whichever view of the run)
+    judged = partial(judge_by, run, findings_of=of)
     sizes = [p.stat().st_size for p in run.path.rglob("*") if p.is_file()]
     what = "checksums: every file is what SHA256SUMS says, none missing, none added"
     counted = f"{len(sizes)} files, {sum(sizes):,} bytes{_unsealed(run)}"
@@ -51,7 +52,6 @@ def verify(path: Path, replay: bool = True, notebooks: Path | None = None) -> Ve
         )
         found.steps.append(_same_verdicts(run, found, judged))
         if ended:
-            of = judged.keywords["findings_of"]
             gates: Gates = {name: partial(judge_by, so_far(run, name), name, [], of) for name in run.notebooks}
             found.steps.append(_replayed(run, found, ended, gates | {OVERALL: partial(judged, None, [])}))
     return found
