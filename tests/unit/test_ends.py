@@ -8,6 +8,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from gatebook import cli
 from gatebook.errors import CannotMeasure, GatebookError, first_line, os_reason
 from gatebook.record.journal import _digest
 from gatebook.record.run import Run
+from gatebook.record.shelf import run_folders
 from gatebook.verdict.judging import judge
 
 from tests.conftest import ROOT
@@ -113,6 +115,26 @@ except CannotMeasure as error:
     done = subprocess.run([sys.executable, "-c", script, str(run.path)], capture_output=True, text=True)
     assert "run-2: cannot be written (File too large), so nothing was asked; free space" in done.stdout, done
     assert [p.name for p in tmp_path.iterdir()] == ["run-1"]
+
+
+def test_a_command_killed_while_it_writes_the_plan_leaves_no_run(tmp_path: Path) -> None:
+    """Nothing can tidy up after SIGKILL, here just before the last file of the plan is put in its place."""
+    run = answered(tmp_path / "run-1", {})
+    script = """
+import os, signal, sys
+from pathlib import Path
+from gatebook.record.run import Manifest, Run
+manifest = Manifest.model_validate_json(Path(sys.argv[1], "manifest.json").read_bytes())
+def kill(event, arguments):
+    if event == "os.rename" and str(arguments[1]).endswith("manifest.json"):
+        os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(kill)
+Run.create(Path(sys.argv[1]).with_name("run-2"), manifest, [], b"{}")
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(run.path)], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done
+    assert [p.name for p in tmp_path.iterdir() if not p.name.startswith(".")] == ["run-1"]
+    assert any(tmp_path.glob(".*/cases.json")) and run_folders(tmp_path) == [run.path]
 
 
 def test_reports_that_the_disk_does_not_take_leave_a_run_that_is_reported_later(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from gatebook.config import project
 from gatebook.config.files import file_name
 from gatebook.config.secrets import is_secret_url
 from gatebook.errors import BadInput, CannotMeasure, first_line, os_reason
-from gatebook.record.run import HISTORY, LATEST, SUMS
-from gatebook.record.shelf import held
+from gatebook.record.run import HISTORY, SUMS
+from gatebook.record.shelf import held, run_folders
 
 INSTALL = "install it: pip install 'dask[distributed]' s3fs (requirements-fleet.txt has the versions)"
 UNSAFE = ("", ".", "..")
@@ -194,8 +194,7 @@ class Place:
     @property
     def run(self) -> Path | None:
         """The run folder in it, once there is one."""
-        found = (file.parent for file in self.folder.glob("*/manifest.json"))
-        return next((path for path in sorted(found) if path.name != LATEST), None)
+        return next(iter(run_folders(self.folder)), None)
 
     def tick(self) -> None:
         """While the child asks: ship what is new. Raises LeaseLost where another worker has the job."""

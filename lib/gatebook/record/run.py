@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -147,8 +148,7 @@ class Run:
                 self.manifest = Manifest.model_validate_json((path / "manifest.json").read_bytes())
                 self.anchor, self.cases = read_cases(path / "cases.json")
             except (ValueError, TypeError, RecursionError, OSError) as error:
-                said = first_mistake(error)
-                raise BrokenRecord(f"{path}: manifest.json or cases.json cannot be read: {said}") from None
+                raise BrokenRecord(f"{path}: manifest.json or cases.json cannot be read: {first_mistake(error)}") from None
         for name in (self.manifest.run, self.manifest.judged_from, *self.manifest.merged_from):
             if name is not None and (not name or "/" in name or one_line(name) != name):
                 raise BrokenRecord(f"{path}/manifest.json: {name!r} is no name of a run")
@@ -159,21 +159,22 @@ class Run:
     def create(
         cls, path: Path, manifest: Manifest, cases: list[Case], baseline: bytes | None, history: Past | None = None
     ) -> Run:
-        """Write a new folder with the plan; `history` is what the run is compared with. Raises BadInput when it exists."""
+        """Write a new folder with the plan, whole or not at all, compared with `history`. Raises BadInput when it exists."""
         if (inside := run_folder_of(path.parent)) or LATEST in (path.name, path.parent.name):
-            where = "lies in a run folder" if inside else "is where the copy of the last run goes"
-            raise BadInput(f"{path}: {where}; choose another --out")
+            raise BadInput(f"{path}: {'lies in a run' if inside else 'is where the copy of the last run goes'}; choose another --out")
+        if os.path.lexists(path):
+            raise BadInput(f"{path}: exists already; a recorded run is never overwritten, choose another --out")
+        fresh = path.with_name(f".new-{secrets.token_hex(4)}")
         try:
-            path.mkdir(parents=True)
+            fresh.mkdir(parents=True)
         except OSError as error:
-            exists, why = isinstance(error, FileExistsError), "exists already; a recorded run is never overwritten,"
-            why = why if exists else f"cannot be made ({os_reason(error)});"
-            raise BadInput(f"{path}: {why} choose another --out") from None
+            raise BadInput(f"{path}: cannot be made ({os_reason(error)}); choose another --out") from None
         try:
             for name, text in _plan(manifest, cases, baseline, history).items():
-                replace_text(path / name, text)
+                replace_text(fresh / name, text)
+            fresh.rename(path)
         except BaseException as error:
-            shutil.rmtree(path, ignore_errors=True)  # half a plan could neither be resumed nor judged
+            shutil.rmtree(fresh, ignore_errors=True)  # half a plan could neither be resumed nor judged
             if isinstance(error, OSError):
                 raise CannotMeasure(
                     f"{path}: cannot be written ({os_reason(error)}), so nothing was asked; free space or choose another --out"
@@ -338,8 +339,7 @@ def now() -> str:
 def _plan(manifest: Manifest, cases: list[Case], baseline: bytes | None, history: Past | None) -> dict[str, str]:
     """Name -> text of the files that a run begins with; the manifest, which makes the folder a run, is last."""
     plan = {"cases.json": TypeAdapter(list[Case]).dump_json(cases, indent=1).decode()}
-    if baseline is not None:
-        plan["baseline.json"] = baseline.decode()
+    plan |= {} if baseline is None else {"baseline.json": baseline.decode()}
     if history is not None:
         kept = {UNREAD: history} if isinstance(history, str) else [m.model_dump(mode="json") for m in history]
         plan[HISTORY] = json.dumps(kept, ensure_ascii=False)

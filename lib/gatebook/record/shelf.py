@@ -38,8 +38,8 @@ def new_name(profile: str) -> str:
 
 
 def run_folders(outputs: Path) -> list[Path]:
-    """Every run, oldest first; `latest` is only a copy of one."""
-    found = [file.parent for file in outputs.glob("*/manifest.json") if file.parent.name != LATEST]
+    """Every run, oldest first; `latest` is only a copy of one, and a hidden folder is not finished yet."""
+    found = [file.parent for file in outputs.glob("[!.]*/manifest.json") if file.parent.name != LATEST]
     return sorted(found, key=lambda path: _said(path, "manifest.json", "created"))
 
 
