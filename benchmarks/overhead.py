@@ -20,7 +20,8 @@ from statistics import median
 from gatebook.collect.scheduler import collect
 from gatebook.config.cases import Case
 from gatebook.config.profile import Group, Limits, Profile, Target
-from gatebook.record.run import Manifest, Run, now
+from gatebook.record.manifest import Manifest
+from gatebook.record.run import Run, now
 
 from benchmarks.bare import Request, Spent, ask_all
 from benchmarks.calibrated_server import calibrated_server

@@ -30,7 +30,8 @@ from gatebook.entering import window
 from gatebook.errors import BadInput
 from gatebook.record.folder import MAX_JSON_MIB
 from gatebook.record.identity import asked_of_parent
-from gatebook.record.run import Against, Manifest, Run, now
+from gatebook.record.manifest import Against, Manifest
+from gatebook.record.run import Run, now
 from gatebook.record.shelf import new_name
 from gatebook.report.estimate import cost, estimate
 from gatebook.verdict.baseline import Baseline, read_baseline

@@ -21,8 +21,9 @@ from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, GatebookError
 from gatebook.kernels import Kernel, engine, kernels
 from gatebook.opening import OVERALL, go_on, open_run
 from gatebook.record.executed import unfinished
+from gatebook.record.manifest import Against
 from gatebook.record.replies import read_answer
-from gatebook.record.run import LATEST, Against, Run, now
+from gatebook.record.run import LATEST, Run, now
 from gatebook.record.shelf import check_latest, copy_to_latest, drop_latest, held
 from gatebook.report.terminal import Watcher
 from gatebook.verdict.judging import judge

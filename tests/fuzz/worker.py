@@ -25,7 +25,7 @@ from gatebook.commands.verify import verify
 from gatebook.config.cases import Case
 from gatebook.errors import GatebookError
 from gatebook.record.exchange import Exchange
-from gatebook.record.run import Manifest
+from gatebook.record.manifest import Manifest
 from gatebook.report.pages import verification_page
 from gatebook.report.terminal import show_verification
 from gatebook.verdict.baseline import Baseline

@@ -18,7 +18,8 @@ from gatebook.collect.scheduler import collect
 from gatebook.config.profile import load_profile, with_target
 from gatebook.opening import open_run
 from gatebook.record.history import open_history
-from gatebook.record.run import Against, Run
+from gatebook.record.manifest import Against
+from gatebook.record.run import Run
 from gatebook.record.samples import measurements
 from gatebook.verdict.judging import judge
 from gatebook.verdict.verdict import Verdict

@@ -10,7 +10,8 @@ from gatebook.collect.scheduler import collect
 from gatebook.config.policies import Goodput, LoadSettings, LongPrompts
 from gatebook.config.profile import Limits, Profile, Target
 from gatebook.config.selection import in_steps
-from gatebook.record.run import Manifest, Run, now
+from gatebook.record.manifest import Manifest
+from gatebook.record.run import Run, now
 from gatebook.verdict.findings import judge_run
 
 from tests.conftest import Project, shipped_cases

@@ -14,7 +14,8 @@ from gatebook.config.cases import Ask, Case
 from gatebook.config.profile import Profile
 from gatebook.record.exchange import Attempt, Exchange, Timing
 from gatebook.record.identity import Identity
-from gatebook.record.run import Manifest, Run
+from gatebook.record.manifest import Manifest
+from gatebook.record.run import Run
 from gatebook.verdict.baseline import Baseline
 from gatebook.verdict.judging import decide
 from gatebook.verdict.policy import Judged, compared_groups

@@ -19,7 +19,8 @@ from gatebook.collect.session import STARTED, kinds_of
 from gatebook.config.cases import Case
 from gatebook.config.profile import Limits, Profile, Target
 from gatebook.record.exchange import Exchange
-from gatebook.record.run import Manifest, Run, now
+from gatebook.record.manifest import Manifest
+from gatebook.record.run import Run, now
 from gatebook.verdict.findings import judge_run
 from gatebook.verdict.judging import judge
 

@@ -12,7 +12,7 @@ from gatebook.config.cases import Case
 from gatebook.config.profile import Profile
 from gatebook.config.selection import DEEPER, FEWEST, MARGIN, SPENT, Look, later, of_effort
 from gatebook.errors import BadInput
-from gatebook.record.run import Manifest
+from gatebook.record.manifest import Manifest
 from gatebook.report.estimate import estimate
 from gatebook.verdict.looking import (
     GO_ON,

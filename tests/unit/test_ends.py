@@ -104,7 +104,8 @@ def test_half_a_plan_is_taken_away(tmp_path: Path) -> None:  # fmt: skip
 import json, resource, sys
 from pathlib import Path
 from gatebook.errors import CannotMeasure
-from gatebook.record.run import Manifest, Run
+from gatebook.record.manifest import Manifest
+from gatebook.record.run import Run
 manifest = Manifest.model_validate_json(Path(sys.argv[1], "manifest.json").read_bytes())
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 try:
@@ -123,7 +124,8 @@ def test_a_command_killed_while_it_writes_the_plan_leaves_no_run(tmp_path: Path)
     script = """
 import os, signal, sys
 from pathlib import Path
-from gatebook.record.run import Manifest, Run
+from gatebook.record.manifest import Manifest
+from gatebook.record.run import Run
 manifest = Manifest.model_validate_json(Path(sys.argv[1], "manifest.json").read_bytes())
 def kill(event, arguments):
     if event == "os.rename" and str(arguments[1]).endswith("manifest.json"):

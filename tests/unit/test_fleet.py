@@ -20,7 +20,7 @@ from gatebook.fleet.plan import Plan, check_same, load_fleet, refuse_own_secrets
 from gatebook.fleet.reports import junit, metrics, page, planned
 from gatebook.fleet.store import LeaseLost, Place, Store, StoreFailed, fetched
 from gatebook.fleet.work import Job, work
-from gatebook.record.run import Manifest
+from gatebook.record.manifest import Manifest
 
 from benchmarks.fleet import red_nights
 from tests.conftest import Project

@@ -30,7 +30,7 @@ from gatebook.errors import BadInput
 from gatebook.opening import check_against
 from gatebook.record.exchange import Client, Measurement
 from gatebook.record.identity import Identity
-from gatebook.record.run import Against
+from gatebook.record.manifest import Against
 from gatebook.record.samples import Sample, samples_of
 from gatebook.verdict.spending import server_side
 from scipy import stats as scipy_stats

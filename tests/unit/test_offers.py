@@ -17,7 +17,8 @@ from gatebook.collect.session import STARTED
 from gatebook.config.cases import Case
 from gatebook.config.policies import Offer
 from gatebook.config.profile import Limits, Profile, Target
-from gatebook.record.run import Manifest, Run, now
+from gatebook.record.manifest import Manifest
+from gatebook.record.run import Run, now
 from gatebook.verdict.judging import judge
 
 from tests.faults.scripted import ScriptedServer

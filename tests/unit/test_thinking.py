@@ -17,7 +17,8 @@ from gatebook.config.sending import sent, under
 from gatebook.errors import BadInput
 from gatebook.opening import planned
 from gatebook.record.exchange import Exchange
-from gatebook.record.run import Manifest, Run, now
+from gatebook.record.manifest import Manifest
+from gatebook.record.run import Run, now
 from gatebook.report.estimate import estimate
 from gatebook.verdict.comparing import _other
 from gatebook.verdict.findings import judge_notebook

@@ -14,7 +14,8 @@ from gatebook.entering import open_intact
 from gatebook.errors import BadInput, CannotMeasure, one_line
 from gatebook.opening import accepted, by_notebook
 from gatebook.record.folder import sha256_of
-from gatebook.record.run import HISTORY, Manifest, Run
+from gatebook.record.manifest import Manifest
+from gatebook.record.run import HISTORY, Run
 from gatebook.record.shelf import check_latest, held, new_name
 from gatebook.report.figures import bare, check_apart, publish
 from gatebook.runner import execute, judged, report

@@ -10,17 +10,15 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import AfterValidator, Field, TypeAdapter, field_validator
+from pydantic import TypeAdapter
 
 from gatebook.config.cases import Case
-from gatebook.config.files import file_name, first_mistake, replace_own, replace_text
-from gatebook.config.profile import Profile, Suite, Target
-from gatebook.config.selection import MOST_SHARDS, Effort, Look, of_quick, shard_text
+from gatebook.config.files import first_mistake, replace_own, replace_text
 from gatebook.config.sending import asked_hash
 from gatebook.errors import BadInput, BrokenRecord, CannotMeasure, first_line, one_line, os_reason
-from gatebook.record.exchange import Exchange, Measurement, Recorded
+from gatebook.record.exchange import Exchange, Measurement
 from gatebook.record.folder import (
     JOURNAL,
     bounded,
@@ -33,96 +31,12 @@ from gatebook.record.folder import (
 )
 from gatebook.record.gauges import Gauge, read_gauges
 from gatebook.record.journal import Journal, Texts, read_journal
+from gatebook.record.manifest import Manifest
 
 T = TypeVar("T")
 SUMS, TROUBLES, LATEST = "SHA256SUMS", "troubles.json", "latest"
 HISTORY, UNREAD = "history.json", "could_not_be_read"
 SCRATCH = (".ipynb_checkpoints", "__pycache__", ".pytest_cache")
-
-
-class Against(Recorded):
-    """The second target, asked in turn with the one under test."""
-
-    profile: str
-    target: Target
-    base_url: str
-
-    @property
-    def name(self) -> str:
-        return f"{self.target.model} at {self.base_url}"
-
-
-class Manifest(Recorded):
-    """Who asks what of which model with which code; written before anything is asked."""
-
-    schema_version: int = 1
-    run: str
-    created: str
-    """UTC, ISO 8601."""
-    profile: Profile
-    base_url: str
-    suite: Suite
-    only: list[str] = []
-    expected: dict[str, list[str]]
-    """Notebook -> case ids, in the order in which they are asked."""
-    versions: dict[str, str] = {}
-    machine: dict[str, Any] = {}
-    commit: str | None = None
-    against: Against | None = None
-    asked_by: str | None = None
-    """Who started the run."""
-    job_url: str | None = None
-    """The CI job that it ran in."""
-    judged_from: str | None = None
-    """The run whose answers these are, when `gatebook judge` made this one."""
-    shard: Annotated[str | None, AfterValidator(shard_text)] = None
-    """`3/8` where only the third of eight parts of the cases is asked."""
-    merged_from: Annotated[list[str], Field(max_length=MOST_SHARDS)] = []
-    """The runs of the shards, in their order, when `gatebook merge` made this one."""
-    yes_load: bool = False
-    """Whether load may be asked beside requests that are not ours."""
-    left_out: dict[str, int] = {}
-    """Language -> cases of the suite that the profile's `languages` leave out."""
-    among: Annotated[int, Field(ge=1)] = 1
-    """Deployments that are gated together (`gatebook fleet`) and share one error budget."""
-    effort: Effort = "normal"
-    look: Annotated[Look | None, AfterValidator(of_quick)] = Field(default=None, validate_default=True)
-    """The stages of effort quick: `expected` holds the cases before the look, and all of them once that settled nothing."""
-
-    @field_validator("expected")
-    @classmethod
-    def _no_paths(cls, value: dict[str, list[str]]) -> dict[str, list[str]]:
-        return {file_name(notebook): ids for notebook, ids in value.items()}
-
-    @property
-    def partial(self) -> bool:
-        return bool(self.only or self.shard)
-
-    @property
-    def narrowed(self) -> str:
-        """What it is narrowed to; empty for a complete run."""
-        return ", ".join([*([f"shard {self.shard}"] if self.shard else []), *self.only])
-
-    @property
-    def suite_told(self) -> str:
-        """The suite, what it is narrowed to, and the effort that is not the normal one."""
-        effort = "" if self.effort == "normal" else f", effort {self.effort}"
-        return f"{self.suite}{f' (PARTIAL: {self.narrowed})' if self.partial else ''}{effort}"
-
-    @property
-    def early(self) -> bool:
-        """Whether only the first stage is expected."""
-        return self.look is not None and not self.look.went_on
-
-    @property
-    def level_share(self) -> float:
-        """The share of every level of comparison that this stage of this deployment may spend."""
-        return (1.0 if self.look is None else self.look.spent if self.early else 1 - self.look.spent) / self.among
-
-    @property
-    def answers_of(self) -> str | None:
-        """The runs that asked, where this one asked nothing."""
-        return self.judged_from or ", ".join(self.merged_from) or None
 
 
 Past = list[Measurement] | str
@@ -148,7 +62,8 @@ class Run:
                 self.manifest = Manifest.model_validate_json((path / "manifest.json").read_bytes())
                 self.anchor, self.cases = read_cases(path / "cases.json")
             except (ValueError, TypeError, RecursionError, OSError) as error:
-                raise BrokenRecord(f"{path}: manifest.json or cases.json cannot be read: {first_mistake(error)}") from None
+                said = first_mistake(error)
+                raise BrokenRecord(f"{path}: manifest.json or cases.json cannot be read: {said}") from None
         for name in (self.manifest.run, self.manifest.judged_from, *self.manifest.merged_from):
             if name is not None and (not name or "/" in name or one_line(name) != name):
                 raise BrokenRecord(f"{path}/manifest.json: {name!r} is no name of a run")
@@ -161,7 +76,8 @@ class Run:
     ) -> Run:
         """Write a new folder with the plan, whole or not at all, compared with `history`. Raises BadInput when it exists."""
         if (inside := run_folder_of(path.parent)) or LATEST in (path.name, path.parent.name):
-            raise BadInput(f"{path}: {'lies in a run' if inside else 'is where the copy of the last run goes'}; choose another --out")
+            where = "lies in a run folder" if inside else "is where the copy of the last run goes"
+            raise BadInput(f"{path}: {where}; choose another --out")
         if os.path.lexists(path):
             raise BadInput(f"{path}: exists already; a recorded run is never overwritten, choose another --out")
         fresh = path.with_name(f".new-{secrets.token_hex(4)}")
@@ -339,7 +255,8 @@ def now() -> str:
 def _plan(manifest: Manifest, cases: list[Case], baseline: bytes | None, history: Past | None) -> dict[str, str]:
     """Name -> text of the files that a run begins with; the manifest, which makes the folder a run, is last."""
     plan = {"cases.json": TypeAdapter(list[Case]).dump_json(cases, indent=1).decode()}
-    plan |= {} if baseline is None else {"baseline.json": baseline.decode()}
+    if baseline is not None:
+        plan["baseline.json"] = baseline.decode()
     if history is not None:
         kept = {UNREAD: history} if isinstance(history, str) else [m.model_dump(mode="json") for m in history]
         plan[HISTORY] = json.dumps(kept, ensure_ascii=False)

@@ -20,7 +20,8 @@ from gatebook.config.cases import Case
 from gatebook.config.files import replace_text
 from gatebook.errors import BadInput, one_line, os_reason
 from gatebook.record.executed import unfinished
-from gatebook.record.run import Manifest, Run, now
+from gatebook.record.manifest import Manifest
+from gatebook.record.run import Run, now
 from gatebook.report.conversation import Request, conversation
 from gatebook.report.standing import altogether, by_todo, causes, excuses, left_out, parts, standings
 from gatebook.report.text import TEMPLATES, render, visible

@@ -18,7 +18,7 @@ from gatebook.config.profile import Group, Profile
 from gatebook.config.sending import asked_hash
 from gatebook.errors import BadInput
 from gatebook.record.exchange import Exchange
-from gatebook.record.run import Manifest
+from gatebook.record.manifest import Manifest
 from gatebook.verdict import golden
 from gatebook.verdict.baseline import Baseline, values_asked_alike
 from gatebook.verdict.causes import ACCEPT, Said

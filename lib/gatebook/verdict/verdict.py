@@ -14,7 +14,7 @@ from gatebook.config.policies import Waiver
 from gatebook.config.profile import PolicyName
 from gatebook.config.selection import Effort
 from gatebook.record.exchange import Recorded
-from gatebook.record.run import Manifest
+from gatebook.record.manifest import Manifest
 from gatebook.verdict.fingerprint import Change, Fingerprint
 from gatebook.verdict.pooled import Pooled
 
