@@ -73,7 +73,8 @@ class Build:
     def python(self, *arguments: str, ok: tuple[int, ...] = (0,)) -> tuple[float, str]:
         """(seconds, what it printed) of a Python of this environment in the checkout. Raises RuntimeError for another exit status."""
         path = os.pathsep.join(map(str, (self.root / "lib", self.root)))
-        environment = {**os.environ, "PYTHONPATH": path, "GATEBOOK_ROOT": str(self.root)}
+        # byte code is kept, as in every checkout that is used twice
+        environment = {**os.environ, "PYTHONPATH": path, "GATEBOOK_ROOT": str(self.root), "PYTHONDONTWRITEBYTECODE": ""}
         began = time.perf_counter()
         done = subprocess.run(
             [sys.executable, *arguments], cwd=self.root, env=environment, capture_output=True, encoding="utf-8"
