@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from gatebook.collect.reply import HEAD_BYTES, Asked, Incoming
+from gatebook.collect.transport import ARRIVED, SENT, Transport
 from gatebook.config.profile import Profile, Target, is_url
 from gatebook.config.secrets import MASK, Scrubber, refuse_secrets
 from gatebook.config.sending import api_key, extra_headers, scrubber
@@ -39,7 +40,8 @@ AFTER_DONE_S = 5.0
 """How long a connection may stay open after [DONE]: longer than a busy server or machine takes to close it."""
 AGAIN_S = 0.5
 """The same where the server has left one open before."""
-CONNECT_S = 5.0
+CONNECT_S, KEPT_S = 5.0, 4.0
+"""How long a connection may take to be made, and stay unused."""
 KEPT_HEADERS = (
     "content-type", "content-encoding", "transfer-encoding", "date", "server", "retry-after", "age", "x-cache", "cf-cache-status", "via",
     "x-litellm-version",
@@ -65,7 +67,7 @@ class LoopLag:
 
 
 class Lane:
-    """One httpx client; lanes share none, since its pool is quadratic past 16 requests in flight.
+    """One httpx client with a connection of its own.
 
     `close` opens a new connection for each request: llama.cpp hangs up after every streamed reply while promising
     keep-alive, which loses one request in eight otherwise.
@@ -80,10 +82,7 @@ class Lane:
         key = api_key(target)
         self._headers = {**self._bare, **({"Authorization": f"Bearer {key}"} if key else {}), **extra_headers(target)}
         self._client = httpx.AsyncClient(
-            timeout=httpx.Timeout(None, connect=CONNECT_S),
-            limits=httpx.Limits(max_connections=4, keepalive_expiry=4.0),
-            verify=_certificates(target.ca_bundle),
-            trust_env=False,
+            transport=Transport(_certificates(target.ca_bundle), CONNECT_S, KEPT_S), trust_env=False, timeout=None
         )
 
     async def __aenter__(self) -> Lane:
@@ -166,12 +165,12 @@ class Lane:
         url = path if path.startswith(("http://", "https://")) else base + path
         own = urlsplit(url)[:2] == urlsplit(self._base_url)[:2]
         headers = self._headers if own else self._bare  # the key goes to the server under test and nowhere else
-        method, traced = "GET" if content is None else "POST", {"trace": reply.trace}
-        sending = self._client.stream(method, url, content=content, headers=headers, extensions=traced)
+        method = "GET" if content is None else "POST"
+        sending = self._client.stream(method, url, content=content, headers=headers, extensions={SENT: reply.sent})
         try:
             async with asyncio.timeout_at(ends_s), sending as response:
                 kept = {k: response.headers[k] for k in KEPT_HEADERS if k in response.headers}
-                reply.begin(time.perf_counter_ns(), response.status_code, kept)
+                reply.begin(response.extensions[ARRIVED](), response.status_code, kept)
                 if broken := await self._receive(response, reply):
                     return "broken", broken
         except TimeoutError:
@@ -200,10 +199,11 @@ class Lane:
 
     async def _receive(self, response: httpx.Response, reply: Incoming) -> str | None:
         """Read the body to its end. Returns the limit that it breaks, if any."""
+        arrived = response.extensions[ARRIVED]
         with suppress(TimeoutError):  # only that of the connection which stays open after [DONE]
             async with asyncio.timeout(None) as patience:
                 async for chunk in response.aiter_raw():
-                    if said := reply.take(time.perf_counter_ns(), chunk):
+                    if said := reply.take(arrived(), chunk):
                         return said
                     if reply.done and patience.when() is None:
                         patience.reschedule(asyncio.get_running_loop().time() + self._patience_s)
@@ -217,12 +217,14 @@ class Lane:
 @cache
 def _certificates(ca_bundle: str | None) -> ssl.SSLContext:
     """One TLS context for all lanes: reading the certificates costs 30 ms each time."""
-    if ca_bundle is None:
-        return httpx.create_ssl_context(trust_env=False)
     try:
-        return ssl.create_default_context(cafile=ca_bundle)
+        context = (
+            ssl.create_default_context(cafile=ca_bundle) if ca_bundle else httpx.create_ssl_context(trust_env=False)
+        )
     except (OSError, ssl.SSLError) as error:
         raise BadInput(f"target.ca_bundle has value {ca_bundle!r}: cannot be read ({error}); name a PEM file") from None
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 def _worth_another(fault: FaultKind | None, status: int | None, more: bool, patience_s: float | None) -> bool:

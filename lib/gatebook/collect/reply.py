@@ -49,7 +49,7 @@ class Incoming:
     stream: Events | None = None
     """None where neither the request, the header nor the first bytes of a chat's reply say that it is one."""
     sent_ns: int | None = None
-    """When the request began to leave on its connection; the last time where httpx found a kept one closed."""
+    """When the request began to leave on its connection."""
     headers_ns: int | None = None
     first_ns: int | None = None
     last_ns: int | None = None
@@ -70,10 +70,9 @@ class Incoming:
     def is_event_stream(self) -> bool:
         return self.headers.get("content-type", "").lower().startswith("text/event-stream")
 
-    async def trace(self, event: str, _: object) -> None:
-        """What httpx does, as it does it."""
-        if event.endswith("send_request_headers.started"):
-            self.sent_ns = time.perf_counter_ns()
+    def sent(self, stamp: int) -> None:
+        """Its request begins to leave."""
+        self.sent_ns = stamp
 
     def begin(self, stamp: int, status: int, headers: dict[str, str]) -> None:
         self.headers_ns, self.status, self.headers = stamp, status, headers
