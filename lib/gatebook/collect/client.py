@@ -7,22 +7,20 @@ import itertools
 import json
 import re
 import secrets
-import ssl
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
 from gatebook.collect.reply import HEAD_BYTES, Asked, Incoming
-from gatebook.collect.transport import ARRIVED, SENT, Transport
+from gatebook.collect.transport import ARRIVED, SENT, Transport, certificates
 from gatebook.config.profile import Profile, Target, is_url
 from gatebook.config.secrets import MASK, Scrubber, refuse_secrets
 from gatebook.config.sending import api_key, extra_headers, scrubber
@@ -67,11 +65,8 @@ class LoopLag:
 
 
 class Lane:
-    """One httpx client with a connection of its own.
-
-    `close` opens a new connection for each request: llama.cpp hangs up after every streamed reply while promising
-    keep-alive, which loses one request in eight otherwise.
-    """
+    """One httpx client with a connection of its own. `close` opens a new one for each request: llama.cpp hangs up after every
+    streamed reply while promising keep-alive, which loses one request in eight otherwise."""
 
     def __init__(self, target: Target, base_url: str, lag: LoopLag, close: bool = True, *others: Target) -> None:
         """`others`: targets whose secrets are masked in replies too; a gateway may know them all."""
@@ -81,9 +76,9 @@ class Lane:
         self._bare |= {"Connection": "close"} if close else {}
         key = api_key(target)
         self._headers = {**self._bare, **({"Authorization": f"Bearer {key}"} if key else {}), **extra_headers(target)}
-        self._client = httpx.AsyncClient(
-            transport=Transport(_certificates(target.ca_bundle), CONNECT_S, KEPT_S), trust_env=False, timeout=None
-        )
+        self._places: dict[str, tuple[httpx.URL, dict[str, str]]] = {}
+        self._transport = Transport(certificates(target.ca_bundle), CONNECT_S, KEPT_S)
+        self._client = httpx.AsyncClient(transport=self._transport, trust_env=False)
 
     async def __aenter__(self) -> Lane:
         return self
@@ -157,19 +152,16 @@ class Lane:
     async def _send(
         self, path: str, content: bytes | None, reply: Incoming, ends_s: float, deadline_s: float
     ) -> tuple[FaultKind | None, str]:
-        """Send it once, until the loop's time is `ends_s`: (fault, detail).
-
-        A path `/x` is on the host, `x` below the base URL (which ends in /v1); a whole URL is itself.
-        """
-        base = self._base_url.removesuffix("/v1") if path.startswith("/") else f"{self._base_url}/"
-        url = path if path.startswith(("http://", "https://")) else base + path
-        own = urlsplit(url)[:2] == urlsplit(self._base_url)[:2]
-        headers = self._headers if own else self._bare  # the key goes to the server under test and nowhere else
+        """Send it once, until the loop's time is `ends_s`: (fault, detail)."""
         method = "GET" if content is None else "POST"
-        sending = self._client.stream(method, url, content=content, headers=headers, extensions={SENT: reply.sent})
         try:
-            async with asyncio.timeout_at(ends_s), sending as response:
-                kept = {k: response.headers[k] for k in KEPT_HEADERS if k in response.headers}
+            url, headers = self._places.get(path) or self._place(path)
+            asked = self._client.build_request(
+                method, url, content=content, headers=headers, extensions={SENT: reply.sent}
+            )
+            async with asyncio.timeout_at(ends_s), self._answer(asked) as response:
+                given = dict(response.headers)
+                kept = {k: given[k] for k in KEPT_HEADERS if k in given}
                 reply.begin(response.extensions[ARRIVED](), response.status_code, kept)
                 if broken := await self._receive(response, reply):
                     return "broken", broken
@@ -197,6 +189,28 @@ class Lane:
         said = (events.events[0][1] if events and events.events else text) or ""
         return "status", f"HTTP {reply.status}: {error_message(self._scrubber.documents([said], parse)[0])}"
 
+    @asynccontextmanager
+    async def _answer(self, request: httpx.Request) -> AsyncIterator[httpx.Response]:
+        """As `httpx.AsyncClient.stream`, which looks for redirects and cookies that there are none of at twice the price."""
+        response = await self._transport.handle_async_request(request)
+        response.request = request
+        try:
+            if "set-cookie" in response.headers:
+                self._client.cookies.extract_cookies(response)
+            yield response
+        finally:
+            await response.aclose()
+
+    def _place(self, path: str) -> tuple[httpx.URL, dict[str, str]]:
+        """Return where a path is and the headers for it, made once: `/x` is on the host, `x` below the base URL (which ends in /v1),
+        a whole URL is itself. Raises InvalidURL."""
+        base = self._base_url.removesuffix("/v1") if path.startswith("/") else f"{self._base_url}/"
+        url = path if path.startswith(("http://", "https://")) else base + path
+        own = urlsplit(url)[:2] == urlsplit(self._base_url)[:2]
+        # the key goes to the server under test and nowhere else
+        place = self._places[path] = httpx.URL(url), self._headers if own else self._bare
+        return place
+
     async def _receive(self, response: httpx.Response, reply: Incoming) -> str | None:
         """Read the body to its end. Returns the limit that it breaks, if any."""
         arrived = response.extensions[ARRIVED]
@@ -212,19 +226,6 @@ class Lane:
         if patience.when() is not None:
             self._patience_s = AGAIN_S if patience.expired() else AFTER_DONE_S
         return None
-
-
-@cache
-def _certificates(ca_bundle: str | None) -> ssl.SSLContext:
-    """One TLS context for all lanes: reading the certificates costs 30 ms each time."""
-    try:
-        context = (
-            ssl.create_default_context(cafile=ca_bundle) if ca_bundle else httpx.create_ssl_context(trust_env=False)
-        )
-    except (OSError, ssl.SSLError) as error:
-        raise BadInput(f"target.ca_bundle has value {ca_bundle!r}: cannot be read ({error}); name a PEM file") from None
-    context.set_alpn_protocols(["http/1.1"])
-    return context
 
 
 def _worth_another(fault: FaultKind | None, status: int | None, more: bool, patience_s: float | None) -> bool:
@@ -282,6 +283,9 @@ def _bounded(exchange: Exchange) -> Exchange:
 def _scrubbed(exchange: Exchange, scrubber: Scrubber, cut: bool) -> Exchange:
     """The exchange as it may be written: no secret that was sent is in the reply, nor in parts that a reader joins, nor the
     beginning of one where the reply was cut."""
+
+    if not scrubber and not exchange.lines:
+        return exchange
 
     def kept(line: str) -> str:
         return line[:KEPT_LINE_CHARS] if line.partition(":")[0] in NO_ANSWER else line

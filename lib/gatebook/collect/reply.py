@@ -219,9 +219,11 @@ class Events:
         self._after_cr = chunk.endswith(b"\r")
         *lines, rest = LINE_END.split(chunk)
         self._count += len(lines)
-        for line in lines:
-            self._line(stamp, bytes(self._rest + line))
+        if lines and self._rest:
+            lines[0] = bytes(self._rest) + lines[0]
             self._rest.clear()
+        for line in lines:
+            self._line(stamp, line)
         self._rest += rest
 
     def finish(self, stamp: int) -> None:
@@ -267,4 +269,5 @@ class Events:
         self.done = self.done or data.startswith("[DONE]")
         self.events.append((stamp, data))
         self._data = []
-        self._is_set |= {"event": False, "retry": False}  # an id stays (the SSE standard)
+        if any(self._is_set.values()):
+            self._is_set |= {"event": False, "retry": False}  # an id stays (the SSE standard)
