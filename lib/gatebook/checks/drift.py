@@ -11,9 +11,11 @@ gap of single linkage, lie further apart than the profile's tolerance and the sp
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
@@ -149,13 +151,18 @@ def samples_moved(old: dict[str, Samples], new: dict[str, Samples], seed: str) -
     How far the sampled tokens are behind the likeliest is the sharpest sign of another temperature; where the server
     tells no logprobs, the texts are compared.
     """
+    prompts = sorted(name for name in old.keys() & new.keys() if old[name] and new[name])
+    return _samples_moved(json.dumps([(old[name], new[name]) for name in prompts]), seed) if prompts else None
+
+
+@lru_cache(maxsize=8)
+def _samples_moved(compared: str, seed: str) -> ByChance:
+    """The same of JSON, so that it is computed once where every notebook of a run is judged."""
     import numpy as np
 
-    prompts = sorted(name for name in old.keys() & new.keys() if old[name] and new[name])
-    if not prompts:
-        return None
-    sides = [[row for name in prompts for row in side[name]] for side in (old, new)]
-    rows = [row for name in prompts for row in (*old[name], *new[name])]
+    prompts: list[tuple[Samples, Samples]] = json.loads(compared)
+    sides = [[row for then_now in prompts for row in then_now[side]] for side in (0, 1)]
+    rows = [row for then, now in prompts for row in (*then, *now)]
     if all(row[1] is not None for row in rows):
         mean = [sum(row[1] for row in side) / len(side) for side in sides]
         told = Moved(
@@ -173,7 +180,7 @@ def samples_moved(old: dict[str, Samples], new: dict[str, Samples], seed: str) -
         weights = np.where(np.hstack(drawn), 1 / len(sides[0]), -1 / len(sides[1]))
         return ((weights @ kernel) * weights).sum(axis=1)
 
-    p_value = _p_value(apart, [(old[n], new[n]) for n in prompts], seed, FIRST, SAMPLE_PERMUTATIONS - FIRST)
+    p_value = _p_value(apart, prompts, seed, FIRST, SAMPLE_PERMUTATIONS - FIRST)
     return ByChance(p_value, p_value <= SAMPLES_ALPHA, {"defaults": told})
 
 
