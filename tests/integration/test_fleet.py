@@ -49,6 +49,8 @@ if __name__ == "__main__":
 """
 SIGNED = {"Authorization": "AWS4-HMAC-SHA256 Credential=tests/20261129/us-east-1/s3/aws4_request, Signature=0"}
 """Nobody checks it, but without one no object is given out."""
+S3 = httpx.Client(headers=SIGNED, trust_env=False)
+"""One for all requests: each has certificates to read otherwise."""
 pytestmark = pytest.mark.timeout(1200)
 
 
@@ -137,12 +139,12 @@ def words(folder: Path) -> dict[str, str]:
     return {row["deployment"]: row["verdict"] for row in said(folder)["deployments"]}
 
 
-def until(true: Callable[[], Any]) -> Any:
+def until(true: Callable[[], Any], every_s: float = 0.02) -> Any:
     """What it returns once that is something. Fails where it never is."""
     deadline = time.monotonic() + 300
     while not (found := true()):
         assert time.monotonic() < deadline, "waited for what never came"
-        time.sleep(0.02)
+        time.sleep(every_s)
     return found
 
 
@@ -364,7 +366,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str
     with process(*command, stdout=log, stderr=log):
         url = f"http://127.0.0.1:{port}"
         until(lambda: _answers(url))
-        assert httpx.put(f"{url}/gates", headers=SIGNED).status_code == 200
+        assert S3.put(f"{url}/gates").status_code == 200
         names = ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY")
         yield url, {**{f"AWS_{n}": "tests" for n in names}, "AWS_ENDPOINT_URL": url, "AWS_DEFAULT_REGION": "us-east-1"}
     log.close()
@@ -372,20 +374,16 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(url).status_code > 0
+        return S3.get(url).status_code > 0
     except httpx.TransportError:
         return False
 
 
 def shipped(url: str) -> set[str]:
     """Numbers of the cases of which the store has an exchange in a segment of a journal."""
-    listed = httpx.get(f"{url}/gates", params={"list-type": "2"}, headers=SIGNED).text
+    listed = S3.get(f"{url}/gates", params={"list-type": "2"}).text
     segments = [key for key in re.findall(r"<Key>(.*?)</Key>", listed) if ".exchanges.jsonl/" in key]
-    return {
-        n
-        for key in segments
-        for n in re.findall(r'"case": "capital-(\d+)"', httpx.get(f"{url}/gates/{key}", headers=SIGNED).text)
-    }
+    return {n for key in segments for n in re.findall(r'"case": "capital-(\d+)"', S3.get(f"{url}/gates/{key}").text)}
 
 
 def test_a_killed_worker_s_run_goes_on_from_an_object_store_and_its_bundle_verifies_there(
@@ -398,7 +396,7 @@ def test_a_killed_worker_s_run_goes_on_from_an_object_store_and_its_bundle_verif
     with process(
         *project.command("fleet", file), cwd=project.root, env=project.environment | env, stdout=subprocess.PIPE
     ) as run:
-        until(lambda: shipped(url) or run.poll() is not None)
+        until(lambda: shipped(url) or run.poll() is not None, every_s=0.2)
         kill_the_worker(psutil.Process(run.pid))
         kept = shipped(url)
         out, _ = run.communicate()
@@ -410,8 +408,8 @@ def test_a_killed_worker_s_run_goes_on_from_an_object_store_and_its_bundle_verif
     done = project.gatebook("verify", bundle, env=env)
     assert done.code == 0 and done.out.splitlines()[-1].startswith("reproduced, PASS"), done
     object_ = f"{url}/{bundle.removeprefix('s3://')}/03_multilingual.exchanges.jsonl"
-    forged = httpx.get(object_, headers=SIGNED).content.replace(b'"status": 200', b'"status": 201', 1)
-    assert httpx.put(object_, content=forged, headers=SIGNED).is_success
+    forged = S3.get(object_).content.replace(b'"status": 200', b'"status": 201', 1)
+    assert S3.put(object_, content=forged).is_success
     assert project.gatebook("verify", bundle, env=env).code == 75
 
 
@@ -431,7 +429,7 @@ class Forwarding(BaseHTTPRequestHandler):
             )
         else:
             headers = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "content-length", "expect")}
-            reply = httpx.request(self.command, self.upstream + self.path, content=data, headers=headers)
+            reply = S3.request(self.command, self.upstream + self.path, content=data, headers=headers)
             status, kind, body = reply.status_code, reply.headers.get("content-type", ""), reply.content
         self.send_response(status)
         self.send_header("content-type", kind)

@@ -79,13 +79,16 @@ def embedded_server(
 
 def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     deadline = time.monotonic() + READY_S
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise ServerFailed(f"the embedded server ended with status {process.returncode}: {_tail(log)}")
-        with suppress(httpx.TransportError):
-            if httpx.post(f"{url}/chat/completions", json=HELLO, timeout=10, trust_env=False).status_code == 200:
-                return
-        time.sleep(0.1)
+    with httpx.Client(
+        timeout=10, trust_env=False, verify=False
+    ) as client:  # there is no TLS here, whose certificates take 30 ms
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise ServerFailed(f"the embedded server ended with status {process.returncode}: {_tail(log)}")
+            with suppress(httpx.TransportError):
+                if client.post(f"{url}/chat/completions", json=HELLO).status_code == 200:
+                    return
+            time.sleep(0.1)
     raise ServerFailed(f"the embedded server answered nothing within {READY_S:g} s: {_tail(log)}")
 
 
