@@ -27,6 +27,7 @@ import pytest
 import yaml
 from gatebook.record.history import History, database_url
 from gatebook.record.run import Run
+from gatebook.record.shelf import held
 
 from tests.conftest import ROOT, Done, Project, small_project
 from tests.documents import commands, exit_code
@@ -284,6 +285,12 @@ def test_shards_of_a_deployment_are_one_run(
     assert len([*folder.glob("shards/*/verdict.json")]) == 3
 
 
+def hold(run: Path, seconds: float) -> None:
+    """Hold the lock of a run."""
+    with held(run, "the run of a worker that is gone", tries=100):
+        time.sleep(seconds)
+
+
 def kill_the_worker(cluster: psutil.Process) -> None:
     """SIGKILL to the worker whose child asks."""
     os.kill(until(lambda: _asking(cluster)), signal.SIGKILL)
@@ -331,7 +338,11 @@ def test_a_fleet_whose_scheduler_is_gone_is_resumed(project: Project, many: Many
     many.slow = 0.0
     folder = newest(project)
     assert not (folder / "verdict.json").exists()
+    [left] = (file.parent for file in folder.glob("work/e8/20*/manifest.json"))
+    ends_late = threading.Thread(target=hold, args=(left, 3.0))  # as its child does on a busy machine
+    ends_late.start()
     done = fleet(project, "--resume", folder)
+    ends_late.join()
     assert done.code == 0 and words(folder) == {"e7": "PASS", "e8": "PASS"}, done
     assert set(questions(many, "e7").values()) == {1} and sum(questions(many, "e8").values()) <= 9
 

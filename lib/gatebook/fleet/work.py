@@ -24,6 +24,7 @@ from gatebook.fleet.outcome import Row
 from gatebook.fleet.store import Place, Store, fetched
 from gatebook.forks import Forker, forker
 from gatebook.record.run import LATEST, Run
+from gatebook.record.shelf import held
 from gatebook.verdict.verdict import EXIT_CODES, PRECEDENCE, Word
 
 
@@ -124,8 +125,12 @@ def _asked(store: Store, job: Job) -> Row:
         words = ["run", *(f"--{name}={value}" for name, value in told.items())]
         words += ["--shard", job.shard] if job.shard else []
         words += ["--resume", str(place.run)] if place.run else ["--out", str(place.folder)]
+        if place.run:
+            with held(place.run, "gatebook fleet", tries=HOLDER_TRIES):
+                pass
         code, said = _child(words, place.folder, place.tick)
-        row = _told(job, _verdicts(place.run), code, said).model_copy(update={"moved_on": place.taken})
+        run = place.run if place.run and (place.run / "verdict.json").exists() else None
+        row = _told(job, _verdicts(run), code, said).model_copy(update={"moved_on": place.taken})
         shutil.rmtree(place.folder / LATEST, ignore_errors=True)
         if place.run is not None and row.bundle:
             place.keep(place.run)
@@ -143,6 +148,8 @@ def _child(words: list[str], folder: Path, tick: Callable[[], None]) -> tuple[in
     return code, lines[-1].removeprefix("gatebook: ") if lines else "it said nothing"
 
 
+HOLDER_TRIES = 300
+"""Of a tenth of a second: the run of a worker that was killed ends a while after it, on a busy machine seconds."""
 _kept: list[tuple[Forker, ExitStack]] = []
 """What forks this worker's commands, and how to end it."""
 
