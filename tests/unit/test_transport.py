@@ -174,6 +174,8 @@ def test_nobody_there_is_said_by_its_name() -> None:
                 await asks.get(url)
             with pytest.raises(httpx.ConnectError, match="(?i)name|resolution"):
                 await asks.get("http://no-such-host.invalid")
+            with pytest.raises(httpx.ConnectError):
+                await asks.get(f"http://{'a' * 70}.invalid")
             with pytest.raises(httpx.UnsupportedProtocol):
                 await asks.get("ftp://127.0.0.1/")
 

@@ -191,7 +191,7 @@ class Lane:
 
     @asynccontextmanager
     async def _answer(self, request: httpx.Request) -> AsyncIterator[httpx.Response]:
-        """As `httpx.AsyncClient.stream`, which looks for redirects and cookies that there are none of at twice the price."""
+        """As `httpx.AsyncClient.stream`, which makes objects for redirects, cookies and authentication of every reply."""
         response = await self._transport.handle_async_request(request)
         response.request = request
         try:

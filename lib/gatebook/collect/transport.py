@@ -1,6 +1,6 @@
 """What carries a lane's requests: httpx asks, h11 speaks HTTP/1.1, and the bytes are stamped when the event loop has them.
 
-httpx's own transport stamps nothing, writes head and body apart, and costs twice as much (docs/benchmarks.md).
+With httpx's own transport, which stamps nothing, times of two requests at once err by more (docs/benchmarks.md).
 """
 
 from __future__ import annotations
@@ -93,9 +93,9 @@ class Transport(httpx.AsyncBaseTransport):
                 )  # fmt: skip
         except TimeoutError as error:
             raise httpx.ConnectTimeout(f"no connection within {self._connect_s:g} s") from error
-        except OSError as error:
-            known = error.errno is not None and not isinstance(error, socket.gaierror | ssl.SSLError)
-            raise httpx.ConnectError(os.strerror(error.errno or 0) if known else str(error)) from error
+        except (OSError, UnicodeError) as error:  # the second for a name that is none
+            number = None if isinstance(error, socket.gaierror | ssl.SSLError | UnicodeError) else error.errno
+            raise httpx.ConnectError(str(error) if number is None else os.strerror(number)) from error
         return made
 
     def ended(self, connection: _Connection) -> None:
